@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store of environments that keeps each one as a readable JSON file in a directory.
+
+Every public name is here and nowhere else. Each is imported when it is first asked
+for: the pytest plugin is loaded before coverage starts, and must not pull in the
+package with it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from waggle_fsstore.app import open_repository
+    from waggle_fsstore.domain.environment import (
+        Capabilities,
+        Environment,
+        Owner,
+        Runtime,
+        Status,
+    )
+    from waggle_fsstore.domain.errors import (
+        CapacityError,
+        ConflictError,
+        CorruptDocumentError,
+        EnvironmentAlreadyExistsError,
+        EnvironmentNotFoundError,
+        EnvironmentNotRunningError,
+        HistoryPrunedError,
+        InvalidEnvironmentError,
+        InvalidEnvironmentIdError,
+        InvalidRuntimeError,
+        InvalidTransitionError,
+        LockHolder,
+        LockTimeoutError,
+        OutcomeUnknownError,
+        StoreClosedError,
+        StoreError,
+        UnsupportedFormatError,
+        WaggleError,
+    )
+    from waggle_fsstore.domain.repository import Repository, TransactionalRepository
+    from waggle_fsstore.store.file import FileStore
+    from waggle_fsstore.store.memory import MemoryStore
+
+__version__: Final = "0.1.0"
+
+_HOMES: Final = {
+    "app": ("open_repository",),
+    "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
+    "domain.errors": (
+        "CapacityError",
+        "ConflictError",
+        "CorruptDocumentError",
+        "EnvironmentAlreadyExistsError",
+        "EnvironmentNotFoundError",
+        "EnvironmentNotRunningError",
+        "HistoryPrunedError",
+        "InvalidEnvironmentError",
+        "InvalidEnvironmentIdError",
+        "InvalidRuntimeError",
+        "InvalidTransitionError",
+        "LockHolder",
+        "LockTimeoutError",
+        "OutcomeUnknownError",
+        "StoreClosedError",
+        "StoreError",
+        "UnsupportedFormatError",
+        "WaggleError",
+    ),
+    "domain.repository": ("Repository", "TransactionalRepository"),
+    "store.file": ("FileStore",),
+    "store.memory": ("MemoryStore",),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Capabilities",
+    "CapacityError",
+    "ConflictError",
+    "CorruptDocumentError",
+    "Environment",
+    "EnvironmentAlreadyExistsError",
+    "EnvironmentNotFoundError",
+    "EnvironmentNotRunningError",
+    "FileStore",
+    "HistoryPrunedError",
+    "InvalidEnvironmentError",
+    "InvalidEnvironmentIdError",
+    "InvalidRuntimeError",
+    "InvalidTransitionError",
+    "LockHolder",
+    "LockTimeoutError",
+    "MemoryStore",
+    "OutcomeUnknownError",
+    "Owner",
+    "Repository",
+    "Runtime",
+    "Status",
+    "StoreClosedError",
+    "StoreError",
+    "TransactionalRepository",
+    "UnsupportedFormatError",
+    "WaggleError",
+    "open_repository",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong: every error of the package.
+
+::
+
+    WaggleError
+      EnvironmentNotFoundError(LookupError)    .environment_id
+      EnvironmentAlreadyExistsError            .environment_id
+      EnvironmentNotRunningError               .environment_id .status
+      InvalidEnvironmentError(ValueError)      .field .reason
+        InvalidEnvironmentIdError
+        InvalidRuntimeError
+      InvalidTransitionError(ValueError)       .source .target
+      CapacityError                            .capacity
+      StoreError
+        CorruptDocumentError                   .path .reason
+        UnsupportedFormatError                 .path .found .supported
+        ConflictError                          .environment_id .expected .actual
+        LockTimeoutError(TimeoutError)         .path .holder .timeout
+        OutcomeUnknownError                    .path
+        HistoryPrunedError                     .oldest
+        StoreClosedError
+
+What the operating system reports (disk full, read-only, no permission) is not
+wrapped: it stays an ``OSError`` with its ``errno`` and ``filename``. Note that a
+``LockTimeoutError`` is an ``OSError`` too, because ``TimeoutError`` is one: catch
+it first.
+"""
+
+import errno
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class WaggleError(Exception):
+    """Base of every error of this package; carries its data as attributes.
+
+    A subclass names its constructor's arguments in ``_fields`` and keeps each under
+    the same name. That makes it survive ``pickle`` and ``copy``, so an error can
+    cross a process pool.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = tuple(getattr(self, name) for name in self._fields)
+        return type(self), arguments, self.__dict__.copy()
+
+
+class EnvironmentNotFoundError(WaggleError, LookupError):
+    """No environment with this id is stored."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("environment_id",)
+
+    def __init__(self, environment_id: str) -> None:
+        self.environment_id = environment_id
+        super().__init__(f"environment not found: {_short(environment_id)}")
+
+
+class EnvironmentAlreadyExistsError(WaggleError):
+    """An environment with this id is stored already."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("environment_id",)
+
+    def __init__(self, environment_id: str) -> None:
+        self.environment_id = environment_id
+        super().__init__(f"environment already exists: {_short(environment_id)}")
+
+
+class EnvironmentNotRunningError(WaggleError):
+    """The operation needs a running environment, and this one is not."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("environment_id", "status")
+
+    def __init__(self, environment_id: str, status: str) -> None:
+        self.environment_id = environment_id
+        self.status = status
+        super().__init__(f"environment {_short(environment_id)} is {status}, not running")
+
+
+class InvalidEnvironmentError(WaggleError, ValueError):
+    """A field of an environment holds a value that no store accepts."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("field", "reason")
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"invalid environment: {field}: {reason}")
+
+
+class InvalidEnvironmentIdError(InvalidEnvironmentError):
+    """The id is not 1-200 bytes of UTF-8 without NUL."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("id", reason)
+
+
+class InvalidRuntimeError(InvalidEnvironmentError):
+    """The runtime is none of the known ones."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("runtime", reason)
+
+
+class InvalidTransitionError(WaggleError, ValueError):
+    """The state machine has no step from ``source`` to ``target``."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    def __init__(self, source: str, target: str) -> None:
+        self.source = source
+        self.target = target
+        super().__init__(f"an environment that is {source} cannot become {target}")
+
+
+class CapacityError(WaggleError):
+    """As many live environments as allowed are stored already."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("capacity",)
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        super().__init__(
+            f"{capacity} live environments is the limit, and it is reached: "
+            "destroy one or raise the capacity"
+        )
+
+
+class StoreError(WaggleError):
+    """Base of what can go wrong with a store, whatever is kept in it."""
+
+
+class CorruptDocumentError(StoreError):
+    """This file is not a document of the store, or not a whole one.
+
+    It harms no other. Mend the file, or ``delete`` its environment, which moves the
+    file to ``.waggle/lost+found``.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("path", "reason")
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(
+            f"{self.path}: {reason} (mend the file, or delete the environment: "
+            "that moves it to lost+found)"
+        )
+
+
+class UnsupportedFormatError(StoreError):
+    """This file or folder was written by a newer program, or not by this one at all.
+
+    It is neither read nor overwritten.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("path", "found", "supported")
+
+    def __init__(self, path: str | PathLike[str], found: int | str, supported: int) -> None:
+        self.path = Path(path)
+        self.found = found
+        self.supported = supported
+        if isinstance(found, int):
+            problem = f"has format {found}, this program knows up to {supported}: upgrade it"
+        else:
+            problem = f"is no store: {found}; choose a new or empty folder"
+        super().__init__(f"{self.path} {problem}")
+
+
+class ConflictError(StoreError):
+    """The stored version is not the expected one: somebody changed it in between.
+
+    ``actual`` is the stored revision, 0 when nothing is stored. Where it equals
+    ``expected``, the file was changed by hand since.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("environment_id", "expected", "actual")
+
+    def __init__(self, environment_id: str, expected: int, actual: int) -> None:
+        self.environment_id = environment_id
+        self.expected = expected
+        self.actual = actual
+        found = f"revision {actual}" if actual else "nothing"
+        if actual == expected:
+            found += ", changed by hand"
+        wanted = f"revision {expected}" if expected else "nothing"
+        super().__init__(
+            f"environment {_short(environment_id)}: expected {wanted}, found {found}: "
+            "read it again and repeat the change"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """Who holds the store lock: process id, host name, and since when (UTC)."""
+
+    pid: int
+    host: str
+    since: datetime
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class LockTimeoutError(StoreError, TimeoutError):
+    """The store lock did not become free in time; nothing was changed.
+
+    ``holder`` is what the holder wrote into the lock file, ``None`` if unreadable;
+    ``timeout`` is the time waited, in seconds.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("path", "holder", "timeout")
+
+    def __init__(
+        self, path: str | PathLike[str], holder: LockHolder | None, timeout: float
+    ) -> None:
+        message = (
+            f"the store lock was not free within {timeout:g} s; it is held by "
+            f"{holder or 'an unknown process'}"
+        )
+        super().__init__(errno.ETIMEDOUT, message, str(path))
+        self.path = Path(path)
+        self.holder = holder
+        self.timeout = timeout
+
+
+class OutcomeUnknownError(StoreError):
+    """A change failed, and whether it will be seen after a restart cannot be known.
+
+    This is the only error after which a failed write may have happened. Its
+    ``__cause__`` is the failure. Look at the file once the disk is well again.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("path",)
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        super().__init__(
+            f"{self.path}: the change failed and could not be taken back; it may or may not "
+            "be there after a restart: check the disk, then read the environment again"
+        )
+
+
+class HistoryPrunedError(StoreError):
+    """The history asked for was pruned; ``oldest`` is the first sequence number kept."""
+
+    _fields: ClassVar[tuple[str, ...]] = ("oldest",)
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(f"the history starts at {oldest}: what came before was pruned")
+
+
+class StoreClosedError(StoreError):
+    """The store was closed; open a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is closed: open a new one")
+
+
+def _short(environment_id: object) -> str:
+    """The id for a message: quoted and escaped, and of bounded length."""
+    text = ascii(environment_id)
+    return text if len(text) <= 250 else f"{text[:250]}..."

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FileStore: environments as readable JSON files in a directory."""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from waggle_fsstore.domain.environment import Environment, check_id
+from waggle_fsstore.domain.errors import (
+    CapacityError,
+    ConflictError,
+    CorruptDocumentError,
+    EnvironmentAlreadyExistsError,
+    StoreClosedError,
+)
+from waggle_fsstore.store import codec, founding, incoming
+from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.documents import Documents, Stored
+from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.lock import StoreLock
+from waggle_fsstore.store.state import State, peek
+from waggle_fsstore.store.writing import Writer
+
+# How often a scan that changes cut across is repeated before it keeps writers out.
+_FREE_SCANS: Final = 3
+
+_T = TypeVar("_T")
+
+
+class FileStore:
+    """Environments in a directory, one JSON file each.
+
+    The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write
+    returns, it survives a power cut: the file is flushed, renamed into place, and its
+    folder flushed. Readers take no lock, never see half a document, and see what was
+    edited by hand.
+
+    ``path`` is the root of the store. Opening creates nothing; the first write does. A
+    folder with other contents is refused with :class:`UnsupportedFormatError`; one with
+    ``environments/`` alone, restored from git for one, becomes a store at its first
+    write. ``durable=False`` flushes nothing: for tests. ``lock_timeout`` (seconds)
+    bounds the wait for other writers, after which :class:`LockTimeoutError` names the
+    one that holds the lock.
+
+    What the operating system reports, such as a full disk, is raised as its ``OSError``;
+    the old document then stands as before.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, durable: bool = True, lock_timeout: float = 10.0
+    ) -> None:
+        # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
+        self._layout = Layout(os.path.realpath(path))
+        self._documents = Documents(self._layout)
+        self._writer = Writer(self._layout, Disk(durable=durable), lock_timeout=lock_timeout)
+        self._reader_lock = StoreLock(self._layout.lock, timeout=lock_timeout)
+        self._closed = False
+        self._recognised = founding.recognise(self._layout)
+
+    @property
+    def path(self) -> Path:
+        """The root of the store, absolute and without symbolic links."""
+        return Path(self._layout.root)
+
+    def __repr__(self) -> str:
+        return f"FileStore({self._layout.root!r})"
+
+    def document_path(self, environment_id: str) -> Path:
+        """Where the document of this id is kept, stored or not. Raises for an invalid id."""
+        check_id(environment_id)
+        return Path(self._layout.document(environment_id))
+
+    # Reading: no lock, no write.
+
+    def find_by_id(self, environment_id: str) -> Environment:
+        """See :meth:`TransactionalRepository.find_by_id`."""
+        self._begin_reading()
+        return self._documents.find(environment_id).environment
+
+    def find_all(
+        self, *, on_corrupt: Callable[[Exception], object] | None = None
+    ) -> list[Environment]:
+        """See :meth:`TransactionalRepository.find_all`."""
+        self._begin_reading()
+        good, bad = self._scan(self._documents.read_all)
+        # Called only now: the scan may have been repeated, and may have held the lock.
+        for error in bad:
+            if on_corrupt is None:
+                raise error
+            on_corrupt(error)
+        return good
+
+    def count(self) -> int:
+        """See :meth:`TransactionalRepository.count`. Opens no document."""
+        self._begin_reading()
+        return self._scan(len)
+
+    def _begin_reading(self) -> None:
+        if self._closed:
+            raise StoreClosedError
+        if not self._recognised:
+            self._recognised = founding.recognise(self._layout)
+
+    def _scan(self, collect: Callable[[list[str]], _T]) -> _T:
+        """What ``collect`` makes of all file names, with none missed that was there throughout.
+
+        btrfs and tmpfs can leave out of a listing a file that is being renamed over. So a
+        scan counts only if no change began while it ran; and where one had begun before,
+        a second listing finds what the first one missed, because a change renames each
+        file once.
+        """
+        for _ in range(_FREE_SCANS):
+            before = peek(self._layout.state)
+            names = self._documents.names()
+            if before is not None and before.committed != before.published:
+                names = list({*names, *self._documents.names()})
+            result = collect(names)
+            after = peek(self._layout.state)
+            if _began(before) == _began(after):
+                return result
+        try:
+            with self._reader_lock:
+                return collect(self._documents.names())
+        except FileNotFoundError:
+            return collect(self._documents.names())  # No lock file: nobody ever wrote.
+
+    # Writing: all of it under the store lock.
+
+    def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
+        """See :meth:`TransactionalRepository.save`."""
+        environment = incoming.checked(environment)
+        with self._writer.change() as writing:
+            stored = self._documents.look_up(environment.id)
+            if if_revision is not None:
+                _refuse_conflict(environment.id, stored, if_revision)
+            return writing.store([(environment, stored)])[0]
+
+    def create(self, environment: Environment, *, capacity: int | None = None) -> int:
+        """See :meth:`TransactionalRepository.create`."""
+        environment = incoming.checked(environment)
+        with self._writer.change() as writing:
+            if self._documents.look_up(environment.id) is not None:
+                raise EnvironmentAlreadyExistsError(environment.id)
+            if capacity is not None:
+                good, _ = self._documents.read_all(self._documents.names())
+                if sum(other.status.is_live for other in good) >= capacity:
+                    raise CapacityError(capacity)
+            return writing.store([(environment, None)])[0]
+
+    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+        """See :meth:`TransactionalRepository.update`."""
+        self._begin_reading()
+        incoming.refuse_inside(self._layout.root)
+        for _ in range(incoming.OPTIMISTIC_TRIES):
+            stored = self._documents.find(environment_id)
+            changed = incoming.apply(self._layout.root, change, stored.environment)
+            with self._writer.change() as writing:
+                current = self._documents.find(environment_id)
+                # The bytes: a change made by hand may leave the revision as it was.
+                if current.contents.data == stored.contents.data:
+                    changed.revision = writing.store([(changed, current)])[0]
+                    return changed
+        with self._writer.change() as writing:
+            stored = self._documents.find(environment_id)
+            changed = incoming.apply(self._layout.root, change, stored.environment)
+            changed.revision = writing.store([(changed, stored)])[0]
+            return changed
+
+    def save_all(self, environments: Iterable[Environment]) -> list[int]:
+        """See :meth:`TransactionalRepository.save_all`.
+
+        All or none is kept whenever this process lives to see the failure. A crash in
+        the middle can leave some of the documents in their old version; each is whole.
+        """
+        batch = incoming.batch(environments)
+        with self._writer.change() as writing:
+            return writing.store([(new, self._documents.look_up(new.id)) for new in batch])
+
+    def delete(self, environment_id: str) -> None:
+        """See :meth:`TransactionalRepository.delete`.
+
+        A corrupt document is moved to ``.waggle/lost+found``. One of a newer schema is
+        refused with :class:`UnsupportedFormatError`.
+        """
+        self._begin_reading()
+        with suppress(CorruptDocumentError):
+            # Before the lock: what was never stored shall not found a store.
+            self._documents.find(environment_id)
+        with self._writer.change() as writing:
+            try:
+                stored = self._documents.find(environment_id)
+            except CorruptDocumentError:
+                writing.set_aside(environment_id)
+            else:
+                writing.remove(stored)
+
+    def close(self) -> None:
+        """See :meth:`TransactionalRepository.close`. Waits for a write that is under way."""
+        self._closed = True
+        self._writer.close()
+        self._reader_lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _began(state: State | None) -> tuple[str, int] | None:
+    """What changes when a change begins."""
+    return None if state is None else (state.identity, state.committed)
+
+
+def _refuse_conflict(environment_id: str, stored: Stored | None, expected: int) -> None:
+    if stored is None:
+        if expected != 0:
+            raise ConflictError(environment_id, expected, 0)
+        return
+    actual = stored.environment.revision
+    if expected == 0 or actual != expected or not codec.is_intact(stored.contents.data):
+        raise ConflictError(environment_id, expected, actual)

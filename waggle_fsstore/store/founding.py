@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Founding: whether a folder is a store, and how it becomes one.
+
+The marker ``waggle.json`` comes last. Whatever a crash leaves before it is still a
+folder that the next first write founds, and without it nothing is taken for durable.
+"""
+
+import errno
+import os
+import stat
+from typing import Final
+
+from waggle_fsstore.domain.errors import UnsupportedFormatError
+from waggle_fsstore.store import codec, disk
+from waggle_fsstore.store.layout import Layout
+
+APPLICATION: Final = "waggle-fsstore"
+FORMAT: Final = 1
+
+_MAX_MARKER_BYTES: Final = 4096
+_GIT_IGNORE: Final = b".waggle/\njournal/\n"
+
+# What a folder may hold that becomes a store: what a start leaves that was cut short, and
+# what mkfs puts into the root of a file system.
+_HARMLESS: Final = frozenset({".waggle", "lost+found"})
+
+
+def recognise(layout: Layout) -> bool:
+    """Whether the root is a store; if not, it is missing or empty, and may become one.
+
+    Changes nothing. Raises :class:`UnsupportedFormatError` for a newer store and for a
+    folder that belongs to somebody else, ``NotADirectoryError`` for what is no folder.
+    """
+    for folder in (layout.environments, layout.internal):
+        _refuse_link(folder)
+    try:
+        marker = disk.read(layout.marker, _MAX_MARKER_BYTES)
+    except FileNotFoundError:
+        return _is_adoptable(layout)
+    version = codec.decode_marker(marker.data, layout.marker, APPLICATION)
+    if version > FORMAT:
+        raise UnsupportedFormatError(layout.marker, version, FORMAT)
+    return True
+
+
+def found(layout: Layout, changer: disk.Disk) -> None:
+    """Make what is missing of a store, and clear away what dead writers left.
+
+    Only under the store lock. It can be repeated, and cut short anywhere.
+    """
+    is_marked = os.path.lexists(layout.marker)
+    for folder in (layout.internal, layout.temporary, layout.environments):
+        changer.make_folder(folder)
+    changer.clear(layout.temporary)
+    changer.flush_folder(layout.root)
+    if is_marked:
+        return
+    # Whoever made the folders above may have died before it flushed them.
+    _flush_ancestors(layout.root, changer)
+    if not os.path.lexists(layout.git_ignore):
+        changer.replace(changer.stage(layout.temporary, _GIT_IGNORE), layout.git_ignore)
+    data = codec.encode_marker(APPLICATION, FORMAT)
+    changer.replace(changer.stage(layout.temporary, data), layout.marker)
+    changer.flush_folder(layout.root)
+
+
+def _refuse_link(folder: str) -> None:
+    """A link would lead out of the root, and perhaps to another file system."""
+    try:
+        mode = os.lstat(folder).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(
+            errno.ENOTDIR, "is in the way of a folder of the store: move it away", folder
+        )
+
+
+def _is_adoptable(layout: Layout) -> bool:
+    try:
+        names = set(os.listdir(layout.root))
+    except FileNotFoundError:
+        return False
+    if os.path.basename(layout.environments) in names:
+        return True
+    if names <= _HARMLESS:
+        return False
+    raise UnsupportedFormatError(
+        layout.root, f"it has no {os.path.basename(layout.marker)} and holds other files", FORMAT
+    )
+
+
+def _flush_ancestors(path: str, changer: disk.Disk) -> None:
+    parent = os.path.dirname(path)
+    while parent != path:
+        try:
+            changer.flush_folder(parent)
+        except PermissionError:
+            return  # Not ours to read, so not ours to have made.
+        path, parent = parent, os.path.dirname(parent)

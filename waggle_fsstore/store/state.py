@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state record: how far the changes of a store have come.
+
+One line of fixed size in ``.waggle/state``, overwritten in place under the store
+lock. It numbers the changes: the revision of a document is the number of the change
+that stored it. It is not flushed (but for a delete, see :class:`FileStore`), so after a
+power cut it may be old: it counts only for the boot and the folder that it names.
+"""
+
+import os
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from waggle_fsstore.store import disk
+
+_HEAD: Final = "waggle-state 1"
+_SIZE: Final = 192
+
+# A reader without the lock can meet a record that is just being overwritten.
+_READS: Final = 5
+
+UNKNOWN: Final = "-"
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+
+
+class State(NamedTuple):
+    """The last change that was begun (``committed``) and the last that is visible."""
+
+    identity: str
+    committed: int
+    published: int
+
+
+class StateRecord:
+    """The state record of a writer that holds the store lock; kept open."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, path: str) -> None:
+        self._file = disk.PermanentFile(path)
+
+    def read(self) -> State | None:
+        """What it holds; ``None`` for nothing, or nothing valid."""
+        descriptor, is_new = self._file.open()
+        if not is_new and not self._file.is_in_place():
+            self._file.close()
+            descriptor, _ = self._file.open()
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return _parse(os.read(descriptor, _SIZE))
+
+    def write(self, state: State) -> None:
+        """Overwrite it, unflushed."""
+        line = f"{_HEAD} {state.identity} {state.committed:016d} {state.published:016d}".encode()
+        disk.overwrite(self._file.open()[0], b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
+
+    def flush(self, changer: disk.Disk) -> None:
+        """Have the device keep it."""
+        changer.flush(self._file.open()[0])
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._file.close()
+
+
+def peek(path: str) -> State | None:
+    """The state as a reader without the lock sees it; ``None`` if there is none."""
+    for _ in range(_READS):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError:
+            return None
+        try:
+            state = _parse(os.read(descriptor, _SIZE))
+        finally:
+            os.close(descriptor)
+        if state is not None:
+            return state
+    return None
+
+
+def identity(environments: str) -> str:
+    """Names this boot and this very folder: a copy, and another boot, have another one.
+
+    "-" where the system has no name for a boot: then no record of another process is trusted.
+    """
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            boot = file.read().strip()
+    except FileNotFoundError:
+        return UNKNOWN
+    status = os.stat(environments)
+    return f"{boot}:{status.st_dev:x}:{status.st_ino:x}"
+
+
+def _parse(data: bytes) -> State | None:
+    line, _, checksum = data.rstrip().rpartition(b" ")
+    line = line.rstrip()
+    try:
+        if int(checksum, 16) != crc32(line):
+            return None
+        name, committed, published = line.decode().removeprefix(_HEAD).split()
+        return State(name, int(committed), int(published))
+    except ValueError:
+        return None

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing: one change of a store at a time, durable and visible as a whole."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from waggle_fsstore.domain.environment import MAX_REVISION, Environment
+from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreClosedError, StoreError
+from waggle_fsstore.store import codec, founding, incoming
+from waggle_fsstore.store.disk import FILE_MODE, Disk, temporary_path
+from waggle_fsstore.store.documents import Documents, Stored
+from waggle_fsstore.store.layout import SUFFIX, Layout, document_name
+from waggle_fsstore.store.lock import StoreLock
+from waggle_fsstore.store.publishing import Step, take_back
+from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity
+
+# Of a name in lost+found: leaves room for a number.
+_MAX_STEM: Final = 200
+
+
+class Writer:
+    """Gives out the right to change a store, to one thread of one process at a time."""
+
+    def __init__(self, layout: Layout, disk: Disk, *, lock_timeout: float) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=self._make_folder)
+        self._record = StateRecord(layout.state)
+        self._founded: tuple[int, tuple[int, int] | None] | None = None
+        self._identity = ""
+        self._trusts_record = False
+        self._closed = False
+
+    @contextmanager
+    def change(self) -> Iterator["Change"]:
+        """Hold the store lock over a founded store.
+
+        Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, and ``RuntimeError``
+        inside of an ``update`` of the same store.
+        """
+        incoming.refuse_inside(self._layout.root)
+        self._refuse_closed()
+        with self._lock:
+            self._refuse_closed()
+            self._found()
+            yield Change(self._layout, self._disk, self._lock, self._record, self._read_state())
+
+    def close(self) -> None:
+        """Wait for the change that is under way, and let no other begin."""
+        self._closed = True
+        self._lock.close()
+        self._record.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreClosedError
+
+    def _make_folder(self) -> None:
+        founding.recognise(self._layout)
+        self._disk.make_folder(self._layout.internal)
+
+    def _found(self) -> None:
+        """Found the store, unless this object did so and nobody exchanged it since."""
+        if self._founded == (self._lock.generation, _place(self._layout.environments)):
+            return
+        founding.recognise(self._layout)
+        founding.found(self._layout, self._disk)
+        self._identity = identity(self._layout.environments)
+        self._trusts_record = self._identity != UNKNOWN
+        self._founded = (self._lock.generation, _place(self._layout.environments))
+
+    def _read_state(self) -> State:
+        """The state; where the record cannot be trusted, as the documents tell it."""
+        state = self._record.read()
+        if state is not None and state.identity == self._identity and self._trusts_record:
+            return state
+        # A record of before a power cut is old, but it knows of deleted documents.
+        known = state.committed if state is not None else 0
+        number = max(known, Documents(self._layout).highest_revision())
+        self._trusts_record = True
+        return State(self._identity, number, number)
+
+
+class Change:
+    """One change, while the store lock is held."""
+
+    __slots__ = ("_disk", "_layout", "_lock", "_record", "_state")
+
+    def __init__(
+        self, layout: Layout, disk: Disk, lock: StoreLock, record: StateRecord, state: State
+    ) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._lock = lock
+        self._record = record
+        self._state = state
+
+    def store(self, versions: Iterable[tuple[Environment, Stored | None]]) -> list[int]:
+        """Store each version over the one that stands there, all or none; their revisions."""
+        number = self._state.committed
+        revisions: list[int] = []
+        steps: list[Step] = []
+        try:
+            for environment, stored in versions:
+                before = stored.contents if stored else None
+                number = self._next(number, stored)
+                revisions.append(number)
+                document = self._layout.document(environment.id)
+                source = self._disk.stage(
+                    self._layout.temporary,
+                    codec.encode(environment, number),
+                    before.mode if before else FILE_MODE,
+                )
+                steps.append(Step(source, document, document, before))
+            self._publish(number, steps, self._layout.environments)
+        except BaseException:
+            for step in steps:
+                # One that was renamed is gone; what cannot be removed, founding clears.
+                with suppress(OSError):
+                    self._disk.remove(step.source)
+            raise
+        return revisions
+
+    def remove(self, stored: Stored) -> None:
+        """Remove a document."""
+        document = self._layout.document(stored.environment.id)
+        target = temporary_path(self._layout.temporary)
+        number = self._next(self._state.committed, stored)
+        step = Step(document, target, document, stored.contents)
+        # The revisions of what is gone live on in the record alone, and none may come twice.
+        self._record.write(self._state._replace(committed=number))
+        self._record.flush(self._disk)
+        self._publish(number, [step], self._layout.environments)
+        with suppress(OSError):  # It is deleted already; founding clears the rest away.
+            self._disk.remove(target)
+
+    def set_aside(self, environment_id: str) -> None:
+        """Move a corrupt document, whatever it is, to lost+found."""
+        folder = self._layout.lost_and_found
+        self._disk.make_folder(folder)
+        number = self._next(self._state.committed, None)
+        document = self._layout.document(environment_id)
+        stem = document_name(environment_id).removesuffix(SUFFIX)[:_MAX_STEM]
+        names = (f"{folder}{os.sep}{stem}.{n}{SUFFIX}" for n in itertools.count(number))
+        target = next(name for name in names if not os.path.lexists(name))
+        step = Step(document, target, document, None)
+        self._publish(number, [step], self._layout.environments, folder)
+
+    def _next(self, number: int, stored: Stored | None) -> int:
+        """The number of the next change; above that of the version which it replaces."""
+        following = 1 + max(number, stored.environment.revision if stored else 0)
+        if following > MAX_REVISION:
+            raise StoreError(
+                f"{self._layout.root}: there is no revision above {MAX_REVISION}: "
+                "look for a document whose revision was changed by hand"
+            )
+        return following
+
+    def _publish(self, number: int, steps: list[Step], *folders: str) -> None:
+        """Make the change with this number visible and durable, or take it back."""
+        if not self._lock.locked:
+            raise StoreError("this process was forked in the middle of a change: nothing is stored")
+        published = State(self._state.identity, number, number)
+        attempted: list[Step] = []
+        self._record.write(self._state._replace(committed=number))
+        try:
+            for step in steps:
+                attempted.append(step)
+                self._disk.replace(step.source, step.target)
+            for folder in folders:
+                self._disk.flush_folder(folder)
+            # Also the proof that the file system lives. XFS flushes a folder with success
+            # after it was shut down, and refuses only this.
+            self._record.write(published)
+        except BaseException as error:
+            try:
+                if take_back(attempted, self._disk, self._layout.temporary):
+                    for folder in folders:
+                        self._disk.flush_folder(folder)
+                self._record.write(published)
+            except OSError:
+                raise OutcomeUnknownError(steps[0].document) from error
+            raise
+
+
+def _place(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
