@@ -1,2 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""To come."""
+"""Tests and test data for whoever writes a store, or writes code that uses one.
+
+Subclass a contract, give it its one fixture, and pytest runs it::
+
+    from waggle_fsstore.testing import PersistenceContract, TransactionalContract
+
+
+    class TestMyStore(TransactionalContract):
+        @pytest.fixture
+        def repository(self):
+            return MyStore()
+"""
+
+from waggle_fsstore.testing.contract import RepositoryContract
+from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.persistence import PersistenceContract
+from waggle_fsstore.testing.transactional import TransactionalContract
+
+__all__ = [
+    "PersistenceContract",
+    "RepositoryContract",
+    "TransactionalContract",
+    "make_environment",
+]

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: no test comes near the user's own store, and Hypothesis is calm."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: a shared machine may stall at any time, and tests do not measure.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("torture", deadline=None, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point every default at a folder of the test."""
+    monkeypatch.delenv("WAGGLE_STORE_PATH", raising=False)
+    monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "waggle-data"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))

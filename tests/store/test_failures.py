@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A change of which any one call fails: it has happened or it has not, and nothing leaks."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.recorder import Call, open_descriptors, record
+from waggle_fsstore import Environment, FileStore, OutcomeUnknownError
+from waggle_fsstore.store import disk
+from waggle_fsstore.testing import make_environment
+
+OLD = make_environment(id="a", name="old")
+NEW = make_environment(id="a", name="new")
+OTHER = make_environment(id="b", name="other")
+FRESH = make_environment(id="c", name="fresh")
+
+#: What is done, and what the store holds when it was.
+CHANGES: dict[str, tuple[Callable[[FileStore], object], list[Environment]]] = {
+    "save": (lambda store: store.save(NEW), [NEW, OTHER]),
+    "create": (lambda store: store.create(FRESH), [OLD, OTHER, FRESH]),
+    "update": (
+        lambda store: store.update("a", lambda copy: setattr(copy, "name", "up")),
+        [
+            make_environment(
+                **{f: getattr(OLD, f) for f in OLD.__slots__ if f != "name"}, name="up"
+            ),
+            OTHER,
+        ],
+    ),
+    "save_all": (lambda store: store.save_all([NEW, FRESH]), [NEW, OTHER, FRESH]),
+    "delete": (lambda store: store.delete("a"), [OTHER]),
+}
+BEFORE = [OLD, OTHER]
+
+
+class Fault:
+    """Fails the call with a number, or that one and all of its name after it."""
+
+    def __init__(self, number: int, failure: BaseException, *, lasting: bool, after: bool) -> None:
+        self._number = number
+        self._failure = failure
+        self._lasting = lasting
+        self._after = after
+        self._name = ""
+        self.hit = False
+
+    def __call__(self, number: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if number == self._number:
+            self._name = call.name
+        elif not (self._lasting and self.hit and call.name == self._name):
+            return perform()
+        self.hit = True
+        # A close that reports an error has closed all the same.
+        # And what an interrupted open returned is lost to anybody.
+        if (self._after and call.name != "open") or call.name == "close":
+            perform()
+        raise self._failure
+
+
+def outcomes(change: str, make_fault: Callable[[int], Fault]) -> list[str]:
+    """Fail each call of a change in turn, each in a store of its own; check and collect."""
+    results = []
+    for number in range(200):
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            fault = make_fault(number)
+            results.append(outcome(change, Path(folder), fault, patch))
+        if not fault.hit:
+            return results
+    raise AssertionError("the change never ends")
+
+
+def outcome(change: str, folder: Path, fault: Fault, patch: pytest.MonkeyPatch) -> str:
+    perform, expected = CHANGES[change]
+    with FileStore(folder / "store") as store:
+        store.save_all(BEFORE)
+        descriptors = open_descriptors()
+        with patch.context() as patched:
+            record(patched, fault)
+            try:
+                perform(store)
+                result = "done"
+            except OutcomeUnknownError:
+                result = "unknown"
+            except OSError:
+                result = "not done"
+            except KeyboardInterrupt:
+                result = "interrupted"
+        found = store.find_all()
+        if result == "done":
+            assert found == expected
+        elif result == "not done":
+            assert found == BEFORE
+        elif result == "interrupted":
+            assert found in (BEFORE, expected)
+        assert store.count() == len(found)
+        assert open_descriptors() <= descriptors, "a descriptor leaked"
+        leftover = os.listdir(folder / "store" / ".waggle" / "tmp")
+        assert not leftover or fault.hit
+        # The next change works, with a new revision, in this object and in a new one.
+        store.save(NEW)
+        with FileStore(folder / "store") as again:
+            again.save(OTHER)
+            assert again.find_by_id("a") == NEW
+            revisions = [environment.revision for environment in again.find_all()]
+            assert len(set(revisions)) == len(revisions)
+            assert os.listdir(folder / "store" / ".waggle" / "tmp") == []
+    return result
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE])
+def test_each_call_failing_once(change: str, code: int) -> None:
+    """One failure of the system: the change has not happened, and the next one works."""
+    results = outcomes(
+        change,
+        lambda number: Fault(number, OSError(code, os.strerror(code)), lasting=False, after=False),
+    )
+    assert results[-1] == "done"
+    assert results.count("not done") >= 6
+    assert "unknown" not in results
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_call_failing_for_good(change: str) -> None:
+    """A disk that stays broken: what cannot be known is said, and nothing is half done."""
+    results = outcomes(
+        change,
+        lambda number: Fault(number, OSError(errno.EIO, "broken"), lasting=True, after=False),
+    )
+    assert results[-1] == "done"
+    assert set(results) <= {"done", "not done", "unknown"}
+    assert "unknown" in results
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("after", [False, True])
+def test_interrupt_at_each_call(change: str, after: bool) -> None:  # noqa: FBT001  # pytest
+    """Ctrl-C before or after any call: the change has happened as a whole or not at all."""
+    results = outcomes(
+        change, lambda number: Fault(number, KeyboardInterrupt(), lasting=False, after=after)
+    )
+    assert results[-1] == "done"
+    assert "unknown" not in results
+
+
+def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that writes one byte a call still gets the whole document."""
+    real = os.pwrite
+    record(monkeypatch)
+    monkeypatch.setattr(disk, "_pwrite", lambda fd, data, offset: real(fd, bytes(data)[:1], offset))
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+    assert store.find_by_id("a") == OLD
+
+
+def test_a_write_that_makes_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that writes nothing and reports nothing is an error, not an endless loop."""
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+    monkeypatch.setattr(disk, "_pwrite", lambda *_: 0)
+    with pytest.raises(OSError, match="nothing could be written"):
+        store.save(NEW)
+    monkeypatch.undo()
+    assert store.find_all() == [OLD]
+
+
+def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what is reported for a descriptor says which file it was."""
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return perform()
+
+    record(monkeypatch, spoil)
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.save(NEW)
+    assert caught.value.errno == errno.ENOSPC
+    assert str(tmp_path) in str(caught.value.filename)
+
+
+def test_a_file_system_without_folder_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a folder cannot be flushed, saving works and a warning says what that means."""
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fsync":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return perform()
+
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+    record(monkeypatch, spoil)
+    with pytest.warns(RuntimeWarning, match="power cut"):
+        store.save(NEW)
+    assert store.find_by_id("a") == NEW
+
+
+def test_another_file_system_is_no_reason_to_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename that would cross file systems fails; it never becomes a copy."""
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "replace":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return perform()
+
+    recorder = record(monkeypatch, spoil)
+    with pytest.raises(OSError, match="cross-device"):
+        store.save(NEW)
+    assert [call.files for call in recorder.calls if call.name == "pwrite"].count(("a.json",)) == 0
+    assert store.find_all() == [OLD]

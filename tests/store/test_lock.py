@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store lock."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.store.recorder import open_descriptors
+from waggle_fsstore import FileStore, LockTimeoutError
+from waggle_fsstore.store.lock import StoreLock
+from waggle_fsstore.testing import make_environment
+
+HOLD = """
+import sys
+from waggle_fsstore import FileStore
+store = FileStore(sys.argv[1], durable=False)
+with store._writer.change():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_by_another_process(root: Path) -> Iterator[subprocess.Popen[str]]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with FileStore(tmp_path / "store", durable=False) as store:
+        store.save(make_environment(id="a", name="old"))
+    return tmp_path / "store"
+
+
+def test_timeout_names_the_holder(root: Path) -> None:
+    """A wait for another process ends in time, with an error that says who holds the lock."""
+    with held_by_another_process(root) as holder:
+        store = FileStore(root, lock_timeout=0.05)
+        started = time.monotonic()
+        with pytest.raises(LockTimeoutError) as caught:
+            store.save(make_environment(id="a", name="new"))
+        assert time.monotonic() - started < 5
+        error = caught.value
+        assert error.holder is not None
+        assert error.holder.pid == holder.pid
+        assert error.path == root / ".waggle" / "lock"
+        assert f"process {holder.pid} on " in str(error)
+        assert isinstance(error, TimeoutError)
+        assert store.find_by_id("a").name == "old"
+    store.save(make_environment(id="a", name="new"))
+    assert store.find_by_id("a").name == "new"
+
+
+def test_timeout_between_threads(root: Path) -> None:
+    """A thread does not wait longer for a thread than for a process."""
+    store = FileStore(root, durable=False, lock_timeout=0.05)
+    with store._writer.change():
+        failures: list[BaseException] = []
+
+        def save() -> None:
+            try:
+                store.save(make_environment())
+            except LockTimeoutError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+        assert len(failures) == 1
+    store.save(make_environment())
+
+
+def test_a_killed_holder_leaves_nothing_locked(root: Path) -> None:
+    """The lock of a process that was killed is free at once, without any age or clean-up."""
+    with held_by_another_process(root) as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        FileStore(root, lock_timeout=5).save(make_environment(id="a", name="new"))
+
+
+def test_reads_do_not_wait_for_a_stopped_holder(root: Path) -> None:
+    """A process stopped in the middle of a change holds up no reader."""
+    with held_by_another_process(root) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        with FileStore(root, lock_timeout=0) as store:
+            assert store.find_by_id("a").name == "old"
+            assert len(store.find_all()) == store.count() == 1
+
+
+def test_the_lock_file_is_permanent(root: Path) -> None:
+    """Neither use nor close removes the lock file or puts another one in its place."""
+    lock = root / ".waggle" / "lock"
+    before = lock.stat().st_ino
+    for _ in range(3):
+        with FileStore(root, durable=False) as store:
+            store.save(make_environment())
+            store.delete("a" if _ == 0 else store.find_all()[0].id)
+    assert lock.stat().st_ino == before
+
+
+def test_a_removed_lock_file_is_noticed(root: Path) -> None:
+    """After ``git clean`` took ``.waggle``, an open store and a new one exclude each other."""
+    store = FileStore(root, durable=False)
+    store.save(make_environment())
+    shutil.rmtree(root / ".waggle")
+    store.save(make_environment())
+    with held_by_another_process(root):
+        impatient = FileStore(root, durable=False, lock_timeout=0)
+        for other in (store, impatient):
+            other._writer._lock._timeout = 0
+            with pytest.raises(LockTimeoutError):
+                other.save(make_environment())
+
+
+def test_a_store_moved_away_under_a_live_one(root: Path) -> None:
+    """An open store follows its path: it locks the store that stands there now."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment())
+    root.rename(root.with_name("moved"))
+    shutil.copytree(root.with_name("moved"), root)
+    with held_by_another_process(root), pytest.raises(LockTimeoutError):
+        store.save(make_environment(id="b"))
+    store.save(make_environment(id="b"))
+    assert (root / "environments" / "b.json").exists()
+    assert not (root.with_name("moved") / "environments" / "b.json").exists()
+
+
+def test_a_child_can_use_an_inherited_store(root: Path) -> None:
+    """After fork, the child opens the lock anew, and the parent's lock stays the parent's."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment(id="before"))
+    with store._writer.change():
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                store.save(make_environment(id="child"))
+            except LockTimeoutError:
+                code = 0  # The parent holds it, and the child's exit must not free it.
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(LockTimeoutError):
+            FileStore(root, durable=False, lock_timeout=0).save(make_environment())
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store.save(make_environment(id="child"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.find_by_id("child").id == "child"
+    store.save(make_environment(id="child"))
+
+
+def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
+    """A child that inherits a change under way has no right to finish it."""
+    store = FileStore(root, durable=False)
+    environment = make_environment(id="forked")
+    with store._writer.change() as change:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                change.store([(environment, None)])
+            except Exception as error:  # noqa: BLE001  # Whatever it is, the parent must hear.
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+    assert store.count() == 1
+
+
+def test_descriptors_are_not_inherited(root: Path) -> None:
+    """A program started by a user of the store holds none of its files."""
+    store = FileStore(root, durable=False)
+    store.save(make_environment())
+    output = subprocess.run(
+        ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
+    ).stdout
+    assert ".waggle" not in output
+
+
+def test_descriptors_are_released(root: Path) -> None:
+    """Neither a closed store nor one that was dropped keeps a descriptor."""
+    before = open_descriptors()
+    for _ in range(5):
+        store = FileStore(root, durable=False)
+        store.save(make_environment())
+        store.close()
+        store.close()
+        dropped = FileStore(root, durable=False)
+        dropped.save(make_environment())
+        del store, dropped
+    assert open_descriptors() <= before
+
+
+def test_close_waits_for_a_change(root: Path) -> None:
+    """A change under way is finished before close returns; one that waits is refused."""
+    store = FileStore(root, durable=False)
+    order: list[str] = []
+    with store._writer.change():
+        closer = threading.Thread(target=lambda: (store.close(), order.append("closed")))
+        closer.start()
+        while not store._writer._closed:
+            pass
+        order.append("changed")
+    closer.join()
+    assert order == ["changed", "closed"]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), 1e300])
+def test_a_timeout_is_finite(tmp_path: Path, timeout: float) -> None:
+    """Nobody waits for ever, by mistake or on purpose."""
+    with pytest.raises(ValueError, match="lock_timeout"):
+        FileStore(tmp_path / "store", lock_timeout=timeout)
+
+
+def test_an_unreadable_holder(root: Path) -> None:
+    """A lock file without a readable holder still makes a clear error."""
+    lock = StoreLock(str(root / ".waggle" / "lock"), timeout=0)
+    with held_by_another_process(root):
+        (root / ".waggle" / "lock").write_text("garbage")
+        with pytest.raises(LockTimeoutError, match="an unknown process") as caught, lock:
+            pass
+        assert caught.value.holder is None

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FileStore against MemoryStore: whatever is done, both answer the same."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
+
+from waggle_fsstore import (
+    ConflictError,
+    Environment,
+    FileStore,
+    MemoryStore,
+    Status,
+    WaggleError,
+)
+from waggle_fsstore.testing import make_environment
+
+IDS = st.sampled_from(["a", "b", "A", "con", "a/b", "é", "X" * 200])
+VERSIONS = st.builds(
+    lambda name, status, labels, extra: make_environment(
+        name=name, status=status, labels=labels, extra=extra
+    ),
+    name=st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    status=st.sampled_from(Status),
+    labels=st.dictionaries(st.sampled_from(["x", "y"]), st.just("1")),
+    extra=st.dictionaries(st.sampled_from(["p", "q"]), st.lists(st.integers(0, 9))),
+)
+
+
+class Answer:
+    """What a call returned or raised, in a form that two stores can be compared by."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.error: WaggleError | ValueError | None = None
+        self.value: Any = None
+        try:
+            self.value = call()
+        except (WaggleError, ValueError) as error:
+            self.error = error
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, Answer)
+        return (self.value, type(self.error), str(self.error)) == (
+            other.value,
+            type(other.error),
+            str(other.error),
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Answer({self.value!r}, {self.error!r})"
+
+
+class Stores(RuleBasedStateMachine):
+    """Two handles on a FileStore, either of which may be reopened, and a MemoryStore."""
+
+    environments: Bundle[Environment] = Bundle("environments")
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.model = MemoryStore()
+        self.handles = [self.open(), self.open()]
+
+    def teardown(self) -> None:
+        for handle in getattr(self, "handles", []):
+            handle.close()
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    def open(self) -> FileStore:
+        return FileStore(self.folder / "store", durable=False)
+
+    def both(self, handle: int, call: Callable[[Any], Any]) -> Any:
+        """The answer to a call, which has to be the same from both."""
+        expected = Answer(lambda: call(self.model))
+        actual = Answer(lambda: call(self.handles[handle]))
+        assert actual == expected
+        return expected.value
+
+    HANDLE = st.integers(0, 1)
+
+    @rule(target=environments, version=VERSIONS, environment_id=IDS)
+    def make(self, version: Environment, environment_id: str) -> Environment:
+        version.id = environment_id
+        return version
+
+    @rule(handle=HANDLE, environment=environments)
+    def save(self, handle: int, environment: Environment) -> None:
+        self.both(handle, lambda store: store.save(environment))
+
+    @rule(handle=HANDLE, environment=environments, capacity=st.none() | st.integers(0, 4))
+    def create(self, handle: int, environment: Environment, capacity: int | None) -> None:
+        self.both(handle, lambda store: store.create(environment, capacity=capacity))
+
+    @rule(handle=HANDLE, environment=environments, offset=st.integers(-1, 1))
+    def save_conditionally(self, handle: int, environment: Environment, offset: int) -> None:
+        stored = {found.id: found.revision for found in self.model.find_all()}
+        expected = max(0, stored.get(environment.id, 0) + offset)
+        self.both(handle, lambda store: store.save(environment, if_revision=expected))
+
+    @rule(handle=HANDLE, batch=st.lists(environments, max_size=4))
+    def save_all(self, handle: int, batch: list[Environment]) -> None:
+        self.both(handle, lambda store: store.save_all(iter(batch)))
+
+    @rule(handle=HANDLE, environment_id=IDS, port=st.integers(-1, 65_536))
+    def update(self, handle: int, environment_id: str, port: int) -> None:
+        self.both(
+            handle,
+            lambda store: store.update(
+                environment_id, lambda copy: setattr(copy, "ssh_port", port)
+            ),
+        )
+
+    @rule(handle=HANDLE, environment_id=IDS)
+    def delete(self, handle: int, environment_id: str) -> None:
+        self.both(handle, lambda store: store.delete(environment_id))
+
+    @rule(handle=HANDLE, environment_id=IDS)
+    def find(self, handle: int, environment_id: str) -> None:
+        self.both(handle, lambda store: store.find_by_id(environment_id))
+
+    @rule(environment=consumes(environments), port=st.integers(0, 65_535))
+    def change_what_was_saved(self, environment: Environment, port: int) -> None:
+        """The stores keep copies: this must change neither."""
+        environment.ssh_port = port
+        environment.labels["changed"] = "afterwards"
+
+    @rule(handle=HANDLE)
+    def reopen(self, handle: int) -> None:
+        self.handles[handle].close()
+        self.handles[handle] = self.open()
+
+    @rule()
+    def lose_the_internal_files(self) -> None:
+        """As ``git clean`` does. Deleted revisions are lost with them, so number on by hand."""
+        shutil.rmtree(self.folder / "store" / ".waggle", ignore_errors=True)
+        self.model._last = max([0, *(found.revision for found in self.model.find_all())])
+
+    @rule(handle=HANDLE, environment_id=IDS, name=st.sampled_from(["by hand", "by an editor"]))
+    def edit_by_hand(self, handle: int, environment_id: str, name: str) -> None:
+        """A change by hand is seen, is a conflict, and is kept by an update."""
+        path = self.handles[handle].document_path(environment_id)
+        if not path.exists():
+            return
+        document = json.loads(path.read_text())
+        if document["name"] == name:
+            return
+        path.write_text(json.dumps({**document, "name": name}))
+        self.model._environments[environment_id].name = name
+        refused = Answer(
+            lambda: self.handles[handle].save(
+                make_environment(id=environment_id), if_revision=document["revision"]
+            )
+        )
+        assert isinstance(refused.error, ConflictError)
+        self.both(
+            handle, lambda store: store.update(environment_id, lambda copy: copy.labels.clear())
+        )
+
+    @invariant()
+    def all_agree(self) -> None:
+        if hasattr(self, "handles"):
+            for handle in range(2):
+                self.both(handle, lambda store: store.find_all())
+                self.both(handle, lambda store: [found.revision for found in store.find_all()])
+                self.both(handle, lambda store: store.count())
+
+
+Stores.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+TestStores = Stores.TestCase

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state record and the numbering of changes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from waggle_fsstore import FileStore
+from waggle_fsstore.store import state
+from waggle_fsstore.store.state import State, StateRecord, peek
+from waggle_fsstore.testing import make_environment
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "store", durable=False)
+
+
+def save(store: FileStore, environment_id: str = "a") -> int:
+    return store.save(make_environment(id=environment_id))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """What was written is read, by the writer and by a reader; it is one line of fixed size."""
+    path = tmp_path / "state"
+    record = StateRecord(str(path))
+    assert record.read() is None
+    assert peek(str(path)) is None
+    for written in (State("boot:1:2", 8, 7), State("-", 2**53, 2**53)):
+        record.write(written)
+        assert record.read() == peek(str(path)) == written
+        assert path.stat().st_size == 192
+        assert path.read_text().count("\n") == 1
+
+
+def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    """A record with any wrong byte in it counts for nothing."""
+    path = tmp_path / "state"
+    StateRecord(str(path)).write(State("boot:1:2", 8, 7))
+    good = path.read_bytes().rstrip()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 0x10
+        path.write_bytes(bad)
+        assert peek(str(path)) in (None, State("boot:1:2", 8, 7))
+        assert peek(str(path)) is None or good[position : position + 1].isspace()
+
+
+def test_missing_record(store: FileStore) -> None:
+    """Without the record, numbering goes on above the highest revision of any document."""
+    save(store)
+    save(store, "b")
+    store.close()
+    (store.path / ".waggle" / "state").unlink()
+    assert save(FileStore(store.path, durable=False)) == 3
+
+
+def test_record_removed_under_a_live_store(store: FileStore) -> None:
+    """Two open stores agree on the numbers also when the record was removed under one."""
+    save(store)
+    (store.path / ".waggle" / "state").unlink()
+    other = FileStore(store.path, durable=False)
+    assert [save(other), save(store), save(other)] == [2, 3, 4]
+
+
+def test_another_boot(store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a restart of the machine an old record counts no more than the documents."""
+    for _ in range(3):
+        save(store)
+    record = StateRecord(str(store.path / ".waggle" / "state"))
+    now = record.read()
+    assert now is not None
+    record.write(State(now.identity, 1, 1))  # What a power cut may leave of it.
+    (tmp_path / "boot_id").write_text("another-boot\n")
+    monkeypatch.setattr(state, "_BOOT_ID", str(tmp_path / "boot_id"))
+    assert save(FileStore(store.path, durable=False)) == 4
+
+
+def test_another_boot_after_a_delete(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A record of another boot still knows of deleted revisions that no document shows."""
+    save(store)
+    save(store, "b")
+    store.delete("b")
+    (tmp_path / "boot_id").write_text("another-boot\n")
+    monkeypatch.setattr(state, "_BOOT_ID", str(tmp_path / "boot_id"))
+    assert save(FileStore(store.path, durable=False), "b") == 4
+
+
+def test_a_copy_of_a_store(store: FileStore) -> None:
+    """A copy does not trust a record that was copied before the documents were."""
+    save(store)
+    copied = store.path.with_name("copy")
+    shutil.copytree(store.path, copied)
+    for _ in range(3):
+        save(store)
+    shutil.copytree(store.path / "environments", copied / "environments", dirs_exist_ok=True)
+    assert save(FileStore(copied, durable=False), "b") == 5
+
+
+def test_a_system_without_boot_ids(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing names a boot, each open counts anew, and then follows the others."""
+    monkeypatch.setattr(state, "_BOOT_ID", "/nonexistent/boot_id")
+    save(store)
+    other = FileStore(store.path, durable=False)
+    assert [save(other), save(store), save(other)] == [2, 3, 4]
+
+
+def test_a_document_copied_in_by_hand(store: FileStore) -> None:
+    """A version is numbered above the one it replaces, wherever that came from."""
+    save(store)
+    donor = store.document_path("a").read_text()
+    store.document_path("b").write_text(
+        donor.replace('"id": "a"', '"id": "b"').replace('"revision": 1', '"revision": 500')
+    )
+    assert save(store) == 2
+    assert save(store, "b") == 501
+    store.delete("b")
+    assert save(store, "b") == 503
+
+
+def test_no_revision_beyond_the_last(store: FileStore) -> None:
+    """A revision that no store can reach, set by hand, is an error and not a wrap-around."""
+    save(store)
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace('"revision": 1', f'"revision": {2**53 - 1}'))
+    with pytest.raises(Exception, match="no revision above"):
+        save(store)
+    assert save(store, "b") == 2
+
+
+def test_newer_documents_are_counted(store: FileStore) -> None:
+    """Numbers start above the revision of a document that only a newer program can read."""
+    save(store)
+    store.document_path("b").write_text('{"schema": 2, "revision": 40}')
+    (store.path / ".waggle" / "state").unlink()
+    assert save(FileStore(store.path, durable=False)) == 41
