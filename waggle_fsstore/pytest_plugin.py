@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
     "waggle_fsstore.testing.contract",
     "waggle_fsstore.testing.persistence",
     "waggle_fsstore.testing.transactional",
+    "waggle_fsstore.testing.updates",
 )
 
 

@@ -140,7 +140,7 @@ def test_each_call_failing_for_good(change: str) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("after", [False, True])
-def test_interrupt_at_each_call(change: str, after: bool) -> None:  # noqa: FBT001  # pytest
+def test_interrupt_at_each_call(change: str, after: bool) -> None:  # pytest
     """Ctrl-C before or after any call: the change has happened as a whole or not at all."""
     results = outcomes(
         change, lambda number: Fault(number, KeyboardInterrupt(), lasting=False, after=after)

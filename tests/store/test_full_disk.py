@@ -36,11 +36,15 @@ def test_full_disk(small_disk: Path) -> None:
     """Saves into a full disk fail whole, and work again once there is room."""
     with FileStore(small_disk / "store") as store:
         stored: list[Environment] = []
-        with pytest.raises(OSError, match="No space left on device") as caught:
+
+        def fill() -> None:
             for number in range(100):
                 environment = large(f"env-{number:03}", "first")
                 store.save(environment)
                 stored.append(environment)
+
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            fill()
         assert caught.value.errno == errno.ENOSPC
         assert len(stored) >= 2
         for change in (
@@ -72,14 +76,13 @@ def test_file_size_limit(tmp_path: Path) -> None:
             store = FileStore(tmp_path / "store")
             store.save(old)
             resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
-            try:
+            with pytest.raises(OSError, match="File too large") as caught:
                 store.save(large("a", "new"))
-            except OSError as error:
-                assert error.errno == errno.EFBIG
-                assert store.find_by_id("a") == old
-                assert os.listdir(store.path / ".waggle" / "tmp") == []
-                store.save(make_environment(id="b"))
-                code = 0
+            assert caught.value.errno == errno.EFBIG
+            assert store.find_by_id("a") == old
+            assert os.listdir(store.path / ".waggle" / "tmp") == []
+            store.save(make_environment(id="b"))
+            code = 0
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from waggle_fsstore.domain.environment import is_id
+from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store.layout import document_name, environment_id_of, is_document_name
 from waggle_fsstore.testing.contract import ODD_IDS
 

@@ -224,7 +224,12 @@ def test_close_waits_for_a_change(root: Path) -> None:
     store = FileStore(root, durable=False)
     order: list[str] = []
     with store._writer.change():
-        closer = threading.Thread(target=lambda: (store.close(), order.append("closed")))
+
+        def close() -> None:
+            store.close()
+            order.append("closed")
+
+        closer = threading.Thread(target=close)
         closer.start()
         while not store._writer._closed:
             pass

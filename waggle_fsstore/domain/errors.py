@@ -38,22 +38,25 @@ from typing import Any, ClassVar
 class WaggleError(Exception):
     """Base of every error of this package; carries its data as attributes.
 
-    A subclass names its constructor's arguments in ``_fields`` and keeps each under
-    the same name. That makes it survive ``pickle`` and ``copy``, so an error can
-    cross a process pool.
+    A subclass with a constructor of its own names that one's arguments in ``_fields``,
+    and keeps each under the same name. That makes it survive ``pickle`` and ``copy``,
+    so an error can cross a process pool.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ()
+    _fields: ClassVar[tuple[str, ...] | None] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = tuple(getattr(self, name) for name in self._fields)
+        if self._fields is None:
+            arguments = self.args
+        else:
+            arguments = tuple(getattr(self, name) for name in self._fields)
         return type(self), arguments, self.__dict__.copy()
 
 
 class EnvironmentNotFoundError(WaggleError, LookupError):
     """No environment with this id is stored."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("environment_id",)
+    _fields = ("environment_id",)
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
@@ -63,7 +66,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 class EnvironmentAlreadyExistsError(WaggleError):
     """An environment with this id is stored already."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("environment_id",)
+    _fields = ("environment_id",)
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
@@ -73,7 +76,7 @@ class EnvironmentAlreadyExistsError(WaggleError):
 class EnvironmentNotRunningError(WaggleError):
     """The operation needs a running environment, and this one is not."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("environment_id", "status")
+    _fields = ("environment_id", "status")
 
     def __init__(self, environment_id: str, status: str) -> None:
         self.environment_id = environment_id
@@ -84,7 +87,7 @@ class EnvironmentNotRunningError(WaggleError):
 class InvalidEnvironmentError(WaggleError, ValueError):
     """A field of an environment holds a value that no store accepts."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("field", "reason")
+    _fields: ClassVar[tuple[str, ...] | None] = ("field", "reason")
 
     def __init__(self, field: str, reason: str) -> None:
         self.field = field
@@ -95,7 +98,7 @@ class InvalidEnvironmentError(WaggleError, ValueError):
 class InvalidEnvironmentIdError(InvalidEnvironmentError):
     """The id is not 1-200 bytes of UTF-8 without NUL."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("reason",)
+    _fields = ("reason",)
 
     def __init__(self, reason: str) -> None:
         super().__init__("id", reason)
@@ -104,7 +107,7 @@ class InvalidEnvironmentIdError(InvalidEnvironmentError):
 class InvalidRuntimeError(InvalidEnvironmentError):
     """The runtime is none of the known ones."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("reason",)
+    _fields = ("reason",)
 
     def __init__(self, reason: str) -> None:
         super().__init__("runtime", reason)
@@ -113,7 +116,7 @@ class InvalidRuntimeError(InvalidEnvironmentError):
 class InvalidTransitionError(WaggleError, ValueError):
     """The state machine has no step from ``source`` to ``target``."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("source", "target")
+    _fields = ("source", "target")
 
     def __init__(self, source: str, target: str) -> None:
         self.source = source
@@ -124,7 +127,7 @@ class InvalidTransitionError(WaggleError, ValueError):
 class CapacityError(WaggleError):
     """As many live environments as allowed are stored already."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("capacity",)
+    _fields = ("capacity",)
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -145,7 +148,7 @@ class CorruptDocumentError(StoreError):
     file to ``.waggle/lost+found``.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("path", "reason")
+    _fields = ("path", "reason")
 
     def __init__(self, path: str | PathLike[str], reason: str) -> None:
         self.path = Path(path)
@@ -162,7 +165,7 @@ class UnsupportedFormatError(StoreError):
     It is neither read nor overwritten.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("path", "found", "supported")
+    _fields = ("path", "found", "supported")
 
     def __init__(self, path: str | PathLike[str], found: int | str, supported: int) -> None:
         self.path = Path(path)
@@ -182,7 +185,7 @@ class ConflictError(StoreError):
     ``expected``, the file was changed by hand since.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("environment_id", "expected", "actual")
+    _fields = ("environment_id", "expected", "actual")
 
     def __init__(self, environment_id: str, expected: int, actual: int) -> None:
         self.environment_id = environment_id
@@ -217,7 +220,7 @@ class LockTimeoutError(StoreError, TimeoutError):
     ``timeout`` is the time waited, in seconds.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("path", "holder", "timeout")
+    _fields = ("path", "holder", "timeout")
 
     def __init__(
         self, path: str | PathLike[str], holder: LockHolder | None, timeout: float
@@ -239,7 +242,7 @@ class OutcomeUnknownError(StoreError):
     ``__cause__`` is the failure. Look at the file once the disk is well again.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("path",)
+    _fields = ("path",)
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
@@ -252,7 +255,7 @@ class OutcomeUnknownError(StoreError):
 class HistoryPrunedError(StoreError):
     """The history asked for was pruned; ``oldest`` is the first sequence number kept."""
 
-    _fields: ClassVar[tuple[str, ...]] = ("oldest",)
+    _fields = ("oldest",)
 
     def __init__(self, oldest: int) -> None:
         self.oldest = oldest
@@ -261,6 +264,8 @@ class HistoryPrunedError(StoreError):
 
 class StoreClosedError(StoreError):
     """The store was closed; open a new one."""
+
+    _fields = ()
 
     def __init__(self) -> None:
         super().__init__("the store is closed: open a new one")

@@ -12,18 +12,13 @@ from zlib import crc32
 
 import orjson
 
-from waggle_fsstore.domain.environment import (
-    MAX_REVISION,
-    Capabilities,
-    Environment,
-    Owner,
-    Status,
-)
+from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     InvalidEnvironmentError,
     UnsupportedFormatError,
 )
+from waggle_fsstore.domain.values import MAX_REVISION
 
 SCHEMA: Final = 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20

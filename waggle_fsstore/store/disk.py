@@ -13,9 +13,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from typing import Final, NamedTuple
-
-from waggle_fsstore.domain.errors import CorruptDocumentError
+from typing import Final
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -24,10 +22,9 @@ _TEMPORARY_SUFFIX: Final = ".tmp"
 
 # Absent on Windows, where there is nothing like them.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
-_NO_BLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _CLOSE_ON_EXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
-_READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY | _CLOSE_ON_EXEC
+_READ: Final = os.O_RDONLY | _NO_FOLLOW | _BINARY | _CLOSE_ON_EXEC
 _WRITE: Final = os.O_RDWR | _NO_FOLLOW | _BINARY | _CLOSE_ON_EXEC
 
 # Windows refuses to replace a file that somebody has open, a virus scanner for one.
@@ -36,52 +33,6 @@ _REPLACE_PATIENCE: Final = 2.0
 
 # A file system that cannot flush a folder (NFS, some of FUSE) says so with one of these.
 _NO_FOLDER_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
-
-
-class Contents(NamedTuple):
-    """What a file held when it was read: bytes, permission bits, time of modification."""
-
-    data: bytes
-    mode: int
-    modified: float
-
-
-def read(path: str, limit: int) -> Contents:
-    """The contents of a regular file of at most ``limit`` bytes.
-
-    Raises :class:`CorruptDocumentError` for a symbolic link, for anything else that
-    is no regular file, and for a larger one; ``OSError`` when it cannot be read.
-    """
-    if not _NO_FOLLOW:  # pragma: no cover
-        _refuse_irregular(path)
-    try:
-        descriptor = os.open(path, _READ)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES):
-            _refuse_irregular(path)
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CorruptDocumentError(path, f"is a {_kind(status.st_mode)}, not a regular file")
-        size = status.st_size
-        if size <= limit:
-            # One byte more than there should be: in nearly all cases the only read.
-            data = os.read(descriptor, size + 1)
-            if len(data) == size:
-                return Contents(data, stat.S_IMODE(status.st_mode), status.st_mtime)
-            # It is being written in place, by an editor for one.
-            while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
-                data += more
-            size = len(data)
-        if size > limit:
-            raise CorruptDocumentError(path, f"is larger than {limit} bytes")
-        return Contents(data, stat.S_IMODE(status.st_mode), status.st_mtime)
-    except OSError as error:
-        _name(error, path)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 class Disk:
@@ -108,7 +59,7 @@ class Disk:
                 # the blocks at once, as it must where they are not allocated yet.
                 if data and hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(descriptor, 0, len(data))
-                overwrite(descriptor, data)
+                _write(descriptor, data)
                 self.flush(descriptor)
             finally:
                 os.close(descriptor)
@@ -149,6 +100,14 @@ class Disk:
             os.fdatasync(descriptor)
         else:  # pragma: no cover
             os.fsync(descriptor)
+
+    def flush_file(self, file: "PermanentFile") -> None:
+        """Have the device keep a file that was overwritten."""
+        try:
+            self.flush(file.open()[0])
+        except OSError as error:
+            _name(error, file.path)
+            raise
 
     def flush_folder(self, path: str) -> None:
         """Have the device keep the names in a folder: what was renamed and removed in it.
@@ -239,6 +198,20 @@ class PermanentFile:
             return False
         return (status.st_dev, status.st_ino) == self._inode
 
+    def read(self, size: int) -> bytes:
+        """The first bytes of the file, fewer if it is shorter."""
+        descriptor, _ = self.open()
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+    def overwrite(self, data: bytes) -> None:
+        """Write over the start of the file, unflushed."""
+        try:
+            _write(self.open()[0], data)
+        except OSError as error:
+            _name(error, self.path)
+            raise
+
     def close(self) -> None:
         """Release the descriptor."""
         descriptor, self._descriptor = self._descriptor, None
@@ -247,7 +220,7 @@ class PermanentFile:
 
     def _open_anew(self) -> int:
         if not self._writable:
-            return os.open(self.path, os.O_RDONLY | _NO_FOLLOW | _BINARY | _CLOSE_ON_EXEC)
+            return os.open(self.path, _READ)
         try:
             return os.open(self.path, _WRITE)
         except FileNotFoundError:
@@ -256,8 +229,13 @@ class PermanentFile:
             return descriptor
 
 
-def overwrite(descriptor: int, data: bytes) -> None:
-    """Write all of ``data`` over the start of an open file, in place.
+def temporary_path(folder: str) -> str:
+    """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
+    return f"{folder}{os.sep}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of ``data`` over the start of a file.
 
     One call of the system may write less, on a full disk or at a limit.
     """
@@ -267,11 +245,6 @@ def overwrite(descriptor: int, data: bytes) -> None:
         if step == 0:
             raise OSError(errno.EIO, "nothing could be written")
         written += step
-
-
-def temporary_path(folder: str) -> str:
-    """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
-    return f"{folder}{os.sep}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
 
 
 def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -303,24 +276,6 @@ def _replace_patiently(source: str, target: str) -> None:
             if not violation or time.monotonic() >= deadline:
                 raise
         time.sleep(0.005)
-
-
-def _refuse_irregular(path: str) -> None:
-    """Say what a path is that could not be opened, if that is why."""
-    with suppress(OSError):
-        mode = os.lstat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise CorruptDocumentError(path, f"is a {_kind(mode)}, not a regular file")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFLNK: "symbolic link",
-        stat.S_IFDIR: "folder",
-        stat.S_IFIFO: "named pipe",
-        stat.S_IFSOCK: "socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 def _name(error: OSError, path: str) -> None:

@@ -5,14 +5,16 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from waggle_fsstore.domain.environment import Environment, is_id
+from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.store import codec, disk
+from waggle_fsstore.domain.values import is_id
+from waggle_fsstore.store import codec
 from waggle_fsstore.store.layout import Layout, document_name, is_document_name
+from waggle_fsstore.store.reading import Contents, read
 
 BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
 
@@ -24,7 +26,7 @@ class Stored(NamedTuple):
     """One document: the environment, and the file that holds it."""
 
     environment: Environment
-    contents: disk.Contents
+    contents: Contents
 
 
 class Documents:
@@ -41,7 +43,7 @@ class Documents:
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
         try:
-            contents = disk.read(path, codec.MAX_DOCUMENT_BYTES)
+            contents = read(path, codec.MAX_DOCUMENT_BYTES)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         environment = codec.decode(contents.data, path, contents.modified)
@@ -74,7 +76,7 @@ class Documents:
         for name in sorted(names):
             path = f"{self._layout.environments}{os.sep}{name}"
             try:
-                contents = disk.read(path, codec.MAX_DOCUMENT_BYTES)
+                contents = read(path, codec.MAX_DOCUMENT_BYTES)
                 environment = codec.decode(contents.data, path, contents.modified)
                 if document_name(environment.id) != name:
                     raise _misplaced(path, environment.id)
@@ -96,7 +98,7 @@ class Documents:
         for name in self.names():
             path = f"{self._layout.environments}{os.sep}{name}"
             try:
-                contents = disk.read(path, codec.MAX_DOCUMENT_BYTES)
+                contents = read(path, codec.MAX_DOCUMENT_BYTES)
             except (FileNotFoundError, CorruptDocumentError):
                 continue
             highest = max(highest, codec.revision_of(contents.data))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from waggle_fsstore.domain.environment import Environment, check_id
+from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
     ConflictError,
@@ -16,6 +16,7 @@ from waggle_fsstore.domain.errors import (
     EnvironmentAlreadyExistsError,
     StoreClosedError,
 )
+from waggle_fsstore.domain.values import check_id
 from waggle_fsstore.store import codec, founding, incoming
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Documents, Stored

@@ -11,8 +11,10 @@ import stat
 from typing import Final
 
 from waggle_fsstore.domain.errors import UnsupportedFormatError
-from waggle_fsstore.store import codec, disk
+from waggle_fsstore.store import codec
+from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.reading import read
 
 APPLICATION: Final = "waggle-fsstore"
 FORMAT: Final = 1
@@ -34,7 +36,7 @@ def recognise(layout: Layout) -> bool:
     for folder in (layout.environments, layout.internal):
         _refuse_link(folder)
     try:
-        marker = disk.read(layout.marker, _MAX_MARKER_BYTES)
+        marker = read(layout.marker, _MAX_MARKER_BYTES)
     except FileNotFoundError:
         return _is_adoptable(layout)
     version = codec.decode_marker(marker.data, layout.marker, APPLICATION)
@@ -43,7 +45,13 @@ def recognise(layout: Layout) -> bool:
     return True
 
 
-def found(layout: Layout, changer: disk.Disk) -> None:
+def make_lock_folder(layout: Layout, changer: Disk) -> None:
+    """Make the folder of the lock, with the root, unless that belongs to somebody else."""
+    recognise(layout)
+    changer.make_folder(layout.internal)
+
+
+def found(layout: Layout, changer: Disk) -> None:
     """Make what is missing of a store, and clear away what dead writers left.
 
     Only under the store lock. It can be repeated, and cut short anywhere.
@@ -90,7 +98,7 @@ def _is_adoptable(layout: Layout) -> bool:
     )
 
 
-def _flush_ancestors(path: str, changer: disk.Disk) -> None:
+def _flush_ancestors(path: str, changer: Disk) -> None:
     parent = os.path.dirname(path)
     while parent != path:
         try:

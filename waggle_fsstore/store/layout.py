@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from waggle_fsstore.domain.environment import MAX_ID_BYTES, is_id
+from waggle_fsstore.domain.values import MAX_ID_BYTES, is_id
 
 SUFFIX: Final = ".json"
 

@@ -83,7 +83,7 @@ class StoreLock:
                     break
                 self._release_file()  # Two processes would hold two locks.
             if self._make_folder is not None:
-                disk.overwrite(descriptor, _describe_holder())
+                self._file.overwrite(_describe_holder())
         except BaseException:
             self._release_file()
             self._threads.release()

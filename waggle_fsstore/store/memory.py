@@ -37,9 +37,11 @@ class MemoryStore:
             return self._find(environment_id).copy()
 
     def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
+        self,
+        *,
+        on_corrupt: Callable[[Exception], object] | None = None,  # noqa: ARG002  # nothing is
     ) -> list[Environment]:
-        """See :meth:`TransactionalRepository.find_all`. Nothing in memory is corrupt."""
+        """See :meth:`TransactionalRepository.find_all`."""
         with self._lock:
             self._refuse_closed()
             return [self._environments[key].copy() for key in sorted(self._environments)]

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from waggle_fsstore.store.disk import Contents, Disk
+from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.reading import Contents
 
 
 class Step(NamedTuple):

@@ -41,21 +41,18 @@ class StateRecord:
 
     def read(self) -> State | None:
         """What it holds; ``None`` for nothing, or nothing valid."""
-        descriptor, is_new = self._file.open()
-        if not is_new and not self._file.is_in_place():
+        if not self._file.is_in_place():
             self._file.close()
-            descriptor, _ = self._file.open()
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return _parse(os.read(descriptor, _SIZE))
+        return _parse(self._file.read(_SIZE))
 
     def write(self, state: State) -> None:
         """Overwrite it, unflushed."""
         line = f"{_HEAD} {state.identity} {state.committed:016d} {state.published:016d}".encode()
-        disk.overwrite(self._file.open()[0], b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
+        self._file.overwrite(b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
 
     def flush(self, changer: disk.Disk) -> None:
         """Have the device keep it."""
-        changer.flush(self._file.open()[0])
+        changer.flush_file(self._file)
 
     def close(self) -> None:
         """Release the descriptor."""

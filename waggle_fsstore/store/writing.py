@@ -5,10 +5,12 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
-from waggle_fsstore.domain.environment import MAX_REVISION, Environment
+from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreClosedError, StoreError
+from waggle_fsstore.domain.values import MAX_REVISION
 from waggle_fsstore.store import codec, founding, incoming
 from waggle_fsstore.store.disk import FILE_MODE, Disk, temporary_path
 from waggle_fsstore.store.documents import Documents, Stored
@@ -27,7 +29,9 @@ class Writer:
     def __init__(self, layout: Layout, disk: Disk, *, lock_timeout: float) -> None:
         self._layout = layout
         self._disk = disk
-        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=self._make_folder)
+        # No method of this object: a cycle would keep the descriptors of a dropped store.
+        make_folder = partial(founding.make_lock_folder, layout, disk)
+        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=make_folder)
         self._record = StateRecord(layout.state)
         self._founded: tuple[int, tuple[int, int] | None] | None = None
         self._identity = ""
@@ -57,10 +61,6 @@ class Writer:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreClosedError
-
-    def _make_folder(self) -> None:
-        founding.recognise(self._layout)
-        self._disk.make_folder(self._layout.internal)
 
     def _found(self) -> None:
         """Found the store, unless this object did so and nobody exchanged it since."""

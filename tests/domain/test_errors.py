@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error tree."""
+
+import copy
+import pickle
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import waggle_fsstore
+from waggle_fsstore.domain import errors
+
+HOLDER = errors.LockHolder(12, "maja", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+
+#: One of each, its data, and what its message has to tell.
+EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
+    (errors.EnvironmentNotFoundError("a"), {"environment_id": "a"}, ("'a'",)),
+    (errors.EnvironmentAlreadyExistsError("a"), {"environment_id": "a"}, ("'a'",)),
+    (
+        errors.EnvironmentNotRunningError("a", "error"),
+        {"environment_id": "a", "status": "error"},
+        ("'a'", "error"),
+    ),
+    (
+        errors.InvalidEnvironmentError("ssh_port", "is odd"),
+        {"field": "ssh_port", "reason": "is odd"},
+        ("ssh_port: is odd",),
+    ),
+    (errors.InvalidEnvironmentIdError("is empty"), {"field": "id"}, ("id: is empty",)),
+    (errors.InvalidRuntimeError("is odd"), {"field": "runtime"}, ("runtime: is odd",)),
+    (
+        errors.InvalidTransitionError("creating", "destroyed"),
+        {"source": "creating", "target": "destroyed"},
+        ("creating", "destroyed"),
+    ),
+    (errors.CapacityError(10), {"capacity": 10}, ("10",)),
+    (errors.StoreError("text"), {}, ("text",)),
+    (
+        errors.CorruptDocumentError("/s/a.json", "not valid JSON"),
+        {"path": Path("/s/a.json"), "reason": "not valid JSON"},
+        ("/s/a.json", "not valid JSON", "lost+found"),
+    ),
+    (
+        errors.UnsupportedFormatError("/s/a.json", 2, 1),
+        {"path": Path("/s/a.json"), "found": 2, "supported": 1},
+        ("/s/a.json", "2", "upgrade"),
+    ),
+    (
+        errors.ConflictError("a", 3, 4),
+        {"environment_id": "a", "expected": 3, "actual": 4},
+        ("'a'", "revision 3", "revision 4"),
+    ),
+    (errors.ConflictError("a", 3, 3), {"actual": 3}, ("changed by hand",)),
+    (errors.ConflictError("a", 0, 3), {"expected": 0}, ("expected nothing",)),
+    (errors.ConflictError("a", 3, 0), {"actual": 0}, ("found nothing",)),
+    (
+        errors.LockTimeoutError("/s/lock", HOLDER, 1.5),
+        {"path": Path("/s/lock"), "holder": HOLDER, "timeout": 1.5, "filename": "/s/lock"},
+        ("/s/lock", "1.5 s", "process 12 on maja since 2026-01-02 03:04:05 UTC"),
+    ),
+    (errors.OutcomeUnknownError("/s/a.json"), {"path": Path("/s/a.json")}, ("/s/a.json",)),
+    (errors.HistoryPrunedError(7), {"oldest": 7}, ("7",)),
+    (errors.StoreClosedError(), {}, ("closed",)),
+]
+
+
+def tree(cls: type[Exception]) -> list[type[Exception]]:
+    return [cls, *(below for sub in cls.__subclasses__() for below in tree(sub))]
+
+
+def test_every_error_has_an_example() -> None:
+    """No error is left out of these tests, nor out of the public names."""
+    classes = {cls for cls in tree(errors.WaggleError) if cls.__module__ == errors.__name__}
+    assert {type(error) for error, _, _ in EXAMPLES} | {errors.WaggleError} == classes
+    assert {cls.__name__ for cls in classes} <= set(waggle_fsstore.__all__)
+
+
+@pytest.mark.parametrize(
+    ("error", "data", "texts"), EXAMPLES, ids=lambda value: type(value).__name__
+)
+def test_data_and_message(
+    error: errors.WaggleError, data: dict[str, Any], texts: tuple[str, ...]
+) -> None:
+    """An error carries its data as attributes, and says it in its message."""
+    assert {name: getattr(error, name) for name in data} == data
+    for text in texts:
+        assert text in str(error)
+
+
+@pytest.mark.parametrize(("error", "data"), [example[:2] for example in EXAMPLES], ids=str)
+def test_survives_pickle_and_copy(error: errors.WaggleError, data: dict[str, Any]) -> None:
+    """An error that crosses a process pool is the same on the other side."""
+    error.add_note("a note")
+    for other in (
+        pickle.loads(pickle.dumps(error)),  # noqa: S301  # our own bytes
+        copy.copy(error),
+        copy.deepcopy(error),
+    ):
+        assert type(other) is type(error)
+        assert str(other) == str(error)
+        assert {name: getattr(other, name) for name in data} == data
+        assert other.__notes__ == ["a note"]
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """The drawing shows every error, below its base, with its standard base."""
+    drawn: list[tuple[str, str]] = []
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        name, _, rest = line.strip().partition(" ")
+        name, _, standard = name.partition("(")
+        if not name.endswith("Error") or not line.startswith("    "):
+            continue
+        depth = len(line) - len(line.lstrip())
+        above = [entry for entry in above if entry[0] < depth]
+        if above:
+            drawn.append((name, above[-1][1]))
+            cls = getattr(errors, name)
+            assert issubclass(cls, getattr(errors, above[-1][1]))
+            if standard:
+                assert standard.rstrip(")") in {base.__name__ for base in cls.__mro__}
+            instance = next(error for error, _, _ in EXAMPLES if type(error) is cls)
+            for attribute in rest.split():
+                assert hasattr(instance, attribute.lstrip("."))
+        above.append((depth, name))
+    actual = {
+        (cls.__name__, cls.__bases__[0].__name__)
+        for cls in tree(errors.WaggleError)
+        if cls is not errors.WaggleError and cls.__module__ == errors.__name__
+    }
+    assert set(drawn) == actual
+
+
+def test_standard_bases() -> None:
+    """Callers that already catch the standard errors catch these."""
+    assert issubclass(errors.EnvironmentNotFoundError, LookupError)
+    assert issubclass(errors.InvalidEnvironmentError, ValueError)
+    assert issubclass(errors.InvalidTransitionError, ValueError)
+    assert issubclass(errors.LockTimeoutError, TimeoutError)
+
+
+def test_hostile_ids_do_not_flood_messages() -> None:
+    """An id in a message is escaped and of bounded length."""
+    message = str(errors.EnvironmentNotFoundError("\x1b[31m" + "x" * 10_000))
+    assert "\x1b" not in message
+    assert len(message) < 300

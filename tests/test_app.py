@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which store is opened: arguments, variables and defaults."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from waggle_fsstore import FileStore, MemoryStore, open_repository
+from waggle_fsstore.config import store_location
+from waggle_fsstore.testing import make_environment
+
+
+def path_of(location: str | os.PathLike[str] | None = None) -> Path:
+    store = open_repository(location)
+    assert isinstance(store, FileStore)
+    return store.path
+
+
+def test_a_path(tmp_path: Path) -> None:
+    """A path, as text or as an object, is a FileStore, and opening it creates nothing."""
+    assert path_of(str(tmp_path / "s")) == path_of(tmp_path / "s") == tmp_path / "s"
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_home_folder(tmp_path: Path) -> None:
+    """``~`` is the home folder."""
+    assert path_of("~/s") == tmp_path / "home" / "s"
+
+
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is settled when the store is opened."""
+    monkeypatch.chdir(tmp_path)
+    store = open_repository("s")
+    monkeypatch.chdir("/")
+    store.save(make_environment(id="a"))
+    assert (tmp_path / "s" / "environments" / "a.json").exists()
+
+
+def test_a_drive_is_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Windows path is a path, not a URL with the scheme ``C``."""
+    monkeypatch.chdir(tmp_path)
+    assert path_of("C:\\x").name.endswith("x")
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "file:{}", "FILE://{}"])
+def test_a_file_url(tmp_path: Path, form: str) -> None:
+    """A ``file:`` URL is the path in it, with its escapes."""
+    assert path_of(form.format(f"{tmp_path}/a%20b")) == tmp_path / "a b"
+
+
+def test_memory() -> None:
+    """``memory:`` is a MemoryStore."""
+    assert isinstance(open_repository("memory:"), MemoryStore)
+    assert isinstance(open_repository("memory://"), MemoryStore)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "redis://localhost",
+        "sqlite:x.db",
+        "memory:name",
+        "file:",
+        "file://host/x",
+        "file:///x?y",
+    ],
+)
+def test_unknown_locations(location: str) -> None:
+    """What is none of the known ones is an error that says which there are."""
+    with pytest.raises(ValueError, match="file:"):
+        open_repository(location)
+
+
+def test_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``WAGGLE_STORE_PATH`` wins over ``WAGGLE_DATA_DIR``, the argument over both."""
+    monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "data"))
+    assert path_of() == tmp_path / "data" / "store"
+    monkeypatch.setenv("WAGGLE_STORE_PATH", str(tmp_path / "own"))
+    assert path_of() == tmp_path / "own"
+    assert path_of(tmp_path / "given") == tmp_path / "given"
+    monkeypatch.setenv("WAGGLE_STORE_PATH", "memory:")
+    assert isinstance(open_repository(), MemoryStore)
+
+
+def test_empty_variables_count_as_unset() -> None:
+    """A variable that is set to nothing says nothing."""
+    default = os.path.join(platformdirs.user_data_dir("waggle", appauthor=False), "store")
+    assert store_location({}) == default
+    assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": ""}) == default
+    assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": "/d"}) == "/d/store"
+
+
+def test_the_default_is_a_file_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any setting, environments are kept in the user's data folder."""
+    monkeypatch.delenv("WAGGLE_DATA_DIR")
+    assert path_of().parts[-2:] == ("waggle", "store")
+    assert path_of().is_relative_to(tmp_path)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fixtures, as a project that installed the package gets them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from waggle_fsstore import FileStore, MemoryStore
+
+PROJECT = """
+import os
+import pytest
+from waggle_fsstore import MemoryStore
+from waggle_fsstore.testing import RepositoryContract
+
+def test_store(waggle_store, make_environment, tmp_path):
+    environment = make_environment(name="mine")
+    waggle_store.save(environment)
+    assert waggle_store.find_by_id(environment.id).name == "mine"
+    assert waggle_store.path.is_relative_to(tmp_path)
+
+@pytest.mark.parametrize("n", range(8))
+def test_store_is_empty(waggle_store, waggle_memory_store, make_environment, n):
+    assert waggle_store.count() == waggle_memory_store.count() == 0
+    for store in (waggle_store, waggle_memory_store):
+        store.save(make_environment(id="same"))
+        assert store.count() == 1
+
+class Forgetful(MemoryStore):
+    def delete(self, environment_id):
+        pass
+
+class TestForgetful(RepositoryContract):
+    @pytest.fixture
+    def repository(self):
+        return Forgetful()
+"""
+
+LAZY = """
+import sys
+
+def test_nothing_is_imported():
+    modules = [name for name in sys.modules if name.startswith("waggle_fsstore.")]
+    assert modules == ["waggle_fsstore.pytest_plugin"]
+    assert not {"orjson", "filelock"} & set(sys.modules)
+"""
+
+
+def run(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_project.py").write_text(source)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")},
+    )
+
+
+def test_fixtures_give_empty_stores(
+    waggle_store: FileStore, waggle_memory_store: MemoryStore, tmp_path: Path
+) -> None:
+    """The stores are empty, and the FileStore is below ``tmp_path`` and flushes nothing."""
+    assert waggle_store.count() == waggle_memory_store.count() == 0
+    assert waggle_store.path.is_relative_to(tmp_path)
+    assert waggle_store._writer._disk._durable is False
+
+
+def test_in_a_project_of_its_own(tmp_path: Path) -> None:
+    """The fixtures come with the installation, side by side in workers, and contracts explain."""
+    done = run(tmp_path, PROJECT, "-n", "2")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert {line.split("::")[2].split()[0].partition("[")[0] for line in failed} == {
+        "test_delete",
+        "test_delete_missing",
+        "test_count",
+        "test_odd_ids",
+        "test_invalid_ids",
+        "test_50_concurrent_writers_and_readers",
+    }
+    # Only where assertions are rewritten does pytest show both sides.
+    assert "assert [0, 1, 2, 3, 3] == [0, 1, 2, 3, 2]" in done.stdout
+
+
+def test_the_plugin_imports_nothing(tmp_path: Path) -> None:
+    """Coverage that starts after the plugins still sees every line of the package."""
+    done = run(tmp_path, LAZY, "-p", "no:xdist")
+    assert done.returncode == 0, done.stdout
