@@ -5,11 +5,18 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+# Where a failure is expected, the first one will do.
+settings.register_profile(
+    "faults",
+    settings.get_profile("default"),
+    phases=[Phase.explicit, Phase.generate],
+    database=None,
 )
 settings.register_profile("torture", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

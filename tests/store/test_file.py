@@ -81,6 +81,7 @@ def test_a_change_by_hand_is_seen_by_the_next_read(store: FileStore) -> None:
     """What an editor, ``cp`` or ``git checkout`` did is what is there."""
     store.save(make_environment(id="a", name="before"))
     path = store.document_path("a")
+    assert store.find_by_id("a").name == store.find_all()[0].name == "before"
     path.write_text(path.read_text().replace('"before"', '"after!"'))
     assert store.find_by_id("a").name == "after!"
     assert store.find_all()[0].name == "after!"

@@ -177,6 +177,31 @@ def test_a_child_can_use_an_inherited_store(root: Path) -> None:
     store.save(make_environment(id="child"))
 
 
+def test_parent_and_child_exclude_each_other(root: Path) -> None:
+    """A child that inherited an open store does not share the parent's lock with it."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment())
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with store._writer.change():
+            os.write(writer, b"held")
+            time.sleep(60)
+        os._exit(1)
+    assert os.read(reader, 4) == b"held"
+    try:
+        with pytest.raises(LockTimeoutError) as caught:
+            store.save(make_environment())
+        assert caught.value.holder is not None
+        assert caught.value.holder.pid == child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+    store.save(make_environment())
+
+
 def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
     """A child that inherits a change under way has no right to finish it."""
     store = FileStore(root, durable=False)

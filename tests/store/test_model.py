@@ -108,10 +108,17 @@ class Stores(RuleBasedStateMachine):
     def create(self, handle: int, environment: Environment, capacity: int | None) -> None:
         self.both(handle, lambda store: store.create(environment, capacity=capacity))
 
-    @rule(handle=HANDLE, environment=environments, offset=st.integers(-1, 1))
-    def save_conditionally(self, handle: int, environment: Environment, offset: int) -> None:
+    @rule(
+        handle=HANDLE,
+        environment=environments,
+        guess=st.sampled_from(["absent", "right", "older", "newer"]),
+    )
+    def save_conditionally(self, handle: int, environment: Environment, guess: str) -> None:
         stored = {found.id: found.revision for found in self.model.find_all()}
-        expected = max(0, stored.get(environment.id, 0) + offset)
+        right = stored.get(environment.id, 0)
+        expected = {"absent": 0, "right": right, "older": max(0, right - 1), "newer": right + 1}[
+            guess
+        ]
         self.both(handle, lambda store: store.save(environment, if_revision=expected))
 
     @rule(handle=HANDLE, batch=st.lists(environments, max_size=4))

@@ -74,7 +74,7 @@ def test_another_boot(store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_pat
     record.write(State(now.identity, 1, 1))  # What a power cut may leave of it.
     (tmp_path / "boot_id").write_text("another-boot\n")
     monkeypatch.setattr(state, "_BOOT_ID", str(tmp_path / "boot_id"))
-    assert save(FileStore(store.path, durable=False)) == 4
+    assert save(FileStore(store.path, durable=False), "b") == 4
 
 
 def test_another_boot_after_a_delete(

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is printed serves programs off a terminal, people on one, and harms neither."""
+
+import errno
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.program import PROGRAM, PYTHON, document, environment, execute, run
+from waggle_fsstore.cli.output import printable
+from waggle_fsstore.store.file import FileStore
+
+# Clears the screen; an 8-bit CSI; turns text around; a mark-up of Rich; a field separator.
+_HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
+_ESCAPED = r"\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
+
+
+def _on_a_terminal(*arguments: str, **variables: str) -> str:
+    """What a terminal of 40 columns gets, with line ends as the program wrote them."""
+    control, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "40", **variables},
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        data = b""
+        while True:
+            try:
+                more = os.read(control, 65536)
+            except OSError as error:
+                if error.errno != errno.EIO:  # Linux: the other side is closed.
+                    raise
+                break
+            if not more:
+                break
+            data += more
+        assert process.wait(timeout=60) == 0
+    finally:
+        os.close(control)
+    return data.decode().replace("\r\n", "\n")
+
+
+def test_a_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
+    """Nothing is cut, wrapped, boxed or coloured, so that grep and awk work."""
+    long_id = "i" * 200
+    labels = {f"key-{number}": "v" * 100 for number in range(20)}
+    store.save(environment(long_id, name="n" * 500, labels=labels))
+    written = execute("ls", COLUMNS="40", TERM="xterm").stdout.decode()
+    assert written.isascii()
+    assert "\x1b" not in written
+    header, row = written.splitlines()
+    fields = row.split("\t")
+    assert len(fields) == len(header.split("\t"))
+    assert fields[:2] == [long_id, "n" * 500]
+    assert fields[-1] == ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def test_a_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
+    """Columns stand under their headers, whole however narrow the terminal is."""
+    store.save(environment("i" * 60))
+    store.save(environment("short", labels={"k": "v" * 90}))
+    written = _on_a_terminal("ls")
+    assert "\x1b[32mrunning\x1b[0m" in written
+    header, first, second = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
+    for row in (first, second):
+        assert row.index("node") == header.index("RUNTIME")
+        assert row.index("running") == header.index("STATUS")
+    assert first.startswith("i" * 60 + "  name of")
+    assert second.endswith(f"  k={'v' * 90}")
+    # Blanks at the end would be wrapped by a narrow terminal.
+    assert first.endswith("team=blue")
+
+
+def test_no_color_is_honoured(store: FileStore) -> None:
+    """With NO_COLOR, a terminal gets no colour either."""
+    store.save(environment("a"))
+    assert "running" in _on_a_terminal("ls", NO_COLOR="1")
+    assert "\x1b" not in _on_a_terminal("ls", NO_COLOR="1")
+
+
+def test_force_color_colours_no_pipe(store: FileStore) -> None:
+    """Off a terminal the list stays for programs, whatever the environment says."""
+    store.save(environment("a"))
+    assert execute("ls", FORCE_COLOR="1").stdout == execute("ls").stdout
+
+
+def test_help_has_frames_only_on_a_terminal() -> None:
+    """A pager or a log gets plain text."""
+    assert "\u2500" in _on_a_terminal("--help")
+    plain = execute("--help")
+    assert plain.stdout.isascii()
+    assert b"\x1b" not in plain.stdout
+
+
+@pytest.fixture
+def hostile(store: FileStore) -> FileStore:
+    """A store with a document whose every text is hostile."""
+    store.save(environment(_HOSTILE, name=_HOSTILE, labels={_HOSTILE: _HOSTILE}))
+    return store
+
+
+@pytest.mark.usefixtures("hostile")
+def test_hostile_texts_cannot_act_off_a_terminal() -> None:
+    """Each stays in its field and in its line, escaped."""
+    _, row = run("ls").stdout.splitlines()
+    fields = [_ESCAPED, _ESCAPED, "node", "running", "45m0s", f"{_ESCAPED}={_ESCAPED}"]
+    assert row.split("\t") == fields
+    assert run("ls", "-q").stdout == f"{_ESCAPED}\n"
+
+
+@pytest.mark.usefixtures("hostile")
+def test_hostile_texts_cannot_act_on_a_terminal() -> None:
+    """No escape sequence of theirs arrives, and mark-up stays text."""
+    written = _on_a_terminal("ls", NO_COLOR="1")
+    assert written.count(_ESCAPED) == 4
+    assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
+
+
+def test_json_holds_the_true_texts_escaped(hostile: FileStore) -> None:
+    """The array has no control character, and parses to what is stored."""
+    written = run("ls", "--json").stdout
+    assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
+    [row] = json.loads(written)
+    [stored] = hostile.find_all()
+    assert (row["id"], row["labels"]) == (stored.id, stored.labels) == (_HOSTILE, row["labels"])
+
+
+def test_hostile_texts_cannot_act_from_an_error(store: FileStore) -> None:
+    """Neither ids that were given, nor candidates, nor keys of a corrupt file."""
+    for end in ("1", "2"):
+        store.save(environment(_HOSTILE + end))
+    document(store.path, "bad").write_text(
+        json.dumps({"id": "bad", "name": "n", "runtime": "node", "owner": {_HOSTILE: 1}})
+    )
+    results = [run("show", _HOSTILE), run("ls", "-q"), run("rm", _HOSTILE), run("show", "bad")]
+    assert [result.exit_code for result in results] == [2, 6, 3, 6]
+    for result in results:
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stderr) is None
+    assert results[0].stderr.splitlines()[1:] == [f"  {_ESCAPED}1", f"  {_ESCAPED}2"]
+    assert len(results[1].stderr.splitlines()) == 1
+
+
+@given(st.text())
+def test_printable_text_is_printable(text: str) -> None:
+    """Whatever goes in, what comes out simply prints; what did so before is the same."""
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
+    if text.isprintable():
+        assert printable(text) == text
+
+
+def test_a_locale_without_the_letters(store: FileStore) -> None:
+    """Letters that the output cannot have are escaped, and are no failure."""
+    store.save(environment("\u00e4", name="\u6f22"))
+    result = execute("ls", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert rb"\xe4" + b"\t" + rb"\u6f22" + b"\t" in result.stdout
+    # JSON is UTF-8, wherever it is printed.
+    shown = execute("show", "\u00e4", PYTHONIOENCODING="ascii")
+    assert shown.stdout == document(store.path, "%c3%a4").read_bytes()
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("option", [(), ("-q",), ("--json",)])
+def test_a_reader_that_leaves(store: FileStore, option: tuple[str, ...], unbuffered: str) -> None:
+    """When the reader has seen enough (head -1), the program ends without a word."""
+    store.save_all(environment(f"{number:0200}") for number in range(1000))
+    process = subprocess.Popen(
+        [*PROGRAM, "ls", *option],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(1) != b""
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_an_output_that_takes_a_part_at_a_time(store: FileStore) -> None:
+    """Nothing is missing where a write takes less than it is given, as one without buffer may."""
+    store.save_all(environment(f"{number:0200}") for number in range(1000))
+    program = """
+import io, sys
+from waggle_fsstore.cli import main
+
+class Slow(io.RawIOBase):
+    def writable(self):
+        return True
+    def write(self, data):
+        return out.write(bytes(data[:1000]))
+
+out = sys.stdout.buffer
+sys.stdout = io.TextIOWrapper(Slow(), write_through=True)
+sys.argv = ["waggle-fsstore", "ls", "-q"]
+main()
+"""
+    result = subprocess.run([*PYTHON, "-c", program], capture_output=True, check=False)
+    assert result.stderr == b""
+    assert result.stdout.decode().split() == [f"{number:0200}" for number in range(1000)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",)])
+def test_an_output_that_is_full(store: FileStore, verb: tuple[str, ...], unbuffered: str) -> None:
+    """What cannot be printed is an error, told once."""
+    store.save(environment("a"))
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [*PROGRAM, *verb],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == b"Error: standard output: No space left on device\n"
+
+
+def test_an_output_that_is_closed(store: FileStore) -> None:
+    """Without a stdout at all, the work is done in silence."""
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "create", "x"],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert [stored.name for stored in store.find_all()] == ["x"]
+
+
+def test_stdout_of_the_tests_is_no_terminal() -> None:
+    """What the tests above call off a terminal is so."""
+    assert not sys.stdout.isatty()

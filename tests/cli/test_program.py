@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program as it is started: its entry points, its help, its completion, its imports."""
+
+import os
+import subprocess
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import PYTHON, environment, execute, run
+from waggle_fsstore import __version__
+from waggle_fsstore.cli import main
+from waggle_fsstore.store.file import FileStore
+
+VERBS = ("create", "ls", "show", "set", "rm", "count", "where")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_python_m_works() -> None:
+    """A life of an environment, each step in a process of its own."""
+    created = execute("create", "data", "--label", "team=blue")
+    assert (created.returncode, created.stderr) == (0, b"")
+    environment_id = created.stdout.decode().strip()
+    assert execute("set", environment_id, "--status", "running").returncode == 0
+    assert b'"status": "running"' in execute("show", environment_id[:6]).stdout
+    assert execute("ls", "-q").stdout == created.stdout
+    assert execute("rm", environment_id).returncode == 0
+    assert execute("show", environment_id).returncode == 3
+    assert execute("count").stdout == b"0\n"
+
+
+def test_the_console_script_is_main() -> None:
+    """The installed command and python -m are the same program."""
+    [script] = entry_points(group="console_scripts", name="waggle-fsstore")
+    assert script.load() is main
+
+
+def test_version() -> None:
+    """--version prints name and version, on stdout."""
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"waggle-fsstore {__version__}\n")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_verb(flag: str) -> None:
+    """The help of the program has all verbs, the exit codes and the variables."""
+    result = run(flag)
+    assert result.exit_code == 0
+    words = result.stdout.split()
+    for expected in (*VERBS, "--store", "--version", "--install-completion", "WAGGLE_STORE_PATH"):
+        assert any(expected in word for word in words)
+    assert "5 lock timeout" in " ".join(words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb(verb: str) -> None:
+    """Each has a summary, and every argument and option is explained."""
+    result = run(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: waggle-fsstore {verb} ")
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith("--"):
+            explained = "  " in line.strip() or lines[number + 1].startswith(" " * 20)
+            assert explained, line
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra(missing: str) -> None:
+    """It says in one line how to get it, and exits 1."""
+    result = _python(
+        f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from waggle_fsstore.cli import main
+sys.exit(main())
+"""
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: No module named {missing!r}: "
+        'pip install "waggle-fsstore[cli]" brings the command line\n'
+    )
+
+
+def test_imports_cost_nothing_before_they_are_needed() -> None:
+    """The package loads no command line, and the command line no Typer until it runs."""
+    result = _python(
+        """
+import sys
+import waggle_fsstore
+for name in waggle_fsstore.__all__:
+    getattr(waggle_fsstore, name)
+assert not [name for name in sys.modules if name.startswith("waggle_fsstore.cli")]
+import waggle_fsstore.cli
+assert not {"typer", "click", "rich"} & set(sys.modules)
+import waggle_fsstore.cli.output
+assert "rich.table" not in sys.modules
+"""
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# Completion
+
+
+def _complete_in_bash(*words: str) -> list[str]:
+    result = execute(
+        _WAGGLE_FSSTORE_COMPLETE="complete_bash",
+        COMP_WORDS=" ".join(("waggle-fsstore", *words)),
+        COMP_CWORD=str(len(words)),
+    )
+    assert result.stderr == b""
+    return [line for line in result.stdout.decode().splitlines() if line]
+
+
+def _complete_in_zsh(words: str) -> str:
+    variables = {"_WAGGLE_FSSTORE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+    return execute(**variables).stdout.decode()
+
+
+@pytest.mark.parametrize("verb", ["show", "set", "rm"])
+def test_ids_are_completed(store: FileStore, verb: str) -> None:
+    """The shell offers the ids of the store that begin so."""
+    for name in ("alpha-1", "alpha-2", "beta"):
+        store.save(environment(name))
+    assert _complete_in_bash(verb, "al") == ["alpha-1", "alpha-2"]
+    assert '"beta"' in _complete_in_zsh(f"waggle-fsstore {verb} be")
+
+
+def test_ids_are_completed_from_the_store_that_is_named(tmp_path: Path, store: FileStore) -> None:
+    """An option --store before the verb counts."""
+    store.save(environment("here"))
+    with FileStore(tmp_path / "other", durable=False) as other:
+        other.save(environment("there"))
+        other.save(environment("through"))
+    words = ("--store", str(tmp_path / "other"), "show", "t")
+    assert _complete_in_bash(*words) == ["there", "through"]
+
+
+def test_an_id_that_a_shell_would_run_is_not_offered(store: FileStore, tmp_path: Path) -> None:
+    """Shells evaluate what they are offered, and anybody may choose an id."""
+    trap = tmp_path / "trap"
+    for name in (f"a$(touch {trap})", f"a`touch {trap}`", "a*", "a b", 'a"', "a'", "-a", "a;b"):
+        store.save(environment(name))
+    store.save(environment("a-fine.id_1"))
+    assert _complete_in_bash("show", "a") == ["a-fine.id_1"]
+    for words in ("show ", "show a"):
+        offered = _complete_in_zsh(f"waggle-fsstore {words}")
+        assert offered.strip() == """_arguments '*: :(("a-fine.id_1"))'"""
+        subprocess.run(["sh", "-c", f"_arguments() {{ :; }}; {offered}"], check=True)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("location", ["s3://bucket", "foreign", "missing"])
+def test_a_store_that_cannot_be_read_offers_nothing(tmp_path: Path, location: str) -> None:
+    """A key pressed for completion never shows an error."""
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "file").touch()
+    where = location if ":" in location else os.fspath(tmp_path / location)
+    assert _complete_in_bash("--store", where, "show", "a") == []
+
+
+def test_corrupt_documents_do_not_disturb_completion(store: FileStore) -> None:
+    """The readable ids are offered all the same."""
+    store.save(environment("alpha"))
+    (store.path / "environments" / "also-bad.json").write_text("{")
+    assert _complete_in_bash("rm", "al") == ["alpha"]
+
+
+def test_verbs_and_values_are_completed() -> None:
+    """Typer does this by itself."""
+    assert _complete_in_bash("cr") == ["create"]
+    assert _complete_in_bash("ls", "--status", "r") == ["running"]

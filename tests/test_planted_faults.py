@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests of the tests: each planted fault turns a test red."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+
+# Each run is a fresh process that has imported everything already.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.faults", "hypothesis", "waggle_fsstore.testing"])
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_a_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
+    """The guarantee that the fault breaks has a test that fails without it."""
+    output = tmp_path / "output"
+    process = _processes.Process(target=faults.run, args=(name, str(output)))
+    process.start()
+    process.join(timeout=120)
+    process.kill()
+    process.join()
+    text = output.read_text()
+    assert process.exitcode == pytest.ExitCode.TESTS_FAILED, text
+    assert "FAILED " in text
+    assert "ERROR " not in text
