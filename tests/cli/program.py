@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 from waggle_fsstore.cli.app import app
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 
+# The runner is no terminal, even where the tests are started on one with "pytest -s".
+app.rich_markup_mode = None
+
 PYTHON = (sys.executable, "-W", "error")
 PROGRAM = (*PYTHON, "-m", "waggle_fsstore")
 

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -240,8 +239,3 @@ def test_an_output_that_is_closed(store: FileStore) -> None:
     )
     assert (result.returncode, result.stderr) == (0, b"")
     assert [stored.name for stored in store.find_all()] == ["x"]
-
-
-def test_stdout_of_the_tests_is_no_terminal() -> None:
-    """What the tests above call off a terminal is so."""
-    assert not sys.stdout.isatty()

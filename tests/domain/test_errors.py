@@ -40,7 +40,7 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     (
         errors.CorruptDocumentError("/s/a.json", "not valid JSON"),
         {"path": Path("/s/a.json"), "reason": "not valid JSON"},
-        ("/s/a.json", "not valid JSON", "lost+found"),
+        ("/s/a.json", "not valid JSON", "mend the file"),
     ),
     (
         errors.UnsupportedFormatError("/s/a.json", 2, 1),

@@ -1,2 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""To come."""
+"""The command line ``waggle-fsstore``; needs the extra ``cli``.
+
+Nothing of the extra is imported before :func:`main` runs, so that it can say what is
+missing.
+"""
+
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+_EXTRA: Final = ("typer", "rich")
+
+
+def main() -> NoReturn:
+    """Run the program on ``sys.argv`` and exit."""
+    try:
+        for module in _EXTRA:
+            import_module(module)
+    except ModuleNotFoundError as error:
+        sys.exit(f'Error: {error}: pip install "waggle-fsstore[cli]" brings the command line')
+    from waggle_fsstore.cli.app import run
+
+    run()

@@ -153,10 +153,7 @@ class CorruptDocumentError(StoreError):
     def __init__(self, path: str | PathLike[str], reason: str) -> None:
         self.path = Path(path)
         self.reason = reason
-        super().__init__(
-            f"{self.path}: {reason} (mend the file, or delete the environment: "
-            "that moves it to lost+found)"
-        )
+        super().__init__(f"{self.path}: {reason} (mend the file or move it away)")
 
 
 class UnsupportedFormatError(StoreError):

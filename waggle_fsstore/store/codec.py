@@ -246,5 +246,5 @@ def _known(name: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:
         raise InvalidEnvironmentError(name, "is not an object")
     for key in value:
         if key not in names:
-            raise InvalidEnvironmentError(f"{name}.{key:.100}", "is no known key")
+            raise InvalidEnvironmentError(name, f"{key!r:.100} is no known key")
     return value

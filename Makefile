@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets up what it needs: a fresh machine has Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.PHONY: help demo test lint format bench torture clean
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	@touch $@
+
+demo: $(VENV)/ready ## Keep environments, kill a writer in mid-save, see what survived
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo/demo.sh
+
+test: $(VENV)/ready ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/ready ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready ## Put the sources into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/ready ## Measure beside sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
+	$(BIN)/python -m benchmarks $(ARGS)
+
+torture: $(VENV)/ready ## The long tests; as root on Linux with real power cuts
+	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 \
+	  $(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -m torture tests/torture
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

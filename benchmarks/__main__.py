@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``python -m benchmarks``: runs all, prints the report and writes it down."""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from benchmarks import importing, large, machine, operations, peers
+from benchmarks.report import markdown
+from benchmarks.results import Results
+from benchmarks.timing import summarise
+
+_LOCAL: Final = Path(__file__).parent / "results" / "local"
+_MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; the exit code."""
+    options = _parser().parse_args(arguments)
+    # As Ctrl-C, so that the files go.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        results = _run(options)
+    except KeyboardInterrupt:
+        print("interrupted: nothing is written down", file=sys.stderr)
+        return 130
+    report = markdown(results)
+    print(report, end="")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{results.name}.md").write_text(report, encoding="utf-8")
+    (options.out / f"{results.name}.json").write_text(
+        json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8"
+    )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> Results:
+    effort = operations.QUICK if options.quick else operations.FULL
+    entrants, remark = peers.entrants()
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.dir) as temporary:
+        folder = Path(temporary)
+        kind = machine.file_system_type(folder)
+        results = Results(
+            name=options.name or kind,
+            quick=options.quick,
+            machine=machine.describe(folder),
+            durability={entrant.name: entrant.durability for entrant in entrants},
+            remarks=[remark] if remark else [],
+        )
+        if kind in _MEMORY_FILE_SYSTEMS:
+            results.remarks.append(
+                "This file system is in memory: a flush has no device to reach and costs"
+                " nothing, so the ratios to it say nothing."
+            )
+        for size in options.sizes:
+            _say(f"{size:,} documents")
+            samples = operations.measure(folder, entrants, size, effort)
+            results.sizes[size] = {name: summarise(found) for name, found in samples.items()}
+        _say("processor time")
+        results.cpu = summarise(operations.measure_cpu(folder, entrants, effort))
+        _say("import")
+        imports = importing.measure(rounds=5 if options.quick else 25)
+        results.imports = summarise(imports.samples)
+        results.forbidden = imports.forbidden
+        if options.large:
+            _say(f"{large.SIZE:,} documents")
+            results.large = summarise(large.measure(folder, rounds=3 if options.quick else 15))
+        _say("done")
+    return results
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="The stores and their peers side by side. See benchmarks/README.md.",
+    )
+    parser.add_argument(
+        "--dir",
+        type=_folder,
+        default=Path(),
+        help="measure on the file system of this folder, in a temporary one inside it"
+        " (default: the current folder)",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=[10, 1_000, 10_000],
+        help="numbers of documents (default: 10,1000,10000)",
+    )
+    parser.add_argument("--quick", action="store_true", help="a rough run in a few seconds")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also a store of {large.SIZE:,} documents"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=_LOCAL, help="write here (default: benchmarks/results/local)"
+    )
+    parser.add_argument("--name", help="of the files written (default: the file system's type)")
+    return parser
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = text.split(",")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 10,1000")
+    return [int(size) for size in sizes]
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+    return path
+
+
+def _say(text: str) -> None:
+    """Progress, for whoever waits."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents: the environments that every peer stores, and how they change."""
+
+import random
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from waggle_fsstore import Capabilities, Environment, Runtime, Status
+
+_START: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+_TEAMS: Final = ("research", "platform", "support")
+
+
+def make(number: int) -> Environment:
+    """Environment number so-and-so; the same one for the same number, in every run.
+
+    Its document has about 860 bytes: what a probed environment with two labels takes.
+    SQLite keeps rows of up to 1,002 bytes of such a table on one page; larger ones
+    would cost it twice the time, and a comparison at that edge would say nothing.
+    """
+    # Random ids, as the package makes them, so that no peer gains from writing in order.
+    source = random.Random(number)  # noqa: S311  # no secret
+    created = _START + timedelta(seconds=number, microseconds=source.randrange(1_000_000))
+    return Environment(
+        id=str(uuid.UUID(int=source.getrandbits(128), version=4)),
+        name=f"data-analysis-{number}",
+        runtime=Runtime.PYTHON,
+        status=Status.RUNNING,
+        ssh_port=22_000 + number % 40_000,
+        created_at=created,
+        last_used=created + timedelta(minutes=7, microseconds=1),
+        capabilities=Capabilities(
+            detected_at=created + timedelta(seconds=3, microseconds=1),
+            path="/usr/local/bin:/usr/bin:/bin",
+            python_command="python3",
+            pip_command="pip3",
+            has_venv=True,
+            has_apt_get=True,
+            is_root=True,
+        ),
+        labels={"project": f"forecast-{number % 17}", "team": _TEAMS[number % 3]},
+        provider="local",
+    )
+
+
+def used(environment: Environment, times: int) -> Environment:
+    """The same environment after it was used so many times: another document each time."""
+    changed = environment.copy()
+    changed.last_used = environment.last_used + timedelta(milliseconds=times)
+    return changed

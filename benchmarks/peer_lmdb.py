@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer on LMDB: one database of id and document; a save is a transaction of its own."""
+
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from waggle_fsstore import Environment, EnvironmentNotFoundError
+from waggle_fsstore.domain.values import is_id
+from waggle_fsstore.store import codec, incoming
+
+# The file takes only what is written; this bounds the address space.
+_MAP_BYTES: Final = 1 << 30
+
+
+class Lmdb:
+    """See :class:`benchmarks.peers.Peer`. ``sync=False`` leaves the flushes to the system."""
+
+    def __init__(self, folder: Path, environments: list[Environment], *, sync: bool) -> None:
+        self._path = str(folder)
+        self._revision = 0
+        self._database = lmdb.open(self._path, map_size=_MAP_BYTES, sync=sync)
+        with self._database.begin(write=True) as transaction:
+            for environment in environments:
+                self._revision += 1
+                data = codec.encode(incoming.checked(environment), self._revision)
+                transaction.put(environment.id.encode(), data)
+
+    def save(self, environment: Environment) -> int:
+        """See :class:`benchmarks.peers.Peer`."""
+        environment = incoming.checked(environment)
+        self._revision += 1
+        data = codec.encode(environment, self._revision)
+        with self._database.begin(write=True) as transaction:
+            transaction.put(environment.id.encode(), data)
+        return self._revision
+
+    def find_by_id(self, environment_id: str) -> Environment:
+        """See :class:`benchmarks.peers.Peer`."""
+        if is_id(environment_id):
+            with self._database.begin() as transaction:
+                data = transaction.get(environment_id.encode())
+            if data is not None:
+                return codec.decode(data, self._path, 0.0)
+        raise EnvironmentNotFoundError(environment_id)
+
+    def find_all(self) -> list[Environment]:
+        """See :class:`benchmarks.peers.Peer`. Keys are kept in the order of their bytes."""
+        with self._database.begin() as transaction:
+            values = transaction.cursor().iternext(keys=False)
+            return [codec.decode(data, self._path, 0.0) for data in values]
+
+    def count(self) -> int:
+        """See :class:`benchmarks.peers.Peer`. LMDB keeps the number."""
+        with self._database.begin() as transaction:
+            return int(transaction.stat()["entries"])
+
+    def delete(self, environment_id: str) -> None:
+        """See :class:`benchmarks.peers.Peer`."""
+        self._revision += 1
+        with self._database.begin(write=True) as transaction:
+            if not transaction.delete(environment_id.encode()):
+                raise EnvironmentNotFoundError(environment_id)
+
+    def close(self) -> None:
+        """See :class:`benchmarks.peers.Peer`."""
+        self._database.close()

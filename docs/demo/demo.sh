@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What the store does, shown in a store of its own that is removed afterwards.
+set -eu
+
+here=$(dirname "$0")
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT INT TERM
+WAGGLE_STORE_PATH=$folder/store
+export WAGGLE_STORE_PATH
+store=$WAGGLE_STORE_PATH
+
+say() { printf '\n# %s\n' "$*"; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+
+say "Create a few environments, each by a process of its own"
+run waggle-fsstore create data-analysis --label team=red
+run waggle-fsstore create web-build --runtime node --timeout 1h --label team=blue
+run waggle-fsstore create scratch --runtime shell
+id=$(waggle-fsstore ls -q | head -n 1)
+
+say "Let a process save as fast as it can, and kill -9 it in mid-save"
+python "$here/writer.py" >"$folder/acknowledged" &
+writer=$!
+while [ "$(wc -l <"$folder/acknowledged")" -lt 200 ]; do
+  kill -0 "$writer" || exit 1
+done
+kill -9 "$writer"
+wait "$writer" 2>/dev/null || true
+echo "killed process $writer"
+
+say "What survived, seen from a new process"
+run waggle-fsstore ls
+echo "saves acknowledged before the kill: $(tail -n 1 "$folder/acknowledged" | cut -d' ' -f1)"
+echo "the save that is stored:            $(waggle-fsstore show writer | sed -n 's/.*"step": \([0-9]*\).*/\1/p')"
+echo "(one more than acknowledged is possible: stored, and killed before it could say so)"
+
+say "One file"
+run cat "$store/environments/$id.json"
+
+if command -v git >/dev/null; then
+  say "What a change looks like in git"
+  git -C "$store" init --quiet
+  git -C "$store" add .
+  git -C "$store" -c user.name=demo -c user.email=demo@localhost commit --quiet -m before
+  run waggle-fsstore set "$id" --status running --label tier=gold
+  run git -C "$store" --no-pager diff -U0
+fi

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saves one environment over and over, and prints each save once it is durable."""
+
+import sys
+
+from waggle_fsstore import Environment, Runtime, open_repository
+
+with open_repository() as store:
+    environment = Environment(id="writer", name="writer", runtime=Runtime.SHELL)
+    step = 0
+    while True:
+        step += 1
+        environment.extra["step"] = step
+        environment.extra["padding"] = "x" * (step % 7 * 5_000)
+        revision = store.save(environment)
+        sys.stdout.write(f"{step} saved as revision {revision}\n")
+        sys.stdout.flush()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: its global options, its verbs, and the one place where errors become exit codes."""
+
+import sys
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from waggle_fsstore import __version__
+from waggle_fsstore.cli import environments, output
+from waggle_fsstore.cli.exits import EXPECTED, code_of
+from waggle_fsstore.cli.target import Target
+
+_PROGRAM: Final = "waggle-fsstore"
+_EXIT_CODES: Final = (
+    "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt."
+)
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb. An expected error is told in one line and sets the exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # The reader has seen enough; Typer ends without a word.
+        except EXPECTED as error:
+            output.report(error)
+            raise typer.Exit(code_of(error)) from error
+
+
+app: Final = typer.Typer(
+    name=_PROGRAM,
+    cls=_Verbs,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Frames are for a terminal, not for a log or a pager.
+    rich_markup_mode="rich" if sys.stdout is not None and sys.stdout.isatty() else None,
+    pretty_exceptions_enable=False,
+    epilog=_EXIT_CODES,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.write(f"{_PROGRAM} {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCATION",
+            help="The store: a path, file:PATH or memory:. Without it WAGGLE_STORE_PATH, else "
+            "'store' in WAGGLE_DATA_DIR, else in the user's data folder.",
+        ),
+    ] = None,
+    version: Annotated[  # noqa: ARG001  # its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Keep environments as readable JSON files in a directory.
+
+    Data goes to stdout, everything else to stderr.
+    """
+    ctx.obj = Target(store)
+
+
+app.command("create")(environments.create)
+app.command("ls")(environments.ls)
+app.command("show")(environments.show)
+app.command("set")(environments.set_)
+app.command("rm")(environments.rm)
+app.command("count")(environments.count)
+app.command("where")(environments.where)
+
+
+def run() -> NoReturn:
+    """Run the program on ``sys.argv`` and exit."""
+    app(prog_name=_PROGRAM)
+    raise AssertionError("Typer exits by itself")

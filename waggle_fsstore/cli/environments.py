@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs on environments: create, ls, show, set, rm, count, where."""
+
+import os
+import uuid
+from contextlib import suppress
+from datetime import timedelta
+from typing import Annotated, Final
+
+import typer
+
+from waggle_fsstore.cli import output
+from waggle_fsstore.cli.completion import complete_id
+from waggle_fsstore.cli.exits import EXPECTED, ExitCode, code_of
+from waggle_fsstore.cli.target import Target, document_of, raw_document
+from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.errors import (
+    CorruptDocumentError,
+    EnvironmentNotFoundError,
+    UnsupportedFormatError,
+)
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.store import codec
+from waggle_fsstore.store.file import FileStore
+
+_SHOWN_CANDIDATES: Final = 5
+
+
+class _NothingToChangeError(Exception):
+    """Makes an update store nothing."""
+
+
+def create(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(help="Its name; made from runtime and id if left out.")
+    ] = None,
+    runtime: Annotated[Runtime, typer.Option(help="What it runs.")] = Runtime.PYTHON,
+    timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Idle time after which it expires, such as 90s, 5m or 1h30m; 0 for never.",
+        ),
+    ] = "30m",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A label; can be given several times."),
+    ] = None,
+) -> None:
+    """Create an environment and print its id."""
+    environment_id = str(uuid.uuid4())
+    environment = Environment(
+        id=environment_id,
+        name=f"{runtime}-{environment_id[:8]}" if name is None else name,
+        runtime=runtime,
+        timeout=_timeout(timeout),
+        labels=_labels(label),
+    )
+    target: Target = ctx.obj
+    with target.open() as store:
+        store.create(environment)
+    output.write_lines([environment.id])
+
+
+def ls(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="As one JSON array of documents.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")] = False,
+    status: Annotated[Status | None, typer.Option(help="Only those with this status.")] = None,
+    runtime: Annotated[Runtime | None, typer.Option(help="Only those with this runtime.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only those with this label; given several times, with all of them.",
+        ),
+    ] = None,
+) -> None:
+    """List environments, sorted by id.
+
+    Files that cannot be read are reported after it; the exit code is then 6.
+    Off a terminal, tabs separate the columns.
+    """
+    if json and quiet:
+        raise typer.BadParameter("choose one of --json and --quiet")
+    labels = _labels(label).items()
+    broken: list[Exception] = []
+    target: Target = ctx.obj
+    with target.open_to_read() as store:
+        found = [
+            environment
+            for environment in store.find_all(on_corrupt=broken.append)
+            if status in (None, environment.status)
+            and runtime in (None, environment.runtime)
+            and labels <= environment.labels.items()
+        ]
+    if json:
+        output.write_json(codec.encode_array(found))
+    elif quiet:
+        output.write_lines(environment.id for environment in found)
+    else:
+        output.write_table(found)
+    for error in broken:
+        output.report(error)
+    if broken:
+        raise typer.Exit(ExitCode.CORRUPT)
+
+
+def show(
+    ctx: typer.Context,
+    environment_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The id, or the beginning of one if no other id begins so.",
+            autocompletion=complete_id,
+        ),
+    ],
+) -> None:
+    """Print the file of an environment, to the byte.
+
+    One that is corrupt is printed too, and the exit code is then 6.
+    """
+    target: Target = ctx.obj
+    with target.open_to_read() as store:
+        try:
+            environment = _find(store, environment_id)
+        except (CorruptDocumentError, UnsupportedFormatError):
+            data = b""
+            if isinstance(store, FileStore):
+                # Of what is no regular file or too large, the error alone.
+                with suppress(CorruptDocumentError, OSError):
+                    data = raw_document(store, environment_id)
+            output.write(data)
+            raise
+        output.write(document_of(store, environment))
+
+
+def set_(
+    ctx: typer.Context,
+    environment_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The exact id.", autocompletion=complete_id)
+    ],
+    status: Annotated[
+        Status | None, typer.Option(help="The next status; one that cannot follow is refused.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Add or replace a label; can be given several times."
+        ),
+    ] = None,
+    unlabel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="Remove a label, if it is there; can be given several times."
+        ),
+    ] = None,
+) -> None:
+    """Change an environment.
+
+    All of it or nothing, also when others change it at the same time.
+    Labels are removed before others are added.
+    What changes nothing stores no new revision.
+    """
+    if status is None and name is None and not label and not unlabel:
+        raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
+    labels = _labels(label)
+
+    def change(environment: Environment) -> None:
+        before = environment.copy()
+        if status is not None and status != environment.status:
+            environment.transition_to(status)
+        if name is not None:
+            environment.name = name
+        for key in unlabel or ():
+            environment.labels.pop(key, None)
+        environment.labels.update(labels)
+        if environment == before:
+            raise _NothingToChangeError
+
+    target: Target = ctx.obj
+    with target.open() as store, suppress(_NothingToChangeError):
+        store.update(environment_id, change)
+
+
+def rm(
+    ctx: typer.Context,
+    environment_ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Exact ids.", autocompletion=complete_id)
+    ],
+) -> None:
+    """Remove environments.
+
+    All are tried; the exit code is that of the first failure.
+    A corrupt document is moved to lost+found inside the store.
+    """
+    first: Exception | None = None
+    target: Target = ctx.obj
+    with target.open() as store:
+        for environment_id in environment_ids:
+            try:
+                store.delete(environment_id)
+            except EXPECTED as error:
+                output.report(error)
+                first = first or error
+    if first is not None:
+        raise typer.Exit(code_of(first))
+
+
+def count(ctx: typer.Context) -> None:
+    """Print the number of environments, unreadable ones included."""
+    target: Target = ctx.obj
+    with target.open_to_read() as store:
+        output.write(f"{store.count()}\n")
+
+
+def where(ctx: typer.Context) -> None:
+    """Print the path of the store, whether or not it exists yet."""
+    target: Target = ctx.obj
+    with target.open() as store:
+        path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
+    # Not escaped: it is the user's own, and for `cd "$(waggle-fsstore where)"`.
+    output.write(path + b"\n")
+
+
+def _find(store: TransactionalRepository, environment_id: str) -> Environment:
+    """The environment with this id, else the only readable one whose id begins so."""
+    try:
+        return store.find_by_id(environment_id)
+    except EnvironmentNotFoundError:
+        if not environment_id:  # An empty variable, not the beginning of every id.
+            raise
+        readable = store.find_all(on_corrupt=lambda _: None)
+        found = [other for other in readable if other.id.startswith(environment_id)]
+        if not found:
+            raise
+    if len(found) > 1:
+        candidates = [other.id for other in found[:_SHOWN_CANDIDATES]]
+        if len(found) > _SHOWN_CANDIDATES:
+            candidates.append("...")
+        problem = f"{environment_id!r} is the beginning of {len(found)} ids:"
+        output.report(problem, details=candidates)
+        raise typer.Exit(ExitCode.USAGE)
+    return found[0]
+
+
+def _timeout(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--timeout'") from None
+
+
+def _labels(texts: list[str] | None) -> dict[str, str]:
+    labels = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="'--label'")
+        labels[key] = value
+    return labels
