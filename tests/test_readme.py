@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README: its examples run, and what they show is what comes out."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from waggle_fsstore.domain import errors
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+#: What differs from run to run, and stands in the README as one run had it.
+VARYING = {
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z": "TIME",
+    r'"checksum": "[0-9a-f]{8}"': '"checksum": CHECKSUM',
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ID",
+}
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
+
+
+def steps(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with the output that it shows."""
+    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    found = []
+    for part in parts:
+        command, _, output = part.partition("\n")
+        if "<<'EOF'" in command:
+            body, end, output = output.partition("EOF\n")
+            command = f"{command}\n{body}{end}"
+        found.append((command, output))
+    return found
+
+
+def steady(text: str) -> str:
+    for pattern, name in VARYING.items():
+        text = re.sub(pattern, name, text)
+    return text
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be a new user in."""
+    for program in ("jq", "git"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    pytest.importorskip("duckdb")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "somebody@localhost")
+    user = tmp_path / "user"
+    user.mkdir()
+    return user
+
+
+def test_examples(folder: Path) -> None:
+    """Every example runs, one after the other, and prints what the README shows."""
+    here, exported = folder, ""
+    for number, block in enumerate(BLOCKS):
+        if block.language == "python":
+            script = folder / f"test_example_{number}.py"
+            script.write_text(block.text)
+            tests = "def test_" in block.text or "Contract" in block.text
+            command = [sys.executable, "-W", "error", *(["-m", "pytest", "-q"] if tests else [])]
+            done = subprocess.run(
+                [*command, script.name], cwd=folder, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            for line in block.text.splitlines():
+                if "print(" in line and "  # " in line and "process" not in line:
+                    assert done.stdout.startswith(line.partition("  # ")[2]), line
+        elif block.language == "console":
+            for command_line, expected in steps(block.text):
+                # One shell a command, as far as a reader is concerned the same one.
+                script_text = f'{exported}{command_line}\necho "$PWD" >&3\n'
+                out = folder / "pwd"
+                done = subprocess.run(
+                    ["bash", "-c", f"exec 3>{out}\n{script_text}"],
+                    cwd=here,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.stderr == "", command_line
+                assert steady(done.stdout) == steady(expected), command_line
+                here = Path(out.read_text().strip())
+                if command_line.startswith("export "):
+                    exported += f"{command_line.replace('=', f'={folder}/')}\n"
+
+
+def test_examples_are_there() -> None:
+    """The search for examples finds them."""
+    assert len([block for block in BLOCKS if block.language == "python"]) >= 4
+    assert sum(len(steps(block.text)) for block in BLOCKS if block.language == "console") >= 14
+
+
+def test_make_targets_exist() -> None:
+    """What the README says to make can be made."""
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"make ([a-z]+)", README)) - {"nothing"}
+    assert named
+    assert named <= set(targets)
+
+
+def test_error_tree() -> None:
+    """The tree is the one in the code."""
+    drawn = next(block.text for block in BLOCKS if block.language == "text")
+    lines = (errors.__doc__ or "").splitlines()
+    tree = [line[4:] for line in lines if line.startswith("    ")]
+    assert drawn.splitlines() == tree
+
+
+def test_verbs_and_exit_codes() -> None:
+    """The table of verbs and the list of exit codes are those of the program."""
+    from waggle_fsstore.cli.app import app
+    from waggle_fsstore.cli.exits import ExitCode
+
+    verbs = re.findall(r"^\| `([a-z]+)[` ]", README, re.MULTILINE)
+    assert verbs == [command.name for command in app.registered_commands]
+    codes = re.search(r"Exit codes: (.*?)\. ", README, re.DOTALL)
+    assert codes
+    found = dict(part.split(maxsplit=1) for part in " ".join(codes[1].split()).split(", "))
+    assert {int(number) for number in found} == {0, *map(int, ExitCode)}
+
+
+def test_variables() -> None:
+    """Each variable of the table is one that the program reads, and each of those is in it."""
+    source = (ROOT / "waggle_fsstore" / "config.py").read_text()
+    table = re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", README, re.MULTILINE)
+    assert sorted(table) == sorted(set(re.findall(r'"(WAGGLE_[A-Z_]+)"', source)))
