@@ -42,14 +42,14 @@ class Lmdb:
             with self._database.begin() as transaction:
                 data = transaction.get(environment_id.encode())
             if data is not None:
-                return codec.decode(data, self._path, 0.0)
+                return codec.decode(data, self._path)
         raise EnvironmentNotFoundError(environment_id)
 
     def find_all(self) -> list[Environment]:
         """See :class:`benchmarks.peers.Peer`. Keys are kept in the order of their bytes."""
         with self._database.begin() as transaction:
             values = transaction.cursor().iternext(keys=False)
-            return [codec.decode(data, self._path, 0.0) for data in values]
+            return [codec.decode(data, self._path) for data in values]
 
     def count(self) -> int:
         """See :class:`benchmarks.peers.Peer`. LMDB keeps the number."""

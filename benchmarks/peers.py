@@ -107,13 +107,13 @@ class Sqlite:
                 "SELECT document FROM environments WHERE id = ?", (environment_id,)
             ).fetchone()
             if row is not None:
-                return codec.decode(row[0], self._path, 0.0)
+                return codec.decode(row[0], self._path)
         raise EnvironmentNotFoundError(environment_id)
 
     def find_all(self) -> list[Environment]:
         """See :class:`Peer`."""
         rows = self._execute("SELECT document FROM environments ORDER BY id")
-        return [codec.decode(document, self._path, 0.0) for (document,) in rows]
+        return [codec.decode(document, self._path) for (document,) in rows]
 
     def count(self) -> int:
         """See :class:`Peer`."""

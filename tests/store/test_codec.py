@@ -2,6 +2,7 @@
 """Environments and their documents."""
 
 import json
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -55,12 +56,18 @@ ENVIRONMENTS = st.builds(
 
 
 def decode(data: bytes | str) -> Environment:
-    return codec.decode(data.encode() if isinstance(data, str) else data, PATH, MODIFIED)
+    return codec.decode(data.encode() if isinstance(data, str) else data, PATH)
 
 
 def document(**changes: Any) -> str:
     """A document as a hand might write it, with these keys changed; ``...`` removes one."""
-    values = {"id": "a", "name": "n", "runtime": "python", **changes}
+    values: dict[str, Any] = {
+        "id": "a",
+        "name": "n",
+        "runtime": "python",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    values.update(changes)
     return json.dumps({key: value for key, value in values.items() if value is not ...})
 
 
@@ -129,9 +136,12 @@ def test_document_keys_are_the_keys_of_documents() -> None:
     assert set(json.loads(codec.encode(make_environment(extra={}), 1))) == DOCUMENT_KEYS
 
 
-def test_the_least_document() -> None:
+def test_the_least_document(tmp_path: Path) -> None:
     """Id, name and runtime are enough; the file's own time stands in for its times."""
-    found = decode(document())
+    path = tmp_path / "a.json"
+    path.touch()
+    os.utime(path, (MODIFIED, MODIFIED))
+    found = codec.decode(document(created_at=...).encode(), str(path))
     modified = datetime.fromtimestamp(MODIFIED, UTC)
     assert found == Environment(
         id="a", name="n", runtime=Runtime.PYTHON, created_at=modified, last_used=modified
@@ -228,7 +238,7 @@ def test_newer_schema() -> None:
 def test_any_bytes(data: bytes) -> None:
     """Whatever stands in a file, it is an environment or a clear error, and nothing else."""
     with suppress(CorruptDocumentError, UnsupportedFormatError):
-        decode(data)
+        codec.decode(data, __file__)  # Any file that is there, for its time.
 
 
 @given(st.data())

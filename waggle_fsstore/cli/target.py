@@ -52,4 +52,4 @@ def raw_document(store: FileStore, environment_id: str) -> bytes:
 
     Raises :class:`CorruptDocumentError` for what is no regular file or too large.
     """
-    return reading.read(str(store.document_path(environment_id)), codec.MAX_DOCUMENT_BYTES).data
+    return reading.read(str(store.document_path(environment_id)), codec.MAX_DOCUMENT_BYTES)

@@ -28,11 +28,10 @@ it first.
 """
 
 import errno
-from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 
 class WaggleError(Exception):
@@ -198,8 +197,7 @@ class ConflictError(StoreError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LockHolder:
+class LockHolder(NamedTuple):
     """Who holds the store lock: process id, host name, and since when (UTC)."""
 
     pid: int

@@ -5,6 +5,7 @@ Canonical means: UTF-8, keys sorted, indented by two, a final newline, so that
 ``git diff`` shows one line for each changed field.
 """
 
+import os
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -50,14 +51,14 @@ def encode(environment: Environment, revision: int) -> bytes:
     return data
 
 
-def decode(data: bytes, path: str, modified: float) -> Environment:
-    """The environment in a document; ``path`` is for messages.
+def decode(data: bytes, path: str) -> Environment:
+    """The environment in a document that was read from ``path``.
 
-    A file needs only ``id``, ``name`` and ``runtime``. ``modified``, its time of
-    modification (seconds since 1970), stands in for times that it lacks, because
-    an environment must read the same twice.
+    A file needs only ``id``, ``name`` and ``runtime``. Where it lacks its times, the
+    time at which it was modified stands in: an environment must read the same twice.
 
-    Raises :class:`CorruptDocumentError` and :class:`UnsupportedFormatError`.
+    Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and ``OSError``
+    if the file is needed for its times and gone.
     """
     document = _parse(data, path)
     schema = document.pop("schema", SCHEMA)
@@ -73,7 +74,7 @@ def decode(data: bytes, path: str, modified: float) -> Environment:
         created = (
             _time("created_at", created_at)
             if created_at is not None
-            else datetime.fromtimestamp(modified, UTC)
+            else datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
         )
         return Environment(
             id=take("id"),

@@ -229,6 +229,14 @@ class PermanentFile:
             return descriptor
 
 
+def mode_of(path: str) -> int:
+    """The permission bits of a file; those of a new one if it is gone."""
+    try:
+        return stat.S_IMODE(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return FILE_MODE
+
+
 def temporary_path(folder: str) -> str:
     """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
     return f"{folder}{os.sep}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"

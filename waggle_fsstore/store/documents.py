@@ -14,7 +14,7 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store import codec
 from waggle_fsstore.store.layout import Layout, document_name, is_document_name
-from waggle_fsstore.store.reading import Contents, read
+from waggle_fsstore.store.reading import read
 
 BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
 
@@ -23,10 +23,10 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Stored(NamedTuple):
-    """One document: the environment, and the file that holds it."""
+    """One document: the environment, and the bytes that hold it."""
 
     environment: Environment
-    contents: Contents
+    data: bytes
 
 
 class Documents:
@@ -43,13 +43,13 @@ class Documents:
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
         try:
-            contents = read(path, codec.MAX_DOCUMENT_BYTES)
+            data = read(path, codec.MAX_DOCUMENT_BYTES)
+            environment = codec.decode(data, path)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
-        environment = codec.decode(contents.data, path, contents.modified)
         if environment.id != environment_id:
             raise _misplaced(path, environment.id)
-        return Stored(environment, contents)
+        return Stored(environment, data)
 
     def look_up(self, environment_id: str) -> Stored | None:
         """The document of an id, ``None`` if there is none. Raises ``BadFile``."""
@@ -76,8 +76,7 @@ class Documents:
         for name in sorted(names):
             path = f"{self._layout.environments}{os.sep}{name}"
             try:
-                contents = read(path, codec.MAX_DOCUMENT_BYTES)
-                environment = codec.decode(contents.data, path, contents.modified)
+                environment = codec.decode(read(path, codec.MAX_DOCUMENT_BYTES), path)
                 if document_name(environment.id) != name:
                     raise _misplaced(path, environment.id)
                 good.append(environment)
@@ -98,10 +97,10 @@ class Documents:
         for name in self.names():
             path = f"{self._layout.environments}{os.sep}{name}"
             try:
-                contents = read(path, codec.MAX_DOCUMENT_BYTES)
+                data = read(path, codec.MAX_DOCUMENT_BYTES)
             except (FileNotFoundError, CorruptDocumentError):
                 continue
-            highest = max(highest, codec.revision_of(contents.data))
+            highest = max(highest, codec.revision_of(data))
         return highest
 
 

@@ -161,7 +161,7 @@ class FileStore:
             with self._writer.change() as writing:
                 current = self._documents.find(environment_id)
                 # The bytes: a change made by hand may leave the revision as it was.
-                if current.contents.data == stored.contents.data:
+                if current.data == stored.data:
                     changed.revision = writing.store([(changed, current)])[0]
                     return changed
         with self._writer.change() as writing:
@@ -227,5 +227,5 @@ def _refuse_conflict(environment_id: str, stored: Stored | None, expected: int) 
             raise ConflictError(environment_id, expected, 0)
         return
     actual = stored.environment.revision
-    if expected == 0 or actual != expected or not codec.is_intact(stored.contents.data):
+    if expected == 0 or actual != expected or not codec.is_intact(stored.data):
         raise ConflictError(environment_id, expected, actual)

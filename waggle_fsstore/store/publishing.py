@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.reading import Contents
+
+
+class Contents(NamedTuple):
+    """What a document held, and the mode of its file."""
+
+    data: bytes
+    mode: int
 
 
 class Step(NamedTuple):

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a file that a hand may have put there: only a regular one, of bounded size."""
 
-import errno
 import os
 import stat
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 
@@ -20,15 +19,7 @@ _FLAGS: Final[int] = (
 )
 
 
-class Contents(NamedTuple):
-    """What a file held when it was read: bytes, permission bits, time of modification."""
-
-    data: bytes
-    mode: int
-    modified: float
-
-
-def read(path: str, limit: int) -> Contents:
+def read(path: str, limit: int) -> bytes:
     """The contents of a regular file of at most ``limit`` bytes.
 
     Raises :class:`CorruptDocumentError` for a symbolic link, for anything else that
@@ -38,36 +29,43 @@ def read(path: str, limit: int) -> Contents:
         _refuse_irregular(path)
     try:
         descriptor = os.open(path, _FLAGS)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES):
-            _refuse_irregular(path)
+        try:
+            # A third of the price of fstat. It fails for a pipe; reading fails for a folder.
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            if 0 < size <= limit:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                # One byte more than there should be: in nearly all cases the only read.
+                data = os.read(descriptor, size + 1)
+                if len(data) == size:
+                    return data
+            return _read_with_care(descriptor, path, limit)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
         raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CorruptDocumentError(path, f"is a {_kind(status.st_mode)}, not a regular file")
-        size = status.st_size
-        if size <= limit:
-            # One byte more than there should be: in nearly all cases the only read.
-            data = os.read(descriptor, size + 1)
-            if len(data) == size:
-                return Contents(data, stat.S_IMODE(status.st_mode), status.st_mtime)
-            # It is being written in place, by an editor for one.
-            while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
-                data += more
-            size = len(data)
-        if size > limit:
-            raise CorruptDocumentError(path, f"is larger than {limit} bytes")
-        return Contents(data, stat.S_IMODE(status.st_mode), status.st_mtime)
     except OSError as error:
+        _refuse_irregular(path)
         error.filename = path
         raise
-    finally:
-        os.close(descriptor)
+
+
+def _read_with_care(descriptor: int, path: str, limit: int) -> bytes:
+    """Read what is empty, too large, a device, or being written in place, by an editor for one."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptDocumentError(path, f"is a {_kind(status.st_mode)}, not a regular file")
+    data = b""
+    if status.st_size <= limit:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+            data += more
+        if len(data) <= limit:
+            return data
+    raise CorruptDocumentError(path, f"is larger than {limit} bytes")
 
 
 def _refuse_irregular(path: str) -> None:
-    """Say what a path is that could not be opened, if that is why."""
+    """Say what a path is that could not be read, if that is why."""
     with suppress(OSError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):

@@ -12,11 +12,11 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreClosedError, StoreError
 from waggle_fsstore.domain.values import MAX_REVISION
 from waggle_fsstore.store import codec, founding, incoming
-from waggle_fsstore.store.disk import FILE_MODE, Disk, temporary_path
+from waggle_fsstore.store.disk import FILE_MODE, Disk, mode_of, temporary_path
 from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.lock import StoreLock
-from waggle_fsstore.store.publishing import Step, take_back
+from waggle_fsstore.store.publishing import Contents, Step, take_back
 from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity
 
 # Of a name in lost+found: leaves room for a number.
@@ -105,10 +105,10 @@ class Change:
         steps: list[Step] = []
         try:
             for environment, stored in versions:
-                before = stored.contents if stored else None
+                document = self._layout.document(environment.id)
+                before = Contents(stored.data, mode_of(document)) if stored else None
                 number = self._next(number, stored)
                 revisions.append(number)
-                document = self._layout.document(environment.id)
                 source = self._disk.stage(
                     self._layout.temporary,
                     codec.encode(environment, number),
@@ -129,7 +129,7 @@ class Change:
         document = self._layout.document(stored.environment.id)
         target = temporary_path(self._layout.temporary)
         number = self._next(self._state.committed, stored)
-        step = Step(document, target, document, stored.contents)
+        step = Step(document, target, document, None)
         # The revisions of what is gone live on in the record alone, and none may come twice.
         self._record.write(self._state._replace(committed=number))
         self._record.flush(self._disk)
