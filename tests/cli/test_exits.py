@@ -116,10 +116,13 @@ def test_what_the_system_refuses(
 def test_a_file_system_that_takes_no_more(store: FileStore) -> None:
     """A write that fails for real names the file, and leaves what is there."""
     store.save(environment("a"))
-    # Room for lock and state, but for no document of this size.
-    limited = ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *PROGRAM]
+    # Room for lock and state, but for no document of this size. Nor for bytecode: Python
+    # would not notice that it wrote only half of a module's.
+    limited = ["sh", "-c", 'ulimit -f 2; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "sh"]
     change = ("set", "a", "--label", "large=" + "x" * 10_000)
-    result = subprocess.run([*limited, *change], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*limited, *PROGRAM, *change], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: {store.path}/.waggle/tmp/")
     assert result.stderr.endswith(f": {os.strerror(errno.EFBIG)}\n")

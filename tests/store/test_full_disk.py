@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def test_file_size_limit(tmp_path: Path) -> None:
         try:
             store = FileStore(tmp_path / "store")
             store.save(old)
+            # Python would not notice that it cut the bytecode of a module that it imports.
+            sys.dont_write_bytecode = True
             resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
             with pytest.raises(OSError, match="File too large") as caught:
                 store.save(large("a", "new"))
