@@ -256,12 +256,12 @@ def upper_case_not_escaped(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStorePersistence::test_updates_from_several_handles")
 def unlocked_update(patch: Patch) -> None:
-    def enter(self: lock.StoreLock) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object]) -> object:
         self._open()
         self._locked = True
+        return work()
 
-    patch.setattr(lock.StoreLock, "__enter__", enter)
-    patch.setattr(lock.StoreLock, "__exit__", _nothing)
+    patch.setattr(lock.StoreLock, "run", run)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_runs_again_on_what_it_missed")
@@ -276,13 +276,26 @@ def update_without_comparing(patch: Patch) -> None:
 
 @fault("tests/store/test_lock.py::test_the_lock_file_is_permanent")
 def lock_file_unlinked(patch: Patch) -> None:
-    real = lock.StoreLock.__exit__
+    real = lock.StoreLock._release
 
-    def leave(self: lock.StoreLock, *error: Any) -> None:
-        os.unlink(self._file.path)
-        real(self, *error)
+    def release(self: lock.StoreLock) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._file.path)
+        real(self)
 
-    patch.setattr(lock.StoreLock, "__exit__", leave)
+    patch.setattr(lock.StoreLock, "_release", release)
+
+
+@fault("tests/store/test_lock.py::test_an_interrupt_at_any_instruction")
+def lock_kept_after_an_interrupt(patch: Patch) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object]) -> object:
+        self._acquire()
+        try:
+            return work()
+        finally:
+            self._release()
+
+    patch.setattr(lock.StoreLock, "run", run)
 
 
 @fault("tests/store/test_lock.py::test_a_removed_lock_file_is_noticed")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import PROGRAM, document, environment, run
+from tests.store.holding import lock_held
 from waggle_fsstore.cli.exits import code_of, message_of
 from waggle_fsstore.domain import errors
 from waggle_fsstore.store.codec import MAX_DOCUMENT_BYTES
@@ -239,7 +240,7 @@ def test_a_lock_that_is_held(
         "waggle_fsstore.cli.target.open_repository",
         lambda _: FileStore(store.path, lock_timeout=0.02),
     )
-    with store._writer.change():
+    with lock_held(store):
         result = run(*verb)
         for read in READS:
             assert run(*read).exit_code == 0

@@ -8,24 +8,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from tests.store.holding import lock_held
 from tests.store.recorder import open_descriptors
-from waggle_fsstore import FileStore, LockTimeoutError
+from waggle_fsstore import Environment, FileStore, LockTimeoutError
 from waggle_fsstore.store.lock import StoreLock
+from waggle_fsstore.store.writing import Change
 from waggle_fsstore.testing import make_environment
 
 HOLD = """
 import sys
 from waggle_fsstore import FileStore
 store = FileStore(sys.argv[1], durable=False)
-with store._writer.change():
+def hold():
     print("held", flush=True)
     sys.stdin.readline()
+store._writer._lock.run(hold)
 """
 
 
@@ -76,7 +81,7 @@ def test_timeout_names_the_holder(root: Path) -> None:
 def test_timeout_between_threads(root: Path) -> None:
     """A thread does not wait longer for a thread than for a process."""
     store = FileStore(root, durable=False, lock_timeout=0.05)
-    with store._writer.change():
+    with lock_held(store):
         failures: list[BaseException] = []
 
         def save() -> None:
@@ -151,7 +156,7 @@ def test_a_child_can_use_an_inherited_store(root: Path) -> None:
     """After fork, the child opens the lock anew, and the parent's lock stays the parent's."""
     store = FileStore(root, durable=False, lock_timeout=0)
     store.save(make_environment(id="before"))
-    with store._writer.change():
+    with lock_held(store):
         child = os.fork()
         if child == 0:
             code = 1
@@ -184,7 +189,7 @@ def test_parent_and_child_exclude_each_other(root: Path) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        with store._writer.change():
+        with lock_held(store):
             os.write(writer, b"held")
             time.sleep(60)
         os._exit(1)
@@ -206,7 +211,8 @@ def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
     """A child that inherits a change under way has no right to finish it."""
     store = FileStore(root, durable=False)
     environment = make_environment(id="forked")
-    with store._writer.change() as change:
+
+    def work(change: Change) -> None:
         child = os.fork()
         if child == 0:
             code = 1
@@ -217,6 +223,8 @@ def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
+
+    store._writer.run(work)
     assert store.count() == 1
 
 
@@ -248,7 +256,7 @@ def test_close_waits_for_a_change(root: Path) -> None:
     """A change under way is finished before close returns; one that waits is refused."""
     store = FileStore(root, durable=False)
     order: list[str] = []
-    with store._writer.change():
+    with lock_held(store):
 
         def close() -> None:
             store.close()
@@ -275,6 +283,69 @@ def test_an_unreadable_holder(root: Path) -> None:
     lock = StoreLock(str(root / ".waggle" / "lock"), timeout=0)
     with held_by_another_process(root):
         (root / ".waggle" / "lock").write_text("garbage")
-        with pytest.raises(LockTimeoutError, match="an unknown process") as caught, lock:
-            pass
+        with pytest.raises(LockTimeoutError, match="an unknown process") as caught:
+            lock.run(list)
         assert caught.value.holder is None
+
+
+def test_a_signal_handler_that_writes(root: Path) -> None:
+    """A write from a handler in the middle of a write of the same thread is refused at once."""
+    store = FileStore(root, durable=False)
+    with lock_held(store), pytest.raises(RuntimeError, match="in the middle of a change"):
+        store.save(make_environment())
+    store.save(make_environment())
+
+
+class Interrupt(BaseException):
+    """Stands for Ctrl-C."""
+
+
+def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int) -> bool:
+    """Run it, raising before the instruction with this number in these files; whether it came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith(files):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen == number:
+                raise Interrupt
+        return trace
+
+    old = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(old)
+    return False
+
+
+@pytest.mark.parametrize("change", ["save", "update", "delete", "scan"])
+def test_an_interrupt_at_any_instruction(
+    root: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between any two instructions leaves the lock free, for this process and others."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    other = FileStore(root, durable=False, lock_timeout=0)
+    monkeypatch.setattr("waggle_fsstore.store.file._FREE_SCANS", 0)
+    work: dict[str, Callable[[], object]] = {
+        "save": lambda: store.save(make_environment(id="a")),
+        "update": lambda: store.update("a", Environment.touch),
+        "delete": lambda: store.delete("a"),
+        "scan": store.count,
+    }
+    number = 0
+    while True:
+        number += 1
+        if not interrupted(work[change], ("store/lock.py", "store/writing.py"), number):
+            break
+        other.save(make_environment(id="a"))
+        store.save(make_environment(id="a"))
+        assert store.count() == other.count() == 1
+    assert number > 100

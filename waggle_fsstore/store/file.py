@@ -23,7 +23,7 @@ from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.state import State, peek
-from waggle_fsstore.store.writing import Writer
+from waggle_fsstore.store.writing import Change, Writer
 
 # How often a scan that changes cut across is repeated before it keeps writers out.
 _FREE_SCANS: Final = 3
@@ -122,53 +122,71 @@ class FileStore:
             after = peek(self._layout.state)
             if _began(before) == _began(after):
                 return result
-        try:
-            with self._reader_lock:
-                return collect(self._documents.names())
-        except FileNotFoundError:
-            return collect(self._documents.names())  # No lock file: nobody ever wrote.
+        if not os.path.lexists(self._layout.lock):
+            return collect(self._documents.names())  # Nobody ever wrote.
+        return self._reader_lock.run(lambda: collect(self._documents.names()))
 
     # Writing: all of it under the store lock.
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
-        environment = incoming.checked(environment)
-        with self._writer.change() as writing:
-            stored = self._documents.look_up(environment.id)
+        new = incoming.checked(environment)
+
+        def work(change: Change) -> int:
+            stored = self._documents.look_up(new.id)
             if if_revision is not None:
-                _refuse_conflict(environment.id, stored, if_revision)
-            return writing.store([(environment, stored)])[0]
+                _refuse_conflict(new.id, stored, if_revision)
+            return change.store([(new, stored)])[0]
+
+        return self._writer.run(work)
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
-        environment = incoming.checked(environment)
-        with self._writer.change() as writing:
-            if self._documents.look_up(environment.id) is not None:
-                raise EnvironmentAlreadyExistsError(environment.id)
+        new = incoming.checked(environment)
+
+        def work(change: Change) -> int:
+            if self._documents.look_up(new.id) is not None:
+                raise EnvironmentAlreadyExistsError(new.id)
             if capacity is not None:
                 good, _ = self._documents.read_all(self._documents.names())
                 if sum(other.status.is_live for other in good) >= capacity:
                     raise CapacityError(capacity)
-            return writing.store([(environment, None)])[0]
+            return change.store([(new, None)])[0]
+
+        return self._writer.run(work)
 
     def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         self._begin_reading()
         incoming.refuse_inside(self._layout.root)
+
+        def changed(stored: Stored) -> Environment:
+            return incoming.apply(self._layout.root, change, stored.environment)
+
+        def store(writing: Change, new: Environment, stored: Stored) -> Environment:
+            new.revision = writing.store([(new, stored)])[0]
+            return new
+
         for _ in range(incoming.OPTIMISTIC_TRIES):
-            stored = self._documents.find(environment_id)
-            changed = incoming.apply(self._layout.root, change, stored.environment)
-            with self._writer.change() as writing:
-                current = self._documents.find(environment_id)
+            seen = self._documents.find(environment_id)
+            new = changed(seen)
+
+            def work(
+                writing: Change, new: Environment = new, seen: Stored = seen
+            ) -> Environment | None:
+                stored = self._documents.find(environment_id)
                 # The bytes: a change made by hand may leave the revision as it was.
-                if current.data == stored.data:
-                    changed.revision = writing.store([(changed, current)])[0]
-                    return changed
-        with self._writer.change() as writing:
+                return store(writing, new, stored) if stored.data == seen.data else None
+
+            result = self._writer.run(work)
+            if result is not None:
+                return result
+
+        def work_alone(writing: Change) -> Environment:
             stored = self._documents.find(environment_id)
-            changed = incoming.apply(self._layout.root, change, stored.environment)
-            changed.revision = writing.store([(changed, stored)])[0]
-            return changed
+            return store(writing, changed(stored), stored)
+
+        return self._writer.run(work_alone)
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`.
@@ -177,8 +195,9 @@ class FileStore:
         the middle can leave some of the documents in their old version; each is whole.
         """
         batch = incoming.batch(environments)
-        with self._writer.change() as writing:
-            return writing.store([(new, self._documents.look_up(new.id)) for new in batch])
+        return self._writer.run(
+            lambda change: change.store([(new, self._documents.look_up(new.id)) for new in batch])
+        )
 
     def delete(self, environment_id: str) -> None:
         """See :meth:`TransactionalRepository.delete`.
@@ -190,13 +209,16 @@ class FileStore:
         with suppress(CorruptDocumentError):
             # Before the lock: what was never stored shall not found a store.
             self._documents.find(environment_id)
-        with self._writer.change() as writing:
+
+        def work(change: Change) -> None:
             try:
                 stored = self._documents.find(environment_id)
             except CorruptDocumentError:
-                writing.set_aside(environment_id)
+                change.set_aside(environment_id)
             else:
-                writing.remove(stored)
+                change.remove(stored)
+
+        self._writer.run(work)
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. Waits for a write that is under way."""

@@ -15,8 +15,7 @@ import time
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -33,9 +32,11 @@ _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
 
+_T = TypeVar("_T")
+
 
 class StoreLock:
-    """The lock of one open store. Not reentrant. ``timeout`` is in seconds.
+    """The lock of one open store. ``timeout`` is in seconds.
 
     ``make_folder`` is called when the folder of the lock file is missing. Without it the
     lock is passive: it keeps writers out, but neither makes the lock file nor writes to
@@ -50,7 +51,7 @@ class StoreLock:
         self._file = disk.PermanentFile(path, writable=make_folder is not None)
         self._timeout = timeout
         self._make_folder = make_folder
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
         self._locked = False
         self._generation = 0
         _open_locks.add(self)
@@ -65,43 +66,25 @@ class StoreLock:
         """Whether this object holds the lock; not so in a child forked while it did."""
         return self._locked
 
-    def __enter__(self) -> None:
-        """Take the lock.
+    def run(self, work: Callable[[], _T]) -> _T:
+        """What ``work`` returns, done while this thread of this process alone holds the lock.
 
-        Raises :class:`LockTimeoutError`; a passive one ``FileNotFoundError`` when there
-        is no lock file.
+        Raises :class:`LockTimeoutError`; ``RuntimeError`` where the thread holds it
+        already, in a signal handler for one; a passive lock ``FileNotFoundError`` when
+        there is no lock file.
         """
-        deadline = time.monotonic() + self._timeout
-        if not self._threads.acquire(timeout=self._timeout):
-            raise self._timed_out()
+        if self._is_mine():
+            raise RuntimeError("this thread is in the middle of a change of the same store")
+        # Ctrl-C can come between any two instructions, also where the first release begins:
+        # hence the second one. It must never leave the lock taken.
         try:
-            while True:
-                descriptor = self._open()
-                self._wait(descriptor, deadline)
-                self._locked = True
-                if self._file.is_in_place():
-                    break
-                self._release_file()  # Two processes would hold two locks.
-            if self._make_folder is not None:
-                self._file.overwrite(_describe_holder())
-        except BaseException:
-            self._release_file()
-            self._threads.release()
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._locked:
-            return  # Forked while it was held: it is the parent's, and stays so.
-        try:
-            self._locked = False
-            unlock_descriptor(self._file.open()[0])
+            try:
+                self._acquire()
+                return work()
+            finally:
+                self._release()
         finally:
-            self._threads.release()
+            self._release()
 
     def close(self) -> None:
         """Release the descriptor, once no thread holds the lock."""
@@ -109,6 +92,40 @@ class StoreLock:
             raise self._timed_out()
         try:
             self._release_file()
+        finally:
+            self._threads.release()
+
+    def _is_mine(self) -> bool:
+        # As threading.Condition asks it. A flag of our own could miss an interrupt.
+        return bool(self._threads._is_owned())  # type: ignore[attr-defined]
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        if not self._threads.acquire(timeout=self._timeout):
+            raise self._timed_out()
+        while True:
+            descriptor = self._open()
+            self._wait(descriptor, deadline)
+            self._locked = True
+            if self._file.is_in_place():
+                break
+            self._release_file()  # Two processes would hold two locks.
+        if self._make_folder is not None:
+            self._file.overwrite(_describe_holder())
+
+    def _release(self) -> None:
+        """Let go of what this thread holds: all of it, a part of it, or nothing."""
+        if not self._is_mine():
+            return  # Also in a child that was forked meanwhile: the lock is the parent's.
+        try:
+            if self._locked:
+                unlock_descriptor(self._file.open()[0])
+                self._locked = False
+            else:
+                self._release_file()  # An interrupt may have hidden that it was locked.
+        except BaseException:
+            self._release_file()
+            raise
         finally:
             self._threads.release()
 
@@ -143,7 +160,7 @@ class StoreLock:
 
     def _forget_after_fork(self) -> None:
         """In a child: never unlock, which would unlock the parent; only let go."""
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
         self._release_file()
 
 

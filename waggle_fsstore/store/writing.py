@@ -3,10 +3,10 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreClosedError, StoreError
@@ -21,6 +21,8 @@ from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity
 
 # Of a name in lost+found: leaves room for a number.
 _MAX_STEM: Final = 200
+
+_T = TypeVar("_T")
 
 
 class Writer:
@@ -38,19 +40,22 @@ class Writer:
         self._trusts_record = False
         self._closed = False
 
-    @contextmanager
-    def change(self) -> Iterator["Change"]:
-        """Hold the store lock over a founded store.
+    def run(self, work: Callable[["Change"], _T]) -> _T:
+        """What ``work`` returns, given the right to change the founded store.
 
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, and ``RuntimeError``
         inside of an ``update`` of the same store.
         """
         incoming.refuse_inside(self._layout.root)
         self._refuse_closed()
-        with self._lock:
+
+        def work_under_the_lock() -> _T:
             self._refuse_closed()
             self._found()
-            yield Change(self._layout, self._disk, self._lock, self._record, self._read_state())
+            state = self._read_state()
+            return work(Change(self._layout, self._disk, self._lock, self._record, state))
+
+        return self._lock.run(work_under_the_lock)
 
     def close(self) -> None:
         """Wait for the change that is under way, and let no other begin."""
