@@ -38,6 +38,8 @@ def check_id(environment_id: object) -> None:
 
 def is_id(environment_id: object) -> bool:
     """Whether :func:`check_id` accepts it; what is no id is simply not found."""
+    if isinstance(environment_id, str) and environment_id.isascii():
+        return 0 < len(environment_id) <= MAX_ID_BYTES and "\0" not in environment_id
     try:
         check_id(environment_id)
     except InvalidEnvironmentIdError:

@@ -19,6 +19,15 @@ _FLAGS: Final[int] = (
 )
 
 
+if hasattr(os, "pread"):
+    _read_at = os.pread
+else:  # pragma: no cover
+
+    def _read_at(descriptor: int, size: int, offset: int, /) -> bytes:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
 def read(path: str, limit: int) -> bytes:
     """The contents of a regular file of at most ``limit`` bytes.
 
@@ -33,9 +42,8 @@ def read(path: str, limit: int) -> bytes:
             # A third of the price of fstat. It fails for a pipe; reading fails for a folder.
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if 0 < size <= limit:
-                os.lseek(descriptor, 0, os.SEEK_SET)
                 # One byte more than there should be: in nearly all cases the only read.
-                data = os.read(descriptor, size + 1)
+                data = _read_at(descriptor, size + 1, 0)
                 if len(data) == size:
                     return data
             return _read_with_care(descriptor, path, limit)
@@ -56,8 +64,7 @@ def _read_with_care(descriptor: int, path: str, limit: int) -> bytes:
         raise CorruptDocumentError(path, f"is a {_kind(status.st_mode)}, not a regular file")
     data = b""
     if status.st_size <= limit:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+        while more := _read_at(descriptor, limit + 1 - len(data), len(data)):
             data += more
         if len(data) <= limit:
             return data
