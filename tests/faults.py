@@ -20,6 +20,7 @@ from waggle_fsstore.store import (
     incoming,
     layout,
     lock,
+    permanent,
     publishing,
     reading,
     state,
@@ -104,12 +105,13 @@ def deleted_numbers_not_flushed(patch: Patch) -> None:
 def temporary_file_leaked_on_a_full_disk(patch: Patch) -> None:
     stage = disk.Disk.stage
 
-    def leaking(self: disk.Disk, *given: Any) -> str:
+    def leaking(self: disk.Disk, *given: Any) -> None:
         with pytest.MonkeyPatch.context() as within:
             within.setattr(os, "unlink", _nothing)
-            return stage(self, *given)
+            stage(self, *given)
 
     patch.setattr(disk.Disk, "stage", leaking)
+    patch.setattr(disk.Disk, "remove", _nothing)
 
 
 @fault("tests/store/test_failures.py::test_each_call_failing_once[5-save_all]")
@@ -130,12 +132,13 @@ def interrupted_rename_forgotten(patch: Patch) -> None:
 
 @fault("tests/store/test_failures.py::test_short_writes")
 def short_write_taken_for_whole(patch: Patch) -> None:
-    patch.setattr(disk, "_write", lambda descriptor, data: disk._pwrite(descriptor, data, 0))
+    patch.setattr(disk, "write", lambda descriptor, data: disk._pwrite(descriptor, data, 0))
 
 
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
 def error_without_a_file_name(patch: Patch) -> None:
-    patch.setattr(disk, "_name", _nothing)
+    patch.setattr(disk, "name_file", _nothing)
+    patch.setattr(permanent, "name_file", _nothing)
 
 
 @fault("tests/store/test_founding.py::test_everything_is_private")
@@ -219,6 +222,7 @@ def corrupt_documents_destroyed(patch: Patch) -> None:
 @fault("tests/store/test_file.py::test_trouble_with_one_file_is_no_corruption")
 def trouble_taken_for_corruption(patch: Patch) -> None:
     patch.setattr(file, "CorruptDocumentError", Exception)
+    patch.setattr(writing, "revision_in", lambda _: 0)
 
 
 @fault("tests/store/test_file.py::test_a_corrupt_document_harms_no_other")
@@ -289,7 +293,7 @@ def lock_file_unlinked(patch: Patch) -> None:
 @fault("tests/store/test_lock.py::test_an_interrupt_at_any_instruction")
 def lock_kept_after_an_interrupt(patch: Patch) -> None:
     def run(self: lock.StoreLock, work: Callable[[], object]) -> object:
-        self._acquire()
+        self._acquire(self._timeout)
         try:
             return work()
         finally:
@@ -300,12 +304,12 @@ def lock_kept_after_an_interrupt(patch: Patch) -> None:
 
 @fault("tests/store/test_lock.py::test_a_removed_lock_file_is_noticed")
 def removed_lock_file_unnoticed(patch: Patch) -> None:
-    patch.setattr(disk.PermanentFile, "is_in_place", lambda _: True)
+    patch.setattr(permanent.PermanentFile, "is_in_place", lambda _: True)
 
 
 @fault("tests/store/test_lock.py::test_parent_and_child_exclude_each_other")
 def descriptor_kept_across_fork(patch: Patch) -> None:
-    patch.setattr(lock.StoreLock, "_forget_after_fork", _nothing)
+    patch.setattr(lock.StoreLock, "forget_after_fork", _nothing)
 
 
 @fault("tests/store/test_lock.py::test_reads_do_not_wait_for_a_stopped_holder")
@@ -375,10 +379,14 @@ def temporary_files_never_cleared(patch: Patch) -> None:
 
 @fault("tests/store/test_model.py::TestStores::runTest")
 def revision_0_matches_anything(patch: Patch) -> None:
-    real = file._refuse_conflict
+    real = file.FileStore.save
 
-    def refuse(environment_id: str, stored: documents.Stored | None, expected: int) -> None:
-        if expected != 0:
-            real(environment_id, stored, expected)
+    def save(
+        self: file.FileStore,
+        environment: environment.Environment,
+        *,
+        if_revision: int | None = None,
+    ) -> int:
+        return real(self, environment, if_revision=if_revision or None)
 
-    patch.setattr(file, "_refuse_conflict", refuse)
+    patch.setattr(file.FileStore, "save", save)

@@ -52,7 +52,6 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         {"environment_id": "a", "expected": 3, "actual": 4},
         ("'a'", "revision 3", "revision 4"),
     ),
-    (errors.ConflictError("a", 3, 3), {"actual": 3}, ("changed by hand",)),
     (errors.ConflictError("a", 0, 3), {"expected": 0}, ("expected nothing",)),
     (errors.ConflictError("a", 3, 0), {"actual": 0}, ("found nothing",)),
     (

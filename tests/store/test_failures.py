@@ -97,6 +97,7 @@ def outcome(change: str, folder: Path, fault: Fault, patch: pytest.MonkeyPatch) 
                 result = "not done"
             except KeyboardInterrupt:
                 result = "interrupted"
+        assert open_descriptors() <= descriptors, "a descriptor leaked"
         found = store.find_all()
         if result == "done":
             assert found == expected
@@ -105,7 +106,6 @@ def outcome(change: str, folder: Path, fault: Fault, patch: pytest.MonkeyPatch) 
         elif result == "interrupted":
             assert found in (BEFORE, expected)
         assert store.count() == len(found)
-        assert open_descriptors() <= descriptors, "a descriptor leaked"
         leftover = os.listdir(folder / "store" / ".waggle" / "tmp")
         assert not leftover or not fault.lets_clean_up
         # The next change works, with a new revision, in this object and in a new one.

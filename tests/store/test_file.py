@@ -93,17 +93,26 @@ def test_a_change_by_hand_is_seen_by_the_next_read(store: FileStore) -> None:
 
 
 def test_a_change_by_hand_is_a_conflict(store: FileStore) -> None:
-    """A conditional save does not overwrite what a hand changed under an old revision."""
+    """A conditional save does not overwrite what a hand changed; read again, it goes through."""
     revision = store.save(make_environment(id="a", name="before"))
     path = store.document_path("a")
     path.write_text(path.read_text().replace('"before"', '"after!"'))
-    with pytest.raises(ConflictError, match="by hand") as caught:
+    with pytest.raises(ConflictError) as caught:
         store.save(make_environment(id="a"), if_revision=revision)
-    assert (caught.value.expected, caught.value.actual) == (revision, revision)
-    assert store.find_by_id("a").name == "after!"
-    path.write_text('{"id": "a", "name": "no revision", "runtime": "shell"}')
-    with pytest.raises(ConflictError):
+    assert (caught.value.expected, caught.value.actual) == (revision, revision + 1)
+    found = store.find_by_id("a")
+    assert (found.name, found.revision) == ("after!", revision + 1)
+    assert store.save(found, if_revision=found.revision) == revision + 2
+
+
+def test_a_document_by_hand_is_not_absent(store: FileStore) -> None:
+    """A document without a revision is a version too, and a conflict for whoever expects none."""
+    store.save(make_environment(id="b"))
+    store.document_path("a").write_text('{"id": "a", "name": "by hand", "runtime": "shell"}')
+    with pytest.raises(ConflictError) as caught:
         store.save(make_environment(id="a"), if_revision=0)
+    assert (caught.value.expected, caught.value.actual) == (0, 2)
+    assert store.find_by_id("a").name == "by hand"
 
 
 def test_an_update_keeps_a_change_by_hand(store: FileStore) -> None:

@@ -264,7 +264,7 @@ def test_close_waits_for_a_change(root: Path) -> None:
 
         closer = threading.Thread(target=close)
         closer.start()
-        while not store._writer._closed:
+        while not store._writer._lock.closed:
             pass
         order.append("changed")
     closer.join()

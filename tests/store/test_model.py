@@ -155,7 +155,9 @@ class Stores(RuleBasedStateMachine):
         if document["name"] == name:
             return
         path.write_text(json.dumps({**document, "name": name}))
-        self.model._environments[environment_id].name = name
+        edited = self.model.find_by_id(environment_id)
+        edited.name = name
+        self.model.save(edited)  # It gets a revision of its own with the next write.
         refused = Answer(
             lambda: self.handles[handle].save(
                 make_environment(id=environment_id), if_revision=document["revision"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from waggle_fsstore import FileStore
-from waggle_fsstore.store import state
+from waggle_fsstore import CorruptDocumentError, FileStore, StoreError
+from waggle_fsstore.store import codec, state
+from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.state import State, StateRecord, peek
 from waggle_fsstore.testing import make_environment
 
@@ -121,14 +122,48 @@ def test_a_document_copied_in_by_hand(store: FileStore) -> None:
     assert save(store, "b") == 503
 
 
-def test_no_revision_beyond_the_last(store: FileStore) -> None:
-    """A revision that no store can reach, set by hand, is an error and not a wrap-around."""
+@pytest.mark.parametrize("revision", [2**52 + 1, 2**53 - 1])
+def test_a_revision_that_no_store_reaches(store: FileStore, revision: int) -> None:
+    """A revision set by hand cannot use up all those that are left to the other documents."""
     save(store)
     path = store.document_path("a")
-    path.write_text(path.read_text().replace('"revision": 1', f'"revision": {2**53 - 1}'))
-    with pytest.raises(Exception, match="no revision above"):
+    path.write_text(path.read_text().replace('"revision": 1', f'"revision": {revision}'))
+    with pytest.raises(CorruptDocumentError, match="revision"):
         save(store)
     assert save(store, "b") == 2
+    (store.path / ".waggle" / "state").unlink()
+    assert save(FileStore(store.path, durable=False), "b") == 3
+    store.delete("a")
+    assert save(store) == 5
+
+
+def test_the_last_revision(store: FileStore) -> None:
+    """A store that has counted to the end says so, and overwrites nothing."""
+    save(store)
+    path = store.document_path("a")
+    path.write_bytes(codec.encode(make_environment(id="a"), 2**53 - 1))
+    with pytest.raises(StoreError, match="no revision above"):
+        save(store)
+    assert save(store, "b") == 2
+
+
+def test_a_corrupt_document_that_is_deleted(store: FileStore) -> None:
+    """Its revision, as far as it can be read, does not come again, state record or not."""
+    store.save_all([make_environment(id="a"), make_environment(id="b")])
+    path = store.document_path("b")
+    path.write_text(path.read_text().replace('"name"', '"eman"').replace('sion": 2', 'sion": 9'))
+    store.delete("b")
+    assert save(store, "b") == 11
+
+
+def test_several_mounts_of_one_store(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that see the store in different mounts do not make each other count anew."""
+    save(store)
+    monkeypatch.setattr("waggle_fsstore.store.writing.identity", lambda _: "another-mount")
+    other = FileStore(store.path, durable=False)
+    save(other)
+    monkeypatch.setattr(Documents, "highest_revision", lambda _: pytest.fail("counted anew"))
+    assert [save(store), save(other), save(store), save(other)] == [3, 4, 5, 6]
 
 
 def test_newer_documents_are_counted(store: FileStore) -> None:

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from waggle_fsstore.domain.errors import (
     InvalidEnvironmentError,
@@ -186,9 +186,9 @@ class Environment:
         check_integer("revision", self.revision, 0, MAX_REVISION)
         self.extra = json_object("extra", self.extra, _RESERVED_KEYS)
 
-    def copy(self) -> Self:
+    def copy(self) -> "Environment":
         """An independent copy, its values checked and made regular as by the constructor."""
-        return type(self)(**{name: getattr(self, name) for name in _FIELDS})
+        return Environment(**{name: getattr(self, name) for name in _FIELDS})
 
     @property
     def is_running(self) -> bool:

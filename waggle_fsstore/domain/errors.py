@@ -177,8 +177,8 @@ class UnsupportedFormatError(StoreError):
 class ConflictError(StoreError):
     """The stored version is not the expected one: somebody changed it in between.
 
-    ``actual`` is the stored revision, 0 when nothing is stored. Where it equals
-    ``expected``, the file was changed by hand since.
+    ``actual`` is the stored revision, 0 when nothing is stored. A change by hand is a
+    version too: it gets a revision of its own.
     """
 
     _fields = ("environment_id", "expected", "actual")
@@ -188,8 +188,6 @@ class ConflictError(StoreError):
         self.expected = expected
         self.actual = actual
         found = f"revision {actual}" if actual else "nothing"
-        if actual == expected:
-            found += ", changed by hand"
         wanted = f"revision {expected}" if expected else "nothing"
         super().__init__(
             f"environment {_short(environment_id)}: expected {wanted}, found {found}: "

@@ -24,6 +24,9 @@ from waggle_fsstore.domain.values import MAX_REVISION
 SCHEMA: Final = 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 
+# Above this, a revision that a hand wrote would soon leave the store without a next one.
+_PLAUSIBLE_REVISION: Final = 2**52
+
 _CANONICAL: Final = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 _CAPABILITY_NAMES: Final = tuple(f.name for f in fields(Capabilities))
@@ -71,19 +74,15 @@ def decode(data: bytes, path: str) -> Environment:
     try:
         created_at = take("created_at", None)
         last_used = take("last_used", None)
-        created = (
-            _time("created_at", created_at)
-            if created_at is not None
-            else datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
-        )
-        return Environment(
+        created = _modified(path) if created_at is None else _time("created_at", created_at)
+        environment = Environment(
             id=take("id"),
             name=take("name"),
             runtime=take("runtime"),
             status=take("status", Status.CREATING),
             ssh_port=take("ssh_port", 0),
             created_at=created,
-            last_used=_time("last_used", last_used) if last_used is not None else created,
+            last_used=created if last_used is None else _time("last_used", last_used),
             timeout=_seconds(take("timeout_seconds", 1800)),
             capabilities=_capabilities(take("capabilities", None)),
             labels=take("labels", {}),
@@ -98,6 +97,9 @@ def decode(data: bytes, path: str) -> Environment:
     except InvalidEnvironmentError as error:
         name = "timeout_seconds" if error.field == "timeout" else error.field
         raise CorruptDocumentError(path, f"{name}: {error.reason}") from None
+    if environment.revision > _PLAUSIBLE_REVISION and not is_intact(data):
+        raise CorruptDocumentError(path, "revision: is higher than any store has counted")
+    return environment
 
 
 def is_intact(data: bytes) -> bool:
@@ -116,7 +118,9 @@ def revision_of(data: bytes) -> int:
         revision = orjson.loads(data)["revision"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return 0
-    return revision if type(revision) is int and 0 < revision <= MAX_REVISION else 0
+    if type(revision) is not int or not 0 < revision <= MAX_REVISION:
+        return 0
+    return revision if revision <= _PLAUSIBLE_REVISION or is_intact(data) else 0
 
 
 def encode_array(environments: list[Environment]) -> bytes:
@@ -192,6 +196,16 @@ def _checksum(document: dict[str, Any]) -> str:
 def _timestamp(time: datetime) -> str:
     """RFC 3339 in UTC, always with microseconds: the same width in every document."""
     return f"{time.isoformat(timespec='microseconds')[:-6]}Z"
+
+
+def _modified(path: str) -> datetime:
+    """When a file was modified."""
+    try:
+        return datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
+    except (ValueError, OverflowError):
+        raise InvalidEnvironmentError(
+            "created_at", "is missing, and the time of the file is out of range"
+        ) from None
 
 
 def _time(name: str, value: object) -> datetime:

@@ -22,10 +22,12 @@ _TEMPORARY_SUFFIX: Final = ".tmp"
 
 # Absent on Windows, where there is nothing like them.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+_NO_BLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _CLOSE_ON_EXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
-_READ: Final = os.O_RDONLY | _NO_FOLLOW | _BINARY | _CLOSE_ON_EXEC
-_WRITE: Final = os.O_RDWR | _NO_FOLLOW | _BINARY | _CLOSE_ON_EXEC
+_WRITE: Final = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _BINARY | _CLOSE_ON_EXEC
+
+_STANDARD_ERROR: Final = 2
 
 # Windows refuses to replace a file that somebody has open, a virus scanner for one.
 _SHARING_VIOLATIONS: Final = frozenset({5, 32, 33})
@@ -33,6 +35,9 @@ _REPLACE_PATIENCE: Final = 2.0
 
 # A file system that cannot flush a folder (NFS, some of FUSE) says so with one of these.
 _NO_FOLDER_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+
+# One that cannot reserve blocks answers so where the C library does not do it by writing.
+_NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
 class Disk:
@@ -43,33 +48,23 @@ class Disk:
     def __init__(self, *, durable: bool) -> None:
         self._durable = durable
 
-    def stage(self, folder: str, data: bytes, mode: int = FILE_MODE) -> str:
-        """Write a new file into a folder, flushed, under a name of its own; returns its path.
-
-        Nothing of it is left when this raises.
-        """
-        path = temporary_path(folder)
-        descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    def stage(self, path: str, data: bytes, mode: int = FILE_MODE) -> None:
+        """Write a new file, flushed. Nothing of it is left when this raises an ``OSError``."""
+        descriptor = open_to_write(path, os.O_CREAT | os.O_EXCL)
         try:
             try:
-                _inherit_owner(descriptor, folder)
                 if mode != FILE_MODE and hasattr(os, "fchmod"):
                     os.fchmod(descriptor, mode)
-                # A full disk shows here. On ext4 it also saves the rename from writing
-                # the blocks at once, as it must where they are not allocated yet.
-                if data and hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(descriptor, 0, len(data))
-                _write(descriptor, data)
+                _allocate(descriptor, len(data))
+                write(descriptor, data)
                 self.flush(descriptor)
             finally:
                 os.close(descriptor)
-        except BaseException as error:
+        except OSError as error:
             with suppress(OSError):
                 os.unlink(path)
-            if isinstance(error, OSError):
-                _name(error, path)
+            name_file(error, path)
             raise
-        return path
 
     def replace(self, source: str, target: str) -> None:
         """Rename a file over another, or to a new name, in one step."""
@@ -101,14 +96,6 @@ class Disk:
         else:  # pragma: no cover
             os.fsync(descriptor)
 
-    def flush_file(self, file: "PermanentFile") -> None:
-        """Have the device keep a file that was overwritten."""
-        try:
-            self.flush(file.open()[0])
-        except OSError as error:
-            _name(error, file.path)
-            raise
-
     def flush_folder(self, path: str) -> None:
         """Have the device keep the names in a folder: what was renamed and removed in it.
 
@@ -121,7 +108,7 @@ class Disk:
             os.fsync(descriptor)
         except OSError as error:
             if error.errno not in _NO_FOLDER_FLUSH:
-                _name(error, path)
+                name_file(error, path)
                 raise
             warnings.warn(
                 f"{path}: this file system cannot flush a folder, so a power cut may take "
@@ -150,83 +137,16 @@ class Disk:
                     errno.ENOTDIR, "is in the way of a folder of the store: move it away", path
                 ) from None
             return
+        os.chmod(path, FOLDER_MODE)  # The umask may have taken our own rights.
+        _inherit_owner(path)
         self.flush_folder(os.path.dirname(path))
 
     def clear(self, folder: str) -> None:
         """Remove what writers that died left in a folder of temporary files."""
         for name in os.listdir(folder):
             if name.endswith(_TEMPORARY_SUFFIX):
-                os.unlink(os.path.join(folder, name))
-
-
-class PermanentFile:
-    """A file that is overwritten in place and never replaced, kept open between uses.
-
-    With ``writable=False`` it is neither made nor written.
-    """
-
-    __slots__ = ("_descriptor", "_inode", "_writable", "path")
-
-    def __init__(self, path: str, *, writable: bool = True) -> None:
-        self.path = path
-        self._writable = writable
-        self._descriptor: int | None = None
-        self._inode = (0, 0)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def open(self) -> tuple[int, bool]:
-        """Its descriptor, and whether it was opened only now; makes an empty file if missing."""
-        if self._descriptor is not None:
-            return self._descriptor, False
-        descriptor = self._open_anew()
-        status = os.fstat(descriptor)
-        self._inode = (status.st_dev, status.st_ino)
-        self._descriptor = descriptor
-        return descriptor, True
-
-    def is_in_place(self) -> bool:
-        """Whether the open file is still the one at its path.
-
-        It is not where ``git clean`` removed it, or where somebody moved the whole store
-        away and put another in its place.
-        """
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return False
-        return (status.st_dev, status.st_ino) == self._inode
-
-    def read(self, size: int) -> bytes:
-        """The first bytes of the file, fewer if it is shorter."""
-        descriptor, _ = self.open()
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return os.read(descriptor, size)
-
-    def overwrite(self, data: bytes) -> None:
-        """Write over the start of the file, unflushed."""
-        try:
-            _write(self.open()[0], data)
-        except OSError as error:
-            _name(error, self.path)
-            raise
-
-    def close(self) -> None:
-        """Release the descriptor."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def _open_anew(self) -> int:
-        if not self._writable:
-            return os.open(self.path, _READ)
-        try:
-            return os.open(self.path, _WRITE)
-        except FileNotFoundError:
-            descriptor = os.open(self.path, _WRITE | os.O_CREAT, FILE_MODE)
-            _inherit_owner(descriptor, os.path.dirname(self.path))
-            return descriptor
+                with suppress(OSError):  # Nothing depends on it.
+                    os.unlink(os.path.join(folder, name))
 
 
 def mode_of(path: str) -> int:
@@ -242,7 +162,21 @@ def temporary_path(folder: str) -> str:
     return f"{folder}{os.sep}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def open_to_write(path: str, flags: int = 0) -> int:
+    """Open a file to read and write it. A new one is private, and its folder's owner's."""
+    descriptor = os.open(path, _WRITE | flags, FILE_MODE)
+    if descriptor <= _STANDARD_ERROR:
+        descriptor = _move_up(descriptor)
+    if flags & os.O_CREAT:
+        try:
+            _inherit_owner(descriptor, os.path.dirname(path))
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def write(descriptor: int, data: bytes) -> None:
     """Write all of ``data`` over the start of a file.
 
     One call of the system may write less, on a full disk or at a limit.
@@ -255,6 +189,12 @@ def _write(descriptor: int, data: bytes) -> None:
         written += step
 
 
+def name_file(error: OSError, path: str) -> None:
+    """Name the file in an error of a call that knew only a descriptor."""
+    if error.filename is None:
+        error.filename = path
+
+
 def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
     if hasattr(os, "pwrite"):
         return os.pwrite(descriptor, data, offset)
@@ -262,15 +202,46 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
     return os.write(descriptor, data)  # pragma: no cover
 
 
-def _inherit_owner(descriptor: int, folder: str) -> None:
-    """Give what root makes to the owner of the folder.
+def _move_up(descriptor: int) -> int:
+    """Another descriptor for a file that got the number of a standard stream.
+
+    Where those are closed, a stray message to one of them would land in the file.
+    """
+    if sys.platform == "win32":  # pragma: no cover
+        return descriptor
+    import fcntl
+
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD_ERROR + 1)
+    finally:
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Reserve the blocks: a full disk shows here.
+
+    On ext4 it also saves the rename from writing them at once, as it must where they are
+    not allocated yet.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _NO_ALLOCATION:
+                raise
+
+
+def _inherit_owner(file: str | int, folder: str | None = None) -> None:
+    """Give what root makes to the owner of the folder it is in, as far as root may.
 
     Otherwise one ``sudo`` of an operator leaves the service a file that it may not read.
     """
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        owner = os.stat(folder)
-        if owner.st_uid != 0:
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    owner = os.stat(folder if folder is not None else os.path.dirname(str(file)))
+    if owner.st_uid != 0:
+        with suppress(OSError):
+            os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def _replace_patiently(source: str, target: str) -> None:
@@ -284,9 +255,3 @@ def _replace_patiently(source: str, target: str) -> None:
             if not violation or time.monotonic() >= deadline:
                 raise
         time.sleep(0.005)
-
-
-def _name(error: OSError, path: str) -> None:
-    """Name the file in an error of a call that knew only a descriptor."""
-    if error.filename is None:
-        error.filename = path

@@ -93,15 +93,16 @@ class Documents:
 
     def highest_revision(self) -> int:
         """The highest revision in any file, readable as an environment or not; 0 for none."""
-        highest = 0
-        for name in self.names():
-            path = f"{self._layout.environments}{os.sep}{name}"
-            try:
-                data = read(path, codec.MAX_DOCUMENT_BYTES)
-            except (FileNotFoundError, CorruptDocumentError):
-                continue
-            highest = max(highest, codec.revision_of(data))
-        return highest
+        folder = self._layout.environments
+        return max((revision_in(f"{folder}{os.sep}{name}") for name in self.names()), default=0)
+
+
+def revision_in(path: str) -> int:
+    """The revision in a file, whatever else is wrong with it; 0 if there is none."""
+    try:
+        return codec.revision_of(read(path, codec.MAX_DOCUMENT_BYTES))
+    except (FileNotFoundError, CorruptDocumentError):
+        return 0
 
 
 def _misplaced(path: str, environment_id: str) -> CorruptDocumentError:

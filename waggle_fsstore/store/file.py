@@ -14,6 +14,7 @@ from waggle_fsstore.domain.errors import (
     ConflictError,
     CorruptDocumentError,
     EnvironmentAlreadyExistsError,
+    LockTimeoutError,
     StoreClosedError,
 )
 from waggle_fsstore.domain.values import check_id
@@ -27,6 +28,9 @@ from waggle_fsstore.store.writing import Change, Writer
 
 # How often a scan that changes cut across is repeated before it keeps writers out.
 _FREE_SCANS: Final = 3
+
+# How long a scan waits for the other half of a batch, in seconds.
+_HALF_BATCH_PATIENCE: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -53,11 +57,14 @@ class FileStore:
     def __init__(
         self, path: str | os.PathLike[str], *, durable: bool = True, lock_timeout: float = 10.0
     ) -> None:
+        if not os.fspath(path):
+            raise ValueError("the path of the store is empty: '.' is the current folder")
         # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
         self._layout = Layout(os.path.realpath(path))
         self._documents = Documents(self._layout)
         self._writer = Writer(self._layout, Disk(durable=durable), lock_timeout=lock_timeout)
         self._reader_lock = StoreLock(self._layout.lock, timeout=lock_timeout)
+        self._lock_timeout = lock_timeout
         self._closed = False
         self._recognised = founding.recognise(self._layout)
 
@@ -111,20 +118,32 @@ class FileStore:
         btrfs and tmpfs can leave out of a listing a file that is being renamed over. So a
         scan counts only if no change began while it ran; and where one had begun before,
         a second listing finds what the first one missed, because a change renames each
-        file once.
+        file once. Half of a batch is not to be seen: such a scan counts only if whoever
+        is at it does not get on, because it died or was stopped.
         """
+        half: list[_T] = []
         for _ in range(_FREE_SCANS):
             before = peek(self._layout.state)
+            under_way = before.committed - before.published if before is not None else 0
             names = self._documents.names()
-            if before is not None and before.committed != before.published:
+            if under_way:
                 names = list({*names, *self._documents.names()})
             result = collect(names)
-            after = peek(self._layout.state)
-            if _began(before) == _began(after):
-                return result
+            if _begun(before) == _begun(peek(self._layout.state)):
+                if under_way <= 1:
+                    return result
+                half = [result]
         if not os.path.lexists(self._layout.lock):
             return collect(self._documents.names())  # Nobody ever wrote.
-        return self._reader_lock.run(lambda: collect(self._documents.names()))
+        try:
+            return self._reader_lock.run(
+                lambda: collect(self._documents.names()),
+                timeout=min(self._lock_timeout, _HALF_BATCH_PATIENCE) if half else None,
+            )
+        except LockTimeoutError:
+            if half:
+                return half[0]
+            raise
 
     # Writing: all of it under the store lock.
 
@@ -135,7 +154,12 @@ class FileStore:
         def work(change: Change) -> int:
             stored = self._documents.look_up(new.id)
             if if_revision is not None:
-                _refuse_conflict(new.id, stored, if_revision)
+                actual = stored.environment.revision if stored else 0
+                if stored is not None and not codec.is_intact(stored.data):
+                    # Changed by hand: that is a version too, and gets its revision now.
+                    actual = change.store([(stored.environment, stored)])[0]
+                if actual != if_revision:
+                    raise ConflictError(new.id, if_revision, actual)
             return change.store([(new, stored)])[0]
 
         return self._writer.run(work)
@@ -157,8 +181,8 @@ class FileStore:
 
     def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
-        self._begin_reading()
         incoming.refuse_inside(self._layout.root)
+        self._begin_reading()
 
         def changed(stored: Stored) -> Environment:
             return incoming.apply(self._layout.root, change, stored.environment)
@@ -205,6 +229,7 @@ class FileStore:
         A corrupt document is moved to ``.waggle/lost+found``. One of a newer schema is
         refused with :class:`UnsupportedFormatError`.
         """
+        incoming.refuse_inside(self._layout.root)
         self._begin_reading()
         with suppress(CorruptDocumentError):
             # Before the lock: what was never stored shall not found a store.
@@ -222,11 +247,12 @@ class FileStore:
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. Waits for a write that is under way."""
-        self._closed = True
         self._writer.close()
+        self._closed = True
         self._reader_lock.close()
 
     def __enter__(self) -> Self:
+        self._begin_reading()
         return self
 
     def __exit__(
@@ -238,16 +264,6 @@ class FileStore:
         self.close()
 
 
-def _began(state: State | None) -> tuple[str, int] | None:
+def _begun(state: State | None) -> int:
     """What changes when a change begins."""
-    return None if state is None else (state.identity, state.committed)
-
-
-def _refuse_conflict(environment_id: str, stored: Stored | None, expected: int) -> None:
-    if stored is None:
-        if expected != 0:
-            raise ConflictError(environment_id, expected, 0)
-        return
-    actual = stored.environment.revision
-    if expected == 0 or actual != expected or not codec.is_intact(stored.data):
-        raise ConflictError(environment_id, expected, actual)
+    return 0 if state is None else state.committed

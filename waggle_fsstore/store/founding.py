@@ -12,7 +12,7 @@ from typing import Final
 
 from waggle_fsstore.domain.errors import UnsupportedFormatError
 from waggle_fsstore.store import codec
-from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.disk import Disk, temporary_path
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.reading import read
 
@@ -56,20 +56,23 @@ def found(layout: Layout, changer: Disk) -> None:
 
     Only under the store lock. It can be repeated, and cut short anywhere.
     """
-    is_marked = os.path.lexists(layout.marker)
     for folder in (layout.internal, layout.temporary, layout.environments):
         changer.make_folder(folder)
     changer.clear(layout.temporary)
-    changer.flush_folder(layout.root)
-    if is_marked:
+    # Whoever made the folders above may have died, or not cared, before it flushed them.
+    _flush_ancestors(layout.environments, changer)
+    if os.path.lexists(layout.marker):
         return
-    # Whoever made the folders above may have died before it flushed them.
-    _flush_ancestors(layout.root, changer)
     if not os.path.lexists(layout.git_ignore):
-        changer.replace(changer.stage(layout.temporary, _GIT_IGNORE), layout.git_ignore)
-    data = codec.encode_marker(APPLICATION, FORMAT)
-    changer.replace(changer.stage(layout.temporary, data), layout.marker)
+        _put(layout, changer, layout.git_ignore, _GIT_IGNORE)
+    _put(layout, changer, layout.marker, codec.encode_marker(APPLICATION, FORMAT))
     changer.flush_folder(layout.root)
+
+
+def _put(layout: Layout, changer: Disk, path: str, data: bytes) -> None:
+    source = temporary_path(layout.temporary)
+    changer.stage(source, data)
+    changer.replace(source, path)
 
 
 def _refuse_link(folder: str) -> None:

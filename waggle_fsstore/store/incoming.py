@@ -27,13 +27,11 @@ def apply(
 ) -> Environment:
     """A checked copy of the environment after ``change``, marked as being inside of it."""
     changed = environment.copy()
-    outermost = store not in _running.stores
-    _running.stores.add(store)
     try:
+        _running.stores.add(store)
         change(changed)
     finally:
-        if outermost:
-            _running.stores.discard(store)
+        _running.stores.discard(store)
     if changed.id != environment.id:
         raise InvalidEnvironmentError("id", "update may not change it")
     return changed.copy()

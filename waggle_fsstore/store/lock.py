@@ -12,15 +12,15 @@ import platform
 import random
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError
-from waggle_fsstore.store import disk
+from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
+from waggle_fsstore.store.forking import after_fork
+from waggle_fsstore.store.permanent import PermanentFile
 
 # Waiting for another process: short at first, because most changes take well under a
 # millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
@@ -39,8 +39,7 @@ class StoreLock:
     """The lock of one open store. ``timeout`` is in seconds.
 
     ``make_folder`` is called when the folder of the lock file is missing. Without it the
-    lock is passive: it keeps writers out, but neither makes the lock file nor writes to
-    it, and so works on a read-only file system.
+    lock makes no lock file, and works on a read-only file system.
     """
 
     def __init__(
@@ -48,13 +47,14 @@ class StoreLock:
     ) -> None:
         if not 0 <= timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout: {timeout!r} is not a number of seconds")
-        self._file = disk.PermanentFile(path, writable=make_folder is not None)
+        self._file = PermanentFile(path, create=make_folder is not None)
         self._timeout = timeout
         self._make_folder = make_folder
         self._threads = threading.RLock()
         self._locked = False
         self._generation = 0
-        _open_locks.add(self)
+        self._closed = False
+        after_fork(self)
 
     @property
     def generation(self) -> int:
@@ -62,55 +62,73 @@ class StoreLock:
         return self._generation
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody can take the lock any more."""
+        return self._closed
+
+    @property
     def locked(self) -> bool:
         """Whether this object holds the lock; not so in a child forked while it did."""
         return self._locked
 
-    def run(self, work: Callable[[], _T]) -> _T:
+    def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T:
         """What ``work`` returns, done while this thread of this process alone holds the lock.
 
-        Raises :class:`LockTimeoutError`; ``RuntimeError`` where the thread holds it
-        already, in a signal handler for one; a passive lock ``FileNotFoundError`` when
-        there is no lock file.
+        Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` where
+        the thread holds it already, in a signal handler for one, and
+        ``FileNotFoundError`` when there is no lock file and it is not to be made.
         """
-        if self._is_mine():
-            raise RuntimeError("this thread is in the middle of a change of the same store")
+        self._refuse_nesting()
         # Ctrl-C can come between any two instructions, also where the first release begins:
         # hence the second one. It must never leave the lock taken.
         try:
             try:
-                self._acquire()
+                self._acquire(self._timeout if timeout is None else timeout)
                 return work()
             finally:
                 self._release()
         finally:
             self._release()
 
-    def close(self) -> None:
-        """Release the descriptor, once no thread holds the lock."""
-        if not self._threads.acquire(timeout=self._timeout):
-            raise self._timed_out()
+    def close(self) -> bool:
+        """Let nobody take the lock any more; waits for who holds it, as long as for the lock.
+
+        Returns whether nobody holds it. Its file is closed, by its holder if there is one.
+        """
+        self._refuse_nesting()
+        self._closed = True
         try:
-            self._release_file()
+            free = self._threads.acquire(timeout=self._timeout)
         finally:
-            self._threads.release()
+            self._release()
+        return free
+
+    def is_in_place(self) -> bool:
+        """Whether the held lock is the one that others see."""
+        return self._locked and self._file.is_in_place()
+
+    def _refuse_nesting(self) -> None:
+        if self._is_mine():
+            raise RuntimeError("this thread is in the middle of a change of the same store")
 
     def _is_mine(self) -> bool:
         # As threading.Condition asks it. A flag of our own could miss an interrupt.
         return bool(self._threads._is_owned())  # type: ignore[attr-defined]
 
-    def _acquire(self) -> None:
-        deadline = time.monotonic() + self._timeout
-        if not self._threads.acquire(timeout=self._timeout):
-            raise self._timed_out()
+    def _acquire(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=timeout):
+            raise self._timed_out(timeout)
+        if self._closed:
+            raise StoreClosedError
         while True:
             descriptor = self._open()
-            self._wait(descriptor, deadline)
+            self._wait(descriptor, deadline, timeout)
             self._locked = True
             if self._file.is_in_place():
                 break
             self._release_file()  # Two processes would hold two locks.
-        if self._make_folder is not None:
+        if self._file.is_writable:
             self._file.overwrite(_describe_holder())
 
     def _release(self) -> None:
@@ -118,11 +136,12 @@ class StoreLock:
         if not self._is_mine():
             return  # Also in a child that was forked meanwhile: the lock is the parent's.
         try:
-            if self._locked:
+            if self._locked and not self._closed:
                 unlock_descriptor(self._file.open()[0])
                 self._locked = False
             else:
-                self._release_file()  # An interrupt may have hidden that it was locked.
+                # Not locked: or an interrupt hid that it was.
+                self._release_file()
         except BaseException:
             self._release_file()
             raise
@@ -140,12 +159,12 @@ class StoreLock:
         self._generation += is_new
         return descriptor
 
-    def _wait(self, descriptor: int, deadline: float) -> None:
+    def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
         pause = _SHORTEST_WAIT
         while not lock_descriptor(descriptor, blocking=False):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise self._timed_out()
+                raise self._timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
             time.sleep(min(remaining, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # no secret
             pause = min(pause * 2, _LONGEST_WAIT)
@@ -155,29 +174,18 @@ class StoreLock:
         self._locked = False
         self._file.close()
 
-    def _timed_out(self) -> LockTimeoutError:
-        return LockTimeoutError(self._file.path, _read_holder(self._file.path), self._timeout)
+    def _timed_out(self, timeout: float) -> LockTimeoutError:
+        return LockTimeoutError(self._file.path, _read_holder(self._file.path), timeout)
 
-    def _forget_after_fork(self) -> None:
+    def forget_after_fork(self) -> None:
         """In a child: never unlock, which would unlock the parent; only let go."""
         self._threads = threading.RLock()
         self._release_file()
 
 
-_open_locks: "weakref.WeakSet[StoreLock]" = weakref.WeakSet()
-
-
-def _forget_all_after_fork() -> None:
-    for lock in list(_open_locks):
-        lock._forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all_after_fork)
-
-
 def _describe_holder() -> bytes:
-    return f"\n{os.getpid()} {time.time():.6f} {_HOST}\n".encode().ljust(_HOLDER_BYTES)
+    holder = f"\n{os.getpid()} {time.time():.6f} {_HOST}\n"
+    return holder.encode(errors="replace").ljust(_HOLDER_BYTES)
 
 
 def _read_holder(path: str) -> LockHolder | None:

@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
 )
 from waggle_fsstore.store import codec, incoming
+from waggle_fsstore.store.forking import after_fork
 
 
 class MemoryStore:
@@ -30,6 +31,7 @@ class MemoryStore:
         self._environments: dict[str, Environment] = {}
         self._last = 0
         self._closed = False
+        after_fork(self)
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
@@ -108,11 +110,13 @@ class MemoryStore:
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. What was kept is gone."""
+        incoming.refuse_inside(id(self))
         with self._lock:
             self._closed = True
             self._environments.clear()
 
     def __enter__(self) -> Self:
+        self._refuse_closed()
         return self
 
     def __exit__(
@@ -122,6 +126,10 @@ class MemoryStore:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def forget_after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def _find(self, environment_id: str) -> Environment:
         self._refuse_closed()
@@ -135,10 +143,10 @@ class MemoryStore:
         revisions = [self._last + 1 + index for index in range(len(environments))]
         for environment, revision in zip(environments, revisions, strict=True):
             codec.encode(environment, revision)  # Refuses what fits in no document.
-        for environment, revision in zip(environments, revisions, strict=True):
             environment.revision = revision
-            self._environments[environment.id] = environment
+        # The number first, then all at once: an interrupt leaves nothing half done.
         self._last += len(environments)
+        self._environments.update({environment.id: environment for environment in environments})
         return revisions
 
     def _refuse_write(self) -> None:

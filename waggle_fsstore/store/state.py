@@ -12,7 +12,10 @@ import struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from waggle_fsstore.store import disk
+from waggle_fsstore.domain.errors import CorruptDocumentError
+from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.permanent import PermanentFile
+from waggle_fsstore.store.reading import read
 
 _HEAD: Final = "waggle-state 1"
 _SIZE: Final = 192
@@ -43,7 +46,7 @@ class StateRecord:
     __slots__ = ("_file",)
 
     def __init__(self, path: str) -> None:
-        self._file = disk.PermanentFile(path)
+        self._file = PermanentFile(path)
 
     def read(self) -> State | None:
         """What it holds; ``None`` for nothing, or nothing valid."""
@@ -56,9 +59,9 @@ class StateRecord:
         line = f"{_HEAD} {state.identity} {state.committed:016d} {state.published:016d}".encode()
         self._file.overwrite(b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
 
-    def flush(self, changer: disk.Disk) -> None:
+    def flush(self, disk: Disk) -> None:
         """Have the device keep it."""
-        changer.flush_file(self._file)
+        self._file.flush(disk)
 
     def close(self) -> None:
         """Release the descriptor."""
@@ -69,13 +72,9 @@ def peek(path: str) -> State | None:
     """The state as a reader without the lock sees it; ``None`` if there is none."""
     for _ in range(_READS):
         try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except FileNotFoundError:
+            state = _parse(read(path, _SIZE))
+        except (FileNotFoundError, CorruptDocumentError):
             return None
-        try:
-            state = _parse(os.read(descriptor, _SIZE))
-        finally:
-            os.close(descriptor)
         if state is not None:
             return state
     return None
@@ -89,8 +88,9 @@ def identity(environments: str) -> str:
     boot: then no record of another process is trusted.
     """
     try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            boot = file.read().strip()
+        # As bytes: to decode it may need to open a codec, under another name in an error.
+        with open(_BOOT_ID, "rb") as file:
+            boot = file.read().decode("ascii").strip()
     except FileNotFoundError:
         return UNKNOWN
     status = os.stat(environments)
