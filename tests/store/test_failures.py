@@ -3,6 +3,9 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.store.recorder import Call, open_descriptors, record
-from waggle_fsstore import Environment, FileStore, OutcomeUnknownError
+from waggle_fsstore import Environment, FileStore, OutcomeUnknownError, StoreError
 from waggle_fsstore.store import disk
 from waggle_fsstore.testing import make_environment
 
@@ -228,3 +231,117 @@ def test_another_file_system_is_no_reason_to_copy(
         store.save(NEW)
     assert [call.files for call in recorder.calls if call.name == "pwrite"].count(("a.json",)) == 0
     assert store.find_all() == [OLD]
+
+
+def test_an_impatient_interrupt(tmp_path: Path) -> None:
+    """A second Ctrl-C while a batch is taken back leaves no half of it."""
+    for number in range(100):
+        store = FileStore(tmp_path / str(number), durable=False)
+        store.save_all(BEFORE)
+        hits: list[int] = []
+
+        def spoil(
+            count: int,
+            call: Call,
+            perform: Callable[[], Any],
+            hits: list[int] = hits,
+            at: int = number,
+        ) -> Any:
+            first = call.name == "replace" and call.files[1] == "c.json"
+            if (not hits and first) or (len(hits) == 1 and count > hits[0] + at):
+                hits.append(count)
+                raise KeyboardInterrupt
+            return perform()
+
+        with pytest.MonkeyPatch.context() as patch:
+            record(patch, spoil)
+            with pytest.raises(KeyboardInterrupt):
+                store.save_all([NEW, OTHER, FRESH])
+        assert store.find_all() == BEFORE
+        if len(hits) == 1:
+            break
+    assert number > 5
+
+
+def test_only_the_own_change_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ``git clean`` in mid-save, what another writer stored and acknowledged stays."""
+    store = FileStore(tmp_path / "store", durable=False)
+    other = FileStore(tmp_path / "store", durable=False)
+    store.save(OTHER)
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "replace" and call.files[1] == "a.json":
+            monkeypatch.undo()
+            shutil.rmtree(tmp_path / "store" / ".waggle")
+            other.save(OLD)
+        return perform()
+
+    record(monkeypatch, spoil)
+    with pytest.raises(FileNotFoundError):
+        store.save(NEW)
+    assert store.find_all() == BEFORE
+
+
+def test_a_lock_that_is_gone_before_the_change_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody else may be writing by now, nothing is renamed."""
+    store = FileStore(tmp_path / "store", durable=False)
+    store.save_all(BEFORE)
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        result = perform()
+        if call == Call("close", ("TEMP",)):
+            shutil.rmtree(tmp_path / "store" / ".waggle")
+        return result
+
+    record(monkeypatch, spoil)
+    with pytest.raises(StoreError, match="try again"):
+        store.save(NEW)
+    monkeypatch.undo()
+    assert store.find_all() == BEFORE
+    store.save(NEW)
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_allocation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Reserving blocks is a favour: without it, saving works."""
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "posix_fallocate":
+            raise OSError(code, os.strerror(code))
+        return perform()
+
+    record(monkeypatch, spoil)
+    store = FileStore(tmp_path / "store", durable=False)
+    store.save(OLD)
+    assert store.find_all() == [OLD]
+
+
+def test_closed_standard_streams(tmp_path: Path) -> None:
+    """Where they are closed, no file of the store takes their place: a message would land in it."""
+    program = """
+import os, sys
+from waggle_fsstore import FileStore, Environment, Runtime
+for number in range(3):
+    os.close(number)
+store = FileStore(sys.argv[1])
+real = os.pwrite
+def noisy(descriptor, data, offset):
+    for number in range(3):
+        try:
+            os.write(number, b"a stray message")
+        except OSError:
+            pass
+    return real(descriptor, data, offset)
+os.pwrite = noisy
+store.save(Environment(id="a", name="n", runtime=Runtime.SHELL))
+store.save(Environment(id="a", name="m", runtime=Runtime.SHELL))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=True)
+    with FileStore(tmp_path / "store") as store:
+        assert store.find_by_id("a").name == "m"
+    for path in (tmp_path / "store").rglob("*"):
+        assert path.is_dir() or b"stray" not in path.read_bytes()

@@ -43,6 +43,13 @@ def _foreign(path: Path) -> None:
     path.write_text('{"id": "other", "name": "n", "runtime": "python"}')
 
 
+def _timeless(path: Path) -> None:
+    path.write_text('{"id": "bad", "name": "n", "runtime": "python"}')
+    os.utime(path, (1e13, 1e13))
+    if path.stat().st_mtime < 1e12:  # A file system that cannot hold such a time.
+        path.write_text("{")
+
+
 #: Ways in which the document of the id "bad" may be bad.
 CORRUPT: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_text('{"id": "ba'),
@@ -55,6 +62,7 @@ CORRUPT: dict[str, Callable[[Path], object]] = {
     "dangling link": lambda path: path.symlink_to("nowhere"),
     "folder": lambda path: path.mkdir(),
     "pipe": lambda path: os.mkfifo(path),
+    "without a time": _timeless,
 }
 
 

@@ -252,3 +252,69 @@ def test_left_over_files_are_cleared(tmp_path: Path) -> None:
         assert len(list(folder.iterdir())) == 2, "a reader changes nothing"
         store.save(make_environment(id="b"))
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_cleared_stops_nothing(tmp_path: Path) -> None:
+    """A folder with the name of a temporary file is in nobody's way."""
+    with FileStore(tmp_path / "store") as store:
+        store.save(make_environment(id="a"))
+    (tmp_path / "store" / ".waggle" / "tmp" / "x.tmp").mkdir()
+    with FileStore(tmp_path / "store") as store:
+        store.save(make_environment(id="b"))
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o177, 0o277, 0o777])
+def test_a_strange_umask(tmp_path: Path, umask: int) -> None:
+    """A umask may take rights from others, but not from the store itself."""
+    old = os.umask(umask)
+    try:
+        FileStore(tmp_path / "store").save(make_environment(id="a"))
+    finally:
+        os.umask(old)
+    for name in ("environments", ".waggle", ".waggle/tmp"):
+        assert stat.S_IMODE((tmp_path / "store" / name).stat().st_mode) == 0o700
+
+
+def test_an_empty_path() -> None:
+    """No path is not the current folder."""
+    with pytest.raises(ValueError, match="empty"):
+        FileStore("")
+
+
+def test_root_leaves_the_owner_what_is_theirs(tmp_path: Path) -> None:
+    """What root makes in a store belongs to whoever owns the store."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    root = tmp_path / "store"
+    with FileStore(root) as store:
+        store.save_all([make_environment(id="a"), make_environment(id="bad")])
+        shutil.rmtree(root / ".waggle")
+        (root / "waggle.json").unlink()
+        for path in (root, *root.rglob("*")):
+            os.chown(path, 65534, 65534)
+    with FileStore(root) as store:
+        store.document_path("bad").write_text("{")
+        store.save_all([make_environment(id="a"), make_environment(id="b")])
+        store.delete("bad")
+    owners = {str(path): path.lstat().st_uid for path in root.rglob("*")}
+    assert set(owners.values()) == {65534}, owners
+
+
+def test_root_without_the_right_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where root may not change owners, in a container for one, the store works all the same."""
+    real = os.stat
+
+    def stat_of_another(path: Any, **keywords: Any) -> Any:
+        status = real(path, **keywords)
+        return os.stat_result((*status[:4], 1234, 1234, *status[6:10]))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("waggle_fsstore.store.disk.os.geteuid", lambda: 0)
+        patch.setattr("waggle_fsstore.store.disk.os.chown", refuse)
+        patch.setattr("waggle_fsstore.store.disk.os.stat", stat_of_another)
+        store = FileStore(tmp_path / "store", durable=False)
+        store.save(make_environment(id="a"))
+        assert store.count() == 1

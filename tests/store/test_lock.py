@@ -18,7 +18,13 @@ import pytest
 
 from tests.store.holding import lock_held
 from tests.store.recorder import open_descriptors
-from waggle_fsstore import Environment, FileStore, LockTimeoutError
+from waggle_fsstore import (
+    Environment,
+    FileStore,
+    LockTimeoutError,
+    MemoryStore,
+    StoreClosedError,
+)
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.writing import Change
 from waggle_fsstore.testing import make_environment
@@ -340,12 +346,99 @@ def test_an_interrupt_at_any_instruction(
         "delete": lambda: store.delete("a"),
         "scan": store.count,
     }
+    files = ("store/lock.py", "store/writing.py", "store/incoming.py")
     number = 0
     while True:
         number += 1
-        if not interrupted(work[change], ("store/lock.py", "store/writing.py"), number):
+        if not interrupted(work[change], files, number):
             break
         other.save(make_environment(id="a"))
         store.save(make_environment(id="a"))
         assert store.count() == other.count() == 1
     assert number > 100
+
+
+def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
+    """It is refused, and opens nothing again."""
+    before = open_descriptors()
+    store = FileStore(root, durable=False)
+    refused: list[BaseException] = []
+
+    def save() -> None:
+        try:
+            store.save(make_environment())
+        except StoreClosedError as error:
+            refused.append(error)
+
+    def work(_: Change) -> None:
+        waiting.start()
+        closing.start()
+        while not store._writer._lock.closed:
+            pass
+
+    waiting = threading.Thread(target=save)
+    closing = threading.Thread(target=store.close)
+    store._writer.run(work)
+    waiting.join()
+    closing.join()
+    assert len(refused) == 1
+    assert open_descriptors() <= before
+
+
+def test_close_does_not_wait_for_ever(root: Path) -> None:
+    """A close that cannot wait for a change lets its holder clean up."""
+    before = open_descriptors()
+    store = FileStore(root, durable=False, lock_timeout=0)
+
+    def work(_: Change) -> None:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join()
+
+    store._writer.run(work)
+    assert open_descriptors() <= before
+    with pytest.raises(StoreClosedError):
+        store.count()
+
+
+def test_a_reader_that_holds_the_lock_is_named(root: Path) -> None:
+    """A scan that had to keep writers out says who it is, as a writer does."""
+    store = FileStore(root, durable=False)
+    other = FileStore(root, durable=False, lock_timeout=0)
+    (root / ".waggle" / "lock").write_text("")
+
+    def work() -> None:
+        with pytest.raises(LockTimeoutError) as caught:
+            other.save(make_environment())
+        assert caught.value.holder is not None
+        assert caught.value.holder.pid == os.getpid()
+
+    store._reader_lock.run(work)
+
+
+def test_a_host_name_of_any_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no text is written as well as it can be."""
+    monkeypatch.setattr("waggle_fsstore.store.lock._HOST", "caf\udce9")
+    FileStore(root, durable=False).save(make_environment())
+
+
+def test_memory_after_fork() -> None:
+    """A child can use an inherited MemoryStore, whatever other threads were at."""
+    store = MemoryStore()
+    store.save(make_environment(id="a"))
+    inside, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._lock:
+            inside.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if store.count() == 1 else 1)
+    done.set()
+    holder.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from waggle_fsstore import FileStore
+from tests.store.holding import lock_held
+from waggle_fsstore import FileStore, LockTimeoutError
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.state import StateRecord
 from waggle_fsstore.testing import make_environment
@@ -95,6 +96,61 @@ def test_a_change_that_began_before_the_scan(
     )
     assert [environment.id for environment in store.find_all()] == ["a", "b", "c"]
     assert len(seen) == 2
+
+
+def stop_a_batch(store: FileStore) -> None:
+    """Leave the record as a writer does that is in the middle of a batch."""
+    record = StateRecord(str(store.path / ".waggle" / "state"))
+    state = record.read()
+    assert state is not None
+    record.write(state._replace(committed=state.committed + 2))
+
+
+def test_half_a_batch_is_not_seen(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that meets a batch under way waits until it is through."""
+    stop_a_batch(store)
+    held: list[bool] = []
+
+    def look(names: list[str]) -> list[str]:
+        held.append(store._reader_lock.locked)
+        return names
+
+    during_listings(monkeypatch, *[look] * 9)
+    assert store.count() == 3
+    assert held == [False] * 6 + [True]
+
+
+def test_half_a_batch_of_a_stopped_writer(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where whoever is at a batch does not get on, a scan shows what there is, all of it."""
+    stop_a_batch(store)
+    monkeypatch.setattr("waggle_fsstore.store.file._HALF_BATCH_PATIENCE", 0.01)
+    with lock_held(FileStore(store.path, durable=False)):
+        assert [environment.id for environment in store.find_all()] == ["a", "b", "c"]
+
+
+def test_a_busy_lock(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that changes keep cutting across waits no longer for the lock than a writer."""
+    monkeypatch.setattr("waggle_fsstore.store.file._FREE_SCANS", 0)
+    impatient = FileStore(store.path, lock_timeout=0)
+    with lock_held(store), pytest.raises(LockTimeoutError):
+        impatient.count()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "garbage"])
+def test_a_state_record_that_is_none(store: FileStore, kind: str) -> None:
+    """Whatever stands in its place, reads go on, and a write names it."""
+    path = store.path / ".waggle" / "state"
+    path.unlink()
+    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "garbage": path.touch}[kind]()
+    assert store.count() == len(store.find_all()) == 3
+    if kind == "garbage":
+        store.save(make_environment(id="a"))
+    else:
+        with pytest.raises(OSError, match="state") as caught:
+            store.save(make_environment(id="a"))
+        assert caught.value.filename == str(path)
 
 
 def test_a_document_deleted_during_the_scan(

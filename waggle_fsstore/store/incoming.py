@@ -27,9 +27,13 @@ def apply(
 ) -> Environment:
     """A checked copy of the environment after ``change``, marked as being inside of it."""
     changed = environment.copy()
+    # Twice, as in StoreLock.run: Ctrl-C may come just as it is forgotten for the first time.
     try:
-        _running.stores.add(store)
-        change(changed)
+        try:
+            _running.stores.add(store)
+            change(changed)
+        finally:
+            _running.stores.discard(store)
     finally:
         _running.stores.discard(store)
     if changed.id != environment.id:

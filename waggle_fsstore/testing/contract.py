@@ -2,6 +2,7 @@
 """What every repository keeps: the five methods."""
 
 import copy
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,9 @@ ODD_IDS = (
 
 #: What is no id at all.
 INVALID_IDS = ("", "nul\0", "\ud800", "x" * 201, "\u00e9" * 101, "x" * 10_000)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Environment))
 
 
 class RepositoryContract:
@@ -153,6 +157,18 @@ class RepositoryContract:
         repository.save(environment)
         assert environment == before
         assert environment.revision == 0
+
+    def test_save_a_subclass(self, repository: Repository) -> None:
+        """What comes back is an Environment, whatever of that kind was saved."""
+
+        class Special(Environment):
+            pass
+
+        environment = make_environment()
+        repository.save(Special(**{name: getattr(environment, name) for name in _FIELDS}))
+        found = repository.find_by_id(environment.id)
+        assert type(found) is Environment
+        assert found == environment
 
     def test_fresh_revisions(self, repository: Repository) -> None:
         """A fresh store numbers its versions 1, 2, 3, and returns them with what is found."""

@@ -198,6 +198,7 @@ class TransactionalContract(UpdateContract, RepositoryContract):
             lambda: repository.create(make_environment()),
             lambda: repository.update("a", never),
             lambda: repository.save_all([environment]),
+            lambda: repository.__enter__(),
         )
         for call in calls:
             with pytest.raises(StoreClosedError):

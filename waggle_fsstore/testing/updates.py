@@ -138,24 +138,28 @@ class UpdateContract:
         assert updated.ssh_port == runs[-1]
         assert repository.find_by_id("a").ssh_port == len(runs)
 
-    @pytest.mark.parametrize("write", ["save", "create", "save_all", "delete", "update"])
+    @pytest.mark.parametrize(
+        "write", ["save", "create", "save_all", "delete", "delete missing", "update", "close"]
+    )
     def test_update_refuses_to_write_inside(
         self, repository: TransactionalRepository, write: str
     ) -> None:
-        """A write to the same store from inside ``change`` raises, and reading works."""
+        """A write to the same store, or its end, inside ``change`` raises; reading works."""
         repository.save(make_environment(id="a"))
         arguments: dict[str, list[object]] = {
             "save": [make_environment()],
             "create": [make_environment()],
             "save_all": [[make_environment()]],
             "delete": ["a"],
+            "delete missing": ["missing"],
+            "close": [],
             "update": ["a", never],
         }
 
         def change(copy: Environment) -> None:
             assert repository.find_by_id("a").id == copy.id
             assert len(repository.find_all()) == repository.count() == 1
-            getattr(repository, write)(*arguments[write])
+            getattr(repository, write.split()[0])(*arguments[write])
 
         with pytest.raises(RuntimeError, match="update"):
             repository.update("a", change)
