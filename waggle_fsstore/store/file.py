@@ -40,8 +40,9 @@ class FileStore:
 
     The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write
     returns, it survives a power cut: the file is flushed, renamed into place, and its
-    folder flushed. Readers take no lock, never see half a document, and see what was
-    edited by hand.
+    folder flushed. Readers never see half a document, and see what was edited by hand.
+    ``find_by_id`` takes no lock; ``find_all`` and ``count`` take it only where changes cut
+    across three scans in a row, and can then raise :class:`LockTimeoutError` too.
 
     ``path`` is the root of the store. Opening creates nothing; the first write does. A
     folder with other contents is refused with :class:`UnsupportedFormatError`; one with
