@@ -2,7 +2,7 @@
 # Every target sets up what it needs: a fresh machine has Python 3.11+ and make.
 
 PYTHON ?= python3
-VENV := .venv
+VENV := .venv/$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
@@ -43,5 +43,5 @@ torture: $(VENV)/ready ## The long tests; as root on Linux with real power cuts
 	$(BIN)/python -m pytest -m torture tests/torture
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,7 +88,8 @@ def no_folder_flush(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
 def no_flush_of_the_folder_above(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "make_folder", lambda _, path: os.makedirs(path, 0o700, exist_ok=True))
+    real = disk.Disk.make_folder
+    patch.setattr(disk.Disk, "make_folder", lambda _, path: real(disk.Disk(durable=False), path))
 
 
 @fault("tests/store/test_durability.py::test_folders_left_unflushed_are_flushed")
@@ -338,6 +339,15 @@ def record_of_another_boot_trusted(patch: Patch) -> None:
         return found._replace(identity=self._identity)
 
     patch.setattr(writing.Writer, "_read_state", read)
+
+
+@fault("tests/store/test_state.py::test_another_mount")
+def record_of_another_mount_trusted(patch: Patch) -> None:
+    def identity(environments: str) -> str:
+        status = os.stat(environments)
+        return f"{status.st_dev:x}:{status.st_ino:x}"
+
+    patch.setattr(writing, "identity", identity)
 
 
 @fault("tests/store/test_state.py::test_every_flipped_byte_is_noticed")

@@ -74,6 +74,13 @@ def test_unknown_locations(location: str) -> None:
         open_repository(location)
 
 
+@pytest.mark.parametrize("location", ["a\0b", "file:/a%00b"])
+def test_a_nul_character(location: str) -> None:
+    """No path holds one, and the error says so in words of its own."""
+    with pytest.raises(ValueError, match="NUL character"):
+        open_repository(location)
+
+
 def test_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``WAGGLE_STORE_PATH`` wins over ``WAGGLE_DATA_DIR``, the argument over both."""
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "data"))

@@ -55,52 +55,60 @@ def steady(text: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be a new user in."""
-    for program in ("jq", "git"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    pytest.importorskip("duckdb")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "somebody")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "somebody@localhost")
     user = tmp_path / "user"
     user.mkdir()
     return user
 
 
-def test_examples(folder: Path) -> None:
-    """Every example runs, one after the other, and prints what the README shows."""
-    here, exported = folder, ""
-    for number, block in enumerate(BLOCKS):
+def run_python(text: str, folder: Path) -> None:
+    """Run an example, with pytest if it is a test; it prints what its comments say."""
+    script = folder / "test_example.py"
+    script.write_text(text)
+    is_test = "def test_" in text or "Contract" in text
+    command = [sys.executable, "-W", "error", *(["-m", "pytest", "-q"] if is_test else [])]
+    done = subprocess.run(
+        [*command, script.name], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
+    # Of the prints in handlers of errors none is to be reached.
+    assert done.stdout.splitlines()[:1] == said[:1] or "except" in text or not said
+    assert "busy:" not in done.stdout
+    script.unlink()
+
+
+def test_python_examples(folder: Path) -> None:
+    """Every example in Python runs, one after the other, and prints what the README shows."""
+    for block in BLOCKS:
         if block.language == "python":
-            script = folder / f"test_example_{number}.py"
-            script.write_text(block.text)
-            tests = "def test_" in block.text or "Contract" in block.text
-            command = [sys.executable, "-W", "error", *(["-m", "pytest", "-q"] if tests else [])]
+            run_python(block.text, folder)
+
+
+def test_recipes(folder: Path) -> None:
+    """Every command runs, one after the other, and prints what the README shows."""
+    missing = [name for name in ("git", "jq") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    pytest.importorskip("duckdb")
+    here, exported, after = folder, "", folder / "pwd"
+    for block in BLOCKS:
+        if block.language == "python" and "test_" not in block.text:
+            run_python(block.text, folder)
+        for command, expected in steps(block.text) if block.language == "console" else []:
+            # One shell a command, which for a reader is the same one.
             done = subprocess.run(
-                [*command, script.name], cwd=folder, capture_output=True, text=True, check=False
+                ["bash", "-c", f'{exported}{command}\nstatus=$?; pwd >"{after}"; exit $status'],
+                cwd=here,
+                capture_output=True,
+                text=True,
+                check=False,
             )
-            assert done.returncode == 0, done.stdout + done.stderr
-            for line in block.text.splitlines():
-                if "print(" in line and "  # " in line and "process" not in line:
-                    assert done.stdout.startswith(line.partition("  # ")[2]), line
-        elif block.language == "console":
-            for command_line, expected in steps(block.text):
-                # One shell a command, as far as a reader is concerned the same one.
-                script_text = f'{exported}{command_line}\necho "$PWD" >&3\n'
-                out = folder / "pwd"
-                done = subprocess.run(
-                    ["bash", "-c", f"exec 3>{out}\n{script_text}"],
-                    cwd=here,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                assert done.stderr == "", command_line
-                assert steady(done.stdout) == steady(expected), command_line
-                here = Path(out.read_text().strip())
-                if command_line.startswith("export "):
-                    exported += f"{command_line.replace('=', f'={folder}/')}\n"
+            assert (done.returncode, done.stderr) == (0, ""), command
+            assert steady(done.stdout) == steady(expected), command
+            here = Path(after.read_text().strip())
+            if command.startswith("export "):
+                exported += f"{command.replace('=', f'={folder}/')}\n"
 
 
 def test_examples_are_there() -> None:

@@ -30,6 +30,8 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
         return FileStore(location)
     if not location:
         raise ValueError("the location of the store is empty: give a path, file:PATH or memory:")
+    if "\0" in unquote(location):
+        raise ValueError("the location of the store holds a NUL character")
     scheme = _scheme_of(location)
     if scheme is None:
         return FileStore(os.path.expanduser(location))

@@ -13,5 +13,5 @@ with open_repository() as store:
         environment.extra["step"] = step
         environment.extra["padding"] = "x" * (step % 7 * 5_000)
         revision = store.save(environment)
-        sys.stdout.write(f"{step} saved as revision {revision}\n")
+        sys.stdout.write(f"{step} saved as revision {revision} durably\n")
         sys.stdout.flush()

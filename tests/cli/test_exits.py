@@ -188,7 +188,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--store", "s3://bucket", "ls"), "the location 's3://bucket' is unknown"),
         (("--store", "", "ls"), "the location of the store is empty"),
         (("--store", "file://host/path", "where"), "names no local path"),
-        (("--store", "file:%00", "ls"), "null byte"),
+        (("--store", "file:%00", "ls"), "NUL character"),
     ],
 )
 def test_wrong_usage(root: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stands in for ``os`` inside disk.py: records each call that matters, and can spoil one."""
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -90,6 +91,8 @@ def _plain(path: str) -> str:
 
 def record(monkeypatch: pytest.MonkeyPatch, spoil: Spoil | None = None) -> RecordingOs:
     """Put a recorder in front of ``os`` in disk.py."""
+    # A store that another test dropped must not be collected now, and be recorded.
+    gc.freeze()
     recorder = RecordingOs(spoil)
     monkeypatch.setattr(disk, "os", recorder)
     return recorder

@@ -294,7 +294,7 @@ def test_marker() -> None:
     """The marker is one line of JSON that names the application and its format."""
     data = codec.encode_marker("waggle-fsstore", 1)
     assert data == b'{"application": "waggle-fsstore", "format": 1}\n'
-    assert codec.decode_marker(data, "waggle.json", "waggle-fsstore") == 1
+    assert codec.decode_marker(data, "waggle.json", "waggle-fsstore", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -310,4 +310,4 @@ def test_marker() -> None:
 def test_bad_markers(data: bytes, error: type[Exception]) -> None:
     """A folder that another application marked, or nobody did properly, is not taken."""
     with pytest.raises(error):
-        codec.decode_marker(data, "waggle.json", "waggle-fsstore")
+        codec.decode_marker(data, "waggle.json", "waggle-fsstore", 1)

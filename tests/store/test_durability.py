@@ -73,7 +73,6 @@ def test_delete_flushes_the_number_first(store: FileStore, monkeypatch: pytest.M
     assert recorder.names()[1:] == [
         "pwrite state",
         "fdatasync state",
-        "pwrite state",
         "replace other.json TEMP",
         "fsync environments",
         "pwrite state",

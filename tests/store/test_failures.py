@@ -161,7 +161,6 @@ def test_interrupt_at_each_call(change: str, after: bool) -> None:  # pytest
 def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that writes one byte a call still gets the whole document."""
     real = os.pwrite
-    record(monkeypatch)
     monkeypatch.setattr(disk, "_pwrite", lambda fd, data, offset: real(fd, bytes(data)[:1], offset))
     store = FileStore(tmp_path / "store")
     store.save(OLD)

@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[FileStore]:
 
 
 def _link(path: Path) -> None:
-    path.with_name("target").write_text("{}")
+    path.with_name("target").write_text('{"id": "bad", "name": "n", "runtime": "python"}')
     path.symlink_to("target")
 
 
@@ -312,12 +312,13 @@ def test_what_is_no_document_is_ignored(store: FileStore) -> None:
     assert sorted(os.listdir(store.path / "environments")) == sorted(names)
 
 
-@pytest.mark.parametrize("environment_id", [*ODD_IDS, *INVALID_IDS])
+@pytest.mark.parametrize("environment_id", [*ODD_IDS, *INVALID_IDS, "../../../../sentinel/file"])
 def test_no_id_leads_out_of_the_root(tmp_path: Path, environment_id: str) -> None:
     """Whatever an id says, nothing outside of the environments folder is touched."""
     sentinel = tmp_path / "sentinel"
     sentinel.mkdir()
-    (sentinel / "file.json").write_text("mine")
+    # What the last of the ids would mean as a path.
+    (sentinel / "file.json").write_text('{"id": "x", "name": "mine", "runtime": "shell"}')
     store = FileStore(tmp_path / "a" / "b" / "store", durable=False)
     store.save(make_environment(id="first"))
     outside = {

@@ -322,6 +322,7 @@ def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int)
         return trace
 
     old = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before tracing begins.
     sys.settrace(trace)
     try:
         work()

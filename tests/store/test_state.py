@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from waggle_fsstore import CorruptDocumentError, FileStore, StoreError
-from waggle_fsstore.store import codec, state
+from waggle_fsstore.store import codec, documents, reading, state
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.state import State, StateRecord, peek
 from waggle_fsstore.testing import make_environment
@@ -76,6 +76,53 @@ def test_another_boot(store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "boot_id").write_text("another-boot\n")
     monkeypatch.setattr(state, "_BOOT_ID", str(tmp_path / "boot_id"))
     assert save(FileStore(store.path, durable=False), "b") == 4
+
+
+def test_another_mount(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was pulled and mounted again has an old record, and another mount id."""
+    for _ in range(3):
+        save(store)
+    record = StateRecord(str(store.path / ".waggle" / "state"))
+    now = record.read()
+    assert now is not None
+    record.write(State(now.identity, 1, 1))
+    mount = state._mount_id(str(store.path))
+    monkeypatch.setattr(state, "_mount_id", lambda _: mount + 1)
+    assert save(FileStore(store.path, durable=False), "b") == 4
+
+
+def test_mounts_have_ids_of_their_own() -> None:
+    """Where the system tells mounts apart, two of them have two ids, and one has one."""
+    mounts = [state._mount_id(path) for path in ("/", "/proc", "/")]
+    if mounts[0] == 0:
+        pytest.skip("needs Linux 6.8")
+    assert mounts[0] == mounts[2] != mounts[1]
+
+
+def test_an_unreadable_document(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not stop the writing of others, also where the numbers are counted anew."""
+    store.save_all([make_environment(id="a"), make_environment(id="b")])
+    real = reading.read
+
+    def read(path: str, limit: int) -> bytes:
+        if path.endswith("b.json"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, limit)
+
+    monkeypatch.setattr(documents, "read", read)
+    (store.path / ".waggle" / "state").unlink()
+    assert save(FileStore(store.path, durable=False)) == 2
+
+
+def test_an_unreadable_record(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may read the documents can count them."""
+    save(store)
+
+    def refuse(path: str, _: int) -> bytes:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(state, "read", refuse)
+    assert store.count() == 1
 
 
 def test_another_boot_after_a_delete(

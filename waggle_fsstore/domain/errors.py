@@ -158,7 +158,7 @@ class CorruptDocumentError(StoreError):
 class UnsupportedFormatError(StoreError):
     """This file or folder was written by a newer program, or not by this one at all.
 
-    It is neither read nor overwritten.
+    It is neither read nor overwritten. ``found`` is its format, or in words what it is.
     """
 
     _fields = ("path", "found", "supported")

@@ -17,6 +17,13 @@ class Repository(Protocol):
 
     What is saved and what is returned share nothing mutable with the store, nested
     ``labels`` and ``extra`` included. Every call is safe from any thread.
+
+    Where a store keeps files, one may be bad: not a whole document
+    (:class:`CorruptDocumentError`), of a newer program
+    (:class:`UnsupportedFormatError`), or not to be read (``OSError``). That never harms
+    another id. ``find_by_id``, ``save`` and ``find_all`` raise its error and leave it.
+    Where processes share a store, what has to wait for others can raise
+    :class:`LockTimeoutError`, and has then changed nothing.
     """
 
     def save(self, environment: Environment) -> int:
@@ -41,18 +48,24 @@ class Repository(Protocol):
         ...
 
     def delete(self, environment_id: str) -> None:
-        """Remove it. Raises :class:`EnvironmentNotFoundError` when it is not stored."""
+        """Remove it. Raises :class:`EnvironmentNotFoundError` when it is not stored.
+
+        A corrupt document is put aside, so that the id is free and the evidence kept; one
+        of a newer program is refused.
+        """
         ...
 
     def count(self) -> int:
-        """The number of stored environments."""
+        """The number of stored environments, those included that cannot be read."""
         ...
 
 
 class TransactionalRepository(Repository, Protocol):
     """What a correct service needs beyond :class:`Repository`.
 
-    Each call is one atomic step among all threads and processes that use the store.
+    Each call is one atomic step among all threads and processes that use the store. (What
+    a crash in the middle of ``save_all`` leaves is for the store to say.) ``create`` and
+    ``update`` leave a bad document as ``save`` does.
     """
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:

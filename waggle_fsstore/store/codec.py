@@ -13,7 +13,13 @@ from zlib import crc32
 
 import orjson
 
-from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Status
+from waggle_fsstore.domain.environment import (
+    DEFAULT_TIMEOUT,
+    Capabilities,
+    Environment,
+    Owner,
+    Status,
+)
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     InvalidEnvironmentError,
@@ -83,7 +89,7 @@ def decode(data: bytes, path: str) -> Environment:
             ssh_port=take("ssh_port", 0),
             created_at=created,
             last_used=created if last_used is None else _time("last_used", last_used),
-            timeout=_seconds(take("timeout_seconds", 1800)),
+            timeout=_seconds(take("timeout_seconds", DEFAULT_TIMEOUT.total_seconds())),
             capabilities=_capabilities(take("capabilities", None)),
             labels=take("labels", {}),
             provider=take("provider", None),
@@ -138,7 +144,7 @@ def encode_marker(application: str, version: int) -> bytes:
     return b'{"application": "%s", "format": %d}\n' % (application.encode(), version)
 
 
-def decode_marker(data: bytes, path: str, application: str) -> int:
+def decode_marker(data: bytes, path: str, application: str, supported: int) -> int:
     """The format version of the store that this file marks.
 
     Raises :class:`CorruptDocumentError`, and :class:`UnsupportedFormatError` when
@@ -147,7 +153,7 @@ def decode_marker(data: bytes, path: str, application: str) -> int:
     document = _parse(data, path)
     found = document.get("application")
     if found != application:
-        raise UnsupportedFormatError(path, f"it belongs to {found!r:.100}", 1)
+        raise UnsupportedFormatError(path, f"it belongs to {found!r:.100}", supported)
     version = document.get("format")
     if type(version) is not int or version < 1:
         raise CorruptDocumentError(path, f"format: {version!r:.100} is not a positive integer")

@@ -24,8 +24,7 @@ _TEMPORARY_SUFFIX: Final = ".tmp"
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
-_CLOSE_ON_EXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
-_WRITE: Final = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _BINARY | _CLOSE_ON_EXEC
+_WRITE: Final = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _BINARY
 
 _STANDARD_ERROR: Final = 2
 
@@ -103,7 +102,7 @@ class Disk:
         """
         if not self._durable or sys.platform == "win32":
             return
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOSE_ON_EXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         except OSError as error:

@@ -98,10 +98,17 @@ class Documents:
 
 
 def revision_in(path: str) -> int:
-    """The revision in a file, whatever else is wrong with it; 0 if there is none."""
+    """The revision in a file, whatever else is wrong with it; 0 if it cannot be told.
+
+    A file that cannot be read must not stop the writing of others.
+    """
     try:
         return codec.revision_of(read(path, codec.MAX_DOCUMENT_BYTES))
-    except (FileNotFoundError, CorruptDocumentError):
+    except CorruptDocumentError:
+        return 0
+    except OSError as error:
+        if error.errno in _OUT_OF_RESOURCES:
+            raise
         return 0
 
 

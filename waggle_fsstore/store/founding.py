@@ -39,7 +39,7 @@ def recognise(layout: Layout) -> bool:
         marker = read(layout.marker, _MAX_MARKER_BYTES)
     except FileNotFoundError:
         return _is_adoptable(layout)
-    version = codec.decode_marker(marker, layout.marker, APPLICATION)
+    version = codec.decode_marker(marker, layout.marker, APPLICATION, FORMAT)
     if version > FORMAT:
         raise UnsupportedFormatError(layout.marker, version, FORMAT)
     return True

@@ -11,11 +11,7 @@ from waggle_fsstore.domain.errors import CorruptDocumentError
 # Absent on Windows, where there is nothing like them. O_NONBLOCK: a pipe must not hold us up.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS: Final[int] = (
-    os.O_RDONLY
-    | _NO_FOLLOW
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
+    os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )
 
 

@@ -3,7 +3,7 @@
 
 One line of fixed size in ``.waggle/state``, overwritten in place under the store
 lock. It numbers the changes: the revision of a document is the number of the change
-that stored it. It is not flushed (but for a delete, see :class:`FileStore`), so after a
+that stored it. It is not flushed (but for a delete, whose number no document keeps), so after a
 power cut it may be old: it counts only for the boot, mount and folder that it names.
 """
 
@@ -73,7 +73,7 @@ def peek(path: str) -> State | None:
     for _ in range(_READS):
         try:
             state = _parse(read(path, _SIZE))
-        except (FileNotFoundError, CorruptDocumentError):
+        except (FileNotFoundError, PermissionError, CorruptDocumentError):
             return None
         if state is not None:
             return state
@@ -91,7 +91,7 @@ def identity(environments: str) -> str:
         # As bytes: to decode it may need to open a codec, under another name in an error.
         with open(_BOOT_ID, "rb") as file:
             boot = file.read().decode("ascii").strip()
-    except FileNotFoundError:
+    except OSError:  # Not Linux, or a sandbox that shows no /proc.
         return UNKNOWN
     status = os.stat(environments)
     return f"{boot}:{_mount_id(environments):x}:{status.st_dev:x}:{status.st_ino:x}"

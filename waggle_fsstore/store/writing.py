@@ -123,7 +123,7 @@ class Change:
                 self._disk.stage(source, after, before.mode if before else FILE_MODE)
                 revisions.append(number)
             if steps:
-                self._publish(number, steps, self._layout.environments)
+                self._publish(number, steps)
         except BaseException:
             for step in steps:
                 # One that was renamed is gone; what cannot be removed, founding clears.
@@ -138,7 +138,7 @@ class Change:
         target = temporary_path(self._layout.temporary)
         before = Contents(stored.data, mode_of(document))
         number = self._next(self._state.committed, stored)
-        self._retire(number, Step(document, target, document, before, None))
+        self._publish(number, [Step(document, target, document, before, None)])
         with suppress(OSError):  # It is deleted already; founding clears the rest away.
             self._disk.remove(target)
 
@@ -151,13 +151,7 @@ class Change:
         stem = document_name(environment_id).removesuffix(SUFFIX)[:_MAX_STEM]
         names = (f"{folder}{os.sep}{stem}.{n}{SUFFIX}" for n in itertools.count(number))
         target = next(name for name in names if not os.path.lexists(name))
-        self._retire(number, Step(document, target, document, None, None), folder)
-
-    def _retire(self, number: int, step: Step, *folders: str) -> None:
-        # The revisions of what is gone live on in the record alone, and none may come twice.
-        self._record.write(self._state._replace(committed=number))
-        self._record.flush(self._disk)
-        self._publish(number, [step], self._layout.environments, *folders)
+        self._publish(number, [Step(document, target, document, None, None)], folder)
 
     def _next(self, number: int, stored: Stored | None) -> int:
         """The number of the next change; above that of the version which it replaces."""
@@ -166,8 +160,9 @@ class Change:
             raise StoreError(f"{self._layout.root}: there is no revision above {MAX_REVISION}")
         return following
 
-    def _publish(self, number: int, steps: list[Step], *folders: str) -> None:
+    def _publish(self, number: int, steps: list[Step], *more_folders: str) -> None:
         """Make the change with this number visible and durable, or take it back."""
+        folders = (self._layout.environments, *more_folders)
         if not self._lock.is_in_place():
             raise StoreError(
                 f"{self._layout.lock}: was taken away in the middle of a change, or this "
@@ -176,6 +171,9 @@ class Change:
         published = State(self._state.identity, number, number)
         attempted: list[Step] = []
         self._record.write(self._state._replace(committed=number))
+        if any(step.after is None for step in steps):
+            # The revisions of what goes live on in the record alone, and none may come twice.
+            self._record.flush(self._disk)
         try:
             for step in steps:
                 attempted.append(step)

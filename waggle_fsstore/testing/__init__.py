@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests and test data for whoever writes a store, or writes code that uses one.
+"""Tests and test data for whoever writes a store, or writes code that uses one. Needs pytest.
 
 Subclass a contract, give it its one fixture, and pytest runs it::
 
