@@ -171,7 +171,7 @@ class Change:
         published = State(self._state.identity, number, number)
         attempted: list[Step] = []
         self._record.write(self._state._replace(committed=number))
-        if any(step.after is None for step in steps):
+        if None in [step.after for step in steps]:
             # The revisions of what goes live on in the record alone, and none may come twice.
             self._record.flush(self._disk)
         try:
