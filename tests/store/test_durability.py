@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order in which a change reaches the disk."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,17 @@ def test_without_durability_nothing_is_flushed(
     store.delete("a")
     assert not {"fsync", "fdatasync"} & {call.name for call in recorder.calls}
     assert "replace TEMP a.json" in recorder.names()
+
+
+def test_other_file_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder above the mount point of the store's file system is flushed."""
+    shared = Path("/dev/shm")  # noqa: S108  # a file system of its own on Linux
+    if not os.access(shared, os.W_OK) or not shared.is_mount():
+        pytest.skip("needs /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        recorder = record(monkeypatch)
+        FileStore(Path(folder) / "store").save(make_environment(id="a"))
+        monkeypatch.undo()
+    flushed = {call.files[0] for call in recorder.calls if call.name == "fsync"}
+    assert {"shm", Path(folder).name, "store"} <= flushed
+    assert not {"dev", ""} & flushed

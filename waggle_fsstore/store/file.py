@@ -82,7 +82,7 @@ class FileStore:
         check_id(environment_id)
         return Path(self._layout.document(environment_id))
 
-    # Reading: no lock, no write.
+    # Reading: writes nothing, and takes the lock only where a scan cannot do without.
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""

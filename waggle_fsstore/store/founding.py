@@ -102,8 +102,10 @@ def _is_adoptable(layout: Layout) -> bool:
 
 
 def _flush_ancestors(path: str, changer: Disk) -> None:
+    """Flush the folders above, as far as whoever made this one can have made them too."""
+    device = os.stat(path).st_dev
     parent = os.path.dirname(path)
-    while parent != path:
+    while parent != path and os.stat(parent).st_dev == device:
         try:
             changer.flush_folder(parent)
         except PermissionError:
