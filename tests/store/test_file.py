@@ -113,6 +113,16 @@ def test_a_change_by_hand_is_a_conflict(store: FileStore) -> None:
     assert store.save(found, if_revision=found.revision) == revision + 2
 
 
+def test_a_guessed_revision_does_not_pass_for_a_change_by_hand(store: FileStore) -> None:
+    """The revision that a change by hand is about to get cannot be expected in advance."""
+    revision = store.save(make_environment(id="a", name="before"))
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace('"before"', '"after!"'))
+    with pytest.raises(ConflictError):
+        store.save(make_environment(id="a"), if_revision=revision + 1)
+    assert store.find_by_id("a").name == "after!"
+
+
 def test_a_document_by_hand_is_not_absent(store: FileStore) -> None:
     """A document without a revision is a version too, and a conflict for whoever expects none."""
     store.save(make_environment(id="b"))

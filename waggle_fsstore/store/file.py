@@ -155,10 +155,12 @@ class FileStore:
         def work(change: Change) -> int:
             stored = self._documents.look_up(new.id)
             if if_revision is not None:
-                actual = stored.environment.revision if stored else 0
                 if stored is not None and not codec.is_intact(stored.data):
-                    # Changed by hand: that is a version too, and gets its revision now.
+                    # Changed by hand: that is a version too, and gets its revision now,
+                    # which nobody can have expected.
                     actual = change.store([(stored.environment, stored)])[0]
+                    raise ConflictError(new.id, if_revision, actual)
+                actual = stored.environment.revision if stored else 0
                 if actual != if_revision:
                     raise ConflictError(new.id, if_revision, actual)
             return change.store([(new, stored)])[0]
