@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from benchmarks import importing, large, machine, operations, peers
+from benchmarks import history, importing, large, machine, operations, peers, writes
+from benchmarks.effort import FULL, QUICK
 from benchmarks.report import markdown
-from benchmarks.results import Results
-from benchmarks.timing import summarise
+from benchmarks.results import Results, Summaries
+from benchmarks.timing import Samples, summarise
 
 _LOCAL: Final = Path(__file__).parent / "results" / "local"
 _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> Results:
-    effort = operations.QUICK if options.quick else operations.FULL
+    effort = QUICK if options.quick else FULL
     entrants, remark = peers.entrants()
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.dir) as temporary:
         folder = Path(temporary)
@@ -62,17 +63,28 @@ def _run(options: argparse.Namespace) -> Results:
             )
         for size in options.sizes:
             _say(f"{size:,} documents")
-            samples = operations.measure(folder, entrants, size, effort)
-            results.sizes[size] = {name: summarise(found) for name, found in samples.items()}
+            results.sizes[size] = _summaries(operations.measure(folder, entrants, size, effort))
+        synced = [entrant for entrant in entrants if entrant.is_synced]
+        _say("a long run")
+        results.run = _summaries(writes.measure_run(folder, synced, effort))
+        _say("threads")
+        results.threads = _summaries(writes.measure_threads(folder, synced, effort))
+        _say("batches")
+        results.batches = _summaries(writes.measure_batches(folder, synced, effort))
+        lines = options.history or effort.history_lines
+        _say(f"a history of {lines:,} saves")
+        past = history.measure(folder, lines, rounds=effort.history_rounds)
+        results.history = _summaries(past.samples)
+        results.history_memory = past.memory
         _say("processor time")
         results.cpu = summarise(operations.measure_cpu(folder, entrants, effort))
         _say("import")
-        imports = importing.measure(rounds=5 if options.quick else 25)
+        imports = importing.measure(rounds=effort.import_rounds)
         results.imports = summarise(imports.samples)
         results.forbidden = imports.forbidden
         if options.large:
             _say(f"{large.SIZE:,} documents")
-            results.large = summarise(large.measure(folder, rounds=3 if options.quick else 15))
+            results.large = summarise(large.measure(folder, rounds=effort.large_rounds))
         _say("done")
     return results
 
@@ -95,7 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[10, 1_000, 10_000],
         help="numbers of documents (default: 10,1000,10000)",
     )
-    parser.add_argument("--quick", action="store_true", help="a rough run in a few seconds")
+    parser.add_argument(
+        "--history",
+        type=_length,
+        help="the number of saves behind the store that is opened"
+        f" (default: {FULL.history_lines:,}, with --quick {QUICK.history_lines:,})",
+    )
+    parser.add_argument("--quick", action="store_true", help="a rough run in about a minute")
     parser.add_argument(
         "--large", action="store_true", help=f"also a store of {large.SIZE:,} documents"
     )
@@ -106,11 +124,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _summaries(samples: dict[str, Samples]) -> dict[str, Summaries]:
+    return {operation: summarise(found) for operation, found in samples.items()}
+
+
 def _sizes(text: str) -> list[int]:
     sizes = text.split(",")
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 10,1000")
     return [int(size) for size in sizes]
+
+
+def _length(text: str) -> int:
+    if not text.isdecimal() or int(text) < history.SHORTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {history.SHORTEST:,}")
+    return int(text)
 
 
 def _folder(text: str) -> Path:

@@ -3,29 +3,39 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from benchmarks import documents
+from waggle_fsstore.store import codec
+
 OVERWRITE: Final = "write over + fdatasync"
+JOURNALLED: Final = "bare journalled save"
 APPEND: Final = "append + fdatasync"
 REPLACE: Final = "create + write + fsync + rename + fsync(folder)"
 UNSYNCED: Final = "create + write + rename, no flush"
 
 _PREALLOCATED_BYTES: Final = 1 << 20
 
+# Shares no factor with the numbers of documents.
+_STRIDE: Final = 7_919
+
 
 class Device:
     """Writes documents with the fewest system calls, in a folder of its own."""
 
-    def __init__(self, folder: Path, documents: list[bytes]) -> None:
+    def __init__(self, folder: Path, contents: list[bytes]) -> None:
         self._files = str(folder / "files")
         self._aside = str(folder / "aside")
         for path in (str(folder), self._files, self._aside):
             os.mkdir(path)
-        for number, document in enumerate(documents):
-            self._create(f"{self._files}/{number}", document)
-        self._target = f"{self._files}/0"
+        self._targets = [f"{self._files}/{number}" for number in range(len(contents))]
+        for target, data in zip(self._targets, contents, strict=True):
+            self._create(target, data)
+        self._replaced = 0
         self._source = f"{self._aside}/0"
         self._appended = os.open(folder / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._overwritten = os.open(folder / "overwritten", os.O_WRONLY | os.O_CREAT)
@@ -47,10 +57,19 @@ class Device:
         os.write(self._appended, data)
         os.fdatasync(self._appended)
 
+    def replace_journalled(self, data: bytes) -> None:
+        """The durable replacement of a file whose data is in a journal: one flush."""
+        descriptor = os.open(self._source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.posix_fallocate(descriptor, 0, len(data))
+        os.pwrite(descriptor, data, 0)
+        os.close(descriptor)
+        self.overwrite(data)
+        self._publish()
+
     def replace(self, data: bytes) -> None:
         """The classic durable replacement of a file."""
         self._create(self._source, data, flush=True)
-        os.rename(self._source, self._target)
+        self._publish()
         folder = os.open(self._files, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
@@ -58,12 +77,17 @@ class Device:
     def replace_unsynced(self, data: bytes) -> None:
         """The same without a flush."""
         self._create(self._source, data)
-        os.rename(self._source, self._target)
+        self._publish()
 
     def close(self) -> None:
         """Release the files."""
         os.close(self._appended)
         os.close(self._overwritten)
+
+    def _publish(self) -> None:
+        """Replace a file, another each time, by what was written aside."""
+        self._replaced += _STRIDE
+        os.replace(self._source, self._targets[self._replaced % len(self._targets)])
 
     def _create(self, path: str, data: bytes, *, flush: bool = False) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -84,9 +108,25 @@ def probes(device: Device) -> list[Probe]:
     """What the durable save is compared with."""
     return [
         Probe(OVERWRITE, device.overwrite),
+        Probe(JOURNALLED, device.replace_journalled),
         Probe(APPEND, device.append),
         Probe(REPLACE, device.replace),
     ]
+
+
+@contextmanager
+def open_device(folder: Path, number: int) -> Iterator[Device]:
+    """The device with so many documents. Its files are removed afterwards."""
+    root = folder / "device"
+    try:
+        device = Device(root, [codec.encode(documents.make(n), 1) for n in range(number)])
+        settle(folder)
+        try:
+            yield device
+        finally:
+            device.close()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def settle(folder: Path) -> None:

@@ -4,12 +4,14 @@
 import random
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from waggle_fsstore import Capabilities, Environment, Runtime, Status
 
 _START: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 _TEAMS: Final = ("research", "platform", "support")
+
+_T = TypeVar("_T")
 
 
 def make(number: int) -> Environment:
@@ -49,3 +51,15 @@ def used(environment: Environment, times: int) -> Environment:
     changed = environment.copy()
     changed.last_used = environment.last_used + timedelta(milliseconds=times)
     return changed
+
+
+def pick(items: list[_T], number: int, batch: int) -> list[_T]:
+    """Some items, others for each number, all of them in time, and far from in order."""
+    # A step that shares no factor with the sizes.
+    return [items[(number * batch + index) * 7_919 % len(items)] for index in range(batch)]
+
+
+def changed(environments: list[Environment], number: int, batch: int) -> list[Environment]:
+    """Changed versions of some; of others for each number, and never the same version twice."""
+    first = 1 + number * batch
+    return [used(old, first + index) for index, old in enumerate(pick(environments, number, batch))]

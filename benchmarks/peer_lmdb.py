@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peer on LMDB: one database of id and document; a save is a transaction of its own."""
 
+import itertools
 from pathlib import Path
 from typing import Final
 
@@ -19,22 +20,26 @@ class Lmdb:
 
     def __init__(self, folder: Path, environments: list[Environment], *, sync: bool) -> None:
         self._path = str(folder)
-        self._revision = 0
+        self._revisions = itertools.count(1)
         self._database = lmdb.open(self._path, map_size=_MAP_BYTES, sync=sync)
-        with self._database.begin(write=True) as transaction:
-            for environment in environments:
-                self._revision += 1
-                data = codec.encode(incoming.checked(environment), self._revision)
-                transaction.put(environment.id.encode(), data)
+        self.save_all(environments)
 
     def save(self, environment: Environment) -> int:
         """See :class:`benchmarks.peers.Peer`."""
         environment = incoming.checked(environment)
-        self._revision += 1
-        data = codec.encode(environment, self._revision)
+        revision = next(self._revisions)
+        data = codec.encode(environment, revision)
         with self._database.begin(write=True) as transaction:
             transaction.put(environment.id.encode(), data)
-        return self._revision
+        return revision
+
+    def save_all(self, environments: list[Environment]) -> list[int]:
+        """See :class:`benchmarks.peers.Peer`."""
+        batch = [(incoming.checked(each), next(self._revisions)) for each in environments]
+        items = [(each.id.encode(), codec.encode(each, revision)) for each, revision in batch]
+        with self._database.begin(write=True) as transaction:
+            transaction.cursor().putmulti(items)
+        return [revision for _, revision in batch]
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :class:`benchmarks.peers.Peer`."""
@@ -58,7 +63,7 @@ class Lmdb:
 
     def delete(self, environment_id: str) -> None:
         """See :class:`benchmarks.peers.Peer`."""
-        self._revision += 1
+        next(self._revisions)
         with self._database.begin(write=True) as transaction:
             if not transaction.delete(environment_id.encode()):
                 raise EnvironmentNotFoundError(environment_id)

@@ -3,20 +3,27 @@
 
 All of them check what they are given as the stores do, write the very bytes that the
 stores write, decode what they return, and number their revisions. They count those in
-memory, which spares them a second statement, and do without a lock between threads.
+memory, which spares them a second statement, and do without a lock of their own between
+threads.
 """
 
-import sqlite3
-from collections.abc import Callable
+import gc
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from waggle_fsstore import Environment, EnvironmentNotFoundError, FileStore
-from waggle_fsstore.domain.values import is_id
-from waggle_fsstore.store import codec, incoming
+from benchmarks.device import settle
+from benchmarks.peer_sqlite import Sqlite
+from waggle_fsstore import Environment, FileStore
 
-# A few more pages than SQLite lets pile up in its log before it copies them (1,000).
-_LOG_SAVES: Final = 1_100
+FILE_STORE: Final = "FileStore"
+FILE_STORE_UNSYNCED: Final = "FileStore unsynced"
+SQLITE_FULL: Final = "sqlite3 FULL"
+SQLITE_NORMAL: Final = "sqlite3 NORMAL"
+LMDB_SYNC: Final = "lmdb sync"
+LMDB_NOSYNC: Final = "lmdb nosync"
 
 
 class Peer(Protocol):
@@ -24,6 +31,10 @@ class Peer(Protocol):
 
     def save(self, environment: Environment) -> int:
         """Insert or replace; returns the revision."""
+        ...
+
+    def save_all(self, environments: list[Environment]) -> list[int]:
+        """Insert or replace all or none; returns their revisions."""
         ...
 
     def find_by_id(self, environment_id: str) -> Environment:
@@ -56,106 +67,30 @@ class Entrant(NamedTuple):
     open: Callable[[Path, list[Environment]], Peer]
 
 
-class Sqlite:
-    """One table in the write-ahead log mode of SQLite; a save is a transaction of its own."""
-
-    def __init__(self, folder: Path, environments: list[Environment], synchronous: str) -> None:
-        folder.mkdir()
-        self._path = str(folder / "environments.db")
-        self._revision = 0
-        self._connection = sqlite3.connect(self._path, isolation_level=None)
-        self._execute = self._connection.execute
-        self._execute("PRAGMA journal_mode=WAL")
-        self._execute(
-            "CREATE TABLE environments (id TEXT PRIMARY KEY, document BLOB) WITHOUT ROWID"
-        )
-        self._fill(environments)
-        self._execute(f"PRAGMA synchronous={synchronous}")
-
-    def _fill(self, environments: list[Environment]) -> None:
-        """Store these, and leave a log that is long enough to be written over from its start.
-
-        A log that still grows is slower to flush: the device has to keep its new size too.
-        """
-        self._execute("PRAGMA synchronous=OFF")
-        self._execute("PRAGMA wal_autocheckpoint=0")
-        for index in range(_LOG_SAVES):
-            self.save(environments[index % len(environments)])
-        self._revision = 0
-        self._execute("BEGIN")
-        for environment in environments:
-            self.save(environment)
-        self._execute("COMMIT")
-        self._execute("PRAGMA wal_checkpoint(RESTART)")
-        self._execute("PRAGMA wal_autocheckpoint=1000")
-
-    def save(self, environment: Environment) -> int:
-        """See :class:`Peer`."""
-        environment = incoming.checked(environment)
-        self._revision += 1
-        self._execute(
-            "INSERT INTO environments VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-            (environment.id, codec.encode(environment, self._revision)),
-        )
-        return self._revision
-
-    def find_by_id(self, environment_id: str) -> Environment:
-        """See :class:`Peer`."""
-        if is_id(environment_id):
-            row = self._execute(
-                "SELECT document FROM environments WHERE id = ?", (environment_id,)
-            ).fetchone()
-            if row is not None:
-                return codec.decode(row[0], self._path)
-        raise EnvironmentNotFoundError(environment_id)
-
-    def find_all(self) -> list[Environment]:
-        """See :class:`Peer`."""
-        rows = self._execute("SELECT document FROM environments ORDER BY id")
-        return [codec.decode(document, self._path) for (document,) in rows]
-
-    def count(self) -> int:
-        """See :class:`Peer`."""
-        (number,) = self._execute("SELECT count(*) FROM environments").fetchone()
-        return int(number)
-
-    def delete(self, environment_id: str) -> None:
-        """See :class:`Peer`."""
-        self._revision += 1
-        removed = self._execute("DELETE FROM environments WHERE id = ?", (environment_id,))
-        if removed.rowcount == 0:
-            raise EnvironmentNotFoundError(environment_id)
-
-    def close(self) -> None:
-        """See :class:`Peer`."""
-        self._connection.close()
-
-
 def entrants() -> tuple[list[Entrant], str]:
     """All that can run here, and a remark on what cannot, "" for nothing."""
     found = [
         Entrant(
-            "FileStore",
+            FILE_STORE,
             True,
             "every save: survives a power cut, in a readable file of its own",
             lambda folder, environments: _file_store(folder, environments, durable=True),
         ),
         Entrant(
-            "FileStore unsynced",
+            FILE_STORE_UNSYNCED,
             False,
             "durable=False: survives the end of the process; a power cut may lose or damage"
             " documents",
             lambda folder, environments: _file_store(folder, environments, durable=False),
         ),
         Entrant(
-            "sqlite3 FULL",
+            SQLITE_FULL,
             True,
             "WAL, synchronous=FULL, every save: survives a power cut",
             lambda folder, environments: Sqlite(folder, environments, "FULL"),
         ),
         Entrant(
-            "sqlite3 NORMAL",
+            SQLITE_NORMAL,
             False,
             "WAL, synchronous=NORMAL: survives the end of the process; a power cut takes the"
             " last saves, the rest stays whole",
@@ -168,13 +103,13 @@ def entrants() -> tuple[list[Entrant], str]:
         return found, "lmdb is not installed, so its rows are missing: pip install lmdb"
     found += [
         Entrant(
-            "lmdb sync",
+            LMDB_SYNC,
             True,
             "the default, every save: survives a power cut",
             lambda folder, environments: Lmdb(folder, environments, sync=True),
         ),
         Entrant(
-            "lmdb nosync",
+            LMDB_NOSYNC,
             False,
             "sync=False: survives the end of the process; a power cut may damage the whole"
             " database",
@@ -182,6 +117,38 @@ def entrants() -> tuple[list[Entrant], str]:
         ),
     ]
     return found, ""
+
+
+@contextmanager
+def open_peers(
+    folder: Path, entrants: list[Entrant], environments: list[Environment]
+) -> Iterator[dict[str, Peer]]:
+    """All peers, filled. Their files are removed afterwards."""
+    roots = [folder / f"peer-{index}" for index in range(len(entrants))]
+    try:
+        with ExitStack() as stack:
+            peers = {}
+            for entrant, root in zip(entrants, roots, strict=True):
+                peers[entrant.name] = entrant.open(root, environments)
+                stack.callback(peers[entrant.name].close)
+            settle(folder)
+            # A collection would hit whoever is measured just then.
+            gc.collect()
+            gc.disable()
+            stack.callback(gc.enable)
+            yield peers
+    finally:
+        for root in roots:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def compare(peers: dict[str, Peer]) -> None:
+    """Refuse figures of peers that did not end up with the same environments."""
+    first, *others = peers
+    expected = peers[first].find_all()
+    for other in others:
+        if peers[other].find_all() != expected:
+            raise RuntimeError(f"{other} does not hold the same documents as {first}")
 
 
 def _file_store(folder: Path, environments: list[Environment], *, durable: bool) -> FileStore:

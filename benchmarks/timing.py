@@ -3,15 +3,19 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from math import ceil
-from statistics import median
+from math import ceil, inf
+from statistics import fmean, median
+from threading import Barrier
 from typing import Any, Final, NamedTuple
 
 # What one call takes, of one entrant, in nanoseconds.
 Samples = dict[str, list[int]]
 
 _FEWEST_ROUNDS: Final = 3
+
+_clock: Final = time.perf_counter_ns
 
 
 class Step(NamedTuple):
@@ -29,23 +33,34 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Samples in short: how many, their median and 99th percentile, in seconds."""
+    """Samples in short: how many, and in seconds their mean, percentiles and the longest."""
 
     operations: int
+    mean: float
     median: float
     p99: float
+    p999: float
+    longest: float
 
 
 def each(step: Step) -> list[int]:
     """What each call takes."""
     call = step.call
-    clock = time.perf_counter_ns
+    clock = _clock
     times = []
     for argument in step.arguments:
         begin = clock()
         call(argument)
         times.append(clock() - begin)
     return times[step.warm :]
+
+
+def whole(step: Step) -> list[int]:
+    """What all calls take together."""
+    begin = _clock()
+    for argument in step.arguments:
+        step.call(argument)
+    return [_clock() - begin]
 
 
 def processor_time(step: Step) -> list[int]:
@@ -59,12 +74,29 @@ def processor_time(step: Step) -> list[int]:
     return [(time.process_time_ns() - begin) // len(step.arguments)]
 
 
+def at_once(step: Step, pool: Executor, threads: int) -> list[int]:
+    """The time a call takes of the whole, when so many threads take the next argument in turn."""
+    start = Barrier(threads)
+    left = iter(step.arguments)
+
+    def work() -> tuple[int, int]:
+        start.wait()
+        begin = _clock()
+        for argument in left:
+            step.call(argument)
+        return begin, _clock()
+
+    working = [pool.submit(work) for _ in range(threads)]
+    begins, ends = zip(*(thread.result() for thread in working), strict=True)
+    return [(max(ends) - min(begins)) // len(step.arguments)]
+
+
 def interleave(
     steps: Callable[[str, int], Iterable[Step]],
     entrants: Sequence[str],
     *,
     rounds: int,
-    limit: float,
+    limit: float = inf,
     measure: Callable[[Step], list[int]] = each,
     settle: Callable[[], object] = lambda: None,
 ) -> dict[str, Samples]:
@@ -95,14 +127,18 @@ def interleave(
 
 def summarise(samples: Samples) -> dict[str, Summary]:
     """The summary for each entrant."""
-    return {
-        entrant: Summary(
-            operations=len(times),
-            median=median(times) / 1e9,
-            p99=sorted(times)[ceil(len(times) * 0.99) - 1] / 1e9,
-        )
-        for entrant, times in samples.items()
-    }
+    return {entrant: _summary(sorted(times)) for entrant, times in samples.items()}
+
+
+def _summary(times: list[int]) -> Summary:
+    return Summary(
+        operations=len(times),
+        mean=fmean(times) / 1e9,
+        median=median(times) / 1e9,
+        p99=times[ceil(len(times) * 0.99) - 1] / 1e9,
+        p999=times[ceil(len(times) * 0.999) - 1] / 1e9,
+        longest=times[-1] / 1e9,
+    )
 
 
 def _order(entrants: Sequence[str], number: int) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from waggle_fsstore.app import open_repository
+    from waggle_fsstore.domain.audit import audit
     from waggle_fsstore.domain.environment import (
         Capabilities,
         Environment,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
         WaggleError,
     )
+    from waggle_fsstore.domain.event import Event, EventKind
     from waggle_fsstore.domain.repository import Repository, TransactionalRepository
     from waggle_fsstore.store.file import FileStore
     from waggle_fsstore.store.memory import MemoryStore
@@ -46,6 +48,7 @@ __version__: Final = "0.1.0"
 
 _HOMES: Final = {
     "app": ("open_repository",),
+    "domain.audit": ("audit",),
     "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
     "domain.errors": (
         "CapacityError",
@@ -67,6 +70,7 @@ _HOMES: Final = {
         "UnsupportedFormatError",
         "WaggleError",
     ),
+    "domain.event": ("Event", "EventKind"),
     "domain.repository": ("Repository", "TransactionalRepository"),
     "store.file": ("FileStore",),
     "store.memory": ("MemoryStore",),
@@ -82,6 +86,8 @@ __all__ = [
     "EnvironmentAlreadyExistsError",
     "EnvironmentNotFoundError",
     "EnvironmentNotRunningError",
+    "Event",
+    "EventKind",
     "FileStore",
     "HistoryPrunedError",
     "InvalidEnvironmentError",
@@ -101,6 +107,7 @@ __all__ = [
     "TransactionalRepository",
     "UnsupportedFormatError",
     "WaggleError",
+    "audit",
     "open_repository",
 ]
 

@@ -19,6 +19,7 @@ CHANGING = frozenset(
         "posix_fallocate",
         "fdatasync",
         "fsync",
+        "ftruncate",
         "fchmod",
         "fchown",
         "replace",

@@ -21,7 +21,7 @@ from waggle_fsstore import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT
-from waggle_fsstore.store import codec
+from waggle_fsstore.store import codec, founding
 from waggle_fsstore.testing import make_environment
 
 PATH = "environments/a.json"
@@ -292,9 +292,9 @@ def test_revision_of_anything(data: bytes, revision: int) -> None:
 
 def test_marker() -> None:
     """The marker is one line of JSON that names the application and its format."""
-    data = codec.encode_marker("waggle-fsstore", 1)
+    data = founding._MARKER
     assert data == b'{"application": "waggle-fsstore", "format": 1}\n'
-    assert codec.decode_marker(data, "waggle.json", "waggle-fsstore", 1) == 1
+    assert founding._version_in(data, "waggle.json") == 1
 
 
 @pytest.mark.parametrize(
@@ -310,4 +310,4 @@ def test_marker() -> None:
 def test_bad_markers(data: bytes, error: type[Exception]) -> None:
     """A folder that another application marked, or nobody did properly, is not taken."""
     with pytest.raises(error):
-        codec.decode_marker(data, "waggle.json", "waggle-fsstore", 1)
+        founding._version_in(data, "waggle.json")

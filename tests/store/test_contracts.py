@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from waggle_fsstore import FileStore, MemoryStore
-from waggle_fsstore.testing import PersistenceContract, TransactionalContract
+from waggle_fsstore.testing import HistoryContract, PersistenceContract, TransactionalContract
 
 
-class TestMemoryStore(TransactionalContract):
+class TestMemoryStore(HistoryContract, TransactionalContract):
     @pytest.fixture
     def repository(self) -> MemoryStore:
         return MemoryStore()
 
 
-class TestFileStore(TransactionalContract):
+class TestFileStore(HistoryContract, TransactionalContract):
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Iterator[FileStore]:
         with FileStore(tmp_path / "store", durable=False) as store:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.store.recorder import record
-from waggle_fsstore import FileStore
+from waggle_fsstore import EnvironmentNotFoundError, FileStore
+from waggle_fsstore.store import disk
 from waggle_fsstore.testing import make_environment
 
 
@@ -19,19 +20,22 @@ def store(tmp_path: Path) -> FileStore:
     return store
 
 
-def test_save_flushes_before_and_after_the_rename(
+SEGMENT = "0000000000000001.jsonl"
+
+
+def test_save_flushes_once_between_staging_and_publishing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new file is flushed before it gets its name, and the folder before save returns."""
+    """The new file is staged, the line is durable before the file gets its name, and no more."""
     recorder = record(monkeypatch)
     store.save(make_environment(id="a"))
     assert recorder.names() == [
         "pwrite lock",
         "pwrite TEMP",
-        "fdatasync TEMP",
+        f"pwrite {SEGMENT}",
+        f"fdatasync {SEGMENT}",
         "pwrite state",
         "replace TEMP a.json",
-        "fsync environments",
         "pwrite state",
     ]
 
@@ -44,57 +48,117 @@ def test_save_over_an_old_version_does_the_same(
     store.save(make_environment(id="other"))
     assert recorder.names()[1:] == [
         "pwrite TEMP",
-        "fdatasync TEMP",
+        f"pwrite {SEGMENT}",
+        f"fdatasync {SEGMENT}",
         "pwrite state",
         "replace TEMP other.json",
-        "fsync environments",
         "pwrite state",
     ]
 
 
-def test_save_all_flushes_every_file_and_the_folder_once(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All new files are flushed before the first gets its name."""
+def test_save_all_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a batch is one line and one flush."""
     recorder = record(monkeypatch)
     store.save_all([make_environment(id="a"), make_environment(id="b")])
     assert recorder.names()[1:] == [
-        *["pwrite TEMP", "fdatasync TEMP"] * 2,
+        *["pwrite TEMP"] * 2,
+        f"pwrite {SEGMENT}",
+        f"fdatasync {SEGMENT}",
         "pwrite state",
         "replace TEMP a.json",
         "replace TEMP b.json",
-        "fsync environments",
         "pwrite state",
     ]
 
 
-def test_delete_flushes_the_number_first(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The revision of a deleted document cannot come back: the record is durable before it goes."""
+def test_delete_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is durable before the document goes."""
     recorder = record(monkeypatch)
     store.delete("other")
     assert recorder.names()[1:] == [
+        f"pwrite {SEGMENT}",
+        f"fdatasync {SEGMENT}",
         "pwrite state",
-        "fdatasync state",
-        "replace other.json TEMP",
-        "fsync environments",
+        "unlink other.json",
         "pwrite state",
-        "unlink TEMP",
     ]
 
 
-def test_setting_aside_flushes_both_folders(
+def test_setting_aside_flushes_lost_and_found(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A corrupt document is neither lost from the one folder nor missing from the other."""
+    """The journal does not keep a corrupt document, so the folder that gets it is flushed."""
     store.document_path("other").write_text("{")
     recorder = record(monkeypatch)
     store.delete("other")
-    assert recorder.names()[-4:] == [
+    assert recorder.names()[-3:] == [
         "replace other.json other.2.json",
-        "fsync environments",
         "fsync lost+found",
         "pwrite state",
     ]
+
+
+def test_a_switch_makes_the_new_segment_durable_before_it_counts(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old segment is cut off first; the new one is written aside, flushed and renamed in."""
+    large = make_environment(id="a", extra={"padding": "x" * 40_000})
+    store.save(large)
+    recorder = record(monkeypatch)
+    store.save(large)
+    assert recorder.names()[1:11] == [
+        "pwrite TEMP",
+        f"ftruncate {SEGMENT}",
+        "mkdir journal",
+        "pwrite TEMP",
+        "fdatasync TEMP",
+        "replace TEMP 0000000000000003.jsonl",
+        "fsync journal",
+        "pwrite 0000000000000003.jsonl",
+        "fdatasync 0000000000000003.jsonl",
+        "pwrite state",
+    ]
+
+
+def test_a_checkpoint_comes_after_the_documents_are_durable(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing flushes what was changed and its folder, and only then says so."""
+    store.save(make_environment(id="a"))
+    recorder = record(monkeypatch)
+    store.close()
+    calls = recorder.names()
+    said = calls.index(f"pwrite {SEGMENT}")
+    assert {"fdatasync a.json", "fdatasync other.json", "fsync environments"} <= set(calls[:said])
+    assert calls[said + 1 :] == [f"fdatasync {SEGMENT}", "pwrite state"]
+
+
+def test_a_checkpoint_of_many_flushes_the_file_system(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than 64 documents are flushed by one call for all."""
+    store.save_all([make_environment(id=f"a{n}") for n in range(64)])
+    flushed: list[int] = []
+    monkeypatch.setattr(disk, "_syncfs", flushed.append)
+    recorder = record(monkeypatch)
+    store.close()
+    assert len(flushed) == 1
+    calls = [name for name in recorder.names() if name.startswith("f")]
+    assert calls == [f"fdatasync {SEGMENT}"]
+
+
+def test_closing_without_a_change_flushes_nothing(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that closes, or a writer that had nothing to write, pays no checkpoint."""
+    store.close()
+    again = FileStore(store.path)
+    again.find_all()
+    with pytest.raises(EnvironmentNotFoundError):
+        again.delete("missing")
+    recorder = record(monkeypatch)
+    again.close()
+    assert recorder.names() == []
 
 
 def test_founding_flushes_every_folder_and_the_marker_last(
@@ -102,7 +166,8 @@ def test_founding_flushes_every_folder_and_the_marker_last(
 ) -> None:
     """A new store is durable up to the folder that existed, before anything says it is a store."""
     recorder = record(monkeypatch)
-    FileStore(tmp_path / "new" / "store").save(make_environment(id="a"))
+    store = FileStore(tmp_path / "new" / "store")
+    store.save(make_environment(id="a"))
     calls = recorder.names()
     marker = calls.index("replace TEMP waggle.json")
     above = calls[:marker]

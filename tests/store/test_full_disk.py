@@ -35,6 +35,8 @@ def large(environment_id: str, name: str) -> Environment:
 
 def test_full_disk(small_disk: Path) -> None:
     """Saves into a full disk fail whole, and work again once there is room."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
     with FileStore(small_disk / "store") as store:
         stored: list[Environment] = []
 
@@ -58,6 +60,7 @@ def test_full_disk(small_disk: Path) -> None:
                 change()
         assert store.find_all() == stored
         assert os.listdir(store.path / ".waggle" / "tmp") == []
+        ballast.unlink()
         store.delete("env-001")
         store.save(large("env-000", "second"))
         assert store.find_by_id("env-000").name == "second"

@@ -141,9 +141,8 @@ class Stores(RuleBasedStateMachine):
 
     @rule()
     def lose_the_internal_files(self) -> None:
-        """As ``git clean`` does. Deleted revisions are lost with them, so number on by hand."""
+        """As ``git clean`` does: the journal remembers all numbers."""
         shutil.rmtree(self.folder / "store" / ".waggle", ignore_errors=True)
-        self.model._last = max([0, *(found.revision for found in self.model.find_all())])
 
     @rule(handle=HANDLES, environment_id=IDS, name=st.sampled_from(["by hand", "by an editor"]))
     def edit_by_hand(self, handle: int, environment_id: str, name: str) -> None:

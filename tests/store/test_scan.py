@@ -2,15 +2,18 @@
 """Listing and counting while others write."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.store.holding import lock_held
-from waggle_fsstore import FileStore, LockTimeoutError
+from waggle_fsstore import FileStore
+from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Documents
-from waggle_fsstore.store.state import StateRecord
+from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.publishing import Step
 from waggle_fsstore.testing import make_environment
 
 Names = Callable[[Documents], list[str]]
@@ -47,95 +50,112 @@ def test_a_quiet_store_is_listed_once(store: FileStore, monkeypatch: pytest.Monk
     assert len(seen) == 2
 
 
-def test_a_listing_that_a_change_cut_across_is_repeated(
+def test_what_a_listing_misses_is_in_the_journal(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file hidden while it is renamed over, as btrfs and tmpfs do, is not missed."""
     other = FileStore(store.path, durable=False)
 
     def hide(names: list[str]) -> list[str]:
-        other.save(make_environment(id="b"))
+        other.save(make_environment(id="b", name="new"))
         return [name for name in names if name != "b.json"]
 
     seen = during_listings(monkeypatch, hide, hide)
     assert [environment.id for environment in store.find_all()] == ["a", "b", "c"]
-    assert len(seen) == 3
-
-
-def test_after_three_tries_writers_are_kept_out(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A scan that changes keep cutting across ends under the lock."""
-    other = FileStore(store.path, durable=False)
-    held: list[bool] = []
-
-    def hide(names: list[str]) -> list[str]:
-        held.append(store._reader_lock.locked)
-        if not held[-1]:
-            other.save(make_environment(id="b"))
-            return [name for name in names if name != "b.json"]
-        return names
-
-    during_listings(monkeypatch, *[hide] * 9)
     assert store.count() == 3
-    assert held == [False, False, False, True]
-
-
-def test_a_change_that_began_before_the_scan(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change under way can hide a name from one listing, so a second one is joined to it."""
-    record = StateRecord(str(store.path / ".waggle" / "state"))
-    state = record.read()
-    assert state is not None
-    record.write(state._replace(committed=state.committed + 1))
-    seen = during_listings(
-        monkeypatch,
-        lambda names: [name for name in names if name != "a.json"],
-        lambda names: [name for name in names if name != "b.json"],
-    )
-    assert [environment.id for environment in store.find_all()] == ["a", "b", "c"]
     assert len(seen) == 2
 
 
-def stop_a_batch(store: FileStore) -> None:
-    """Leave the record as a writer does that is in the middle of a batch."""
-    record = StateRecord(str(store.path / ".waggle" / "state"))
-    state = record.read()
-    assert state is not None
-    record.write(state._replace(committed=state.committed + 2))
-
-
-def test_half_a_batch_is_not_seen(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan that meets a batch under way waits until it is through."""
-    stop_a_batch(store)
-    held: list[bool] = []
-
-    def look(names: list[str]) -> list[str]:
-        held.append(store._reader_lock.locked)
-        return names
-
-    during_listings(monkeypatch, *[look] * 9)
-    assert store.count() == 3
-    assert held == [False] * 6 + [True]
-
-
-def test_half_a_batch_of_a_stopped_writer(
+def test_all_or_nothing_of_a_batch_is_seen(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where whoever is at a batch does not get on, a scan shows what there is, all of it."""
-    stop_a_batch(store)
-    monkeypatch.setattr("waggle_fsstore.store.file._HALF_BATCH_PATIENCE", 0.01)
-    with lock_held(FileStore(store.path, durable=False)):
-        assert [environment.id for environment in store.find_all()] == ["a", "b", "c"]
+    """A scan that reads one document before a batch and one after it shows both as after it."""
+    other = FileStore(store.path, durable=False)
+    real = Documents.read_all
+
+    def read_all(self: Documents, names: list[str]) -> Any:
+        before = real(self, ["a.json"])
+        other.save_all([make_environment(id="a", name="new"), make_environment(id="b", name="new")])
+        other.delete("c")
+        after = real(self, [name for name in names if name != "a.json"])
+        return before[0] + after[0], before[1] + after[1]
+
+    monkeypatch.setattr(Documents, "read_all", read_all)
+    found = store.find_all()
+    assert [(environment.id, environment.name) for environment in found] == [
+        ("a", "new"),
+        ("b", "new"),
+    ]
 
 
-def test_a_busy_lock(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan that changes keep cutting across waits no longer for the lock than a writer."""
-    monkeypatch.setattr("waggle_fsstore.store.file._FREE_SCANS", 0)
-    impatient = FileStore(store.path, lock_timeout=0)
-    with lock_held(store), pytest.raises(LockTimeoutError):
-        impatient.count()
+def test_a_writer_that_was_stopped_in_the_middle(store: FileStore) -> None:
+    """What is durable and not yet in place is seen by a scan, all of it, and waits for nobody."""
+    reader = FileStore(store.path, durable=False)
+    seen: list[list[str]] = []
+
+    class Stopped(Step):
+        """The second rename of a batch does not come."""
+
+        def publish(self, disk: Disk, layout: Layout) -> None:
+            if self.document.endswith("b.json"):
+                seen.append([environment.name for environment in reader.find_all()])
+                seen.append([str(reader.count())])
+            super().publish(disk, layout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("waggle_fsstore.store.batch.Step", Stopped)
+        store.save_all([make_environment(id=name, name="new") for name in "abcd"])
+    assert seen == [["new"] * 4, ["4"]]
+
+
+def test_a_scan_waits_for_what_it_has_seen(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who scans and then reads a document does not go back in time."""
+    reader = FileStore(store.path, durable=False)
+    inside, done = threading.Event(), threading.Event()
+
+    class Slow(Step):
+        def publish(self, disk: Disk, layout: Layout) -> None:
+            inside.set()
+            done.wait()
+            super().publish(disk, layout)
+
+    monkeypatch.setattr("waggle_fsstore.store.batch.Step", Slow)
+    monkeypatch.setattr("waggle_fsstore.store.view._PATIENCE", 60)
+    monkeypatch.setattr("waggle_fsstore.store.view.time.sleep", lambda _: done.set())
+    writer = threading.Thread(target=store.save, args=[make_environment(id="a", name="new")])
+    writer.start()
+    inside.wait()
+    assert reader.find_all()[0].name == "new"
+    assert reader.find_by_id("a").name == "new"
+    writer.join()
+
+
+def test_callbacks_may_write(store: FileStore) -> None:
+    """A bad file is reported when no lock is held."""
+    store.document_path("b").write_text("{")
+    deleted: list[str] = []
+
+    def on_corrupt(_: Exception) -> None:
+        store.delete("b")
+        deleted.append("b")
+
+    assert [environment.id for environment in store.find_all(on_corrupt=on_corrupt)] == ["a", "c"]
+    assert deleted == ["b"]
+
+
+def test_a_folder_that_was_never_a_store(tmp_path: Path) -> None:
+    """Documents copied by hand are read as they are, and reading makes nothing of them."""
+    store = FileStore(tmp_path / "old", durable=False)
+    store.save(make_environment(id="a"))
+    folder = tmp_path / "copied" / "environments"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_bytes(store.document_path("a").read_bytes())
+    copied = FileStore(tmp_path / "copied")
+    assert copied.count() == len(copied.find_all()) == 1
+    assert list(copied.history()) == []
+    assert [path.name for path in (tmp_path / "copied").iterdir()] == ["environments"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "garbage"])
@@ -144,6 +164,8 @@ def test_a_state_record_that_is_none(store: FileStore, kind: str) -> None:
     path = store.path / ".waggle" / "state"
     path.unlink()
     {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "garbage": path.touch}[kind]()
+    assert store.count() == len(store.find_all()) == 3
+    store = FileStore(store.path, durable=False)
     assert store.count() == len(store.find_all()) == 3
     if kind == "garbage":
         store.save(make_environment(id="a"))
@@ -164,38 +186,3 @@ def test_a_document_deleted_during_the_scan(
 
     during_listings(monkeypatch, remove)
     assert [environment.id for environment in store.find_all()] == ["a", "c"]
-
-
-def test_callbacks_run_once_and_without_the_lock(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A repeated scan reports a bad file once, when no lock is held: the callback may write."""
-    store.document_path("b").write_text("{")
-    other = FileStore(store.path, durable=False)
-
-    def change(names: list[str]) -> list[str]:
-        if not store._reader_lock.locked:
-            other.save(make_environment(id="a"))
-        return names
-
-    during_listings(monkeypatch, change, change, change, change)
-    deleted: list[str] = []
-
-    def on_corrupt(_: Exception) -> None:
-        store.delete("b")
-        deleted.append("b")
-
-    assert [environment.id for environment in store.find_all(on_corrupt=on_corrupt)] == ["a", "c"]
-    assert deleted == ["b"]
-
-
-def test_a_store_that_nobody_ever_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan that needs the lock does without where there is no lock file, and makes none."""
-    store = FileStore(tmp_path / "old", durable=False)
-    store.save(make_environment(id="a"))
-    folder = tmp_path / "copied" / "environments"
-    folder.mkdir(parents=True)
-    (folder / "a.json").write_bytes(store.document_path("a").read_bytes())
-    monkeypatch.setattr("waggle_fsstore.store.file._FREE_SCANS", 0)
-    assert FileStore(tmp_path / "copied").count() == 1
-    assert [path.name for path in (tmp_path / "copied").iterdir()] == ["environments"]

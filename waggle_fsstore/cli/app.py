@@ -8,22 +8,44 @@ import typer
 from typer.core import TyperGroup
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, output
-from waggle_fsstore.cli.exits import EXPECTED, code_of
+from waggle_fsstore.cli import environments, events, output
+from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.target import Target
 
 _PROGRAM: Final = "waggle-fsstore"
 _EXIT_CODES: Final = (
-    "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt."
+    "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt, "
+    "130 interrupted. Those of fsck are its own."
 )
+
+# Where it comes from differs between the versions of Typer.
+_UsageError: Final[Any] = typer.BadParameter.__base__
 
 
 class _Verbs(TyperGroup):
-    """Runs a verb. An expected error is told in one line and sets the exit code."""
+    """Runs a verb. An expected error is told in one line and sets the exit code.
+
+    A verb may be two words, the first of them a verb too: what follows the first is then
+    an argument of it only after ``--`` if it is the second word.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        both = " ".join(args[:2])
+        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        # Shells complete word by word.
+        return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            if ctx.invoked_subcommand == "fsck":
+                error.exit_code = FsckBit.USAGE
+            raise
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
             raise  # The reader has seen enough; Typer ends without a word.
         except EXPECTED as error:
@@ -81,6 +103,8 @@ app.command("set")(environments.set_)
 app.command("rm")(environments.rm)
 app.command("count")(environments.count)
 app.command("where")(environments.where)
+app.command("history")(events.history)
+app.command("events")(events.events)
 
 
 def run() -> NoReturn:

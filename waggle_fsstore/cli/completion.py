@@ -24,3 +24,9 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
     ids = (environment.id for environment in environments)
     return [name for name in ids if name.startswith(incomplete) and _is_harmless(name)]
+
+
+def complete_history(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What can follow the verb ``history``."""
+    words = {*complete_id(ctx, incomplete), "prune"}
+    return sorted(word for word in words if word.startswith(incomplete))

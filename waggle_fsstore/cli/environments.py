@@ -3,6 +3,7 @@
 
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Final
@@ -10,10 +11,12 @@ from typing import Annotated, Final
 import typer
 
 from waggle_fsstore.cli import output
+from waggle_fsstore.cli.author import Actor, Reason, author
 from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.exits import EXPECTED, ExitCode, code_of
+from waggle_fsstore.cli.table import STATUS, write_table
 from waggle_fsstore.cli.target import Target, document_of, raw_document
-from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.duration import format_duration, parse_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -24,6 +27,7 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store import codec
 from waggle_fsstore.store.file import FileStore
 
+_HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
 _SHOWN_CANDIDATES: Final = 5
 
 
@@ -48,6 +52,8 @@ def create(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A label; can be given several times."),
     ] = None,
+    actor: Actor = None,
+    reason: Reason = None,
 ) -> None:
     """Create an environment and print its id."""
     environment_id = str(uuid.uuid4())
@@ -59,7 +65,7 @@ def create(
         labels=_labels(label),
     )
     target: Target = ctx.obj
-    with target.open() as store:
+    with author(actor, reason), target.open() as store:
         store.create(environment)
     output.write_lines([environment.id])
 
@@ -101,7 +107,7 @@ def ls(
     elif quiet:
         output.write_lines(environment.id for environment in found)
     else:
-        output.write_table(found)
+        write_table(_HEADER, map(_row, found))
     for error in broken:
         output.report(error)
     if broken:
@@ -159,6 +165,8 @@ def set_(
             metavar="KEY", help="Remove a label, if it is there; can be given several times."
         ),
     ] = None,
+    actor: Actor = None,
+    reason: Reason = None,
 ) -> None:
     """Change an environment.
 
@@ -183,7 +191,7 @@ def set_(
             raise _NothingToChangeError
 
     target: Target = ctx.obj
-    with target.open() as store, suppress(_NothingToChangeError):
+    with author(actor, reason), target.open() as store, suppress(_NothingToChangeError):
         store.update(environment_id, change)
 
 
@@ -192,6 +200,8 @@ def rm(
     environment_ids: Annotated[
         list[str], typer.Argument(metavar="ID...", help="Exact ids.", autocompletion=complete_id)
     ],
+    actor: Actor = None,
+    reason: Reason = None,
 ) -> None:
     """Remove environments.
 
@@ -200,7 +210,7 @@ def rm(
     """
     first: Exception | None = None
     target: Target = ctx.obj
-    with target.open() as store:
+    with author(actor, reason), target.open() as store:
         for environment_id in environment_ids:
             try:
                 store.delete(environment_id)
@@ -225,6 +235,19 @@ def where(ctx: typer.Context) -> None:
         path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
     # Not escaped: it is the user's own, and for `cd "$(waggle-fsstore where)"`.
     output.write(path + b"\n")
+
+
+def _row(environment: Environment) -> Sequence[str]:
+    labels = ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
+    never = environment.timeout <= timedelta(0)
+    return (
+        environment.id,
+        environment.name,
+        environment.runtime,
+        environment.status,
+        "never" if never else format_duration(environment.timeout),
+        labels,
+    )
 
 
 def _find(store: TransactionalRepository, environment_id: str) -> Environment:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the program exits with: the code of each error, and what is said about it."""
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 from waggle_fsstore.domain.errors import (
@@ -10,6 +10,7 @@ from waggle_fsstore.domain.errors import (
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
     InvalidEnvironmentError,
+    JournalDamagedError,
     LockTimeoutError,
     UnsupportedFormatError,
     WaggleError,
@@ -17,7 +18,7 @@ from waggle_fsstore.domain.errors import (
 
 
 class ExitCode(IntEnum):
-    """The exit codes, the same for every verb."""
+    """The exit codes, the same for every verb but ``fsck``."""
 
     OK = 0
     ERROR = 1
@@ -26,6 +27,16 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     LOCK_TIMEOUT = 5
     CORRUPT = 6
+    INTERRUPTED = 130
+
+
+class FsckBit(IntFlag):
+    """What the exit code of ``fsck`` is the sum of, as that of fsck(8)."""
+
+    CORRECTED = 1
+    LEFT = 4
+    FAILED = 8
+    USAGE = 16
 
 
 #: The errors that are expected, and so told in one line. Any other is a bug, with a traceback.
@@ -39,6 +50,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (ConflictError, ExitCode.CONFLICT),
     (CorruptDocumentError, ExitCode.CORRUPT),
     (UnsupportedFormatError, ExitCode.CORRUPT),
+    (JournalDamagedError, ExitCode.CORRUPT),
     # A value that was given is one that no store accepts.
     (InvalidEnvironmentError, ExitCode.USAGE),
 )

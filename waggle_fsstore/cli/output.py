@@ -3,30 +3,16 @@
 
 import os
 import re
+import select
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Final
 
 import typer
 
 from waggle_fsstore.cli.exits import message_of
-from waggle_fsstore.domain.duration import format_duration
-from waggle_fsstore.domain.environment import Environment, Status
-
-_HEADER: Final = ("ID", "NAME", "RUNTIME", "STATUS", "TIMEOUT", "LABELS")
-_STATUS: Final = _HEADER.index("STATUS")
-_NOTHING: Final = "-"
-_UNLIMITED: Final = 1_000_000
-
-_COLOURS: Final = {
-    Status.CREATING: "yellow",
-    Status.RUNNING: "green",
-    Status.DESTROYING: "yellow",
-    Status.DESTROYED: "dim",
-    Status.ERROR: "red",
-}
 
 # What JSON lets through: DEL and the C1 codes, of which one is as good as "ESC [" to a
 # terminal, and the marks that reorder the text around them.
@@ -83,53 +69,24 @@ def report(problem: str | Exception, *, details: Iterable[str] = ()) -> None:
     typer.echo("\n".join(lines), err=True)
 
 
-def write_table(environments: Iterable[Environment]) -> None:
-    """Write one row for each environment.
-
-    For programs (off a terminal) the fields are separated by tabs, and neither cut nor
-    wrapped; no field holds a tab or is empty.
-    """
-    rows = [_row(environment) for environment in environments]
-    if sys.stdout is not None and sys.stdout.isatty():
-        write(_drawn(rows))
-    else:
-        write("".join("\t".join(row) + "\n" for row in (_HEADER, *rows)))
+def is_terminal() -> bool:
+    """Whether stdout is one: then people read it, else programs."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
-def _row(environment: Environment) -> Sequence[str]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
-    never = environment.timeout <= timedelta(0)
-    fields = (
-        environment.id,
-        environment.name,
-        environment.runtime,
-        environment.status,
-        "never" if never else format_duration(environment.timeout),
-        labels,
-    )
-    return [printable(field) or _NOTHING for field in fields]
+def when_the_reader_leaves(act: Callable[[], object]) -> None:
+    """Act, in a thread, once nobody reads stdout any more: who only waits would never know."""
+    # Windows has none, and there the next write tells.
+    if sys.stdout is None or not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # For nothing, but errors are always told.
 
+    def wait() -> None:
+        poll.poll()
+        act()
 
-def _drawn(rows: Iterable[Sequence[str]]) -> str:
-    # Here, because loading it takes as long as all the rest of the program.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in _HEADER:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        # Text, because a plain string would be searched for markup.
-        cells = [Text(field) for field in row]
-        cells[_STATUS].stylize(_COLOURS[Status(row[_STATUS])])
-        table.add_row(*cells)
-    # As wide as it needs: an id that the terminal wraps can be copied, one cut in two cannot.
-    console = Console(width=_UNLIMITED)
-    with console.capture() as capture:
-        console.print(table)
-    # The blanks that fill the last column would wrap too.
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _give_up_stdout() -> None:

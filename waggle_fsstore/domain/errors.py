@@ -18,6 +18,7 @@
         ConflictError                          .environment_id .expected .actual
         LockTimeoutError(TimeoutError)         .path .holder .timeout
         OutcomeUnknownError                    .path
+        JournalDamagedError                    .path .line
         HistoryPrunedError                     .oldest
         StoreClosedError
 
@@ -242,6 +243,23 @@ class OutcomeUnknownError(StoreError):
         super().__init__(
             f"{self.path}: the change failed and could not be taken back; it may or may not "
             "be there after a restart: check the disk, then read the environment again"
+        )
+
+
+class JournalDamagedError(StoreError):
+    """A line of the journal is bad, and good ones follow: no crash does that.
+
+    Nothing is written until it is repaired; documents can be read. ``line`` counts from 1.
+    """
+
+    _fields = ("path", "line")
+
+    def __init__(self, path: str | PathLike[str], line: int) -> None:
+        self.path = Path(path)
+        self.line = line
+        super().__init__(
+            f"{self.path}: line {line} is damaged, and nothing is written until "
+            "'waggle-fsstore fsck --repair' has put it aside"
         )
 
 

@@ -5,11 +5,12 @@ The tests of this contract are in :mod:`waggle_fsstore.testing`; a backend that
 passes them can stand wherever these protocols are asked for.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
 from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.event import Event
 
 
 class Repository(Protocol):
@@ -66,6 +67,10 @@ class TransactionalRepository(Repository, Protocol):
     Each call is one atomic step among all threads and processes that use the store. (What
     a crash in the middle of ``save_all`` leaves is for the store to say.) ``create`` and
     ``update`` leave a bad document as ``save`` does.
+
+    Each change is one :class:`Event` in the history, those of a batch one each; what
+    failed is none. Its actor and reason are those of the :class:`audit` block of the
+    thread that made the call.
     """
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
@@ -97,7 +102,7 @@ class TransactionalRepository(Repository, Protocol):
         ...
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        """Store all or none; returns their revisions in order.
+        """Store all or none; returns their revisions in order. Each one is an event.
 
         Raises ``ValueError`` for an id that comes twice, before anything is written.
         """
@@ -115,8 +120,44 @@ class TransactionalRepository(Repository, Protocol):
         """
         ...
 
+    def history(
+        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """The events with ``after < seq <= until``, oldest first.
+
+        Only those of one environment with its id; none for an id that no event is about.
+        A deletion leaves an event, so what is gone can be asked for too. Without
+        ``until`` the last one is that of the last change before the call, whatever is
+        written while they are read. Each event is an independent copy.
+
+        Raises, on the call and not on the first ``next``, :class:`HistoryPrunedError`
+        where ``after`` is older than the history that is kept (0 is not: it means from
+        what there is), and ``ValueError`` where it is beyond the last change, or where
+        a number is negative.
+        """
+        ...
+
+    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """The same events as they come, from any process: none is lost, none comes twice.
+
+        They begin after ``after``, as those of :meth:`history`, or else with the first
+        change that is made after the call. The iterator waits for the next one for
+        ``timeout`` (seconds, ``None`` for ever), and ends when none came. It raises
+        :class:`StoreClosedError` when the store is closed, also while it waits,
+        :class:`HistoryPrunedError` when it is so slow that the next event is not kept
+        any more, and ``RuntimeError`` inside a function passed to ``update``, which may
+        not wait for changes that it holds up.
+
+        Raises what :meth:`history` raises, on the call, and ``ValueError`` for a
+        ``timeout`` that is not a time to wait.
+        """
+        ...
+
     def close(self) -> None:
-        """Release everything. Later calls, but for this one, raise :class:`StoreClosedError`."""
+        """Release everything. Later calls, but for this one, raise :class:`StoreClosedError`.
+
+        So does a :meth:`watch` that waits.
+        """
         ...
 
     def __enter__(self) -> Self: ...

@@ -3,9 +3,9 @@
 
 import errno
 import os
-from typing import Final, NamedTuple
+from typing import Any, Final, Self
 
-from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
@@ -13,20 +13,68 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store import codec
+from waggle_fsstore.store.disk import FILE_MODE, mode_of
 from waggle_fsstore.store.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.reading import read
 
 BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
 
 # These concern the process, not the one file that was being opened.
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-class Stored(NamedTuple):
-    """One document: the environment, and the bytes that hold it."""
+class Stored:
+    """One good document: its bytes, what they say, and the mode of its file."""
 
-    environment: Environment
-    data: bytes
+    __slots__ = ("_environment", "checksum", "data", "document", "is_intact", "mode", "path")
+
+    def __init__(self, path: str, data: bytes, mode: int = FILE_MODE) -> None:
+        """Raises :class:`CorruptDocumentError` and :class:`UnsupportedFormatError`."""
+        self.path = path
+        self.data = data
+        self.mode = mode
+        self.document = codec.parse_object(data, path)
+        self.checksum = self.document.get("checksum")
+        self.is_intact = codec.is_intact(data)
+        self._environment: Environment | None = None
+        # What a store of this version wrote was checked before; the rest is checked now.
+        if not self.is_intact or self.document.get("schema") != codec.SCHEMA:
+            self._environment = codec.decode(data, path)
+
+    @classmethod
+    def of(cls, path: str, data: bytes, document: dict[str, Any]) -> Self:
+        """The document that this store has just encoded."""
+        stored = object.__new__(cls)
+        stored.path = path
+        stored.data = data
+        stored.document = document
+        stored.checksum = document["checksum"]
+        stored.is_intact = True
+        stored.mode = FILE_MODE
+        stored._environment = None
+        return stored
+
+    @property
+    def environment(self) -> Environment:
+        """The environment in it."""
+        if self._environment is None:
+            self._environment = codec.decode(self.data, self.path)
+        return self._environment
+
+    @property
+    def id(self) -> str:
+        """The id of the environment in it."""
+        return self._environment.id if self._environment else str(self.document["id"])
+
+    @property
+    def revision(self) -> int:
+        """The revision that it says it has; a hand may have written it."""
+        return self._environment.revision if self._environment else self.document["revision"]
+
+    @property
+    def status(self) -> Status:
+        """The status of the environment in it."""
+        return Status(self._environment.status if self._environment else self.document["status"])
 
 
 class Documents:
@@ -37,26 +85,42 @@ class Documents:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def find(self, environment_id: str) -> Stored:
-        """The document of an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
+    def find(self, environment_id: str) -> Environment:
+        """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
         if not is_id(environment_id):
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
         try:
-            data = read(path, codec.MAX_DOCUMENT_BYTES)
-            environment = codec.decode(data, path)
+            environment = codec.decode(read(path, codec.MAX_DOCUMENT_BYTES), path)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         if environment.id != environment_id:
             raise _misplaced(path, environment.id)
-        return Stored(environment, data)
+        return environment
 
-    def look_up(self, environment_id: str) -> Stored | None:
-        """The document of an id, ``None`` if there is none. Raises ``BadFile``."""
-        try:
-            return self.find(environment_id)
-        except EnvironmentNotFoundError:
+    def stored(self, environment_id: str) -> Stored | None:
+        """The document of an id as it stands, ``None`` if there is none. Raises ``BadFile``."""
+        if not is_id(environment_id):
             return None
+        path = self._layout.document(environment_id)
+        try:
+            stored = Stored(path, read(path, codec.MAX_DOCUMENT_BYTES), mode_of(path))
+        except FileNotFoundError:
+            return None
+        if stored.id != environment_id:
+            raise _misplaced(path, stored.id)
+        return stored
+
+    def at(self, name: str) -> Stored | None:
+        """The document with a file name, ``None`` if there is none. Raises ``BadFile``."""
+        path = f"{self._layout.environments}{os.sep}{name}"
+        try:
+            stored = Stored(path, read(path, codec.MAX_DOCUMENT_BYTES), mode_of(path))
+        except FileNotFoundError:
+            return None
+        if document_name(stored.id) != name:
+            raise _misplaced(path, stored.id)
+        return stored
 
     def names(self) -> list[str]:
         """The file names that belong to some id; files of other names are ignored."""
@@ -85,7 +149,7 @@ class Documents:
             except (CorruptDocumentError, UnsupportedFormatError) as error:
                 bad.append(error)
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
+                if error.errno in OUT_OF_RESOURCES:
                     raise
                 bad.append(error)
         good.sort(key=lambda environment: environment.id)
@@ -107,7 +171,7 @@ def revision_in(path: str) -> int:
     except CorruptDocumentError:
         return 0
     except OSError as error:
-        if error.errno in _OUT_OF_RESOURCES:
+        if error.errno in OUT_OF_RESOURCES:
             raise
         return 0
 

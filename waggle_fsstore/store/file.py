@@ -2,11 +2,11 @@
 """FileStore: environments as readable JSON files in a directory."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
@@ -14,25 +14,19 @@ from waggle_fsstore.domain.errors import (
     ConflictError,
     CorruptDocumentError,
     EnvironmentAlreadyExistsError,
-    LockTimeoutError,
+    JournalDamagedError,
     StoreClosedError,
 )
+from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.values import check_id
-from waggle_fsstore.store import codec, founding, incoming
+from waggle_fsstore.store import founding, incoming
+from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.documents import Documents, Stored
+from waggle_fsstore.store.documents import Stored
+from waggle_fsstore.store.history import History
 from waggle_fsstore.store.layout import Layout
-from waggle_fsstore.store.lock import StoreLock
-from waggle_fsstore.store.state import State, peek
-from waggle_fsstore.store.writing import Change, Writer
-
-# How often a scan that changes cut across is repeated before it keeps writers out.
-_FREE_SCANS: Final = 3
-
-# How long a scan waits for the other half of a batch, in seconds.
-_HALF_BATCH_PATIENCE: Final = 0.5
-
-_T = TypeVar("_T")
+from waggle_fsstore.store.view import View
+from waggle_fsstore.store.writing import Writer
 
 
 class FileStore:
@@ -62,12 +56,13 @@ class FileStore:
             raise ValueError("the path of the store is empty: '.' is the current folder")
         # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
         self._layout = Layout(os.path.realpath(path))
-        self._documents = Documents(self._layout)
         self._writer = Writer(self._layout, Disk(durable=durable), lock_timeout=lock_timeout)
-        self._reader_lock = StoreLock(self._layout.lock, timeout=lock_timeout)
-        self._lock_timeout = lock_timeout
+        self._view = View(self._layout)
+        self._history = History(self._layout, self._view)
+        self._durable = durable
         self._closed = False
-        self._recognised = founding.recognise(self._layout)
+        self._recognised = False
+        self._recognise()
 
     @property
     def path(self) -> Path:
@@ -82,20 +77,19 @@ class FileStore:
         check_id(environment_id)
         return Path(self._layout.document(environment_id))
 
-    # Reading: writes nothing, and takes the lock only where a scan cannot do without.
+    # Reading: writes nothing and takes no lock.
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
         self._begin_reading()
-        return self._documents.find(environment_id).environment
+        return self._view.find(environment_id)
 
     def find_all(
         self, *, on_corrupt: Callable[[Exception], object] | None = None
     ) -> list[Environment]:
         """See :meth:`TransactionalRepository.find_all`."""
         self._begin_reading()
-        good, bad = self._scan(self._documents.read_all)
-        # Called only now: the scan may have been repeated, and may have held the lock.
+        good, bad = self._view.find_all()
         for error in bad:
             if on_corrupt is None:
                 raise error
@@ -105,46 +99,45 @@ class FileStore:
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`. Opens no document."""
         self._begin_reading()
-        return self._scan(len)
+        return self._view.count()
+
+    def history(
+        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """See :meth:`TransactionalRepository.history`.
+
+        Raises :class:`JournalDamagedError` where it comes to a damaged line.
+        """
+        self._begin_reading()
+        return self._history.events(environment_id, after, until)
+
+    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """See :meth:`TransactionalRepository.watch`. Looks every 50 ms at least."""
+        self._begin_reading()
+
+        def refuse() -> None:
+            incoming.refuse_inside(self._layout.root)
+            self._begin_reading()
+
+        return self._history.watch(after, timeout, refuse)
 
     def _begin_reading(self) -> None:
         if self._closed:
             raise StoreClosedError
         if not self._recognised:
-            self._recognised = founding.recognise(self._layout)
+            self._recognise()
 
-    def _scan(self, collect: Callable[[list[str]], _T]) -> _T:
-        """What ``collect`` makes of all file names, with none missed that was there throughout.
-
-        btrfs and tmpfs can leave out of a listing a file that is being renamed over. So a
-        scan counts only if no change began while it ran; and where one had begun before,
-        a second listing finds what the first one missed, because a change renames each
-        file once. Half of a batch is not to be seen: such a scan counts only if whoever
-        is at it does not get on, because it died or was stopped.
-        """
-        half: list[_T] = []
-        for _ in range(_FREE_SCANS):
-            before = peek(self._layout.state)
-            under_way = before.committed - before.published if before is not None else 0
-            names = self._documents.names()
-            if under_way:
-                names = list({*names, *self._documents.names()})
-            result = collect(names)
-            if _begun(before) == _begun(peek(self._layout.state)):
-                if under_way <= 1:
-                    return result
-                half = [result]
-        if not os.path.lexists(self._layout.lock):
-            return collect(self._documents.names())  # Nobody ever wrote.
+    def _recognise(self) -> None:
+        """See whether the store is there, and if so, have it recovered or do without."""
+        if not founding.recognise(self._layout):
+            return
+        self._recognised = True
+        if not self._view.needs_recovery(durable=self._durable):
+            return
         try:
-            return self._reader_lock.run(
-                lambda: collect(self._documents.names()),
-                timeout=min(self._lock_timeout, _HALF_BATCH_PATIENCE) if half else None,
-            )
-        except LockTimeoutError:
-            if half:
-                return half[0]
-            raise
+            self._writer.recover(timeout=0)
+        except (OSError, JournalDamagedError):  # A lock timeout is an OSError too.
+            self._view.do_without_recovery()
 
     # Writing: all of it under the store lock.
 
@@ -153,17 +146,18 @@ class FileStore:
         new = incoming.checked(environment)
 
         def work(change: Change) -> int:
-            stored = self._documents.look_up(new.id)
+            stored = change.look_up(new.id)
             if if_revision is not None:
-                if stored is not None and not codec.is_intact(stored.data):
+                if stored is not None and not stored.is_intact:
                     # Changed by hand: that is a version too, and gets its revision now,
                     # which nobody can have expected.
-                    actual = change.store([(stored.environment, stored)])[0]
-                    raise ConflictError(new.id, if_revision, actual)
-                actual = stored.environment.revision if stored else 0
+                    noted = change.note(stored)
+                    change.refusal = ConflictError(new.id, if_revision, noted.revision)
+                    return 0
+                actual = stored.revision if stored else 0
                 if actual != if_revision:
                     raise ConflictError(new.id, if_revision, actual)
-            return change.store([(new, stored)])[0]
+            return change.store(new, stored)
 
         return self._writer.run(work)
 
@@ -172,13 +166,11 @@ class FileStore:
         new = incoming.checked(environment)
 
         def work(change: Change) -> int:
-            if self._documents.look_up(new.id) is not None:
+            if change.look_up(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
-            if capacity is not None:
-                good, _ = self._documents.read_all(self._documents.names())
-                if sum(other.status.is_live for other in good) >= capacity:
-                    raise CapacityError(capacity)
-            return change.store([(new, None)])[0]
+            if capacity is not None and change.live() >= capacity:
+                raise CapacityError(capacity)
+            return change.store(new, None)
 
         return self._writer.run(work)
 
@@ -191,17 +183,17 @@ class FileStore:
             return incoming.apply(self._layout.root, change, stored.environment)
 
         def store(writing: Change, new: Environment, stored: Stored) -> Environment:
-            new.revision = writing.store([(new, stored)])[0]
+            new.revision = writing.store(new, stored)
             return new
 
         for _ in range(incoming.OPTIMISTIC_TRIES):
-            seen = self._documents.find(environment_id)
+            seen = self._view.stored(environment_id)
             new = changed(seen)
 
             def work(
                 writing: Change, new: Environment = new, seen: Stored = seen
             ) -> Environment | None:
-                stored = self._documents.find(environment_id)
+                stored = writing.find(environment_id)
                 # The bytes: a change made by hand may leave the revision as it was.
                 return store(writing, new, stored) if stored.data == seen.data else None
 
@@ -210,20 +202,16 @@ class FileStore:
                 return result
 
         def work_alone(writing: Change) -> Environment:
-            stored = self._documents.find(environment_id)
+            stored = writing.find(environment_id)
             return store(writing, changed(stored), stored)
 
-        return self._writer.run(work_alone)
+        return self._writer.run(work_alone, alone=True)
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        """See :meth:`TransactionalRepository.save_all`.
-
-        All or none is kept whenever this process lives to see the failure. A crash in
-        the middle can leave some of the documents in their old version; each is whole.
-        """
+        """See :meth:`TransactionalRepository.save_all`. All or none, across a crash too."""
         batch = incoming.batch(environments)
         return self._writer.run(
-            lambda change: change.store([(new, self._documents.look_up(new.id)) for new in batch])
+            lambda change: [change.store(new, change.look_up(new.id)) for new in batch]
         )
 
     def delete(self, environment_id: str) -> None:
@@ -236,23 +224,22 @@ class FileStore:
         self._begin_reading()
         with suppress(CorruptDocumentError):
             # Before the lock: what was never stored shall not found a store.
-            self._documents.find(environment_id)
+            self._view.find(environment_id)
 
         def work(change: Change) -> None:
             try:
-                stored = self._documents.find(environment_id)
+                change.remove(change.find(environment_id))
             except CorruptDocumentError:
                 change.set_aside(environment_id)
-            else:
-                change.remove(stored)
 
         self._writer.run(work)
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. Waits for a write that is under way."""
-        self._writer.close()
+        incoming.refuse_inside(self._layout.root)
+        # First, so that nobody waits for an event of a store that is closing.
         self._closed = True
-        self._reader_lock.close()
+        self._writer.close()
 
     def __enter__(self) -> Self:
         self._begin_reading()
@@ -265,8 +252,3 @@ class FileStore:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _begun(state: State | None) -> int:
-    """What changes when a change begins."""
-    return 0 if state is None else state.committed

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Final
 
-from waggle_fsstore.domain.errors import UnsupportedFormatError
+from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store import codec
 from waggle_fsstore.store.disk import Disk, temporary_path
 from waggle_fsstore.store.layout import Layout
@@ -18,6 +18,8 @@ from waggle_fsstore.store.reading import read
 
 APPLICATION: Final = "waggle-fsstore"
 FORMAT: Final = 1
+
+MARKER: Final = b'{"application": "%s", "format": %d}\n' % (APPLICATION.encode(), FORMAT)
 
 _MAX_MARKER_BYTES: Final = 4096
 _GIT_IGNORE: Final = b".waggle/\njournal/\n"
@@ -33,13 +35,13 @@ def recognise(layout: Layout) -> bool:
     Changes nothing. Raises :class:`UnsupportedFormatError` for a newer store and for a
     folder that belongs to somebody else, ``NotADirectoryError`` for what is no folder.
     """
-    for folder in (layout.environments, layout.internal):
+    for folder in (layout.environments, layout.internal, layout.journal):
         _refuse_link(folder)
     try:
         marker = read(layout.marker, _MAX_MARKER_BYTES)
     except FileNotFoundError:
         return _is_adoptable(layout)
-    version = codec.decode_marker(marker, layout.marker, APPLICATION, FORMAT)
+    version = _version_in(marker, layout.marker)
     if version > FORMAT:
         raise UnsupportedFormatError(layout.marker, version, FORMAT)
     return True
@@ -56,7 +58,7 @@ def found(layout: Layout, changer: Disk) -> None:
 
     Only under the store lock. It can be repeated, and cut short anywhere.
     """
-    for folder in (layout.internal, layout.temporary, layout.environments):
+    for folder in (layout.internal, layout.temporary, layout.environments, layout.journal):
         changer.make_folder(folder)
     changer.clear(layout.temporary)
     # Whoever made the folders above may have died, or not cared, before it flushed them.
@@ -65,8 +67,24 @@ def found(layout: Layout, changer: Disk) -> None:
         return
     if not os.path.lexists(layout.git_ignore):
         _put(layout, changer, layout.git_ignore, _GIT_IGNORE)
-    _put(layout, changer, layout.marker, codec.encode_marker(APPLICATION, FORMAT))
+    _put(layout, changer, layout.marker, MARKER)
     changer.flush_folder(layout.root)
+
+
+def _version_in(marker: bytes, path: str) -> int:
+    """The format version of the store that a marker marks.
+
+    Raises :class:`CorruptDocumentError`, and :class:`UnsupportedFormatError` when
+    another application wrote it.
+    """
+    document = codec.parse_object(marker, path)
+    found = document.get("application")
+    if found != APPLICATION:
+        raise UnsupportedFormatError(path, f"it belongs to {found!r:.100}", FORMAT)
+    version = document.get("format")
+    if type(version) is not int or version < 1:
+        raise CorruptDocumentError(path, f"format: {version!r:.100} is not a positive integer")
+    return version
 
 
 def _put(layout: Layout, changer: Disk, path: str, data: bytes) -> None:

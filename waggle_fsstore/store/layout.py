@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 from waggle_fsstore.domain.values import MAX_ID_BYTES, is_id
 
 SUFFIX: Final = ".json"
+SEGMENT_SUFFIX: Final = ".jsonl"
+COMPRESSED_SUFFIX: Final = ".jsonl.gz"
 
 _MAX_NAME: Final = 250
 _HASH_BYTES: Final = 16
@@ -28,6 +30,7 @@ _RESERVED: Final = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)"
 _ORDINARY: Final = rf"(?!{_RESERVED})[a-z0-9_-](?:[a-z0-9_.-]{{0,{MAX_ID_BYTES - 2}}}[a-z0-9_-])?"
 
 _is_reserved: Final = re.compile(_RESERVED).match
+_is_segment: Final = re.compile(r"([0-9]{16})\.jsonl(?:\.gz)?").fullmatch
 _is_ordinary: Final = re.compile(rf"{_ORDINARY}\Z").match
 _is_ordinary_name: Final = re.compile(rf"{_ORDINARY}{re.escape(SUFFIX)}\Z").match
 # A prefix that would end within an escape is up to two bytes shorter.
@@ -45,6 +48,7 @@ class Layout:
         "environments",
         "git_ignore",
         "internal",
+        "journal",
         "lock",
         "lost_and_found",
         "marker",
@@ -57,6 +61,7 @@ class Layout:
         self.root = root
         self.marker = os.path.join(root, "waggle.json")
         self.environments = os.path.join(root, "environments")
+        self.journal = os.path.join(root, "journal")
         self.git_ignore = os.path.join(root, ".gitignore")
         self.internal = os.path.join(root, ".waggle")
         self.lock = os.path.join(self.internal, "lock")
@@ -67,6 +72,10 @@ class Layout:
     def document(self, environment_id: str) -> str:
         """The path of the document of a valid id."""
         return f"{self.environments}{os.sep}{document_name(environment_id)}"
+
+    def segment(self, first: int) -> str:
+        """The path of the segment of the journal whose first change is ``first``."""
+        return f"{self.journal}{os.sep}{first:016d}{SEGMENT_SUFFIX}"
 
 
 def document_name(environment_id: str) -> str:
@@ -114,3 +123,9 @@ def environment_id_of(name: str) -> str | None:
     if not is_id(environment_id) or document_name(environment_id) != name:
         return None
     return environment_id
+
+
+def first_of(name: str) -> int | None:
+    """The first change of the segment with this file name; ``None`` if it names none."""
+    match = _is_segment(name)
+    return int(match[1]) if match else None

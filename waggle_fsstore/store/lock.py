@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -31,8 +31,6 @@ _LONGEST_WAIT: Final = 0.005
 _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
-
-_T = TypeVar("_T")
 
 
 class StoreLock:
@@ -52,6 +50,7 @@ class StoreLock:
         self._make_folder = make_folder
         self._threads = threading.RLock()
         self._locked = False
+        self._trying = False
         self._generation = 0
         self._closed = False
         after_fork(self)
@@ -71,8 +70,17 @@ class StoreLock:
         """Whether this object holds the lock; not so in a child forked while it did."""
         return self._locked
 
-    def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T:
-        """What ``work`` returns, done while this thread of this process alone holds the lock.
+    def run(
+        self,
+        work: Callable[[], object],
+        *,
+        timeout: float | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> None:
+        """Do ``work`` while this thread of this process alone holds the lock.
+
+        ``unless`` is asked when the other threads are done: where it is true, they did the
+        work already.
 
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` where
         the thread holds it already, in a signal handler for one, and
@@ -83,8 +91,8 @@ class StoreLock:
         # hence the second one. It must never leave the lock taken.
         try:
             try:
-                self._acquire(self._timeout if timeout is None else timeout)
-                return work()
+                if self._acquire(self._timeout if timeout is None else timeout, unless):
+                    work()
             finally:
                 self._release()
         finally:
@@ -115,12 +123,15 @@ class StoreLock:
         # As threading.Condition asks it. A flag of our own could miss an interrupt.
         return bool(self._threads._is_owned())  # type: ignore[attr-defined]
 
-    def _acquire(self, timeout: float) -> None:
+    def _acquire(self, timeout: float, unless: Callable[[], bool] | None = None) -> bool:
         deadline = time.monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             raise self._timed_out(timeout)
+        if unless is not None and unless():
+            return False
         if self._closed:
             raise StoreClosedError
+        self._trying = True
         while True:
             descriptor = self._open()
             self._wait(descriptor, deadline, timeout)
@@ -130,6 +141,7 @@ class StoreLock:
             self._release_file()  # Two processes would hold two locks.
         if self._file.is_writable:
             self._file.overwrite(_describe_holder())
+        return True
 
     def _release(self) -> None:
         """Let go of what this thread holds: all of it, a part of it, or nothing."""
@@ -139,9 +151,10 @@ class StoreLock:
             if self._locked and not self._closed:
                 unlock_descriptor(self._file.open()[0])
                 self._locked = False
-            else:
+            elif self._trying or self._closed:
                 # Not locked: or an interrupt hid that it was.
                 self._release_file()
+            self._trying = False
         except BaseException:
             self._release_file()
             raise
@@ -181,6 +194,23 @@ class StoreLock:
         """In a child: never unlock, which would unlock the parent; only let go."""
         self._threads = threading.RLock()
         self._release_file()
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds a lock right now. Tries it, for an instant, and writes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        if not lock_descriptor(descriptor, blocking=False):
+            return True
+        unlock_descriptor(descriptor)
+    except OSError:  # NFS locks only what is open for writing.
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _describe_holder() -> bytes:

@@ -2,18 +2,26 @@
 """MemoryStore: environments in a dict. The reference model that every store is tested against."""
 
 import threading
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
+from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
     ConflictError,
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
+    HistoryPrunedError,
     StoreClosedError,
 )
+from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
 from waggle_fsstore.store import codec, incoming
 from waggle_fsstore.store.forking import after_fork
 
@@ -22,14 +30,19 @@ class MemoryStore:
     """Environments in memory, for tests and as a fallback; gone with the process.
 
     The contract is :class:`~waggle_fsstore.TransactionalRepository`. What a FileStore
-    refuses to keep, it refuses too.
+    refuses to keep, it refuses too. It keeps the last 100,000 events.
     """
+
+    HISTORY_LIMIT: ClassVar[int] = 100_000
 
     def __init__(self) -> None:
         # Reentrant, because a function passed to update() may read.
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._environments: dict[str, Environment] = {}
+        self._events: deque[Event] = deque()
         self._last = 0
+        self._pending: list[Event] = []
         self._closed = False
         after_fork(self)
 
@@ -45,20 +58,20 @@ class MemoryStore:
     ) -> list[Environment]:
         """See :meth:`TransactionalRepository.find_all`."""
         with self._lock:
-            self._refuse_closed()
+            self._begin()
             return [self._environments[key].copy() for key in sorted(self._environments)]
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`."""
         with self._lock:
-            self._refuse_closed()
+            self._begin()
             return len(self._environments)
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
         environment = incoming.checked(environment)
         with self._lock:
-            self._refuse_write()
+            self._begin_writing()
             stored = self._environments.get(environment.id)
             actual = stored.revision if stored else 0
             if if_revision is not None and if_revision != actual:
@@ -69,7 +82,7 @@ class MemoryStore:
         """See :meth:`TransactionalRepository.create`."""
         environment = incoming.checked(environment)
         with self._lock:
-            self._refuse_write()
+            self._begin_writing()
             if environment.id in self._environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
             if capacity is not None:
@@ -86,37 +99,78 @@ class MemoryStore:
             changed = incoming.apply(id(self), change, found)
             with self._lock:
                 if self._find(environment_id).revision == found.revision:
-                    changed.revision = self._store([changed])[0]
+                    self._store([changed])
                     return changed.copy()
         with self._lock:
             changed = incoming.apply(id(self), change, self._find(environment_id))
-            changed.revision = self._store([changed])[0]
+            self._store([changed])
             return changed.copy()
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
         batch = incoming.batch(environments)
         with self._lock:
-            self._refuse_write()
+            self._begin_writing()
             return self._store(batch)
 
     def delete(self, environment_id: str) -> None:
         """See :meth:`TransactionalRepository.delete`."""
         with self._lock:
-            self._refuse_write()
-            self._find(environment_id)
-            del self._environments[environment_id]
-            self._last += 1
+            self._begin_writing()
+            removed = self._find(environment_id)
+            self._commit([_event(self._last + 1, EventKind.DELETED, removed, removed)])
+
+    def history(
+        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """See :meth:`TransactionalRepository.history`."""
+        with self._lock:
+            self._begin()
+            self._check_range(after, until)
+            end = len(self._events) if until is None else self._position(until)
+            events = list(islice(self._events, self._position(after), end))
+        return (event.copy() for event in events if environment_id in (None, event.environment_id))
+
+    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """See :meth:`TransactionalRepository.watch`."""
+        check_timeout(timeout)
+        with self._lock:
+            self._begin()
+            self._check_range(self._last if after is None else after)
+            cursor = self._last if after is None else max(after, self._oldest() - 1)
+
+        def following() -> Event | None:
+            self._begin()
+            if cursor < self._oldest() - 1:
+                raise HistoryPrunedError(self._oldest())
+            position = self._position(cursor)
+            return self._events[position] if position < len(self._events) else None
+
+        def wait() -> Event | None:
+            nonlocal cursor
+            # Waiting gives up the lock, which update() may hold around what it was passed.
+            incoming.refuse_inside(id(self))
+            with self._lock:
+                event = self._changed.wait_for(following, timeout)
+                if event is not None:
+                    cursor = event.seq
+            return event and event.copy()
+
+        # No generator: it would be at its end after an interrupt, and the rest lost.
+        return iter(wait, None)
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. What was kept is gone."""
         incoming.refuse_inside(id(self))
         with self._lock:
             self._closed = True
+            self._changed.notify_all()
             self._environments.clear()
+            self._events.clear()
 
     def __enter__(self) -> Self:
-        self._refuse_closed()
+        with self._lock:
+            self._begin()
         return self
 
     def __exit__(
@@ -128,31 +182,91 @@ class MemoryStore:
         self.close()
 
     def forget_after_fork(self) -> None:
-        """In a child: another thread of the parent may have held the lock."""
+        """In a child: another thread of the parent may have held the lock, or waited."""
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise StoreClosedError
+        self._settle()
+
+    def _begin_writing(self) -> None:
+        incoming.refuse_inside(id(self))
+        self._begin()
 
     def _find(self, environment_id: str) -> Environment:
-        self._refuse_closed()
+        self._begin()
         try:
             return self._environments[environment_id]
         except (KeyError, TypeError):
             raise EnvironmentNotFoundError(environment_id) from None
 
     def _store(self, environments: list[Environment]) -> list[int]:
-        """Keep these copies, all or none. The lock is held."""
-        revisions = [self._last + 1 + index for index in range(len(environments))]
-        for environment, revision in zip(environments, revisions, strict=True):
+        """Keep these copies, all or none, and give them their revisions. The lock is held."""
+        events = []
+        for revision, environment in enumerate(environments, self._last + 1):
             codec.encode(environment, revision)  # Refuses what fits in no document.
             environment.revision = revision
-        # The number first, then all at once: an interrupt leaves nothing half done.
-        self._last += len(environments)
-        self._environments.update({environment.id: environment for environment in environments})
-        return revisions
+            before = self._environments.get(environment.id)
+            kind = EventKind.UPDATED if before else EventKind.CREATED
+            events.append(_event(revision, kind, environment, before))
+        self._commit(events)
+        return [event.seq for event in events]
 
-    def _refuse_write(self) -> None:
-        incoming.refuse_inside(id(self))
-        self._refuse_closed()
+    def _commit(self, events: list[Event]) -> None:
+        """Make these changes, all or none. The lock is held."""
+        # One assignment, so that an interrupt comes before the change or after it. What it
+        # cuts short after that is done by the second call, or else by the next one who asks.
+        self._pending = events
+        try:
+            self._settle()
+        finally:
+            self._settle()
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise StoreClosedError
+    def _settle(self) -> None:
+        """Do what was committed. Each step may come twice. The lock is held."""
+        pending = self._pending
+        if not pending:
+            return
+        self._last = pending[-1].seq
+        if not self._events or self._events[-1] is not pending[-1]:
+            self._events.extend(pending)
+        for event in pending:
+            if event.environment is None or event.kind is EventKind.DELETED:
+                self._environments.pop(event.environment_id, None)
+            else:
+                self._environments[event.environment_id] = event.environment
+        while len(self._events) > self.HISTORY_LIMIT:
+            self._events.popleft()
+        self._changed.notify_all()
+        self._pending = []
+
+    def _check_range(self, after: int, until: int | None = None) -> None:
+        check_range(after, until, oldest=self._oldest(), last=self._last)
+
+    def _oldest(self) -> int:
+        return self._events[0].seq if self._events else self._last + 1
+
+    def _position(self, seq: int) -> int:
+        """How many of the kept events are not after this one."""
+        return bisect_right(self._events, seq, key=attrgetter("seq"))
+
+
+def _event(
+    seq: int, kind: EventKind, environment: Environment, before: Environment | None
+) -> Event:
+    """The event of a change by the calling thread that stored or deleted this version."""
+    author = current_author()
+    return Event(
+        seq=seq,
+        at=datetime.now(UTC),
+        kind=kind,
+        environment_id=environment.id,
+        revision=environment.revision,
+        status=None if kind is EventKind.DELETED else environment.status,
+        previous_status=before.status if before else None,
+        actor=author.actor,
+        reason=author.reason,
+        environment=environment,
+    )

@@ -1,62 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishing: the renames that make a change visible, and how they are taken back."""
+"""Publishing: the renames that make a change visible, and how they are taken back.
+
+Nothing here is flushed but what is taken back: the journal keeps what is published.
+"""
 
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
-from waggle_fsstore.store.disk import Disk, temporary_path
+from waggle_fsstore.store.disk import FILE_MODE, Disk, temporary_path
+from waggle_fsstore.store.documents import Stored
+from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.reading import read
 
 
-class Contents(NamedTuple):
-    """What a document holds, and the mode of its file."""
+class Step:
+    """What becomes of one document.
 
-    data: bytes
-    mode: int
-
-
-class Step(NamedTuple):
-    """One rename, from ``source`` to ``target``; one of the two is the ``document``.
-
-    ``before`` is what the document held, ``None`` if there was none; ``after`` is what it
-    is to hold, ``None`` if it goes.
+    ``before`` is what stands there, ``None`` for nothing or for what is no document, which
+    goes to the path ``aside``; ``after`` is what it is to hold, ``None`` for nothing.
     """
 
-    source: str
-    target: str
-    document: str
-    before: Contents | None
-    after: bytes | None
+    __slots__ = ("after", "aside", "before", "document", "mode", "source")
+
+    def __init__(
+        self, document: str, before: Stored | None, after: bytes | None, aside: str = ""
+    ) -> None:
+        self.document = document
+        self.before = before
+        self.after = after
+        self.aside = aside
+        self.mode = before.mode if before else FILE_MODE
+        self.source = ""
+
+    def stage(self, disk: Disk, layout: Layout) -> None:
+        """Write the new file aside, so that a full disk shows now."""
+        if self.after is not None:
+            # First noted, then made: an interrupt leaves no file that nobody knows.
+            self.source = temporary_path(layout.temporary)
+            disk.stage(self.source, self.after, self.mode, flush=False)
+
+    def publish(self, disk: Disk, layout: Layout) -> None:
+        """Make it visible."""
+        if self.aside:
+            disk.make_folder(layout.lost_and_found)
+            disk.replace(self.document, self.aside)
+            disk.flush_folder(layout.lost_and_found)  # The journal does not keep it.
+        if self.after is not None:
+            disk.replace(self.source, self.document)
+        elif not self.aside:
+            disk.remove(self.document)
+
+    def has_happened(self) -> bool:
+        """Whether it is visible; an interrupt can come between a rename and its return."""
+        if self.after is None or self.aside:
+            if not os.path.lexists(self.document):
+                return True
+            if self.after is None:
+                return False
+        with suppress(FileNotFoundError, CorruptDocumentError):
+            # Its revision is in it, so that no other version has the same bytes.
+            return read(self.document, len(self.after)) == self.after
+        return False
 
 
-def take_back(steps: Iterable[Step], disk: Disk, temporary: str) -> bool:
-    """Put back what the documents held before; returns whether there was anything to do.
+def take_back(steps: Iterable[Step], disk: Disk, layout: Layout) -> None:
+    """Put back, durably, what the documents held before. It can be repeated.
 
-    Some of the renames may not have happened, the last one perhaps in spite of an
-    exception: an interrupt can come between the rename and its return. What the document
-    holds tells. Where it is none of ours, because the lock was removed and somebody else
-    wrote, it stays. It can be repeated.
+    Where a document holds none of ours, because the lock was removed and somebody else
+    wrote, it stays.
     """
-    happened = [step for step in steps if _has_happened(step)]
+    happened = [step for step in steps if step.has_happened()]
     for step in happened:
-        if step.after is None and os.path.lexists(step.target):
-            disk.replace(step.target, step.document)
-        elif step.before is None:
-            disk.remove(step.document)
-        else:
-            old = temporary_path(temporary)
+        if step.aside and os.path.lexists(step.aside):
+            disk.replace(step.aside, step.document)
+        elif step.before is not None:
+            old = temporary_path(layout.temporary)
             disk.stage(old, step.before.data, step.before.mode)
             disk.replace(old, step.document)
-    return bool(happened)
-
-
-def _has_happened(step: Step) -> bool:
-    if step.after is None:
-        return not os.path.lexists(step.document)
-    with suppress(FileNotFoundError, CorruptDocumentError):
-        # Its revision is in it, so that no other version has the same bytes.
-        return read(step.document, len(step.after)) == step.after
-    return False
+        elif step.after is not None:
+            disk.remove(step.document)
+    if happened:
+        disk.flush_folder(layout.environments)
+        if any(step.aside for step in happened):
+            disk.flush_folder(layout.lost_and_found)

@@ -14,12 +14,13 @@ _FLAGS: Final[int] = (
     os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )
 
-
+#: Reads some bytes of an open file from an offset: ``read_at(descriptor, size, offset)``.
 if hasattr(os, "pread"):
-    _read_at = os.pread
+    read_at = os.pread
 else:  # pragma: no cover
 
-    def _read_at(descriptor: int, size: int, offset: int, /) -> bytes:
+    def read_at(descriptor: int, size: int, offset: int, /) -> bytes:
+        """As :func:`os.pread`, which Windows lacks."""
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
 
@@ -39,7 +40,7 @@ def read(path: str, limit: int) -> bytes:
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if 0 < size <= limit:
                 # One byte more than there should be: in nearly all cases the only read.
-                data = _read_at(descriptor, size + 1, 0)
+                data = read_at(descriptor, size + 1, 0)
                 if len(data) == size:
                     return data
             return _read_with_care(descriptor, path, limit)
@@ -60,11 +61,19 @@ def _read_with_care(descriptor: int, path: str, limit: int) -> bytes:
         raise CorruptDocumentError(path, f"is a {_kind(status.st_mode)}, not a regular file")
     data = b""
     if status.st_size <= limit:
-        while more := _read_at(descriptor, limit + 1 - len(data), len(data)):
+        while more := read_at(descriptor, limit + 1 - len(data), len(data)):
             data += more
         if len(data) <= limit:
             return data
     raise CorruptDocumentError(path, f"is larger than {limit} bytes")
+
+
+def is_regular(path: str) -> bool:
+    """Whether there is a regular file at a path, and no link or folder."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _refuse_irregular(path: str) -> None:

@@ -1,41 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state record: how far the changes of a store have come.
 
-One line of fixed size in ``.waggle/state``, overwritten in place under the store
-lock. It numbers the changes: the revision of a document is the number of the change
-that stored it. It is not flushed (but for a delete, whose number no document keeps), so after a
-power cut it may be old: it counts only for the boot, mount and folder that it names.
+One line of fixed size in ``.waggle/state``, overwritten in place under the store lock
+and never flushed. After a power cut it may be old, and in a copy of the store it tells
+of another one: it counts only for the boot, the mount and the very folder that it
+names. Nothing depends on it: without it, the journal is replayed.
 """
 
 import os
-import struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
-from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.linux import boot_id, mount_id
 from waggle_fsstore.store.permanent import PermanentFile
 from waggle_fsstore.store.reading import read
 
-_HEAD: Final = "waggle-state 1"
-_SIZE: Final = 192
+_HEAD: Final = "waggle-state 2"
+
+# Within the smallest sector, so that no disk writes half of it.
+_SIZE: Final = 384
 
 # A reader without the lock can meet a record that is just being overwritten.
 _READS: Final = 5
 
 UNKNOWN: Final = "-"
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-
-# linux/stat.h, linux/fcntl.h
-_STATX_BYTES: Final = 256
-_STATX_MNT_ID_UNIQUE: Final = 0x4000
-_AT_FDCWD: Final = -100
 
 
 class State(NamedTuple):
-    """The last change that was begun (``committed``) and the last that is visible."""
+    """How far the changes have come, as the last writer left it.
+
+    Change ``committed`` is the last one in the journal, ``published`` the last of which
+    the documents are in place. The first line after that begins at ``offset`` (bytes) of
+    the segment whose name is ``segment``. ``durable`` is 0 if the last writer flushed
+    nothing.
+    """
 
     identity: str
+    durable: int
+    segment: int
+    offset: int
     committed: int
     published: int
 
@@ -56,12 +61,8 @@ class StateRecord:
 
     def write(self, state: State) -> None:
         """Overwrite it, unflushed."""
-        line = f"{_HEAD} {state.identity} {state.committed:016d} {state.published:016d}".encode()
+        line = f"{_HEAD} {' '.join(map(str, state))}".encode()
         self._file.overwrite(b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
-
-    def flush(self, disk: Disk) -> None:
-        """Have the device keep it."""
-        self._file.flush(disk)
 
     def close(self) -> None:
         """Release the descriptor."""
@@ -80,36 +81,34 @@ def peek(path: str) -> State | None:
     return None
 
 
-def identity(environments: str) -> str:
-    """Names this boot, this mount and this very folder, as far as the system can tell.
+def place(layout: Layout) -> str:
+    """Names this very store: the same after a reboot, another one in any copy.
 
-    A copy, another boot, and a disk that was pulled and mounted again have another one;
-    that last case only on Linux 6.8 and later. "-" where the system has no name for a
-    boot: then no record of another process is trusted.
+    "-" where it is not founded yet.
     """
     try:
-        # As bytes: to decode it may need to open a codec, under another name in an error.
-        with open(_BOOT_ID, "rb") as file:
-            boot = file.read().decode("ascii").strip()
-    except OSError:  # Not Linux, or a sandbox that shows no /proc.
+        marker = os.stat(layout.marker)
+    except FileNotFoundError:
         return UNKNOWN
-    status = os.stat(environments)
-    return f"{boot}:{_mount_id(environments):x}:{status.st_dev:x}:{status.st_ino:x}"
+    return f"{os.stat(layout.environments).st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
-def _mount_id(path: str) -> int:
-    """A number that no other mount since boot has had (man 2 statx); 0 if there is none."""
-    import ctypes  # Takes 2 ms: only writers pay for it.
+def identity(layout: Layout) -> str:
+    """Names this boot, this mount and this very store, as far as the system can tell.
 
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    try:
-        statx = ctypes.CDLL(None, use_errno=True).statx
-    except AttributeError:
-        return 0
-    if statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_MNT_ID_UNIQUE, buffer) != 0:
-        return 0
-    mask, mount_id = struct.unpack_from("=I140xQ", buffer)
-    return int(mount_id) if mask & _STATX_MNT_ID_UNIQUE else 0
+    A disk that was pulled and mounted again has another one, on Linux 6.8 and later.
+    "-" where the system has no name for a boot: no record of another process is trusted.
+    """
+    boot, here = boot_id(), place(layout)
+    if not boot or here == UNKNOWN:
+        return UNKNOWN
+    device = os.stat(layout.environments).st_dev
+    return f"{boot}:{mount_id(layout.environments):x}:{device:x}:{here}"
+
+
+def is_trusted(state: State | None, expected: str) -> bool:
+    """Whether a record tells of this boot, mount and store; ``expected`` is their identity."""
+    return state is not None and state.identity == expected != UNKNOWN
 
 
 def _parse(data: bytes) -> State | None:
@@ -118,7 +117,7 @@ def _parse(data: bytes) -> State | None:
     try:
         if int(checksum, 16) != crc32(line):
             return None
-        name, committed, published = line.decode().removeprefix(_HEAD).split()
-        return State(name, int(committed), int(published))
-    except ValueError:
+        name, *numbers = line.decode().removeprefix(_HEAD).split()
+        return State(name, *map(int, numbers))
+    except (ValueError, TypeError):
         return None

@@ -1,30 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing: one change of a store at a time, durable and visible as a whole."""
+"""Writing: the path of every change, from its caller to the disk, and back if it fails.
 
-import itertools
-import os
-from collections.abc import Callable, Iterable
+Under the store lock, the callers that wait for it together share one line of the
+journal: their documents are staged, the line is written and flushed (from here on the
+changes are durable), and the documents are renamed into place.
+"""
+
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreError
-from waggle_fsstore.domain.values import MAX_REVISION
-from waggle_fsstore.store import codec, founding, incoming
-from waggle_fsstore.store.disk import FILE_MODE, Disk, mode_of, temporary_path
-from waggle_fsstore.store.documents import Documents, Stored, revision_in
-from waggle_fsstore.store.layout import SUFFIX, Layout, document_name
+from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.errors import (
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreError,
+)
+from waggle_fsstore.store import founding, incoming
+from waggle_fsstore.store.batch import Batch, Change
+from waggle_fsstore.store.checkpoint import flush_window
+from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.forking import after_fork
+from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
-from waggle_fsstore.store.publishing import Contents, Step, take_back
-from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity
-
-# Of a name in lost+found: leaves room for a number.
-_MAX_STEM: Final = 200
+from waggle_fsstore.store.position import Position
+from waggle_fsstore.store.publishing import Step, take_back
 
 _TAKE_BACK_TRIES: Final = 3
 
 _T = TypeVar("_T")
+
+
+class _Group:
+    """The callers that share a line: it is settled for all of them in one step."""
+
+    def __init__(self) -> None:
+        self.is_settled = False
+        self.failure: Exception | None = None
+
+
+class _Request:
+    """What one caller wants done, and how that went."""
+
+    def __init__(self, work: Callable[[Change], Any], author: Author) -> None:
+        self.group: _Group | None = None
+        self.error: Exception | None = None
+        self.value: Any = None
+        self._work = work
+        self._author = author
+        # Who acquires it decides: a leader to do the work, or the caller to give up.
+        self.claim = threading.Lock()
+
+    def is_settled(self) -> bool:
+        return self.group is not None and self.group.is_settled
+
+    def join(self, group: _Group, batch: Batch) -> None:
+        """Do the work, and add what it changes to the batch."""
+        self.group = group
+        mark = batch.mark()
+        change = Change(batch, self._author)
+        self.error = self.value = None
+        try:
+            self.value = self._work(change)
+            self.error = change.refusal
+        except Exception as error:  # noqa: BLE001  # It is for another thread, perhaps.
+            batch.go_back(mark)
+            self.error = error
+
+    def result(self, *, is_leader: bool) -> Any:
+        """What the work returned or raised, or why the whole group failed."""
+        failure = self.error
+        if self.group is not None and self.group.failure is not None:
+            failure = self.group.failure
+        if failure is None:
+            return self.value
+        # Two threads that raise one object would mix up its traceback.
+        raise failure if is_leader else copy(failure)
 
 
 class Writer:
@@ -36,178 +91,208 @@ class Writer:
         # No method of this object: a cycle would keep the descriptors of a dropped store.
         make_folder = partial(founding.make_lock_folder, layout, disk)
         self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=make_folder)
-        self._record = StateRecord(layout.state)
-        self._founded: tuple[int, tuple[int, int] | None] | None = None
-        self._identity = ""
-        self._trusts_record = False
+        self._position = Position(layout, disk, self._lock)
+        self._waiting: list[_Request] = []
+        self._has_published = False
+        self._wants_checkpoint = False
+        self._is_suspect = False
+        after_fork(self)
 
-    def run(self, work: Callable[["Change"], _T]) -> _T:
-        """What ``work`` returns, given the right to change the founded store.
+    def run(self, work: Callable[[Change], _T], *, alone: bool = False) -> _T:
+        """What ``work`` returns, once what it changed is durable and visible.
 
+        Another thread may do the work, and more than once, unless it is to be ``alone``.
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, and ``RuntimeError``
         inside of an ``update`` of the same store.
         """
         incoming.refuse_inside(self._layout.root)
+        request = _Request(work, current_author())
+        leads = False
 
-        def work_under_the_lock() -> _T:
+        def lead() -> None:
+            nonlocal leads
+            leads = True
+            self._lead(request)
+
+        # Twice, as in StoreLock.run: Ctrl-C may come just as the first removal begins.
+        try:
             try:
-                self._found()
-                state = self._read_state()
-                return work(Change(self._layout, self._disk, self._lock, self._record, state))
+                if not alone:
+                    self._waiting.append(request)
+                while not request.is_settled():
+                    self._take_turn(request, lead)
             finally:
-                if self._lock.closed:
-                    self._record.close()
+                self._withdraw(request)
+        finally:
+            self._withdraw(request)
+        if self._wants_checkpoint:
+            self._try_checkpoint()
+        result: _T = request.result(is_leader=leads)
+        return result
 
-        return self._lock.run(work_under_the_lock)
+    def recover(self, *, timeout: float) -> None:
+        """Bring the store up to what its journal says, if the lock is free in time."""
+        self._lock.run(self._position.catch_up, timeout=timeout)
 
     def close(self) -> None:
-        """Let no other change begin, and wait for the one that is under way."""
+        """Let no other change begin, wait for the one under way, and make a checkpoint.
+
+        What was changed is durable whether or not that succeeds.
+        """
         incoming.refuse_inside(self._layout.root)
-        if self._lock.close():
-            self._record.close()
-
-    def _found(self) -> None:
-        """Found the store, unless this object did so and nobody exchanged it since."""
-        if self._founded == (self._lock.generation, _place(self._layout.environments)):
-            return
-        founding.recognise(self._layout)
-        founding.found(self._layout, self._disk)
-        self._identity = identity(self._layout.environments)
-        self._trusts_record = False
-        self._founded = (self._lock.generation, _place(self._layout.environments))
-
-    def _read_state(self) -> State:
-        """The state; where the record cannot be trusted, as the documents tell it."""
-        state = self._record.read()
-        # Compared once: from then on the open files prove that it is the same mount.
-        if state is not None and (
-            self._trusts_record or state.identity == self._identity != UNKNOWN
-        ):
-            self._trusts_record = True
-            return state._replace(identity=self._identity)
-        # A record of before a power cut is old, but it knows of deleted documents.
-        known = state.committed if state is not None else 0
-        number = max(known, Documents(self._layout).highest_revision())
-        self._trusts_record = True
-        return State(self._identity, number, number)
-
-
-class Change:
-    """One change, while the store lock is held."""
-
-    __slots__ = ("_disk", "_layout", "_lock", "_record", "_state")
-
-    def __init__(
-        self, layout: Layout, disk: Disk, lock: StoreLock, record: StateRecord, state: State
-    ) -> None:
-        self._layout = layout
-        self._disk = disk
-        self._lock = lock
-        self._record = record
-        self._state = state
-
-    def store(self, versions: Iterable[tuple[Environment, Stored | None]]) -> list[int]:
-        """Store each version over the one that stands there, all or none; their revisions."""
-        number = self._state.committed
-        revisions: list[int] = []
-        steps: list[Step] = []
         try:
-            for environment, stored in versions:
-                number = self._next(number, stored)
-                document = self._layout.document(environment.id)
-                before = Contents(stored.data, mode_of(document)) if stored else None
-                after = codec.encode(environment, number)
-                source = temporary_path(self._layout.temporary)
-                # First noted, then made: an interrupt leaves no file that nobody knows.
-                steps.append(Step(source, document, document, before, after))
-                self._disk.stage(source, after, before.mode if before else FILE_MODE)
-                revisions.append(number)
-            if steps:
-                self._publish(number, steps)
-        except BaseException:
-            for step in steps:
-                # One that was renamed is gone; what cannot be removed, founding clears.
-                with suppress(OSError):
-                    self._disk.remove(step.source)
-            raise
-        return revisions
+            if self._has_published and not self._lock.closed:
+                self._try_checkpoint()
+        finally:
+            if self._lock.close():
+                self._position.close()
 
-    def remove(self, stored: Stored) -> None:
-        """Remove a document."""
-        document = self._layout.document(stored.environment.id)
-        target = temporary_path(self._layout.temporary)
-        before = Contents(stored.data, mode_of(document))
-        number = self._next(self._state.committed, stored)
-        self._publish(number, [Step(document, target, document, before, None)])
-        with suppress(OSError):  # It is deleted already; founding clears the rest away.
-            self._disk.remove(target)
+    def forget_after_fork(self) -> None:
+        """In a child: what waits is the parent's."""
+        self._waiting = []
 
-    def set_aside(self, environment_id: str) -> None:
-        """Move a corrupt document, whatever it is, to lost+found."""
-        folder = self._layout.lost_and_found
-        self._disk.make_folder(folder)
-        document = self._layout.document(environment_id)
-        number = 1 + max(self._state.committed, revision_in(document))
-        stem = document_name(environment_id).removesuffix(SUFFIX)[:_MAX_STEM]
-        names = (f"{folder}{os.sep}{stem}.{n}{SUFFIX}" for n in itertools.count(number))
-        target = next(name for name in names if not os.path.lexists(name))
-        self._publish(number, [Step(document, target, document, None, None)], folder)
+    def _take_turn(self, request: _Request, lead: Callable[[], None]) -> None:
+        try:
+            self._lock.run(lead, unless=request.is_settled)
+        except LockTimeoutError:
+            # Unless a leader is doing it right now, it is given up, and nobody will.
+            if request.claim.acquire(blocking=False):
+                raise
 
-    def _next(self, number: int, stored: Stored | None) -> int:
-        """The number of the next change; above that of the version which it replaces."""
-        following = 1 + max(number, stored.environment.revision if stored else 0)
-        if following > MAX_REVISION:
-            raise StoreError(f"{self._layout.root}: there is no revision above {MAX_REVISION}")
-        return following
+    def _withdraw(self, request: _Request) -> None:
+        with suppress(ValueError):
+            self._waiting.remove(request)
 
-    def _publish(self, number: int, steps: list[Step], *more_folders: str) -> None:
-        """Make the change with this number visible and durable, or take it back."""
-        folders = (self._layout.environments, *more_folders)
-        if not self._lock.is_in_place():
-            raise StoreError(
-                f"{self._layout.lock}: was taken away in the middle of a change, or this "
-                "process was forked there: nothing is stored, try again"
-            )
-        published = State(self._state.identity, number, number)
+    def _lead(self, own: _Request) -> None:
+        """Do the own work, and that of others who wait, under the lock."""
+        group = own.group = _Group()
+        claimed: list[_Request] = []
+        try:
+            self._commit(own, group, claimed)
+        except Exception as error:  # noqa: BLE001  # Each of them raises it.
+            group.failure = error
+            group.is_settled = True
+        finally:
+            if not group.is_settled:
+                for request in claimed:
+                    request.claim.release()
+            if self._lock.closed:
+                self._position.close()
+
+    def _commit(self, own: _Request, group: _Group, claimed: list[_Request]) -> None:
+        self._position.catch_up()
+        batch = Batch(self._layout, self._position.committed)
+        own.join(group, batch)
+        for request in self._waiting[:]:
+            if batch.is_full:
+                break
+            if request is not own and request.claim.acquire(blocking=False):
+                claimed.append(request)
+                request.join(group, batch)
+        if batch:
+            self._write(batch, group)
+        else:
+            group.is_settled = True
+
+    def _write(self, batch: Batch, group: _Group) -> None:
+        """Make a batch durable and visible, or take it back."""
+        position, disk = self._position, self._disk
+        steps = batch.steps()
+        line = batch.line()
         attempted: list[Step] = []
-        self._record.write(self._state._replace(committed=number))
-        if None in [step.after for step in steps]:
-            # The revisions of what goes live on in the record alone, and none may come twice.
-            self._record.flush(self._disk)
+        start = None
         try:
+            for step in steps:
+                step.stage(disk, self._layout)
+            if not self._lock.is_in_place():
+                raise StoreError(
+                    f"{self._layout.lock}: was taken away in the middle of a change, or this "
+                    "process was forked there: nothing is stored, try again"
+                )
+            if position.make_room(batch.first, len(line)):
+                self._wants_checkpoint = True
+            start = position.journal.tail
+            position.journal.append(line)
+            position.note(offset=start, committed=batch.last)
             for step in steps:
                 attempted.append(step)
-                self._disk.replace(step.source, step.target)
-            for folder in folders:
-                self._disk.flush_folder(folder)
-            # Also the proof that the file system lives. XFS flushes a folder with success
-            # after it was shut down, and refuses only this.
-            self._record.write(published)
+                step.publish(disk, self._layout)
+            position.note(published=batch.last)
+            group.is_settled = True
+            self._has_published = True
         except BaseException as error:
-            self._take_back(attempted, folders, published, error)
+            if group.is_settled:
+                raise
+            try:
+                if start is not None:
+                    self._take_back(attempted, start, batch.last, error)
+            finally:
+                position.forget()
+                for step in steps:
+                    if step.source:
+                        disk.discard(step.source)  # One that was renamed is gone.
             raise
-        self._state = published
 
-    def _take_back(
-        self, steps: list[Step], folders: tuple[str, ...], published: State, cause: BaseException
-    ) -> None:
+    def _take_back(self, steps: list[Step], start: int, last: int, cause: BaseException) -> None:
+        """Undo what is visible, and leave the segment with the line that is not to count."""
         for _ in range(_TAKE_BACK_TRIES):
             # Not for an OSError: a second Ctrl-C, out of impatience, begins it again.
             with suppress(KeyboardInterrupt):
                 try:
-                    if take_back(steps, self._disk, self._layout.temporary):
-                        for folder in folders:
-                            self._disk.flush_folder(folder)
-                    self._record.write(published)
+                    take_back(steps, self._disk, self._layout)
+                    self._position.journal.switch(last + 1, start)
+                    # Last: readers must not look for a line that is about to go.
+                    self._position.note(committed=last, published=last)
                     return
                 except OSError:
                     break
-        raise OutcomeUnknownError(steps[0].document) from cause
+        document = steps[0].document if steps else self._layout.journal
+        raise OutcomeUnknownError(document) from cause
 
+    def _try_checkpoint(self) -> None:
+        """Make a checkpoint of changes that have succeeded, whatever becomes of this."""
+        self._wants_checkpoint = False
+        try:
+            self.checkpoint()
+        except (LockTimeoutError, StoreClosedError):
+            self._wants_checkpoint = True
+        except OSError as error:
+            import logging  # Takes 4 ms, and is hardly ever needed.
 
-def _place(folder: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(folder)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+            logging.getLogger(__name__).error(
+                "%s: no checkpoint: %s; the journal keeps all changes; tried again with the next",
+                self._layout.root,
+                error,
+            )
+            self._wants_checkpoint = True
+
+    def checkpoint(self) -> None:
+        """Let the documents stand for themselves up to what is published now.
+
+        The flush, which is long, is made without the lock.
+        """
+        self._has_published = False
+        if not self._disk.durable:
+            return
+        through = self._position.published
+        try:
+            if not self._is_suspect:
+                flush_window(self._layout, self._disk, through, self._position.folder())
+        except OSError:
+            # The next flush would say that all is well: only what is written anew counts.
+            self._is_suspect = True
+        self._lock.run(partial(self._finish_checkpoint, through))
+
+    def _finish_checkpoint(self, through: int) -> None:
+        position = self._position
+        try:
+            position.catch_up()
+            if self._is_suspect:
+                position.publish_anew()
+                through = position.published
+            position.checkpoint(through)
+            self._is_suspect = False
+        except BaseException:
+            self._has_published = True
+            position.forget()
+            raise

@@ -3,10 +3,10 @@
 
 Subclass a contract, give it its one fixture, and pytest runs it::
 
-    from waggle_fsstore.testing import PersistenceContract, TransactionalContract
+    from waggle_fsstore.testing import HistoryContract, TransactionalContract
 
 
-    class TestMyStore(TransactionalContract):
+    class TestMyStore(HistoryContract, TransactionalContract):
         @pytest.fixture
         def repository(self):
             return MyStore()
@@ -14,10 +14,12 @@ Subclass a contract, give it its one fixture, and pytest runs it::
 
 from waggle_fsstore.testing.contract import RepositoryContract
 from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.history import HistoryContract
 from waggle_fsstore.testing.persistence import PersistenceContract
 from waggle_fsstore.testing.transactional import TransactionalContract
 
 __all__ = [
+    "HistoryContract",
     "PersistenceContract",
     "RepositoryContract",
     "TransactionalContract",

@@ -2,20 +2,24 @@
 """What every store keeps that outlives its process."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     ConflictError,
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
     StoreClosedError,
 )
+from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.contract import run_together
 from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.watching import PATIENCE
 
 Open = Callable[[], TransactionalRepository]
 
@@ -141,3 +145,100 @@ class PersistenceContract:
 
         run_together(8, work)
         assert open_store().count() == 8
+
+    def test_history_after_reopening(self, open_store: Open) -> None:
+        """The history is there for the next one that opens the store, each field as it was."""
+        with open_store() as store:
+            _change_all(store)
+            expected = list(store.history())
+            revisions = [event.environment and event.environment.revision for event in expected]
+        for _ in range(2):
+            with open_store() as store:
+                events = list(store.history())
+                assert events == expected
+                assert revisions == [
+                    event.environment and event.environment.revision for event in events
+                ]
+                assert list(store.history("b", after=2)) == expected[3:4]
+                assert list(store.watch(after=0, timeout=0)) == expected
+        with open_store() as store:
+            store.save(make_environment(id="a"))
+            *before, event = store.history()
+            assert before == expected
+            assert event.previous_status == Status.ERROR
+
+    def test_history_without_closing(self, open_store: Open) -> None:
+        """A store that was never closed has lost nothing of its history."""
+        store = open_store()
+        _change_all(store)
+        assert list(open_store().history()) == list(store.history())
+
+    def test_history_by_another_handle(self, open_store: Open) -> None:
+        """Each handle shows the changes of the other at once, with their authors."""
+        one, two = open_store(), open_store()
+        assert list(two.history()) == []
+        with audit(actor="one", reason="made"):
+            one.save(make_environment(id="a"))
+        assert [event.actor for event in two.history()] == ["one"]
+        with audit(actor="two", reason="gone"):
+            two.delete("a")
+        assert list(one.history()) == list(two.history())
+        assert [(event.actor, event.reason) for event in one.history("a")] == [
+            ("one", "made"),
+            ("two", "gone"),
+        ]
+
+    def test_watch_another_handle(self, open_store: Open) -> None:
+        """What another handle changes comes to a watch that waits, before the next change."""
+        one, two = open_store(), open_store()
+        seen: list[Event] = []
+        arrived = threading.Semaphore(0)
+
+        def follow(watch: Iterator[Event]) -> None:
+            for _ in range(10):
+                seen.append(next(watch))
+                arrived.release()
+
+        with ThreadPoolExecutor(1) as pool:
+            # Begun by a store that has no files yet, if it is one of files.
+            follower = pool.submit(follow, one.watch(timeout=PATIENCE))
+            for number in range(10):
+                two.save(make_environment(id=f"env-{number}"))
+                assert arrived.acquire(timeout=PATIENCE)
+            follower.result(PATIENCE)
+        assert seen == list(two.history())
+
+    def test_watchers_among_handles(self, open_store: Open) -> None:
+        """Of what 3 handles change at once, a watch of each misses nothing, in the same order."""
+        stores = [open_store() for _ in range(3)]
+        watches = [store.watch(timeout=PATIENCE) for store in stores]
+        barrier = threading.Barrier(3, timeout=PATIENCE)
+
+        def work(number: int) -> None:
+            barrier.wait()
+            for _ in range(20):
+                stores[number].save(make_environment(id=f"env-{number}"))
+
+        run_together(3, work)
+        for watch in watches:
+            assert [next(watch) for _ in range(60)] == list(stores[0].history())
+
+    def test_watch_of_one_closed_handle(self, open_store: Open) -> None:
+        """Closing one handle ends its own watch, and no other."""
+        one, two = open_store(), open_store()
+        watches = [store.watch(timeout=PATIENCE) for store in (one, two)]
+        one.close()
+        two.save(make_environment(id="a"))
+        with pytest.raises(StoreClosedError):
+            next(watches[0])
+        assert next(watches[1]).environment_id == "a"
+
+
+def _change_all(store: TransactionalRepository) -> None:
+    """A change of each kind, each by another author."""
+    with audit(actor="maja", reason="created"):
+        store.create(make_environment(id="a", status=Status.CREATING))
+    with audit(actor="willi", reason="two \U0001f41d"):
+        store.save_all([make_environment(id="b"), make_environment(id="a", status=Status.ERROR)])
+    with audit(actor="reaper", reason=""):
+        store.delete("b")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer on SQLite: one table in write-ahead log mode; a save is a transaction of its own."""
+
+import itertools
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Final
+
+from waggle_fsstore import Environment, EnvironmentNotFoundError
+from waggle_fsstore.domain.values import is_id
+from waggle_fsstore.store import codec, incoming
+
+# SQLite copies its log once so many pages piled up: its default, at which it is measured.
+_LOG_PAGES: Final = 1_000
+
+# A few more, so that the log has its full size before anything is measured.
+_LOG_SAVES: Final = _LOG_PAGES + 100
+
+# For the turn of a thread, in seconds: longer than any turn takes.
+_PATIENCE: Final = 60.0
+
+_SAVE: Final = (
+    "INSERT INTO environments VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET document = excluded.document"
+)
+
+
+class _Connection(threading.local):
+    """The connection of the thread that asks: SQLite gives each its own."""
+
+    def __init__(self, path: str, synchronous: str, opened: list[sqlite3.Connection]) -> None:
+        connection = sqlite3.connect(
+            path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False
+        )
+        opened.append(connection)
+        self.execute = connection.execute
+        self.execute_many = connection.executemany
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute(f"PRAGMA synchronous={synchronous}")
+        self.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+
+
+class Sqlite:
+    """See :class:`benchmarks.peers.Peer`. ``synchronous`` is SQLite's word for when to flush."""
+
+    def __init__(self, folder: Path, environments: list[Environment], synchronous: str) -> None:
+        folder.mkdir()
+        self._path = str(folder / "environments.db")
+        self._revisions = itertools.count(1)
+        self._opened: list[sqlite3.Connection] = []
+        self._own = _Connection(self._path, synchronous, self._opened)
+        self._own.execute(
+            "CREATE TABLE environments (id TEXT PRIMARY KEY, document BLOB) WITHOUT ROWID"
+        )
+        self._fill(environments)
+        self._own.execute(f"PRAGMA synchronous={synchronous}")
+        self._own.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+
+    def _fill(self, environments: list[Environment]) -> None:
+        """Store these, and leave a log that is long enough to be written over from its start.
+
+        A log that still grows is slower to flush: the device has to keep its new size too.
+        """
+        self._own.execute("PRAGMA synchronous=OFF")
+        self._own.execute("PRAGMA wal_autocheckpoint=0")
+        for index in range(_LOG_SAVES):
+            self.save(environments[index % len(environments)])
+        self._revisions = itertools.count(1)
+        self.save_all(environments)
+        self._own.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def save(self, environment: Environment) -> int:
+        """See :class:`benchmarks.peers.Peer`."""
+        environment = incoming.checked(environment)
+        revision = next(self._revisions)
+        self._own.execute(_SAVE, (environment.id, codec.encode(environment, revision)))
+        return revision
+
+    def save_all(self, environments: list[Environment]) -> list[int]:
+        """See :class:`benchmarks.peers.Peer`."""
+        batch = [(incoming.checked(each), next(self._revisions)) for each in environments]
+        self._own.execute("BEGIN IMMEDIATE")
+        self._own.execute_many(
+            _SAVE, [(each.id, codec.encode(each, revision)) for each, revision in batch]
+        )
+        self._own.execute("COMMIT")
+        return [revision for _, revision in batch]
+
+    def find_by_id(self, environment_id: str) -> Environment:
+        """See :class:`benchmarks.peers.Peer`."""
+        if is_id(environment_id):
+            row = self._own.execute(
+                "SELECT document FROM environments WHERE id = ?", (environment_id,)
+            ).fetchone()
+            if row is not None:
+                return codec.decode(row[0], self._path)
+        raise EnvironmentNotFoundError(environment_id)
+
+    def find_all(self) -> list[Environment]:
+        """See :class:`benchmarks.peers.Peer`."""
+        rows = self._own.execute("SELECT document FROM environments ORDER BY id")
+        return [codec.decode(document, self._path) for (document,) in rows]
+
+    def count(self) -> int:
+        """See :class:`benchmarks.peers.Peer`."""
+        (number,) = self._own.execute("SELECT count(*) FROM environments").fetchone()
+        return int(number)
+
+    def delete(self, environment_id: str) -> None:
+        """See :class:`benchmarks.peers.Peer`."""
+        next(self._revisions)
+        removed = self._own.execute("DELETE FROM environments WHERE id = ?", (environment_id,))
+        if removed.rowcount == 0:
+            raise EnvironmentNotFoundError(environment_id)
+
+    def close(self) -> None:
+        """See :class:`benchmarks.peers.Peer`."""
+        for connection in self._opened:
+            connection.close()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases: the states that a crash may leave after each operation of a run."""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from tests.crash.choices import Choice, Effort, choices, some
+from tests.crash.expectations import CrashPoints, Expected
+from tests.crash.model import FileSystem
+from tests.crash.operations import Mark, Operation
+from tests.crash.trees import Tree
+from tests.crash.world import World
+
+#: One state in so many is looked at as a copy, such as a backup, and not in its place.
+_COPIES: Final = 8
+
+
+class Run(NamedTuple):
+    """Operations that were recorded, and what was there and known before the first of them."""
+
+    name: str
+    system: FileSystem
+    operations: list[Operation]
+    expected: Expected
+    world: World
+
+
+class Case(NamedTuple):
+    """A state that a crash left, what a store has to show on it, and where it is opened.
+
+    ``system`` are the files as the next operations find them: after a power cut, all that
+    is there is durable; where only the process ended, no more is durable than before.
+    """
+
+    name: str
+    tree: Tree
+    system: FileSystem
+    expected: Expected
+    world: World
+    is_power_cut: bool
+
+
+class Depth(NamedTuple):
+    """How hard to try at one level: a crash, a crash in the recovery from it, and so on.
+
+    ``points`` is how many crash points to try, ``None`` for all; the outermost level
+    adds those at which something was confirmed. One in ``deeper`` states has the recovery
+    from it crash too.
+    """
+
+    effort: Effort
+    points: int | None
+    deeper: int = 1
+    is_outermost: bool = False
+
+
+def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
+    """Each state once for each thing that has to be shown; or the wanted one, and what it is of."""
+    points = _points(run, depth)
+    system, expected = run.system.copy(), run.expected
+    seen: set[tuple[bytes, World]] = set()
+    for point in range(len(run.operations) + 1):
+        if point:
+            operation = run.operations[point - 1]
+            system.apply(operation)
+            if isinstance(operation, Mark):
+                expected = expected.after(operation.note)
+                seen.clear()
+        name = f"{run.name}@{point}/"
+        if point not in points or not wanted.startswith(name[: len(wanted)]):
+            continue
+        for case in _cases_at(name, system, expected, run.world, depth.effort):
+            key = case.tree.digest(), case.world
+            if f"{wanted} > ".startswith(f"{case.name} > ") if wanted else key not in seen:
+                seen.add(key)
+                yield case
+
+
+def goes_deeper(case: Case, depth: Depth) -> bool:
+    """Whether the recovery from this state is to crash too."""
+    return crc32(case.name.encode()) % depth.deeper == 0
+
+
+def _points(run: Run, depth: Depth) -> set[int]:
+    """The crash points to try: how many operations were done."""
+    first = 0
+    confirmed: set[int] = set()
+    for point, operation in enumerate(run.operations, start=1):
+        if isinstance(operation, Mark):
+            confirmed.add(point)
+            if isinstance(operation.note, CrashPoints):
+                first, confirmed = point, {point}
+    points = range(first, len(run.operations) + 1)
+    sample = some(points, depth.points, run.name)
+    return confirmed.union(sample) if depth.is_outermost else set(sample)
+
+
+def _cases_at(
+    name: str, system: FileSystem, expected: Expected, world: World, effort: Effort
+) -> Iterator[Case]:
+    killed = Choice("killed", frozenset())
+    options = [killed, *choices(system.pending(), effort, name)]
+    for choice in some(options, effort.most, name):
+        case = f"{name}{choice.name}"
+        if choice is killed:
+            yield Case(case, system.now(), system.copy(), expected, world, False)
+            continue
+        tree = system.tree(choice.survivors)
+        is_copy = crc32(case.encode()) % _COPIES == 0
+        after = world.copied() if is_copy else world.rebooted()
+        yield Case(case, tree, FileSystem.of(tree), expected, after, True)

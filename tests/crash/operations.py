@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stands in for ``os`` inside disk.py: performs and records each operation that changes files.
+
+Flushes are recorded only: what they are worth is for the model to say, and the tests need
+no device that keeps anything.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from waggle_fsstore.store import disk
+
+#: A path below the watched folder, ``""`` for that folder itself.
+RelativePath = str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new empty file under a name that was free."""
+
+    path: RelativePath
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFolder:
+    """A new folder."""
+
+    path: RelativePath
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes written into a file at an offset."""
+
+    inode: int
+    offset: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Write(inode={self.inode}, offset={self.offset}, bytes={len(self.data)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file cut off, or made longer by NULs."""
+
+    inode: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """A file, or the names in a folder, made durable."""
+
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFlush:
+    """A flush that reported an error: nobody knows what is durable, and no later one repairs it."""
+
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushAll:
+    """All files and folders made durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """A name given to another file, in one step."""
+
+    source: RelativePath
+    target: RelativePath
+
+
+@dataclass(frozen=True, slots=True)
+class Unlink:
+    """A name taken away."""
+
+    path: RelativePath
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """No operation: what the caller of the store knows from here on."""
+
+    note: Any
+
+
+Operation = (
+    Create | MakeFolder | Write | Resize | Flush | FailedFlush | FlushAll | Rename | Unlink | Mark
+)
+
+#: Calls that the model does not know. Whoever makes disk.py use one has to teach it.
+_UNKNOWN = frozenset(
+    {
+        *("write", "writev", "pwritev", "sendfile", "copy_file_range", "splice", "truncate"),
+        *("link", "symlink", "rename", "renames", "remove", "rmdir", "removedirs", "makedirs"),
+        *("mknod", "mkfifo", "sync"),
+    }
+)
+
+
+class RecordingOs:
+    """Forwards everything to ``os``, and notes what changes the files below a folder.
+
+    ``known`` says which inode of the model each file is that is there already; new ones
+    are counted from ``first``.
+    """
+
+    def __init__(
+        self, folder: Path, *, known: Mapping[RelativePath, int] | None = None, first: int = 1
+    ) -> None:
+        self.operations: list[Operation] = []
+        self._folder = os.path.realpath(folder)
+        self._numbers = count(first)
+        self._inodes: dict[tuple[int, int], int] = {}
+        self._failures: dict[str, int] = {}
+        for path, inode in {"": 0, **(known or {})}.items():
+            self._note_inode(os.stat(os.path.join(self._folder, path)), inode)
+
+    def mark(self, note: Any) -> None:
+        """Note what the caller of the store knows from here on."""
+        self.operations.append(Mark(note))
+
+    def fail_next(self, call: str, code: int = errno.EIO) -> None:
+        """Have the next call of this name fail."""
+        self._failures[call] = code
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether all calls that were to fail have been made."""
+        return not self._failures
+
+    def __getattr__(self, name: str) -> Any:
+        assert name not in _UNKNOWN, f"os.{name}: the model of a crash does not know this call"
+        return getattr(os, name)
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        existed = os.path.lexists(path)
+        self._spoil("open")
+        descriptor = os.open(path, flags, mode)
+        if not existed:
+            inode = self._note_inode(os.fstat(descriptor), next(self._numbers))
+            self._record(Create(self._relative(path), inode))
+        elif flags & os.O_TRUNC:
+            self._record(Resize(self._inode(descriptor), 0))
+        return descriptor
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        self._spoil("pwrite")
+        written = os.pwrite(descriptor, data, offset)
+        self._record(Write(self._inode(descriptor), offset, bytes(data[:written])))
+        return written
+
+    def posix_fallocate(self, descriptor: int, offset: int, size: int) -> None:
+        self._spoil("posix_fallocate")
+        before = os.fstat(descriptor).st_size
+        os.posix_fallocate(descriptor, offset, size)
+        if offset + size > before:
+            self._record(Resize(self._inode(descriptor), offset + size))
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        self._spoil("ftruncate")
+        os.ftruncate(descriptor, size)
+        self._record(Resize(self._inode(descriptor), size))
+
+    def fdatasync(self, descriptor: int) -> None:
+        self._flush("fdatasync", descriptor)
+
+    def fsync(self, descriptor: int) -> None:
+        self._flush("fsync", descriptor)
+
+    def syncfs(self, descriptor: int) -> None:
+        self._spoil("syncfs")
+        os.fstat(descriptor)
+        self._record(FlushAll())
+
+    def replace(self, source: str, target: str) -> None:
+        self._spoil("replace")
+        os.replace(source, target)
+        self._record(Rename(self._relative(source), self._relative(target)))
+
+    def unlink(self, path: str) -> None:
+        self._spoil("unlink")
+        os.unlink(path)
+        self._record(Unlink(self._relative(path)))
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        self._spoil("mkdir")
+        os.mkdir(path, mode)
+        inode = self._note_inode(os.stat(path), next(self._numbers))
+        self._record(MakeFolder(self._relative(path), inode))
+
+    def _flush(self, call: str, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        inode = self._inodes.get((status.st_dev, status.st_ino))
+        if inode is None:
+            return  # A folder above the watched one.
+        try:
+            self._spoil(call)
+        except OSError:
+            self._record(FailedFlush(inode))
+            raise
+        self._record(Flush(inode))
+
+    def _record(self, operation: Operation) -> None:
+        self.operations.append(operation)
+
+    def _spoil(self, call: str) -> None:
+        code = self._failures.pop(call, 0)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def _note_inode(self, status: os.stat_result, inode: int) -> int:
+        # The system gives the number of a file that is gone to a new one.
+        self._inodes[status.st_dev, status.st_ino] = inode
+        return inode
+
+    def _inode(self, descriptor: int) -> int:
+        status = os.fstat(descriptor)
+        return self._inodes[status.st_dev, status.st_ino]
+
+    def _relative(self, path: str) -> RelativePath:
+        relative = os.path.relpath(path, self._folder)
+        assert not relative.startswith(os.pardir), f"{path} is outside of the watched folder"
+        return "" if relative == os.curdir else relative
+
+
+@contextmanager
+def recording(recorder: RecordingOs) -> Iterator[None]:
+    """Have disk.py work through a recorder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "os", recorder)
+        if hasattr(disk, "_syncfs"):
+            patch.setattr(disk, "_syncfs", recorder.syncfs)
+        yield

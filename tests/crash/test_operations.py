@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder: what disk.py does is what the model is told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.model import FileSystem
+from tests.crash.operations import (
+    Create,
+    FailedFlush,
+    Flush,
+    FlushAll,
+    MakeFolder,
+    RecordingOs,
+    Rename,
+    Resize,
+    Unlink,
+    Write,
+    recording,
+)
+from tests.crash.trees import files_in
+from waggle_fsstore.store.disk import Disk, open_to_write
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[RecordingOs]:
+    recorder = RecordingOs(tmp_path)
+    with recording(recorder):
+        yield recorder
+
+
+def test_what_disk_does_is_recorded(recorder: RecordingOs, tmp_path: Path) -> None:
+    """Each operation on a file is recorded with the inode that it went to."""
+    changer = Disk(durable=True)
+    changer.make_folder(str(tmp_path / "d"))
+    changer.stage(str(tmp_path / "d" / "t"), b"hello")
+    changer.replace(str(tmp_path / "d" / "t"), str(tmp_path / "f"))
+    descriptor = open_to_write(str(tmp_path / "f"))
+    changer.remove(str(tmp_path / "f"))
+    changer.truncate(descriptor, 2)
+    open_again = open_to_write(str(tmp_path / "f"), recorder.O_CREAT)
+    changer.flush(open_again)
+    changer.flush_file_system(descriptor, "")
+    recorder.close(descriptor)
+    recorder.close(open_again)
+    assert recorder.operations == [
+        MakeFolder("d", 1),
+        Flush(0),
+        Create("d/t", 2),
+        Resize(2, 5),
+        Write(2, 0, b"hello"),
+        Flush(2),
+        Rename("d/t", "f"),
+        Unlink("f"),
+        Resize(2, 2),
+        Create("f", 3),
+        Flush(3),
+        FlushAll(),
+    ]
+    system = FileSystem()
+    for operation in recorder.operations:
+        system.apply(operation)
+    assert system.now().files() == files_in(tmp_path)
+
+
+def test_a_call_fails_once(recorder: RecordingOs, tmp_path: Path) -> None:
+    """A flush that is to fail does, and is recorded as such."""
+    recorder.fail_next("fdatasync")
+    with pytest.raises(OSError, match="Input/output error"):
+        Disk(durable=True).stage(str(tmp_path / "f"), b"hello")
+    assert recorder.has_failed
+    assert FailedFlush(1) in recorder.operations
+    assert Flush(1) not in recorder.operations
+
+
+def test_an_unknown_call_is_refused(recorder: RecordingOs) -> None:
+    """Where disk.py learns a new call, the model has to learn it too."""
+    with pytest.raises(AssertionError, match=r"os\.symlink"):
+        recorder.symlink("a", "b")

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is said to have made a change, and why."""
+
+import asyncio
+import contextvars
+import getpass
+import os
+import platform
+import pwd
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from waggle_fsstore import Status, audit
+from waggle_fsstore.domain import audit as module
+from waggle_fsstore.domain.audit import Author, current_author
+
+TEXTS = ["a", "x" * 200, "\U0001f41d" * 200, "two\nlines", " "]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_default() -> Iterator[None]:
+    module._default_actor.cache_clear()
+    yield
+    module._default_actor.cache_clear()
+
+
+def system(monkeypatch: pytest.MonkeyPatch, user: str | None, host: str) -> None:
+    """Let the system give these names; ``None`` for no passwd entry."""
+
+    def getpwuid(uid: int) -> object:
+        assert uid == os.geteuid()
+        if user is None:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_name=user)
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=host))
+
+
+def test_default_author(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a block it is the effective user at this host, whatever the environment says."""
+    expected = f"{pwd.getpwuid(os.geteuid()).pw_name}@{os.uname().nodename}"
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(variable, "somebody-else")
+    assert current_author() == Author(actor=expected, reason="")
+
+
+@pytest.mark.parametrize(
+    ("user", "host", "actor"),
+    [
+        ("maja", "hive", "maja@hive"),
+        (None, "hive", f"uid{os.geteuid()}@hive"),
+        ("caf\udce9", "h\udcffve", "caf?@h?ve"),
+        ("maja", " my  mac ", "maja@my_mac"),
+        ("maja", "", "maja@localhost"),
+        ("m" * 150, "h" * 150, "m" * 150 + "@" + "h" * 49),
+    ],
+)
+def test_default_actor(
+    monkeypatch: pytest.MonkeyPatch, user: str | None, host: str, actor: str
+) -> None:
+    """Whatever names the system gives, the actor is one that a block would accept."""
+    system(monkeypatch, user, host)
+    assert current_author().actor == actor
+    audit(actor=actor)
+
+
+def test_default_actor_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no passwd, the user is the one that Python knows."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(getpass, "getuser", lambda: "Maja")
+    monkeypatch.setattr(platform, "node", lambda: "HIVE")
+    assert current_author() == ("Maja@HIVE", "")
+
+
+def test_the_system_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names may come over a network: they are looked up at the first need, and only then."""
+    system(monkeypatch, "maja", "hive")
+    with audit(actor="other"):
+        current_author()
+    assert module._default_actor.cache_info().misses == 0
+    assert [current_author().actor for _ in range(3)] == ["maja@hive"] * 3
+    assert module._default_actor.cache_info().misses == 1
+
+
+def test_a_block() -> None:
+    """Inside of the block its author counts, and after it the one before, also on an error."""
+    default = current_author()
+    with audit(actor="reaper", reason="idle"):
+        assert current_author() == ("reaper", "idle")
+    assert current_author() == default
+    with pytest.raises(ZeroDivisionError), audit(actor="reaper"):
+        raise ZeroDivisionError
+    assert current_author() == default
+
+
+def test_nested_blocks() -> None:
+    """What a block does not name is that of the block around it; an empty reason is a name."""
+    with audit(reason="outermost"):
+        assert current_author() == (module._default_actor(), "outermost")
+        with audit(actor="a"):
+            assert current_author() == ("a", "outermost")
+            with audit(reason=""):
+                assert current_author() == ("a", "")
+                with audit():
+                    assert current_author() == ("a", "")
+            assert current_author() == ("a", "outermost")
+
+
+def test_a_block_can_be_entered_again() -> None:
+    """One block can be used one time after the other, inside of itself, and by threads at once."""
+    block = audit(actor="again")
+    for _ in range(2):
+        with block, audit(actor="inner"), block:
+            assert current_author().actor == "again"
+        assert current_author().actor != "again"
+    barrier = threading.Barrier(4, timeout=30)
+
+    def work(_: int) -> bool:
+        with block:
+            barrier.wait()
+            inside = current_author().actor
+        barrier.wait()
+        return inside == "again" != current_author().actor
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_a_decorator() -> None:
+    """A function that is decorated runs inside of the block each time."""
+
+    @audit(actor="decorator")
+    def function(depth: int) -> list[str]:
+        """Its docstring."""
+        return [current_author().actor, *(function(depth - 1) if depth else [])]
+
+    assert function(2) == function(2) == ["decorator"] * 3
+    assert function.__doc__ == "Its docstring."
+    assert current_author().actor != "decorator"
+
+
+async def _coroutine() -> None: ...
+
+
+def _generator() -> Iterator[None]:
+    yield
+
+
+async def _asynchronous_generator() -> Any:
+    yield
+
+
+@pytest.mark.parametrize("function", [_coroutine, _generator, _asynchronous_generator])
+def test_a_decorator_of_what_runs_later(function: Callable[..., object]) -> None:
+    """A function that would run outside of the block is refused: its changes would be unsigned."""
+    with pytest.raises(TypeError, match=function.__name__):
+        audit(actor="decorator")(function)
+
+
+def test_threads() -> None:
+    """A new thread starts with the default; one that is given the context has its author."""
+    seen = []
+    default = current_author()
+    with audit(actor="starter"):
+        context = contextvars.copy_context()
+        threads = [
+            threading.Thread(target=lambda: seen.append(current_author())),
+            threading.Thread(target=lambda: seen.append(context.run(current_author))),
+        ]
+        for thread in threads:
+            thread.start()
+            thread.join()
+    assert seen == [default, ("starter", "")]
+
+
+def test_tasks() -> None:
+    """Tasks that take turns keep apart; a thread that asyncio starts for one has its author."""
+
+    async def work(name: str, turn: asyncio.Barrier) -> list[str]:
+        seen = []
+        with audit(actor=name):
+            for _ in range(3):
+                await turn.wait()
+                seen.append(current_author().actor)
+            seen.append((await asyncio.to_thread(current_author)).actor)
+        return seen
+
+    async def main() -> tuple[list[str], list[str]]:
+        turn = asyncio.Barrier(2)
+        with audit(actor="main"):
+            found = await asyncio.gather(work("a", turn), work("b", turn))
+            assert current_author().actor == "main"
+        return found
+
+    assert [*asyncio.run(main())] == [["a"] * 4, ["b"] * 4]
+
+
+def _waiting() -> Iterator[str]:
+    with audit(actor="generator"):
+        yield current_author().actor
+
+
+def test_blocks_that_end_out_of_order() -> None:
+    """A generator that is closed inside of another block takes away its own author only."""
+    default = current_author()
+    generator = _waiting()
+    assert next(generator) == "generator"
+    with audit(reason="outer"), audit(actor="inner"):
+        generator.close()  # type: ignore[attr-defined]
+        assert current_author() == ("inner", "outer")
+    assert current_author() == default
+
+
+def test_a_block_that_ends_in_another_thread() -> None:
+    """A generator that another thread closes changes nothing there, and raises nothing."""
+    generator = contextvars.copy_context().run(lambda: (it := _waiting(), next(it))[0])
+    with audit(actor="mine"):
+        generator.close()  # type: ignore[attr-defined]
+        assert current_author().actor == "mine"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts(text: str) -> None:
+    """Any text will do that UTF-8 can hold and that is not too long."""
+    with audit(actor=text, reason=text * 10):
+        assert current_author() == (text, text * 10)
+
+
+def test_of_a_subclass_only_the_text() -> None:
+    """A member of an enum counts as its text."""
+    with audit(actor=Status.ERROR, reason=Status.RUNNING):
+        assert [type(value) for value in current_author()] == [str, str]
+        assert current_author() == ("error", "running")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"actor": ""}, ValueError, "actor: is empty"),
+        ({"actor": "x" * 201}, ValueError, "actor: is longer than 200"),
+        ({"reason": "x" * 2_001}, ValueError, "reason: is longer than 2000"),
+        ({"actor": "a\0b"}, ValueError, "actor: holds a NUL"),
+        ({"reason": "a\0b"}, ValueError, "reason: holds a NUL"),
+        ({"actor": "\ud800"}, ValueError, "actor: holds a lone surrogate"),
+        ({"reason": "\udce9"}, ValueError, "reason: holds a lone surrogate"),
+        ({"actor": b"maja"}, TypeError, "actor: is not a string"),
+        ({"reason": 31}, TypeError, "reason: is not a string"),
+    ],
+)
+def test_invalid_texts(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    """What no history could keep is refused where it is said, by name."""
+    with pytest.raises(error, match=message):
+        audit(**arguments)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events, and which part of a history can be asked for."""
+
+import copy
+import dataclasses
+import math
+import pickle
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from waggle_fsstore import Event, EventKind, HistoryPrunedError, Status
+from waggle_fsstore.domain.event import check_range, check_timeout
+from waggle_fsstore.testing import make_environment
+
+
+def make_event(**fields: Any) -> Event:
+    values: dict[str, Any] = {
+        "seq": 7,
+        "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "kind": EventKind.DELETED,
+        "environment_id": "a",
+        "revision": 5,
+        "status": None,
+        "previous_status": Status.ERROR,
+        "actor": "reaper",
+        "reason": "idle",
+        "environment": make_environment(id="a"),
+    }
+    return Event(**{**values, **fields})
+
+
+def test_kinds_are_strings() -> None:
+    """A kind can be written and compared as the word that it is."""
+    assert [*EventKind] == ["created", "updated", "deleted", "external"]
+    assert f"{EventKind.EXTERNAL}" == "external"
+
+
+def test_an_event_is_a_value() -> None:
+    """An event cannot be changed, has no other attributes, and can be a member of a set."""
+    event = make_event()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.actor = "nobody"  # type: ignore[misc]
+    assert not hasattr(event, "__dict__")
+    assert {event, make_event(environment=event.environment)} == {event}
+    assert event != make_event(environment=make_environment(id="a"))
+
+
+def test_an_event_survives_pickle_and_copy() -> None:
+    """An event that crosses a process pool is the same on the other side."""
+    event = make_event()
+    for other in (
+        pickle.loads(pickle.dumps(event)),  # noqa: S301  # our own bytes
+        copy.deepcopy(event),
+        event.copy(),
+    ):
+        assert other == event
+        assert other.environment is not event.environment
+
+
+def test_a_copy_is_independent() -> None:
+    """What is done to the environment of a copy does not change the event."""
+    event = make_event()
+    other = event.copy()
+    assert other.environment is not None
+    other.environment.labels["team"] = "blue"
+    other.environment.extra["colour"][1]["depth"] = 0
+    assert event != other
+    assert event.environment is not None
+    assert event.environment.labels["team"] == "red"
+    assert event.environment.extra["colour"][1]["depth"] == 2.5
+
+
+def test_a_copy_without_an_environment() -> None:
+    """An event whose document could not be read is copied like any other."""
+    event = make_event(environment=None)
+    assert event.copy() == event
+
+
+@pytest.mark.parametrize(
+    ("after", "until"), [(0, None), (4, None), (9, None), (9, 0), (0, 0), (5, 100), (6, 5)]
+)
+def test_ranges(after: int, until: int | None) -> None:
+    """Of the events 5 to 9 those after 4 to 9 can be asked for, and after 0 those there are."""
+    check_range(after, until, oldest=5, last=9)
+
+
+@pytest.mark.parametrize(
+    ("after", "until", "message"),
+    [
+        (-1, None, "after: -1 is negative"),
+        (0, -1, "until: -1 is negative"),
+        (10, None, "after: 10 is beyond the last change, 9"),
+    ],
+)
+def test_invalid_ranges(after: int, until: int | None, message: str) -> None:
+    """A number that can be none of the history is refused by name."""
+    with pytest.raises(ValueError, match=message):
+        check_range(after, until, oldest=5, last=9)
+
+
+@pytest.mark.parametrize(("after", "oldest"), [(1, 5), (3, 5), (8, 10)])
+def test_pruned_ranges(after: int, oldest: int) -> None:
+    """A cursor that is followed by events that are gone is refused, with where to begin."""
+    with pytest.raises(HistoryPrunedError) as caught:
+        check_range(after, None, oldest=oldest, last=9)
+    assert caught.value.oldest == oldest
+
+
+def test_timeouts() -> None:
+    """A timeout is a number of seconds that a lock can wait, or none."""
+    for timeout in (None, 0, 0.5, threading.TIMEOUT_MAX):
+        check_timeout(timeout)
+    for timeout in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="timeout"):
+            check_timeout(timeout)

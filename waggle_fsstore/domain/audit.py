@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who changes a store, and why: the author of each change."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from functools import cache
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from types import TracebackType
+from typing import Any, Final, NamedTuple, TypeVar
+
+_MAX_ACTOR: Final = 200
+_MAX_REASON: Final = 2_000
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Author(NamedTuple):
+    """Who changes something, and why."""
+
+    actor: str
+    reason: str
+
+
+class audit(ContextDecorator):  # noqa: N801  # It reads as a statement: with audit(...).
+    """The actor and the reason of all changes that are made inside of this block.
+
+    ::
+
+        with audit(actor="reaper", reason="idle 31 min > 30 min"):
+            store.delete(environment_id)
+
+    What a block does not name is that of the block around it; outside of all blocks the
+    actor is ``user@host``, of the effective user, and the reason is empty. As other
+    context variables, an author belongs to a thread or an asyncio task: a new thread
+    starts without, ``asyncio.to_thread`` and a new task take it along.
+
+    A block can be entered again, also by several threads at once, and is a decorator too,
+    of functions that do their work when they are called.
+
+    ``actor`` has 1-200 characters, ``reason`` up to 2,000, both without NUL and lone
+    surrogates. Raises ``ValueError`` or ``TypeError`` that says which of them is not so.
+    """
+
+    def __init__(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        if actor == "":
+            raise ValueError("actor: is empty")
+        self._actor = None if actor is None else _text("actor", actor, _MAX_ACTOR)
+        self._reason = None if reason is None else _text("reason", reason, _MAX_REASON)
+
+    def __enter__(self) -> None:
+        _blocks.set((*_blocks.get(), self))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Not always the last one, nor always there: a generator that waits inside of a
+        # block may be closed inside of another one, or by another thread.
+        blocks = _blocks.get()
+        for index in reversed(range(len(blocks))):
+            if blocks[index] is self:
+                _blocks.set(blocks[:index] + blocks[index + 1 :])
+                return
+
+    def __call__(self, func: _F) -> _F:
+        """The function, run inside of this block each time."""
+        if iscoroutinefunction(func) or isgeneratorfunction(func) or isasyncgenfunction(func):
+            raise TypeError(
+                f"{func.__name__} does its work after it was called, outside of the block: "
+                "write the with statement inside of it"
+            )
+        return super().__call__(func)
+
+
+#: The blocks that the running code is inside of, from the outermost.
+_blocks: Final[ContextVar[tuple[audit, ...]]] = ContextVar("waggle_fsstore.audit", default=())
+
+
+def current_author() -> Author:
+    """The author of a change that the running code makes now."""
+    actor = reason = None
+    for block in _blocks.get():
+        if block._actor is not None:
+            actor = block._actor
+        if block._reason is not None:
+            reason = block._reason
+    return Author(_default_actor() if actor is None else actor, reason or "")
+
+
+def _text(name: str, value: object, most: int) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: is not a string")
+    if len(value) > most:
+        raise ValueError(f"{name}: is longer than {most} characters")
+    if "\0" in value:
+        raise ValueError(f"{name}: holds a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: holds a lone surrogate") from None
+    return str.__str__(value)  # Of a subclass, such as an enum, only its text.
+
+
+@cache
+def _default_actor() -> str:
+    # The system may give names that are no text. A question mark says so in the history.
+    actor = f"{_user()}@{_host()}".encode(errors="replace").decode()
+    return actor[:_MAX_ACTOR]
+
+
+def _user() -> str:
+    """The effective user as the system knows it: the environment can say anything."""
+    if sys.platform == "win32":
+        import getpass
+
+        return getpass.getuser()
+    import pwd
+
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"
+
+
+def _host() -> str:
+    if sys.platform == "win32":
+        import platform
+
+        node = platform.node()
+    else:
+        node = os.uname().nodename
+    return "_".join(node.split()) or "localhost"

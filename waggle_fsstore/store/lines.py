@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of the journal: checksummed JSON objects, one for each flush.
+
+A line is ``{"crc":"xxxxxxxx",`` and the rest of an object, and a newline; the checksum
+is the CRC-32 of the rest. It holds one of
+
+- ``changes``: what one flush made durable, all or none of it;
+- ``checkpoint``: up to which change (``through``) the documents are durable in
+  themselves, and in which place;
+- ``follows``: the first line of a segment, which names the one before (``segment``, 0 for
+  none) and says how many bytes of that count.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from waggle_fsstore.store.jsontext import compact, parse
+
+_HEAD: Final = b'{"crc":"%08x",'
+_HEAD_BYTES: Final = len(_HEAD % 0)
+_CRC_AT: Final = len(b'{"crc":"')
+
+#: What fills the room of a segment that is not used yet.
+BLANK: Final = b" "
+
+CHANGES: Final = "changes"
+CHECKPOINT: Final = "checkpoint"
+FOLLOWS: Final = "follows"
+
+
+class Line(NamedTuple):
+    """A good line: where it begins and ends in its segment (bytes), and what it holds."""
+
+    start: int
+    end: int
+    content: dict[str, Any]
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """Its changes, none for a control line."""
+        changes: list[dict[str, Any]] = self.content.get(CHANGES, [])
+        return changes
+
+    def text(self, data: bytes) -> bytes:
+        """Its bytes in those of its segment, the newline included."""
+        return data[self.start : self.end]
+
+
+class BadLine(NamedTuple):
+    """Bytes between good lines, or after the last, that are no line and not blank."""
+
+    start: int
+    end: int
+
+
+def encode(kind: str, value: Any) -> bytes:
+    """A line that holds one member."""
+    rest = compact({kind: value})[1:]
+    return b"%b%b\n" % (_HEAD % crc32(rest), rest)
+
+
+def decode(data: bytes) -> dict[str, Any] | None:
+    """What a line without its newline holds; ``None`` for a bad one."""
+    rest = data[_HEAD_BYTES:]
+    if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
+        return None
+    content = parse(b"{" + rest)
+    return content if isinstance(content, dict) else None
+
+
+def is_good(data: bytes) -> bool:
+    """Whether a line without its newline fits its checksum."""
+    return data[:_HEAD_BYTES] == _HEAD % crc32(data[_HEAD_BYTES:])
+
+
+def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where the lines that are not blank begin and end; the last may lack its newline."""
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end + 1
+        if not data[start:end].isspace():
+            yield start, end
+        start = end
+
+
+def scan(data: bytes, start: int = 0) -> tuple[list[Line], list[BadLine]]:
+    """The good lines from an offset on, and what is bad between or after them."""
+    good: list[Line] = []
+    bad: list[BadLine] = []
+    for begin, end in split(data, start):
+        # A line that was cut off or written into is no line, whatever it looks like.
+        content = decode(data[begin : end - 1]) if data[end - 1 : end] == b"\n" else None
+        if content is None:
+            bad.append(BadLine(begin, end))
+        else:
+            good.append(Line(begin, end, content))
+    return good, bad

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Linux says about boots and mounts, and its calls that Python has no name for."""
+
+import os
+import struct
+import sys
+from typing import Any, Final
+
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+
+# linux/stat.h, linux/fcntl.h
+_STATX_BYTES: Final = 256
+_STATX_MNT_ID_UNIQUE: Final = 0x4000
+_AT_FDCWD: Final = -100
+
+HAS_SYNCFS: Final = sys.platform.startswith("linux")
+
+
+def boot_id() -> str:
+    """A name for this boot; empty where the system has none, or shows no /proc."""
+    try:
+        # As bytes: to decode it may need to open a codec, under another name in an error.
+        with open(_BOOT_ID, "rb") as file:
+            return file.read().decode("ascii").strip()
+    except OSError:
+        return ""
+
+
+def mount_id(path: str) -> int:
+    """A number that no other mount since boot has had (man 2 statx); 0 if there is none.
+
+    Linux 6.8 and later have it.
+    """
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    try:
+        statx = _libc().statx
+    except AttributeError:
+        return 0
+    if statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_MNT_ID_UNIQUE, buffer) != 0:
+        return 0
+    mask, number = struct.unpack_from("=I140xQ", buffer)
+    return int(number) if mask & _STATX_MNT_ID_UNIQUE else 0
+
+
+def file_system_of(path: str) -> str:
+    """The type of the file system that a path is on; empty where /proc does not tell."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            mounts = [line.split() for line in file.read().splitlines()]
+    except OSError:
+        return ""
+    name, best = b"", -1
+    wanted = os.fsencode(os.path.join(path, ""))
+    for fields in mounts:
+        # man 5 proc: the mount point is the fifth, the type the first after the hyphen.
+        point = _unescape(fields[4]).rstrip(b"/") + b"/"
+        if wanted.startswith(point) and len(point) >= best:
+            name, best = fields[fields.index(b"-") + 1], len(point)
+    return name.decode(errors="replace")
+
+
+def _unescape(field: bytes) -> bytes:
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        field = field.replace(code, bytes([int(code[1:], 8)]))
+    return field
+
+
+def syncfs(descriptor: int) -> None:
+    """Flush the whole file system that an open file is on (man 2 syncfs)."""
+    import ctypes
+
+    if _libc().syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _libc() -> Any:
+    import ctypes  # Takes 2 ms: not everybody needs it.
+
+    return ctypes.CDLL(None, use_errno=True)

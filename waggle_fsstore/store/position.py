@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a writer stands: store founded, journal recovered, tail known. All under the store lock."""
+
+import os
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from waggle_fsstore.store import founding, lines, segments
+from waggle_fsstore.store.checkpoint import flush_everything
+from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.documents import Documents
+from waggle_fsstore.store.findings import Finding, Severity
+from waggle_fsstore.store.journal import Journal
+from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.lock import StoreLock
+from waggle_fsstore.store.recovery import replay
+from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity, place
+from waggle_fsstore.store.window import changes, find_window
+
+
+class Position:
+    """How far the store is. ``committed`` is the last number used, ``published`` visible."""
+
+    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock) -> None:
+        self.journal = Journal(layout, disk)
+        self.committed = 0
+        self.published = 0
+        #: What recovery could not do, or did that somebody should know.
+        self.findings: list[Finding] = []
+        self._layout = layout
+        self._disk = disk
+        self._lock = lock
+        self._record = StateRecord(layout.state)
+        self._identity = ""
+        self._folder: int | None = None
+        self._trusts_record = False
+        self._founded: tuple[int, int, int] | None = None
+        self._is_known = False
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # As in one whose constructor failed.
+            self._close_folder()
+
+    def catch_up(self) -> None:
+        """Found the store, recover it, or take in what others wrote, as far as it is needed.
+
+        Raises :class:`JournalDamagedError`, and what founding raises.
+        """
+        if self._founded is None or self._founded != self._seen():
+            self._found()
+        elif self._is_known and self.journal.is_undisturbed():
+            return
+        self._is_known = False
+        state = self._record.read()
+        # Compared once: from then on the open files prove that it is the same mount.
+        is_ours = state is not None and state.identity == self._identity and self._trusts_record
+        if state is None or not is_ours or not self._resume(state):
+            self._recover(state)
+            self.note()
+        self._trusts_record = True
+        if self._disk.durable and state is not None and not state.durable:
+            flush_everything(self._layout, self._disk)
+            self.checkpoint(self.published)
+        self._is_known = True
+
+    def note(self, *, offset: int | None = None, committed: int = 0, published: int = 0) -> None:
+        """Write down how far the changes have come; the offset is that of the tail."""
+        self.committed = committed or self.committed
+        self.published = published or self.published
+        if offset is None:
+            offset = self.journal.tail
+        self._record.write(
+            State(
+                self._identity,
+                int(self._disk.durable),
+                self.journal.first,
+                offset,
+                self.committed,
+                self.published,
+            )
+        )
+
+    def make_room(self, first: int, size: int) -> bool:
+        """Have room for a line that begins with change ``first``; whether that took a switch."""
+        if self.journal.has_room(size):
+            return False
+        self.journal.switch(first, self.journal.tail, room=size)
+        return True
+
+    def checkpoint(self, through: int) -> None:
+        """Write down that all documents up to a change are durable in themselves."""
+        line = self._checkpoint_line(through)
+        self.make_room(self.committed + 1, len(line))
+        self.journal.append(line)
+        self.note()
+
+    def publish_anew(self) -> None:
+        """Write all documents that no checkpoint covers once more, and flush each."""
+        layout = self._layout
+        window = find_window(layout, place(layout))
+        found = partial(changes, layout, after=window.through, strict=True)
+        self.findings = replay(layout, self._disk, found, anew=True)
+
+    def folder(self) -> int:
+        """The folder of the documents, opened before this object published the first."""
+        if self._folder is None:
+            self._folder = os.open(self._layout.environments, os.O_RDONLY)
+        return self._folder
+
+    def forget(self) -> None:
+        """After an exception, trust nothing that was remembered."""
+        self._is_known = False
+        self.journal.close()
+
+    def close(self) -> None:
+        """Release all descriptors."""
+        self.forget()
+        self._record.close()
+        self._close_folder()
+
+    def _close_folder(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            os.close(folder)
+
+    def _seen(self) -> tuple[int, int, int] | None:
+        """What changes when somebody exchanges the lock file or the documents' folder."""
+        try:
+            status = os.stat(self._layout.environments)
+        except FileNotFoundError:
+            return None
+        return self._lock.generation, status.st_dev, status.st_ino
+
+    def _found(self) -> None:
+        founding.recognise(self._layout)
+        founding.found(self._layout, self._disk)
+        self._identity = identity(self._layout)
+        self._trusts_record = self._identity != UNKNOWN
+        self._founded = self._seen()
+        self.journal.close()
+        self._close_folder()
+        self.folder()
+
+    def _resume(self, state: State) -> bool:
+        """Go on where the state says; ``False`` where the journal does not go that far."""
+        layout = self._layout
+        if self.journal.reopen(state.segment, state.offset):
+            self.committed, self.published = state.committed, state.published
+            if self.published == self.committed:
+                return True
+        names = [name for name in segments.listed(layout) if name >= state.segment]
+        if not names or names[0] != state.segment or not self.journal.is_open:
+            return False
+        # A writer died, or could not take back what had failed: what it left is pending,
+        # or stale. In either case nobody knows whether it was flushed.
+        pending = [
+            segments.segment(layout, name, successor, state.offset if name == names[0] else 0)
+            for name, successor in segments.with_successors(names)
+        ]
+        live = pending[-1]
+        if live.first != state.segment and not live.good:
+            return False
+        kept = [
+            (line, line.text(segment.data))
+            for segment in pending
+            for line in segment.good
+            if any(change["seq"] > state.published for change in line.changes)
+        ]
+        found = [change for line, _ in kept for change in line.changes]
+        self.committed = max(state.committed, *(change["seq"] for change in found), 0)
+        self.published = state.published
+        cut = state.offset if live.first == state.segment else live.good[0].end
+        self.journal.open(live.first, cut)
+        if found or live.bad or live.end > cut:
+            first = found[0]["seq"] if found else self.committed + 1
+            self.journal.switch(first, cut, carry=b"".join(text for _, text in kept))
+            self.findings += replay(layout, self._disk, partial(iter, found))
+        self.note(published=self.committed)
+        return True
+
+    def _recover(self, state: State | None) -> None:
+        """Bring the documents up to the journal, as after a power cut."""
+        layout = self._layout
+        names = segments.listed(layout)
+        highest = max(self.committed, state.committed if state else 0)
+        if not names:
+            self._begin(highest)
+            return
+        window = find_window(layout, place(layout))
+        live = segments.segment(layout, names[-1], None)
+        numbers = [change["seq"] for line in live.good for change in line.changes]
+        self.journal.open(live.first, live.end)
+        self.journal.flush()
+        self.findings = replay(
+            layout, self._disk, partial(changes, layout, after=window.through, strict=True)
+        )
+        if window.is_whole or state is None or not state.durable:
+            highest = max(highest, Documents(layout).highest_revision())
+        self.committed = self.published = max(highest, live.first - 1, *numbers)
+        if live.bad:
+            self.journal.switch(self.committed + 1, live.end)
+            problem = "ended in a line that was not whole and never confirmed; it does not count"
+            self.findings.append(
+                Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
+            )
+        if window.is_whole and self._disk.durable:
+            flush_everything(layout, self._disk)
+            self.checkpoint(self.published)
+
+    def _begin(self, highest: int) -> None:
+        """Begin a journal: of a new store, of one from git, or of one whose journal was removed."""
+        documents = Documents(self._layout)
+        highest = max(highest, documents.highest_revision())
+        carry = b""
+        if self._disk.durable or not documents.names():
+            if documents.names():
+                flush_everything(self._layout, self._disk)
+            carry = self._checkpoint_line(highest)
+        self.journal.close()
+        self.journal.switch(highest + 1, 0, carry=carry)
+        self.committed = self.published = highest
+
+    def _checkpoint_line(self, through: int) -> bytes:
+        value: dict[str, Any] = {"through": through, "place": place(self._layout)}
+        return lines.encode(lines.CHECKPOINT, value)

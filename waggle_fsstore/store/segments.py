@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the journal: its segments in order, without the lock and without changing any."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from waggle_fsstore.domain.errors import JournalDamagedError
+from waggle_fsstore.store import lines
+from waggle_fsstore.store.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout, first_of
+from waggle_fsstore.store.lines import Line
+
+# Enough for the first line of any segment.
+_HEADER_BYTES: Final = 512
+
+_GZIP: Final = 31  # zlib.decompressobj: with the header and the checksum of gzip
+_PIECE: Final = 512  # of it, at most one that holds damage is lost
+
+
+class Segment(NamedTuple):
+    """What counts of one segment: its good lines, and its bytes up to the last that counts."""
+
+    first: int
+    path: str
+    data: bytes
+    good: list[Line]
+    bad: list[lines.BadLine]
+    is_sealed: bool
+
+    @property
+    def end(self) -> int:
+        """Where the last good line ends."""
+        return self.good[-1].end if self.good else 0
+
+    def refuse_damage(self) -> None:
+        """Raise :class:`JournalDamagedError` for what no crash leaves.
+
+        That is a bad line before a good one, because each line was flushed before the
+        next, or any bad line in what the next segment says is good.
+        """
+        if self.bad and (self.is_sealed or self.bad[0].start < self.end):
+            number = self.data.count(b"\n", 0, self.bad[0].start) + 1
+            raise JournalDamagedError(self.path, number)
+
+
+def listed(layout: Layout) -> list[int]:
+    """The first changes of all segments, in order; none where there is no journal."""
+    try:
+        names = os.listdir(layout.journal)
+    except FileNotFoundError:
+        return []
+    return sorted({first for first in map(first_of, names) if first is not None})
+
+
+def with_successors(names: list[int]) -> Iterator[tuple[int, int | None]]:
+    """Each of some segments and the next one, ``None`` after the last."""
+    return zip(names, [*names[1:], None], strict=False)
+
+
+def path_of(layout: Layout, first: int) -> str:
+    """The file of a segment: compressed if only that is left."""
+    path = layout.segment(first)
+    if os.path.lexists(path):
+        return path
+    packed = packed_path(layout, first)
+    return packed if os.path.lexists(packed) else path
+
+
+def packed_path(layout: Layout, first: int) -> str:
+    """The file of a segment that is compressed."""
+    return f"{layout.segment(first).removesuffix(SEGMENT_SUFFIX)}{COMPRESSED_SUFFIX}"
+
+
+def load(layout: Layout, first: int, size: int = -1) -> bytes:
+    """The bytes of a segment, or the first of them. Raises ``FileNotFoundError`` and others.
+
+    A damaged compressed one gives the bytes before the damage: its lines have checksums.
+    """
+    try:
+        with open(layout.segment(first), "rb") as file:
+            return file.read(size)
+    except FileNotFoundError:
+        with open(packed_path(layout, first), "rb") as file:
+            data = file.read()
+    return _unpack(data) if size < 0 else _unpack(data)[:size]
+
+
+def _unpack(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(_GZIP)
+    parts = []
+    try:
+        for start in range(0, len(data), _PIECE):
+            parts.append(unpacker.decompress(data[start : start + _PIECE]))
+    except zlib.error:
+        pass
+    return b"".join(parts)
+
+
+def header(layout: Layout, first: int) -> tuple[int, int]:
+    """The segment that a segment follows, and how many bytes of that count; (0, 0) for none."""
+    data = load(layout, first, _HEADER_BYTES)
+    content = lines.decode(data[: data.find(b"\n")]) or {}
+    follows = content.get(lines.FOLLOWS, {})
+    return follows.get("segment", 0), follows.get("bytes", 0)
+
+
+def segment(layout: Layout, first: int, successor: int | None, start: int = 0) -> Segment:
+    """One segment, its lines from an offset on: as much as its successor says it follows."""
+    data = load(layout, first)
+    size = len(data)
+    is_sealed = False
+    if successor is not None:
+        followed, counted = header(layout, successor)
+        is_sealed = followed == first
+        size = counted if is_sealed else size
+    good, bad = lines.scan(data[:size], start)
+    if size > len(data):
+        bad.append(lines.BadLine(len(data), size))
+    return Segment(first, path_of(layout, first), data[:size], good, bad, is_sealed)
+
+
+def backwards(layout: Layout) -> Iterator[Segment]:
+    """All segments, the live one first."""
+    successor = None
+    for first in reversed(listed(layout)):
+        yield segment(layout, first, successor)
+        successor = first

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is around the documents and the journal: marker, state, modes, files of others."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
+from waggle_fsstore.store import founding, segments
+from waggle_fsstore.store.findings import Finding, Severity
+from waggle_fsstore.store.layout import Layout, first_of, is_document_name
+from waggle_fsstore.store.lock import is_held
+from waggle_fsstore.store.state import peek
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+_AT_THE_NEXT_CHANGE: Final = "the next change makes it anew"
+
+
+def records(layout: Layout) -> Iterator[Finding]:
+    """The marker and the state record: what is wrong with them, and a change makes good."""
+    if not os.path.lexists(layout.marker):
+        yield Finding(Severity.WARNING, Path(layout.marker), "is missing", _AT_THE_NEXT_CHANGE)
+    if segments.listed(layout) and peek(layout.state) is None:
+        problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
+        yield Finding(Severity.WARNING, Path(layout.state), problem, _AT_THE_NEXT_CHANGE)
+
+
+def marker(layout: Layout) -> Iterator[Finding]:
+    """Whether the marker, where there is one, can be read."""
+    try:
+        founding.recognise(layout)
+    except CorruptDocumentError as error:
+        yield Finding(Severity.ERROR, error.path, error.reason, "move it away")
+    except UnsupportedFormatError as error:
+        yield Finding(Severity.ERROR, error.path, str(error), "upgrade the program")
+
+
+def foreign(layout: Layout) -> Iterator[Finding]:
+    """Files that are not the store's, and those that a dead writer left."""
+    yield from _foreign(layout.environments, is_document_name, "is no document")
+    yield from _foreign(layout.journal, lambda name: first_of(name) is not None, "is no segment")
+    left = set(_names(layout.temporary))
+    if left and not is_held(layout.lock):
+        # Twice: what a writer had there, who has just let go of the lock, is gone by now.
+        for name in sorted(left.intersection(_names(layout.temporary))):
+            path = Path(layout.temporary, name)
+            problem = "was left by a writer that died"
+            yield Finding(Severity.WARNING, path, problem, "whoever writes first removes it")
+
+
+def modes(layout: Layout) -> Iterator[Finding]:
+    """Files and folders that others than the owner may use."""
+    if os.name == "nt":
+        return
+    folders = [layout.environments, layout.journal, layout.internal, layout.temporary]
+    files = [layout.marker, layout.git_ignore, layout.lock, layout.state]
+    for path in (layout.root, *folders, layout.lost_and_found, *files):
+        yield from _mode(path)
+    for folder in (layout.environments, layout.journal):
+        for name in sorted(_names(folder)):
+            yield from _mode(os.path.join(folder, name))
+
+
+def _mode(path: str) -> Iterator[Finding]:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if mode & _OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        problem = f"has mode {stat.S_IMODE(mode):04o}: others than its owner may use it"
+        yield Finding(Severity.WARNING, Path(path), problem, "chmod go= if that is not meant")
+
+
+def _foreign(folder: str, is_ours: Callable[[str], bool], problem: str) -> Iterator[Finding]:
+    for name in sorted(_names(folder)):
+        if not is_ours(name):
+            remedy = "move it away if nobody needs it: the store ignores it"
+            yield Finding(Severity.WARNING, Path(folder, name), problem, remedy)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The changes in the journal, read in order: all, some, or those that no checkpoint covers."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from waggle_fsstore.store import lines, segments
+from waggle_fsstore.store.layout import Layout
+
+
+class Window(NamedTuple):
+    """What a crash may have taken from the documents: the changes after ``through``.
+
+    ``is_whole`` if no checkpoint was ever made in this place: then it is all there is.
+    """
+
+    through: int
+    is_whole: bool
+
+
+def find_window(layout: Layout, place: str) -> Window:
+    """What the last checkpoint left open; reads back no further than to that."""
+    for segment in segments.backwards(layout):
+        for line in reversed(segment.good):
+            checkpoint = line.content.get(lines.CHECKPOINT)
+            if checkpoint is not None:
+                if checkpoint["place"] == place:
+                    return Window(checkpoint["through"], False)
+                return Window(0, True)
+    return Window(0, True)
+
+
+def changes(
+    layout: Layout,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    first: int = 0,
+    offset: int = 0,
+    strict: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """The changes with ``after`` < seq <= ``until``, in order.
+
+    Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
+    segment ``first``. Damage is left out, or with ``strict`` raises
+    :class:`JournalDamagedError` where reading comes to it. One segment is in memory at a
+    time; one that is pruned meanwhile is left out too.
+    """
+    names = segments.listed(layout)
+    if first == 0:
+        first = max((name for name in names if name <= after + 1), default=0)
+    names = [name for name in names if name >= first]
+    for name, successor in segments.with_successors(names):
+        if until is not None and name > until:
+            return
+        start = offset if name == first else 0
+        try:
+            segment = segments.segment(layout, name, successor, start)
+        except FileNotFoundError:
+            continue
+        for line in segment.good:
+            if strict and segment.bad and segment.bad[0].start < line.start:
+                break
+            for change in line.changes:
+                if after < change["seq"] and (until is None or change["seq"] <= until):
+                    yield change
+        if strict:
+            segment.refuse_damage()
+
+
+def last_of_each(found: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The last change of each id."""
+    return {change["id"]: change for change in found}

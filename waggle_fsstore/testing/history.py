@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store keeps of its history: one event for each change."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.errors import StoreClosedError, WaggleError
+from waggle_fsstore.domain.event import Event, EventKind
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.testing.authors import AuthorContract
+from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.updates import never
+from waggle_fsstore.testing.watching import WatchContract
+
+Write = Callable[[TransactionalRepository, Environment], object]
+
+_WRITES: dict[str, Write] = {
+    "save": lambda store, new: store.save(new),
+    "create": lambda store, new: store.create(new),
+    "save_all": lambda store, new: store.save_all([new]),
+    # Of nothing, or of the one and only version.
+    "conditional save": lambda store, new: store.save(new, if_revision=store.count()),
+    "update": lambda store, new: store.update(new.id, _becoming(new)),
+}
+
+
+class HistoryContract(WatchContract, AuthorContract):
+    """Subclass it and give it one fixture: ``repository``, an empty store."""
+
+    @pytest.mark.parametrize("write", ["save", "create", "save_all", "conditional save"])
+    def test_history_of_a_new_one(self, repository: TransactionalRepository, write: str) -> None:
+        """Storing an id that was not stored is one event, with every field in its place."""
+        environment = make_environment(id="a", status=Status.CREATING)
+        before = datetime.now(UTC)
+        with audit(actor="maja", reason="asked for"):
+            _WRITES[write](repository, environment)
+        after = datetime.now(UTC)
+        (event,) = repository.history()
+        assert event == Event(
+            seq=1,
+            at=event.at,
+            kind=EventKind.CREATED,
+            environment_id="a",
+            revision=1,
+            status=Status.CREATING,
+            previous_status=None,
+            actor="maja",
+            reason="asked for",
+            environment=environment,
+        )
+        assert before <= event.at <= after
+        assert event.at.utcoffset() == timedelta(0)
+        assert revision_of(event) == 1
+
+    @pytest.mark.parametrize("write", ["save", "update", "save_all", "conditional save"])
+    def test_history_of_a_new_version(
+        self, repository: TransactionalRepository, write: str
+    ) -> None:
+        """Storing an id again is one event, with the new version and the status before."""
+        repository.save(make_environment(id="a", status=Status.CREATING))
+        environment = make_environment(id="a", status=Status.RUNNING)
+        with audit(actor="willi", reason="is ready"):
+            _WRITES[write](repository, environment)
+        _, event = repository.history()
+        assert event == Event(
+            seq=2,
+            at=event.at,
+            kind=EventKind.UPDATED,
+            environment_id="a",
+            revision=2,
+            status=Status.RUNNING,
+            previous_status=Status.CREATING,
+            actor="willi",
+            reason="is ready",
+            environment=environment,
+        )
+        assert revision_of(event) == 2
+
+    def test_history_of_a_deletion(self, repository: TransactionalRepository) -> None:
+        """A deletion is one event with a number of its own, and shows the version that is gone."""
+        repository.save(make_environment(id="b"))
+        environment = make_environment(id="a", status=Status.ERROR)
+        revision = repository.save(environment)
+        before = datetime.now(UTC)
+        with audit(actor="reaper", reason="idle 31 min > 30 min"):
+            repository.delete("a")
+        after = datetime.now(UTC)
+        *_, event = repository.history()
+        assert event == Event(
+            seq=event.seq,
+            at=event.at,
+            kind=EventKind.DELETED,
+            environment_id="a",
+            revision=revision,
+            status=None,
+            previous_status=Status.ERROR,
+            actor="reaper",
+            reason="idle 31 min > 30 min",
+            environment=environment,
+        )
+        assert before <= event.at <= after
+        assert event.seq > revision == revision_of(event)
+
+    def test_history_across_a_deletion(self, repository: TransactionalRepository) -> None:
+        """What is created again begins anew, with a revision above that of its deletion."""
+        repository.save(make_environment(id="a"))
+        repository.delete("a")
+        revision = repository.create(make_environment(id="a"))
+        events = list(repository.history("a"))
+        assert [event.kind for event in events] == ["created", "deleted", "created"]
+        assert events[2].previous_status is None
+        assert events[1].seq < events[2].seq == events[2].revision == revision
+
+    def test_history_of_a_batch(self, repository: TransactionalRepository) -> None:
+        """Each of a batch is an event of its own, in the order of the batch."""
+        repository.save(make_environment(id="b", status=Status.RUNNING))
+        batch = [make_environment(id=name, status=Status.ERROR) for name in "cba"]
+        with audit(actor="loader", reason="all at once"):
+            revisions = repository.save_all(batch)
+        events = list(repository.history(after=1))
+        assert [event.environment for event in events] == batch
+        assert [event.kind for event in events] == ["created", "updated", "created"]
+        assert [event.previous_status for event in events] == [None, Status.RUNNING, None]
+        assert [event.seq for event in events] == [event.revision for event in events] == revisions
+        assert {(event.actor, event.reason) for event in events} == {("loader", "all at once")}
+
+    def test_history_range(self, repository: TransactionalRepository) -> None:
+        """``after`` is not included, ``until`` is, and both may be any number up to the last."""
+        _fill(repository)
+        events = list(repository.history())
+        numbers = [event.seq for event in events]
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == 6
+        for after in range(numbers[-1] + 1):
+            assert list(repository.history(after=after)) == [e for e in events if e.seq > after]
+            for until in range(numbers[-1] + 3):
+                assert list(repository.history(after=after, until=until)) == [
+                    event for event in events if after < event.seq <= until
+                ]
+
+    def test_history_of_one_environment(self, repository: TransactionalRepository) -> None:
+        """An id selects its own events, within the range; one that never was has none."""
+        _fill(repository)
+        for name in "abc":
+            own = [event for event in repository.history() if event.environment_id == name]
+            assert own == list(repository.history(name))
+            assert own[1:] == list(repository.history(name, after=own[0].seq))
+            assert own[:1] == list(repository.history(name, until=own[0].seq))
+        for unknown in ("d", "", "A", "\ud800"):
+            assert list(repository.history(unknown)) == []
+
+    def test_history_of_nothing(self, repository: TransactionalRepository) -> None:
+        """A store in which nothing was changed has no events."""
+        assert list(repository.history()) == []
+        assert list(repository.history("a", after=0, until=5)) == []
+
+    def test_history_refuses_what_it_cannot_answer(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """A cursor that is negative or beyond the last change is refused by the call itself."""
+        repository.save(make_environment())
+        ranges: list[tuple[str, int, int | None]] = [
+            ("after", -1, None),
+            ("after", 2, None),
+            ("until", 0, -1),
+            ("until", 1, -1),
+        ]
+        for name, after, until in ranges:
+            with pytest.raises(ValueError, match=name):
+                repository.history(after=after, until=until)
+        assert list(repository.history(after=1)) == []
+
+    def test_events_share_nothing(self, repository: TransactionalRepository) -> None:
+        """Neither what was saved nor what a reader changes leads into the history or the store."""
+        environment = make_environment(id="a")
+        repository.save(environment)
+        _spoil(environment)
+        repository.update("a", lambda copy: copy.labels.update(seen="yes"))
+        repository.delete("a")
+        repository.save(make_environment(id="a"))
+        expected = list(repository.history())
+        stored = repository.find_by_id("a")
+        for events in (repository.history(), repository.watch(after=0, timeout=0)):
+            for event in events:
+                assert event.environment is not None
+                _spoil(event.environment)
+        assert list(repository.history()) == expected
+        assert expected[0].environment is not None
+        assert expected[0].environment.labels == {"team": "red", "tier": "gold"}
+        assert repository.find_by_id("a") == stored
+
+    def test_what_failed_leaves_no_event(self, repository: TransactionalRepository) -> None:
+        """A change that was refused is not in the history."""
+        repository.save(make_environment(id="a"))
+        invalid = make_environment(id="b")
+        invalid.ssh_port = -1
+        expected = list(repository.history())
+
+        def half() -> Iterator[Environment]:
+            yield make_environment(id="b")
+            raise ZeroDivisionError
+
+        calls: list[Callable[[], object]] = [
+            lambda: repository.save(make_environment(id="a"), if_revision=7),
+            lambda: repository.save(make_environment(id="b"), if_revision=7),
+            lambda: repository.create(make_environment(id="a")),
+            lambda: repository.create(make_environment(id="b"), capacity=1),
+            lambda: repository.save(invalid),
+            lambda: repository.save_all([make_environment(id="c"), invalid]),
+            lambda: repository.save_all([make_environment(id="b"), make_environment(id="b")]),
+            lambda: repository.save_all(half()),
+            lambda: repository.delete("b"),
+            lambda: repository.update("b", never),
+            lambda: repository.update("a", lambda copy: setattr(copy, "ssh_port", -1)),
+            lambda: repository.update("a", lambda copy: setattr(copy, "id", "b")),
+            lambda: repository.update("a", lambda _: repository.delete("a")),
+        ]
+        for call in calls:
+            with pytest.raises((WaggleError, ValueError, RuntimeError, ZeroDivisionError)):
+                call()
+        repository.save_all([])
+        assert list(repository.history()) == expected
+
+    def test_history_while_it_is_written(self, repository: TransactionalRepository) -> None:
+        """A reader gets what was there at its call, and holds up nobody, also half-way."""
+        _fill(repository)
+        expected = list(repository.history())
+        one, two, dropped = (repository.history() for _ in range(3))
+        next(dropped)
+        seen = []
+        for event in one:
+            seen.append(event)
+            assert next(two) == event
+            writer = threading.Thread(target=repository.save, args=[make_environment()])
+            writer.start()
+            writer.join()
+        assert seen == expected
+        assert next(two, None) is None
+        assert len(list(repository.history(after=expected[-1].seq))) == len(expected)
+
+    def test_history_inside_an_update(self, repository: TransactionalRepository) -> None:
+        """A function passed to ``update`` may read the history."""
+        repository.save(make_environment(id="a"))
+        seen: list[Event] = []
+        repository.update("a", lambda _: seen.extend(repository.history()))
+        assert seen == list(repository.history(until=1))
+
+    def test_history_of_a_closed_store(self, repository: TransactionalRepository) -> None:
+        """After close there is no history to ask for, by the call itself."""
+        repository.save(make_environment())
+        repository.close()
+        with pytest.raises(StoreClosedError):
+            repository.history()
+
+
+def revision_of(event: Event) -> int:
+    """The revision of the version that an event shows."""
+    assert event.environment is not None
+    return event.environment.revision
+
+
+def _becoming(new: Environment) -> Callable[[Environment], None]:
+    def change(copy: Environment) -> None:
+        for field in dataclasses.fields(new):
+            setattr(copy, field.name, getattr(new, field.name))
+
+    return change
+
+
+def _fill(repository: TransactionalRepository) -> None:
+    """Six changes of three environments, one of which is gone again; ``a`` is stored."""
+    repository.save(make_environment(id="a"))
+    repository.save_all([make_environment(id="b"), make_environment(id="c")])
+    repository.delete("b")
+    repository.update("c", Environment.touch)
+    repository.save(make_environment(id="a"))
+
+
+def _spoil(environment: Environment) -> None:
+    environment.name = "spoilt"
+    environment.labels["team"] = "spoilt"
+    environment.extra["colour"][1]["depth"] = "spoilt"
