@@ -138,7 +138,7 @@ def test_verbs_and_exit_codes() -> None:
     from waggle_fsstore.cli.app import app
     from waggle_fsstore.cli.exits import ExitCode
 
-    verbs = re.findall(r"^\| `([a-z]+)[` ]", README, re.MULTILINE)
+    verbs = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[` ]", README, re.MULTILINE)
     assert verbs == [command.name for command in app.registered_commands]
     codes = re.search(r"Exit codes: (.*?)\. ", README, re.DOTALL)
     assert codes

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         InvalidEnvironmentIdError,
         InvalidRuntimeError,
         InvalidTransitionError,
+        JournalDamagedError,
         LockHolder,
         LockTimeoutError,
         OutcomeUnknownError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.domain.event import Event, EventKind
     from waggle_fsstore.domain.repository import Repository, TransactionalRepository
     from waggle_fsstore.store.file import FileStore
+    from waggle_fsstore.store.findings import Finding, Severity
     from waggle_fsstore.store.memory import MemoryStore
 
 __version__: Final = "0.1.0"
@@ -62,6 +64,7 @@ _HOMES: Final = {
         "InvalidEnvironmentIdError",
         "InvalidRuntimeError",
         "InvalidTransitionError",
+        "JournalDamagedError",
         "LockHolder",
         "LockTimeoutError",
         "OutcomeUnknownError",
@@ -73,6 +76,7 @@ _HOMES: Final = {
     "domain.event": ("Event", "EventKind"),
     "domain.repository": ("Repository", "TransactionalRepository"),
     "store.file": ("FileStore",),
+    "store.findings": ("Finding", "Severity"),
     "store.memory": ("MemoryStore",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
@@ -89,11 +93,13 @@ __all__ = [
     "Event",
     "EventKind",
     "FileStore",
+    "Finding",
     "HistoryPrunedError",
     "InvalidEnvironmentError",
     "InvalidEnvironmentIdError",
     "InvalidRuntimeError",
     "InvalidTransitionError",
+    "JournalDamagedError",
     "LockHolder",
     "LockTimeoutError",
     "MemoryStore",
@@ -101,6 +107,7 @@ __all__ = [
     "Owner",
     "Repository",
     "Runtime",
+    "Severity",
     "Status",
     "StoreClosedError",
     "StoreError",

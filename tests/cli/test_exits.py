@@ -19,7 +19,16 @@ from waggle_fsstore.domain import errors
 from waggle_fsstore.store.codec import MAX_DOCUMENT_BYTES
 from waggle_fsstore.store.file import FileStore
 
-READS = [("ls",), ("ls", "-q"), ("ls", "--json"), ("show", "a"), ("count",)]
+READS = [
+    ("ls",),
+    ("ls", "-q"),
+    ("ls", "--json"),
+    ("show", "a"),
+    ("count",),
+    ("history",),
+    ("history", "a", "--json"),
+    ("events",),
+]
 
 _EXPECTED = {
     errors.EnvironmentNotFoundError("a"): 3,
@@ -36,6 +45,7 @@ _EXPECTED = {
     errors.ConflictError("a", 1, 2): 4,
     errors.LockTimeoutError("/a", None, 1.0): 5,
     errors.OutcomeUnknownError("/a"): 1,
+    errors.JournalDamagedError("/a", 8): 6,
     errors.HistoryPrunedError(7): 1,
     errors.StoreClosedError(): 1,
 }
@@ -98,6 +108,8 @@ def test_the_default_store_may_be_missing(root: Path) -> None:
         ("find_by_id", ("show", "a")),
         ("find_all", ("ls",)),
         ("count", ("count",)),
+        ("history", ("history",)),
+        ("watch", ("events", "--follow")),
     ],
 )
 def test_what_the_system_refuses(

@@ -13,7 +13,22 @@ from waggle_fsstore import __version__
 from waggle_fsstore.cli import main
 from waggle_fsstore.store.file import FileStore
 
-VERBS = ("create", "ls", "show", "set", "rm", "count", "where")
+VERBS = (
+    "create",
+    "ls",
+    "show",
+    "set",
+    "rm",
+    "count",
+    "where",
+    "history",
+    "events",
+    "history prune",
+    "fsck",
+    "snapshot",
+    "restore",
+    "info",
+)
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
@@ -52,16 +67,17 @@ def test_help_names_every_verb(flag: str) -> None:
     """The help of the program has all verbs, the exit codes and the variables."""
     result = run(flag)
     assert result.exit_code == 0
-    words = result.stdout.split()
-    for expected in (*VERBS, "--store", "--version", "--install-completion", "WAGGLE_STORE_PATH"):
-        assert any(expected in word for word in words)
-    assert "5 lock timeout" in " ".join(words)
+    text = " ".join(result.stdout.split())
+    for expected in (*VERBS, "--store", "--version", "--install-completion"):
+        assert f" {expected} " in text
+    assert "WAGGLE_STORE_PATH" in text
+    assert "5 lock timeout" in text
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_each_verb(verb: str) -> None:
     """Each has a summary, and every argument and option is explained."""
-    result = run(verb, "--help")
+    result = run(*verb.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: waggle-fsstore {verb} ")
     lines = [line.rstrip() for line in result.stdout.splitlines()]
@@ -106,8 +122,8 @@ for name in waggle_fsstore.__all__:
 assert not [name for name in sys.modules if name.startswith("waggle_fsstore.cli")]
 import waggle_fsstore.cli
 assert not {"typer", "click", "rich"} & set(sys.modules)
-import waggle_fsstore.cli.output
-assert "rich.table" not in sys.modules
+import waggle_fsstore.cli.app
+assert not {"rich.table", "rich.progress", "rich.cells"} & set(sys.modules)
 """
     )
     assert (result.returncode, result.stderr) == (0, "")
@@ -131,7 +147,7 @@ def _complete_in_zsh(words: str) -> str:
     return execute(**variables).stdout.decode()
 
 
-@pytest.mark.parametrize("verb", ["show", "set", "rm"])
+@pytest.mark.parametrize("verb", ["show", "set", "rm", "history", "restore"])
 def test_ids_are_completed(store: FileStore, verb: str) -> None:
     """The shell offers the ids of the store that begin so."""
     for name in ("alpha-1", "alpha-2", "beta"):
@@ -184,3 +200,11 @@ def test_verbs_and_values_are_completed() -> None:
     """Typer does this by itself."""
     assert _complete_in_bash("cr") == ["create"]
     assert _complete_in_bash("ls", "--status", "r") == ["running"]
+
+
+def test_a_verb_of_two_words_is_completed(store: FileStore) -> None:
+    """Word by word: its second word stands among the ids that can follow the first one."""
+    store.save(environment("prudent"))
+    assert _complete_in_bash("hist") == ["history"]
+    assert _complete_in_bash("history", "pru") == ["prudent", "prune"]
+    assert _complete_in_bash("history", "prune", "--keep-b") == ["--keep-bytes"]

@@ -9,6 +9,7 @@ from tests.crash.choices import Choice, Effort, choices, some
 from tests.crash.expectations import CrashPoints, Expected
 from tests.crash.model import FileSystem
 from tests.crash.operations import Mark, Operation
+from tests.crash.sectors import Atom
 from tests.crash.trees import Tree
 from tests.crash.world import World
 
@@ -59,7 +60,7 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
     """Each state once for each thing that has to be shown; or the wanted one, and what it is of."""
     points = _points(run, depth)
     system, expected = run.system.copy(), run.expected
-    seen: set[tuple[bytes, World]] = set()
+    seen: set[tuple[bytes, tuple[Atom, ...], World]] = set()
     for point in range(len(run.operations) + 1):
         if point:
             operation = run.operations[point - 1]
@@ -71,7 +72,7 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
         if point not in points or not wanted.startswith(name[: len(wanted)]):
             continue
         for case in _cases_at(name, system, expected, run.world, depth.effort):
-            key = case.tree.digest(), case.world
+            key = case.tree.digest(), tuple(case.system.pending()), case.world
             if f"{wanted} > ".startswith(f"{case.name} > ") if wanted else key not in seen:
                 seen.add(key)
                 yield case

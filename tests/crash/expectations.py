@@ -134,8 +134,8 @@ def look(store: FileStore, *, is_final: bool = True) -> Shown:
 def require_same(before: Shown, after: Shown) -> None:
     """Raise a :class:`BrokenPromiseError` where a store that is opened again shows other things."""
     problem = _difference(before.documents, after.documents)
-    _require(not problem, f"opened again: {problem}")
-    _require(before.events == after.events, "opened again: the history is another one")
+    _require(not problem, f"shown otherwise: {problem}")
+    _require(before.events == after.events, "shown otherwise: the history")
 
 
 def _found(change: Begun, shown: Shown) -> tuple[int, ...]:

@@ -128,6 +128,7 @@ class RecordingOs:
         self._numbers = count(first)
         self._inodes: dict[tuple[int, int], int] = {}
         self._failures: dict[str, int] = {}
+        self._is_read_only = False
         for path, inode in {"": 0, **(known or {})}.items():
             self._note_inode(os.stat(os.path.join(self._folder, path)), inode)
 
@@ -138,6 +139,15 @@ class RecordingOs:
     def fail_next(self, call: str, code: int = errno.EIO) -> None:
         """Have the next call of this name fail."""
         self._failures[call] = code
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Have all calls fail that would change something."""
+        self._is_read_only = True
+        try:
+            yield
+        finally:
+            self._is_read_only = False
 
     @property
     def has_failed(self) -> bool:
@@ -150,7 +160,7 @@ class RecordingOs:
 
     def open(self, path: str, flags: int, mode: int = 0o777) -> int:
         existed = os.path.lexists(path)
-        self._spoil("open")
+        self._spoil("open", changes=flags & os.O_ACCMODE != os.O_RDONLY)
         descriptor = os.open(path, flags, mode)
         if not existed:
             inode = self._note_inode(os.fstat(descriptor), next(self._numbers))
@@ -184,7 +194,7 @@ class RecordingOs:
         self._flush("fsync", descriptor)
 
     def syncfs(self, descriptor: int) -> None:
-        self._spoil("syncfs")
+        self._spoil("syncfs", changes=False)
         os.fstat(descriptor)
         self._record(FlushAll())
 
@@ -199,7 +209,7 @@ class RecordingOs:
         self._record(Unlink(self._relative(path)))
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
-        self._spoil("mkdir")
+        self._spoil("mkdir", changes=not os.path.lexists(path))
         os.mkdir(path, mode)
         inode = self._note_inode(os.stat(path), next(self._numbers))
         self._record(MakeFolder(self._relative(path), inode))
@@ -210,17 +220,18 @@ class RecordingOs:
         if inode is None:
             return  # A folder above the watched one.
         try:
-            self._spoil(call)
+            self._spoil(call, changes=False)
         except OSError:
             self._record(FailedFlush(inode))
             raise
         self._record(Flush(inode))
 
     def _record(self, operation: Operation) -> None:
-        self.operations.append(operation)
+        if not self._is_read_only:  # Then only flushes of what is durable come here.
+            self.operations.append(operation)
 
-    def _spoil(self, call: str) -> None:
-        code = self._failures.pop(call, 0)
+    def _spoil(self, call: str, *, changes: bool = True) -> None:
+        code = errno.EROFS if self._is_read_only and changes else self._failures.pop(call, 0)
         if code:
             raise OSError(code, os.strerror(code))
 

@@ -79,3 +79,23 @@ def test_an_unknown_call_is_refused(recorder: RecordingOs) -> None:
     """Where disk.py learns a new call, the model has to learn it too."""
     with pytest.raises(AssertionError, match=r"os\.symlink"):
         recorder.symlink("a", "b")
+
+
+def test_a_disk_that_is_read_only_refuses_changes(recorder: RecordingOs, tmp_path: Path) -> None:
+    """Files can be read and flushed, and nothing is recorded."""
+    changer = Disk(durable=True)
+    changer.stage(str(tmp_path / "f"), b"hello")
+    before = recorder.operations.copy()
+    with recorder.read_only():
+        changer.flush_file(str(tmp_path / "f"))
+        for change in (
+            lambda: open_to_write(str(tmp_path / "f")),
+            lambda: changer.stage(str(tmp_path / "g"), b"hello"),
+            lambda: changer.remove(str(tmp_path / "f")),
+            lambda: changer.make_folder(str(tmp_path / "d")),
+        ):
+            with pytest.raises(OSError, match="Read-only file system"):
+                change()
+    assert recorder.operations == before
+    changer.remove(str(tmp_path / "f"))
+    assert recorder.operations == [*before, Unlink("f")]

@@ -292,7 +292,7 @@ def test_revision_of_anything(data: bytes, revision: int) -> None:
 
 def test_marker() -> None:
     """The marker is one line of JSON that names the application and its format."""
-    data = founding._MARKER
+    data = founding.MARKER
     assert data == b'{"application": "waggle-fsstore", "format": 1}\n'
     assert founding._version_in(data, "waggle.json") == 1
 

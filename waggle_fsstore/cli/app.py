@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, events, output
+from waggle_fsstore.cli import environments, events, maintenance, output
 from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.target import Target
 
@@ -105,6 +105,11 @@ app.command("count")(environments.count)
 app.command("where")(environments.where)
 app.command("history")(events.history)
 app.command("events")(events.events)
+app.command("history prune")(maintenance.history_prune)
+app.command("fsck")(maintenance.fsck)
+app.command("snapshot")(maintenance.snapshot)
+app.command("restore")(maintenance.restore)
+app.command("info")(maintenance.info)
 
 
 def run() -> NoReturn:

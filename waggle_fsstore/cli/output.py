@@ -47,7 +47,7 @@ def write(data: str | bytes) -> None:
         raise
     except OSError as error:
         error.filename = "standard output"
-        _give_up_stdout()
+        give_up()
         raise
 
 
@@ -67,6 +67,11 @@ def report(problem: str | Exception, *, details: Iterable[str] = ()) -> None:
     text = problem if isinstance(problem, str) else message_of(problem)
     lines = [f"Error: {printable(text)}", *(f"  {printable(detail)}" for detail in details)]
     typer.echo("\n".join(lines), err=True)
+
+
+def note(text: str) -> None:
+    """Say on stderr what is good to know, in one line."""
+    typer.echo(printable(text), err=True)
 
 
 def is_terminal() -> bool:
@@ -89,8 +94,8 @@ def when_the_reader_leaves(act: Callable[[], object]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _give_up_stdout() -> None:
-    """Let what could not be written go: Python would try again at exit, and complain."""
+def give_up() -> None:
+    """Let go what could not be written: Python would try again at exit, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

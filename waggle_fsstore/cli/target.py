@@ -36,11 +36,12 @@ class Target:
             )
         return store
 
-    def in_a_folder(self, store: TransactionalRepository) -> FileStore:
-        """The store if it is one in a folder; any other is a usage error."""
-        if not isinstance(store, FileStore):
-            raise typer.BadParameter("a store in memory has no files: name one in a folder")
-        return store
+
+def in_a_folder(store: TransactionalRepository) -> FileStore:
+    """The store if it is one in a folder; any other is a usage error."""
+    if not isinstance(store, FileStore):
+        raise typer.BadParameter("a store in memory has no files: name one in a folder")
+    return store
 
 
 def document_of(store: TransactionalRepository, environment: Environment) -> bytes:

@@ -10,7 +10,7 @@ from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.state import place
-from waggle_fsstore.store.window import changes, find_window
+from waggle_fsstore.store.window import find_window, open_changes
 
 # Flushing one file costs as much as flushing some hundreds together.
 _FEW: Final = 64
@@ -24,7 +24,7 @@ def flush_window(layout: Layout, disk: Disk, through: int, folder: int) -> None:
     """
     window = find_window(layout, place(layout))
     names: set[str] = set()
-    for change in changes(layout, after=window.through, until=through):
+    for change in open_changes(layout, window, until=through):
         names.add(change["id"])
         if len(names) > _FEW and disk.flush_file_system(folder, layout.environments):
             return

@@ -30,6 +30,8 @@ _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _WRITE: Final = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _BINARY
 _READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY
 
+_HAS_PWRITE: Final = hasattr(os, "pwrite")
+
 _STANDARD_ERROR: Final = 2
 
 # Windows refuses to replace a file that somebody has open, a virus scanner for one.
@@ -248,7 +250,7 @@ def name_file(error: OSError, path: str) -> None:
 
 
 def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
-    if hasattr(os, "pwrite"):
+    if _HAS_PWRITE:
         return os.pwrite(descriptor, data, offset)
     os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover
     return os.write(descriptor, data)  # pragma: no cover

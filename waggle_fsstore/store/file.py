@@ -25,11 +25,12 @@ from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Stored
 from waggle_fsstore.store.history import History
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.upkeep import Upkeep
 from waggle_fsstore.store.view import View
 from waggle_fsstore.store.writing import Writer
 
 
-class FileStore:
+class FileStore(Upkeep):
     """Environments in a directory, one JSON file each.
 
     The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write
@@ -56,7 +57,9 @@ class FileStore:
             raise ValueError("the path of the store is empty: '.' is the current folder")
         # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
         self._layout = Layout(os.path.realpath(path))
-        self._writer = Writer(self._layout, Disk(durable=durable), lock_timeout=lock_timeout)
+        self._disk = Disk(durable=durable)
+        self._writer = Writer(self._layout, self._disk, lock_timeout=lock_timeout)
+        self._lock_timeout = lock_timeout
         self._view = View(self._layout)
         self._history = History(self._layout, self._view)
         self._durable = durable

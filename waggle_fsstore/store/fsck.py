@@ -15,10 +15,10 @@ from waggle_fsstore.domain.errors import (
     JournalDamagedError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.store import damage, evidence, founding, last_words, surroundings
+from waggle_fsstore.store import damage, evidence, founding, last_words, segments, surroundings
 from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.documents import OUT_OF_RESOURCES, Documents, Stored, revision_in
+from waggle_fsstore.store.documents import OUT_OF_RESOURCES, Documents, Stored
 from waggle_fsstore.store.findings import Finding, Severity
 from waggle_fsstore.store.last_words import LastWords, Word, trusted_state
 from waggle_fsstore.store.layout import SUFFIX, Layout, environment_id_of
@@ -41,10 +41,12 @@ class _Case(NamedTuple):
     finding: Finding
     reason: str = ""
     mend: Callable[[Change], str] | None = None
+    #: Whether recovery makes it good: the document is only older than the journal.
+    is_late: bool = False
 
 
-class _Found(Exception):
-    """The document of an unknown id is to be moved away, which is no change of any."""
+class _NobodysFileError(Exception):
+    """A file is to be moved away of which nobody knows whose document it is."""
 
 
 def check(layout: Layout, view: View) -> Iterator[Finding]:
@@ -62,7 +64,7 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
         )
     for name in documents.names():
         case = documents.examine(name)
-        if case is not None and documents.id_of(name) not in due:
+        if case is not None and not (case.is_late and documents.id_of(name) in due):
             yield case.finding
 
 
@@ -119,9 +121,9 @@ def _repair(
         # In the name of whoever repairs, and for their reason if they give one.
         with audit(reason=current_author().reason or f"fsck: {case.reason}"):
             finding = writer.run(work, alone=True)
-    except _Found:
-        target = _under(lock, partial(documents.move_away, disk, name))
-        finding = replace(case.finding, remedy=f"moved to {target}", is_repaired=True)
+    except _NobodysFileError:
+        done = _under(lock, partial(documents.move_away, disk, name))
+        finding = replace(case.finding, remedy=done, is_repaired=True) if done else None
     except (PermissionError, InvalidEnvironmentError, UnsupportedFormatError) as error:
         finding = replace(case.finding, remedy=f"cannot be repaired: {error}")
     if finding is not None:
@@ -148,7 +150,7 @@ class _Examiner:
         self._words.advance(trusted_state(layout))
         self._oldest = 0
         if last_words.begins_after_more(layout):
-            self._oldest = min(last_words.segments.listed(layout), default=0)
+            self._oldest = min(segments.listed(layout))
 
     def names(self) -> Iterator[str]:
         """The file names that are there or should be."""
@@ -164,23 +166,29 @@ class _Examiner:
 
     def examine(self, name: str) -> _Case | None:
         """What is wrong with a document that nobody is changing at this moment."""
+        if self._compare(name, self._words.get(name)) is None:
+            return None
+        # Perhaps it was changed since the journal was read, or is just being changed.
         for _ in range(_TRIES):
+            before = trusted_state(self._layout)
+            self._words.advance(before)
             word = self._words.get(name)
             case = self._compare(name, word)
-            if case is None:
-                return None
-            # Perhaps it was changed since the journal was read, or is just being changed.
-            state = trusted_state(self._layout)
-            self._words.advance(state)
-            is_settled = word is None or state is None or word.seq <= state.published
-            if is_settled and self._words.get(name) == word:
+            self._words.advance(trusted_state(self._layout))
+            is_published = word is None or before is None or word.seq <= before.published
+            if case is None or (is_published and self._words.get(name) == word):
                 return case
         return None
 
     def move_away(self, disk: Disk, name: str) -> str:
-        """Move a file to lost+found of which nobody knows whose document it is."""
+        """Move a corrupt file to lost+found of which nobody knows whose document it is."""
         path = f"{self._layout.environments}{os.sep}{name}"
-        return evidence.move(self._layout, disk, path, name.removesuffix(SUFFIX), SUFFIX, 1)
+        try:
+            self._documents.at(name)
+        except CorruptDocumentError:
+            stem = name.removesuffix(SUFFIX)
+            return f"moved to {evidence.move(self._layout, disk, path, stem, SUFFIX, 1)}"
+        return ""
 
     def _compare(self, name: str, word: Word | None) -> _Case | None:
         path = Path(self._layout.environments, name)
@@ -206,7 +214,8 @@ class _Examiner:
             change.note(stored)
             return _RECORDED
 
-        return _Case(finding, problem, note)
+        is_late = word is not None and stored.is_intact and stored.revision < word.seq
+        return _Case(finding, problem, note, is_late)
 
     def _difference(self, stored: Stored, word: Word | None) -> str:
         """How a good document differs from its last version in the journal, in words."""
@@ -227,7 +236,7 @@ class _Examiner:
         remedy = f"'waggle-fsstore fsck --repair' restores revision {word.seq}"
         finding = Finding(Severity.ERROR, path, problem, remedy)
         reason = f"restored revision {word.seq}: its file was missing"
-        return _Case(finding, reason, partial(self._restore, word, is_missing=True))
+        return _Case(finding, reason, partial(self._restore, word, is_missing=True), is_late=True)
 
     def _corrupt(self, name: str, word: Word | None, error: CorruptDocumentError) -> _Case:
         remedy = "'waggle-fsstore fsck --repair' moves it to lost+found"
@@ -254,6 +263,6 @@ class _Examiner:
     def _set_aside(self, name: str, change: Change) -> str:
         environment_id = self.id_of(name)
         if environment_id is None:
-            raise _Found
+            raise _NobodysFileError
         change.set_aside(environment_id)
         return "moved to lost+found"

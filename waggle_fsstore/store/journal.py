@@ -10,7 +10,7 @@ import errno
 import os
 from typing import Final
 
-from waggle_fsstore.store import lines, segments
+from waggle_fsstore.store import lines
 from waggle_fsstore.store.disk import Disk, name_file, open_to_write, temporary_path, write
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.reading import read_at
@@ -105,15 +105,16 @@ class Journal:
         that is to follow (bytes). After a crash at any point, either the old one is live
         still, or the new one is, with all that it begins with.
         """
-        if self._descriptor is None:
-            follows = (0, 0)
-        elif first == self.first:
-            follows = segments.header(self._layout, first)  # It is replaced.
+        if self._descriptor is not None and first == self.first:
+            # There is no change in it yet. It is replaced, and what offsets mean stays.
+            begin = read_at(self._descriptor, cut, 0)
         else:
-            follows = (self.first, cut)
-            # The others, whose tail this was, see the end of the file, and look for the next.
-            self._disk.truncate(self._descriptor, cut)
-        begin = lines.encode(lines.FOLLOWS, dict(zip(("segment", "bytes"), follows, strict=True)))
+            follows = {"segment": 0, "bytes": 0}
+            if self._descriptor is not None:
+                follows = {"segment": self.first, "bytes": cut}
+                # The others, whose tail this was, see the end of the file, and look for the next.
+                self._disk.truncate(self._descriptor, cut)
+            begin = lines.encode(lines.FOLLOWS, follows)
         begin += carry
         self._disk.make_folder(self._layout.journal)
         source = temporary_path(self._layout.temporary)

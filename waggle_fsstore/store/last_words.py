@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The last word of the journal on each document, without the documents themselves."""
 
-import os
 from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment
@@ -33,7 +32,7 @@ class LastWords:
         self._layout = layout
         self._words: dict[str, Word] = {}
         self._last = 0
-        self._mark: object = None
+        self._mark: State | None = None
 
     def get(self, name: str) -> Word | None:
         """The last word on a file name, ``None`` if there is none."""
@@ -45,13 +44,12 @@ class LastWords:
 
     def advance(self, state: State | None) -> None:
         """Read on, as far as a state says; without one, to the end of the journal."""
-        mark = state or _end_of(self._layout)
-        if mark == self._mark:
+        if state is not None and state == self._mark:
             return
         until = state.committed if state else None
         for change in changes(self._layout, after=self._last, until=until):
             self._note(change)
-        self._mark = mark
+        self._mark = state
 
     def _note(self, change: dict[str, Any]) -> None:
         self._last = change["seq"]
@@ -85,11 +83,3 @@ def begins_after_more(layout: Layout) -> bool:
     """Whether the journal once had more before what it begins with now."""
     first = next(iter(segments.listed(layout)), 1)
     return first > 1 and segments.header(layout, first) != (0, 0)
-
-
-def _end_of(layout: Layout) -> tuple[int, int]:
-    first = max(segments.listed(layout), default=0)
-    try:
-        return first, os.stat(segments.path_of(layout, first)).st_mtime_ns
-    except FileNotFoundError:
-        return first, 0

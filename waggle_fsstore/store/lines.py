@@ -6,7 +6,8 @@ is the CRC-32 of the rest. It holds one of
 
 - ``changes``: what one flush made durable, all or none of it;
 - ``checkpoint``: up to which change (``through``) the documents are durable in
-  themselves, and in which place;
+  themselves, in which ``place``, and where the lines after that begin (``segment``,
+  ``offset``);
 - ``follows``: the first line of a segment, which names the one before (``segment``, 0 for
   none) and says how many bytes of that count.
 """
@@ -27,6 +28,8 @@ BLANK: Final = b" "
 CHANGES: Final = "changes"
 CHECKPOINT: Final = "checkpoint"
 FOLLOWS: Final = "follows"
+
+_CHECKPOINT: Final = b'"%b":' % CHECKPOINT.encode()
 
 
 class Line(NamedTuple):
@@ -72,6 +75,19 @@ def decode(data: bytes) -> dict[str, Any] | None:
 def is_good(data: bytes) -> bool:
     """Whether a line without its newline fits its checksum."""
     return data[:_HEAD_BYTES] == _HEAD % crc32(data[_HEAD_BYTES:])
+
+
+def last_checkpoint(data: bytes) -> dict[str, Any] | None:
+    """The last checkpoint in a segment; ``None`` if there is none."""
+    found = len(data)
+    while (found := data.rfind(_CHECKPOINT, 0, found)) >= 0:
+        start = data.rfind(b"\n", 0, found) + 1
+        if found - start == _HEAD_BYTES:  # And not in some document.
+            content = decode(data[start : data.find(b"\n", found)])
+            if content is not None:
+                checkpoint: dict[str, Any] = content[CHECKPOINT]
+                return checkpoint
+    return None
 
 
 def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.recovery import replay
 from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity, place
-from waggle_fsstore.store.window import changes, find_window
+from waggle_fsstore.store.window import find_window, open_changes
 
 
 class Position:
@@ -62,7 +62,7 @@ class Position:
         self._trusts_record = True
         if self._disk.durable and state is not None and not state.durable:
             flush_everything(self._layout, self._disk)
-            self.checkpoint(self.published)
+            self.checkpoint()
         self._is_known = True
 
     def note(self, *, offset: int | None = None, committed: int = 0, published: int = 0) -> None:
@@ -89,9 +89,12 @@ class Position:
         self.journal.switch(first, self.journal.tail, room=size)
         return True
 
-    def checkpoint(self, through: int) -> None:
-        """Write down that all documents up to a change are durable in themselves."""
-        line = self._checkpoint_line(through)
+    def checkpoint(self, until: State | None = None) -> None:
+        """Write down that the documents are durable in themselves, as of a state or of now."""
+        through, first, offset = self.published, self.journal.first, self.journal.tail
+        if until is not None:
+            through, first, offset = until.published, until.segment, until.offset
+        line = self._checkpoint_line(through, first, offset)
         self.make_room(self.committed + 1, len(line))
         self.journal.append(line)
         self.note()
@@ -100,7 +103,7 @@ class Position:
         """Write all documents that no checkpoint covers once more, and flush each."""
         layout = self._layout
         window = find_window(layout, place(layout))
-        found = partial(changes, layout, after=window.through, strict=True)
+        found = partial(open_changes, layout, window, strict=True)
         self.findings = replay(layout, self._disk, found, anew=True)
 
     def folder(self) -> int:
@@ -194,7 +197,7 @@ class Position:
         self.journal.open(live.first, live.end)
         self.journal.flush()
         self.findings = replay(
-            layout, self._disk, partial(changes, layout, after=window.through, strict=True)
+            layout, self._disk, partial(open_changes, layout, window, strict=True)
         )
         if window.is_whole or state is None or not state.durable:
             highest = max(highest, Documents(layout).highest_revision())
@@ -207,7 +210,7 @@ class Position:
             )
         if window.is_whole and self._disk.durable:
             flush_everything(layout, self._disk)
-            self.checkpoint(self.published)
+            self.checkpoint()
 
     def _begin(self, highest: int) -> None:
         """Begin a journal: of a new store, of one from git, or of one whose journal was removed."""
@@ -217,11 +220,13 @@ class Position:
         if self._disk.durable or not documents.names():
             if documents.names():
                 flush_everything(self._layout, self._disk)
-            carry = self._checkpoint_line(highest)
+            # After the first line, wherever that ends.
+            carry = self._checkpoint_line(highest, highest + 1, 0)
         self.journal.close()
         self.journal.switch(highest + 1, 0, carry=carry)
         self.committed = self.published = highest
 
-    def _checkpoint_line(self, through: int) -> bytes:
+    def _checkpoint_line(self, through: int, first: int, offset: int) -> bytes:
         value: dict[str, Any] = {"through": through, "place": place(self._layout)}
+        value |= {"segment": first, "offset": offset}
         return lines.encode(lines.CHECKPOINT, value)

@@ -4,6 +4,7 @@
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.errors import JournalDamagedError
@@ -88,13 +89,11 @@ def load(layout: Layout, first: int, size: int = -1) -> bytes:
 
 def _unpack(data: bytes) -> bytes:
     unpacker = zlib.decompressobj(_GZIP)
-    parts = []
-    try:
+    unpacked = bytearray()
+    with suppress(zlib.error):
         for start in range(0, len(data), _PIECE):
-            parts.append(unpacker.decompress(data[start : start + _PIECE]))
-    except zlib.error:
-        pass
-    return b"".join(parts)
+            unpacked += unpacker.decompress(data[start : start + _PIECE])
+    return bytes(unpacked)
 
 
 def header(layout: Layout, first: int) -> tuple[int, int]:
@@ -105,24 +104,24 @@ def header(layout: Layout, first: int) -> tuple[int, int]:
     return follows.get("segment", 0), follows.get("bytes", 0)
 
 
+def counted(layout: Layout, first: int, successor: int | None) -> bytes:
+    """The bytes of a segment that count: as many as its successor says it follows."""
+    return load(layout, first)[: _count(layout, first, successor)]
+
+
 def segment(layout: Layout, first: int, successor: int | None, start: int = 0) -> Segment:
-    """One segment, its lines from an offset on: as much as its successor says it follows."""
+    """What counts of one segment, its lines from an offset on."""
     data = load(layout, first)
-    size = len(data)
-    is_sealed = False
-    if successor is not None:
-        followed, counted = header(layout, successor)
-        is_sealed = followed == first
-        size = counted if is_sealed else size
+    size = _count(layout, first, successor)
     good, bad = lines.scan(data[:size], start)
-    if size > len(data):
+    if size is not None and size > len(data):
         bad.append(lines.BadLine(len(data), size))
-    return Segment(first, path_of(layout, first), data[:size], good, bad, is_sealed)
+    return Segment(first, path_of(layout, first), data[:size], good, bad, size is not None)
 
 
-def backwards(layout: Layout) -> Iterator[Segment]:
-    """All segments, the live one first."""
-    successor = None
-    for first in reversed(listed(layout)):
-        yield segment(layout, first, successor)
-        successor = first
+def _count(layout: Layout, first: int, successor: int | None) -> int | None:
+    """How many bytes of a segment count; ``None`` where its successor does not say."""
+    if successor is None:
+        return None
+    followed, size = header(layout, successor)
+    return size if followed == first else None

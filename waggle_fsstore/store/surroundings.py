@@ -40,8 +40,11 @@ def marker(layout: Layout) -> Iterator[Finding]:
 
 def foreign(layout: Layout) -> Iterator[Finding]:
     """Files that are not the store's, and those that a dead writer left."""
-    yield from _foreign(layout.environments, is_document_name, "is no document")
-    yield from _foreign(layout.journal, lambda name: first_of(name) is not None, "is no segment")
+    for folder, is_ours in _kinds(layout).items():
+        for name in sorted(_names(folder)):
+            if not is_ours(name):
+                remedy = "move it away if nobody needs it: the store ignores it"
+                yield Finding(Severity.WARNING, Path(folder, name), "is not the store's", remedy)
     left = set(_names(layout.temporary))
     if left and not is_held(layout.lock):
         # Twice: what a writer had there, who has just let go of the lock, is gone by now.
@@ -59,9 +62,10 @@ def modes(layout: Layout) -> Iterator[Finding]:
     files = [layout.marker, layout.git_ignore, layout.lock, layout.state]
     for path in (layout.root, *folders, layout.lost_and_found, *files):
         yield from _mode(path)
-    for folder in (layout.environments, layout.journal):
+    for folder, is_ours in _kinds(layout).items():
         for name in sorted(_names(folder)):
-            yield from _mode(os.path.join(folder, name))
+            if is_ours(name):
+                yield from _mode(os.path.join(folder, name))
 
 
 def _mode(path: str) -> Iterator[Finding]:
@@ -74,11 +78,12 @@ def _mode(path: str) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, Path(path), problem, "chmod go= if that is not meant")
 
 
-def _foreign(folder: str, is_ours: Callable[[str], bool], problem: str) -> Iterator[Finding]:
-    for name in sorted(_names(folder)):
-        if not is_ours(name):
-            remedy = "move it away if nobody needs it: the store ignores it"
-            yield Finding(Severity.WARNING, Path(folder, name), problem, remedy)
+def _kinds(layout: Layout) -> dict[str, Callable[[str], bool]]:
+    """Which file names are the store's, by folder."""
+    return {
+        layout.environments: is_document_name,
+        layout.journal: lambda name: first_of(name) is not None,
+    }
 
 
 def _names(folder: str) -> list[str]:

@@ -18,7 +18,7 @@ from waggle_fsstore.store import codec, segments
 from waggle_fsstore.store.documents import OUT_OF_RESOURCES, BadFile, Documents, Stored
 from waggle_fsstore.store.layout import Layout, document_name
 from waggle_fsstore.store.state import State, identity, is_trusted, peek, place
-from waggle_fsstore.store.window import changes, find_window, last_of_each
+from waggle_fsstore.store.window import changes, find_window, last_of_each, open_changes
 
 # The state is read before and after a scan; they tell of two stores only if one was exchanged.
 _TRIES: Final = 5
@@ -148,7 +148,7 @@ class View:
             if self._has_due():
                 window = find_window(self._layout, place(self._layout))
                 result = collect(self._documents.names())
-                over = last_of_each(changes(self._layout, after=window.through))
+                over = last_of_each(open_changes(self._layout, window))
                 return Scan(result, over, self.state().committed)
             before = peek(self._layout.state)
             result = collect(self._documents.names())
@@ -207,7 +207,7 @@ class View:
         is_fresh = time.time_ns() - status.st_mtime_ns < _COARSE_CLOCK
         if is_fresh or as_of != self._due_as_of:
             window = find_window(self._layout, place(self._layout))
-            self._due = last_of_each(changes(self._layout, after=window.through))
+            self._due = last_of_each(open_changes(self._layout, window))
             self._due_as_of = None if is_fresh else as_of
         return self._due
 

@@ -11,23 +11,41 @@ from waggle_fsstore.store.layout import Layout
 class Window(NamedTuple):
     """What a crash may have taken from the documents: the changes after ``through``.
 
-    ``is_whole`` if no checkpoint was ever made in this place: then it is all there is.
+    They begin at ``offset`` (bytes) of segment ``first``. ``is_whole`` if no checkpoint was
+    ever made in this place: then it is all there is.
     """
 
     through: int
+    first: int
+    offset: int
     is_whole: bool
 
 
 def find_window(layout: Layout, place: str) -> Window:
     """What the last checkpoint left open; reads back no further than to that."""
-    for segment in segments.backwards(layout):
-        for line in reversed(segment.good):
-            checkpoint = line.content.get(lines.CHECKPOINT)
-            if checkpoint is not None:
-                if checkpoint["place"] == place:
-                    return Window(checkpoint["through"], False)
-                return Window(0, True)
-    return Window(0, True)
+    successor = None
+    for first in reversed(segments.listed(layout)):
+        checkpoint = lines.last_checkpoint(segments.counted(layout, first, successor))
+        if checkpoint is not None:
+            if checkpoint["place"] != place:
+                break
+            return Window(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
+        successor = first
+    return Window(0, 0, 0, True)
+
+
+def open_changes(
+    layout: Layout, window: Window, *, until: int | None = None, strict: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The changes of a window, as :func:`changes` gives them."""
+    return changes(
+        layout,
+        after=window.through,
+        until=until,
+        first=window.first,
+        offset=window.offset,
+        strict=strict,
+    )
 
 
 def changes(

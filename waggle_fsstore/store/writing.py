@@ -29,6 +29,7 @@ from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.position import Position
 from waggle_fsstore.store.publishing import Step, take_back
+from waggle_fsstore.store.state import State, peek
 
 _TAKE_BACK_TRIES: Final = 3
 
@@ -160,13 +161,15 @@ class Writer:
                 raise
 
     def _withdraw(self, request: _Request) -> None:
-        with suppress(ValueError):
+        if request in self._waiting:  # Nobody else removes it.
             self._waiting.remove(request)
 
     def _lead(self, own: _Request) -> None:
         """Do the own work, and that of others who wait, under the lock."""
         group = own.group = _Group()
-        claimed: list[_Request] = []
+        # The own one too: until its caller withdraws it, others see it waiting.
+        own.claim.acquire(blocking=False)
+        claimed = [own]
         try:
             self._commit(own, group, claimed)
         except Exception as error:  # noqa: BLE001  # Each of them raises it.
@@ -274,23 +277,25 @@ class Writer:
         self._has_published = False
         if not self._disk.durable:
             return
-        through = self._position.published
-        try:
-            if not self._is_suspect:
-                flush_window(self._layout, self._disk, through, self._position.folder())
-        except OSError:
-            # The next flush would say that all is well: only what is written anew counts.
-            self._is_suspect = True
-        self._lock.run(partial(self._finish_checkpoint, through))
+        state = peek(self._layout.state)
+        if state is not None:
+            try:
+                if not self._is_suspect:
+                    folder = self._position.folder()
+                    flush_window(self._layout, self._disk, state.published, folder)
+            except OSError:
+                # The next flush would say that all is well: only what is written anew counts.
+                self._is_suspect = True
+        self._lock.run(partial(self._finish_checkpoint, state))
 
-    def _finish_checkpoint(self, through: int) -> None:
+    def _finish_checkpoint(self, state: State | None) -> None:
         position = self._position
         try:
             position.catch_up()
-            if self._is_suspect:
+            if state is None or self._is_suspect:
                 position.publish_anew()
-                through = position.published
-            position.checkpoint(through)
+                state = None
+            position.checkpoint(state)
             self._is_suspect = False
         except BaseException:
             self._has_published = True

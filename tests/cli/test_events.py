@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs history and events: what happened, and what happens."""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.program import PROGRAM, PYTHON, document, environment, execute, run
+from waggle_fsstore.cli import output
+from waggle_fsstore.cli.table import in_batches, write_table
+from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.event import Event
+from waggle_fsstore.store import codec
+from waggle_fsstore.store.file import FileStore
+
+HEADER = ["SEQ", "TIME", "KIND", "ID", "STATUS", "ACTOR", "REASON"]
+
+# Whoever runs the tests in the background may have them ignore interrupts.
+_INTERRUPTIBLE = """
+import signal
+from waggle_fsstore.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+def _rows(text: str) -> list[list[str]]:
+    header, *rows = [line.split("\t") for line in text.splitlines()]
+    assert header == HEADER
+    return rows
+
+
+def _seqs(*arguments: str) -> list[int]:
+    """The numbers of the events that a verb lists, the same in either form."""
+    table, lines = run(*arguments), run(*arguments, "--json")
+    assert (table.exit_code, table.stderr) == (lines.exit_code, lines.stderr) == (0, "")
+    found = [json.loads(line)["seq"] for line in lines.stdout.splitlines()]
+    assert [int(row[0]) for row in _rows(table.stdout)] == found
+    return found
+
+
+@pytest.fixture
+def past(store: FileStore) -> FileStore:
+    """A store in which a was created, b too, a started, changed, and deleted."""
+    with audit(actor="maja", reason="needed"):
+        store.create(environment("a", status=Status.CREATING))
+    with audit(actor="willi", reason=""):
+        store.save(environment("b"))
+    with audit(actor="flip", reason="probed"):
+        store.update("a", lambda env: env.transition_to(Status.RUNNING))
+    with audit(actor="thekla", reason="used"):
+        store.update("a", Environment.touch)
+    with audit(actor="reaper", reason="idle 31 min > 30 min"):
+        store.delete("a")
+    return store
+
+
+# history
+
+
+def test_history_lists_a_row_for_each_event(past: FileStore) -> None:
+    """Oldest first: number, time, kind, id, what became of the status, and who, and why."""
+    result = run("history")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = _rows(result.stdout)
+    assert [row[:1] + row[2:] for row in rows] == [
+        ["1", "created", "a", "- -> creating", "maja", "needed"],
+        ["2", "created", "b", "- -> running", "willi", "-"],
+        ["3", "updated", "a", "creating -> running", "flip", "probed"],
+        ["4", "updated", "a", "running", "thekla", "used"],
+        ["5", "deleted", "a", "running -> -", "reaper", "idle 31 min > 30 min"],
+    ]
+    times = [event.at for event in past.history()]
+    assert [datetime.fromisoformat(row[1]) for row in rows] == times
+    assert all(row[1].endswith("Z") for row in rows)
+
+
+def test_history_json_has_every_field(past: FileStore) -> None:
+    """One object a line, with the environment as its document."""
+    lines = run("history", "--json").stdout.splitlines()
+    for line, event in zip(lines, past.history(), strict=True):
+        values = json.loads(line)
+        assert set(values) == set(Event.__slots__)
+        assert event.environment is not None
+        stored = json.loads(codec.encode(event.environment, event.environment.revision))
+        assert values.pop("environment") == stored
+        assert datetime.fromisoformat(values.pop("at")) == event.at
+        assert values == {name: getattr(event, name) for name in values}
+    last = json.loads(lines[-1])
+    assert (last["status"], last["previous_status"], last["revision"]) == (None, "running", 4)
+
+
+def test_history_of_one(past: FileStore) -> None:
+    """With an id, only what happened to it, though it be deleted."""
+    assert _seqs("history", "a") == [1, 3, 4, 5]
+    assert _seqs("history", "b") == [2]
+    assert past.count() == 1
+
+
+@pytest.mark.usefixtures("past")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--after", "0"), [1, 2, 3, 4, 5]),
+        (("--after", "3"), [4, 5]),
+        (("--after", "5"), []),
+        (("--until", "3"), [1, 2, 3]),
+        (("--until", "99"), [1, 2, 3, 4, 5]),
+        (("--after", "1", "--until", "3"), [2, 3]),
+        (("-n", "2"), [4, 5]),
+        (("--last", "99"), [1, 2, 3, 4, 5]),
+        (("-n", "1", "--until", "4"), [4]),
+        (("a", "-n", "3"), [3, 4, 5]),
+        (("a", "--after", "1", "--until", "4"), [3, 4]),
+        (("b", "--after", "2"), []),
+        (("b", "--after", "5"), []),
+    ],
+)
+def test_history_lists_what_is_asked_for(options: tuple[str, ...], expected: list[int]) -> None:
+    """Every option narrows it, in either form."""
+    assert _seqs("history", *options) == expected
+
+
+@pytest.mark.usefixtures("past")
+@pytest.mark.parametrize("unknown", ["c", "", "prune", "x" * 300])
+def test_history_of_an_unknown_id(unknown: str) -> None:
+    """What was never stored is not found, and prints nothing."""
+    for options in ((), ("--json",), ("-n", "1"), ("--after", "3")):
+        result = run("history", *options, "--", unknown)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert result.stderr.startswith("Error: environment not found: ")
+
+
+def test_history_of_an_id_without_events(past: FileStore) -> None:
+    """What a hand has put there has none yet, whether or not it is whole."""
+    document(past.path, "made").write_text('{"id": "made", "name": "n", "runtime": "node"}')
+    document(past.path, "half").write_text("{")
+    assert _seqs("history", "made") == _seqs("history", "half") == []
+
+
+def test_history_of_an_id_that_is_a_verb(past: FileStore) -> None:
+    """After two dashes prune is an id; right after the verb it is a verb too."""
+    past.save(environment("prune"))
+    assert _seqs("events", "--after", "5") == [6]
+    for words in (("history", "--", "prune"), ("history", "--after", "2", "prune")):
+        assert [row[3] for row in _rows(run(*words).stdout)] == ["prune"]
+    result = run("history", "prune")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--keep-days" in result.stderr
+
+
+@pytest.mark.parametrize("location", [(), ("--store", "memory:")])
+@pytest.mark.parametrize("verb", ["history", "events"])
+def test_history_of_an_empty_store(location: tuple[str, ...], verb: str) -> None:
+    """Nothing happened, which is no error; one in memory works as any other."""
+    assert run(*location, verb).stdout.splitlines() == ["\t".join(HEADER)]
+    assert run(*location, verb, "--json").stdout == ""
+
+
+def test_history_comes_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read is written before more is read, so that memory does not grow."""
+    read = written = 0
+    most = 0
+
+    def write(data: str) -> None:
+        nonlocal written, most
+        most = max(most, read - written)
+        written += data.count("\n")
+
+    def rows() -> Iterator[list[str]]:
+        nonlocal read
+        for number in range(100):
+            read += 1
+            yield [str(number)]
+
+    monkeypatch.setattr(output, "write", write)
+    write_table(["N"], rows(), together=7)
+    assert (read, written) == (100, 101)
+    assert most < 7
+
+
+def test_what_was_read_before_an_error_is_written() -> None:
+    """An error in the middle of a page loses none of it."""
+
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ZeroDivisionError
+
+    pages: list[list[int]] = []
+    with pytest.raises(ZeroDivisionError):
+        in_batches(items(), 3, pages.append)
+    assert pages == [[0, 1, 2], [3, 4]]
+
+
+# events
+
+
+@pytest.mark.usefixtures("past")
+def test_events_lists_all() -> None:
+    """Without an option it is the history of all, and --after says where to begin."""
+    assert _seqs("events") == [1, 2, 3, 4, 5]
+    assert _seqs("events", "--after", "3") == [4, 5]
+    assert run("events").stdout == run("history").stdout
+
+
+def test_events_since_a_time(past: FileStore) -> None:
+    """From the first one that is not older, in any offset; or from so long ago."""
+    third = list(past.history())[2]
+    begin = third.at.isoformat()
+    elsewhere = (third.at + timedelta(hours=2)).replace(tzinfo=None).isoformat() + "+02:00"
+    for since in (begin, begin.replace("+00:00", "Z"), begin.replace("+00:00", "z"), elsewhere):
+        assert _seqs("events", "--since", since) == [3, 4, 5]
+    assert _seqs("events", "--since", begin, "--after", "4") == [5]
+    assert _seqs("events", "--since", "1h30m") == [1, 2, 3, 4, 5]
+    assert _seqs("events", "--since", (datetime.now(UTC) + timedelta(days=1)).isoformat()) == []
+    assert _seqs("events", "--since", "0") == []
+
+
+@contextmanager
+def _following(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that follows; it is there no more when the block ends."""
+    process = subprocess.Popen(
+        [*PYTHON, "-c", _INTERRUPTIBLE, "events", "--follow", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode()
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C: it ends as a shell expects, and says nothing."""
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 130
+
+
+def test_follow_lists_what_comes_next(past: FileStore) -> None:
+    """From now on, whoever makes it, each row as soon as it is there, until Ctrl-C."""
+    with _following() as process:
+        assert _line(process).split() == HEADER
+        past.save(environment("c"))
+        assert _line(process).split("\t")[2:4] == ["created", "c"]
+        assert execute("rm", "b", "--reason", "by another").returncode == 0
+        assert _line(process).split("\t")[2:] == [
+            *("deleted", "b", "running -> -"),
+            *(list(past.history())[-1].actor, "by another\n"),
+        ]
+        _interrupt(process)
+
+
+def test_follow_begins_where_it_is_told(past: FileStore) -> None:
+    """After a change: what came after it and is past, then what comes."""
+    with _following("--after", "3", "--json") as process:
+        assert [json.loads(_line(process))["seq"] for _ in range(2)] == [4, 5]
+        past.save(environment("c"))
+        assert json.loads(_line(process))["environment"]["id"] == "c"
+        _interrupt(process)
+
+
+def test_follow_begins_at_a_time(past: FileStore) -> None:
+    """Of the past, what is not older."""
+    begin = list(past.history())[3].at.isoformat()
+    with _following("--since", begin, "--json") as process:
+        assert [json.loads(_line(process))["seq"] for _ in range(2)] == [4, 5]
+        past.save(environment("c"))
+        assert json.loads(_line(process))["seq"] == 6
+        _interrupt(process)
+
+
+def test_follow_waits_for_a_store_to_begin(store: FileStore) -> None:
+    """One that does not exist yet can be followed."""
+    with _following() as process:
+        assert _line(process).split() == HEADER
+        store.save(environment("a"))
+        assert _line(process).split("\t")[0] == "1"
+        _interrupt(process)
+
+
+@pytest.mark.parametrize("option", [(), ("--json", "--after", "4")])
+@pytest.mark.usefixtures("past")
+def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
+    """At once and without a word, though nothing happens any more."""
+    with _following(*option) as process:
+        assert _line(process) != ""
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
+    """When the reader has seen enough (head -1), the program ends without a word."""
+    store.save_all(environment(f"{number:0200}") for number in range(3000))
+    process = subprocess.Popen(
+        [*PROGRAM, "history"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(1) != b""
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+# What goes wrong
+
+
+@pytest.mark.usefixtures("past")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("history", "--after", "6"), "after: 6 is beyond the last change, 5"),
+        (("history", "--after", "-1"), "after: -1 is negative"),
+        (("history", "--until", "-1"), "until: -1 is negative"),
+        (("history", "--after", "x"), "'--after'"),
+        (("history", "-n", "0"), "is no positive number"),
+        (("history", "a", "b"), "unexpected extra argument"),
+        (("events", "--after", "6"), "after: 6 is beyond the last change, 5"),
+        (("events", "-f", "--after", "6"), "after: 6 is beyond the last change, 5"),
+        (("events", "--since", "soon"), "'soon' is neither a time like"),
+        (("events", "--since", "2031-02-03T04:05:06"), "lacks its offset: append Z for UTC"),
+        (("events", "a"), "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
+    """It exits 2 and says what is wrong."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("verb", [("history",), ("events",), ("history", "--json")])
+def test_a_damaged_journal(past: FileStore, verb: tuple[str, ...]) -> None:
+    """What stands before the damage is listed; then it exits 6 and says what repairs it."""
+    [segment] = (past.path / "journal").iterdir()
+    data = segment.read_bytes()
+    segment.write_bytes(data.replace(b'"actor":"flip"', b'"actor":"flop"'))
+    result = run(*verb)
+    assert result.exit_code == 6
+    assert [re.split('\t|"seq":|,', line)[0 if "\t" in line else 1] for line in _data(result)] == [
+        "1",
+        "2",
+    ]
+    assert result.stderr.startswith(f"Error: {segment}: line ")
+    assert "waggle-fsstore fsck --repair" in result.stderr
+
+
+def _data(result: object) -> list[str]:
+    lines: list[str] = result.stdout.splitlines()  # type: ignore[attr-defined]
+    return [line for line in lines if not line.startswith("SEQ")]
