@@ -46,7 +46,7 @@ def test_fsck_of_a_store_that_is_well(options: tuple[str, ...]) -> None:
     """Nothing on stdout, a summary on stderr, exit code 0."""
     result = run("fsck", *options)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "0 errors, 0 of them repaired; 0 warnings\n"
+    assert result.stderr == "0 errors; 0 warnings\n"
 
 
 def test_fsck_of_no_store(root: Path) -> None:
@@ -62,7 +62,7 @@ def test_fsck_warns(well: FileStore) -> None:
     result = run("fsck")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"warning: {foreign}: ")
-    assert result.stderr == "0 errors, 0 of them repaired; 1 warning\n"
+    assert result.stderr == "0 errors; 1 warning\n"
     assert run("fsck", "--repair").exit_code == 0
     assert foreign.read_text() == "mine"
 
@@ -109,6 +109,7 @@ def test_fsck_corrects_one_and_leaves_one(well: FileStore) -> None:
     _zero(document(well.path, "a"))
     newer = document(well.path, "newer")
     newer.write_text('{"schema": 99, "id": "newer"}')
+    newer.chmod(0o600)
     result = run("fsck", "--repair")
     assert result.exit_code == 1 | 4
     assert result.stderr == "2 errors, 1 of them repaired; 0 warnings\n"
@@ -214,6 +215,14 @@ def test_snapshot_overwrites_nothing(well: FileStore, tmp_path: Path) -> None:
     assert well.count() == 2
 
 
+def test_snapshot_inside_of_its_store(well: FileStore) -> None:
+    """It is wrong usage, as is a path that is empty: 2, and nothing is made."""
+    for dest in (str(well.path / "snapshot"), ""):
+        result = run("snapshot", dest)
+        assert (result.exit_code, result.stdout) == (2, "")
+    assert not (well.path / "snapshot").exists()
+
+
 # restore
 
 
@@ -268,6 +277,7 @@ def test_an_id_is_no_folder(
     assert run("restore", "a", "--revision", "3").stdout == "4\n"
     assert well.find_by_id("a").name == "changed"
     assert run("restore", "b").exit_code == 1
+    assert run("restore", "").exit_code == 2
     assert run("restore", "a").stdout == "0 created, 1 updated, 0 deleted, 1 unchanged\n"
     assert well.find_by_id("a").name == "name of a"
 

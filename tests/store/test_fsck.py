@@ -4,7 +4,9 @@
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from waggle_fsstore import (
     FileStore,
     Finding,
     JournalDamagedError,
+    Runtime,
     Severity,
     StoreClosedError,
     audit,
 )
-from waggle_fsstore.store import damage, documents, lines, segments
+from waggle_fsstore.store import damage, disk, documents, lines, reading, segments
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.testing import make_environment
 
@@ -418,7 +421,7 @@ def test_an_unreadable_document_is_not_corrupt(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble of the device with one file is reported, and the file stays."""
-    real = documents.read
+    real = reading.read
 
     def read(path: str, limit: int) -> bytes:
         if path.endswith("b.json"):
@@ -493,6 +496,28 @@ def test_changes_during_a_check_are_no_findings(store: FileStore) -> None:
     assert [found.path.name for found in findings] == ["a.json"]
 
 
+def test_a_check_while_two_threads_write(store: FileStore) -> None:
+    """Whatever writers are in the middle of, a check finds nothing wrong."""
+    start = threading.Barrier(3)
+
+    def write(name: str) -> None:
+        start.wait()
+        for number in range(60):
+            store.save(make_environment(id=name, name=f"{number}", extra=PAD))
+            store.save_all([make_environment(id=f"{name}-{n}") for n in range(3)])
+            store.delete(f"{name}-{number % 3}")
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, name) for name in ("x", "y")]
+        start.wait()
+        found = []
+        while not all(writer.done() for writer in writers):
+            found += list(store.check())
+        for writer in writers:
+            writer.result()
+    assert found == list(store.check()) == []
+
+
 # Around the documents.
 
 
@@ -556,6 +581,7 @@ def test_modes(store: FileStore, name: str) -> None:
 @pytest.mark.parametrize("content", [None, b"", b"waggle-state 9 nonsense"])
 def test_the_state(store: FileStore, content: bytes | None) -> None:
     """A lost or damaged state record is a warning, and made anew."""
+    assert list(store.check()) == []
     state = store.path / ".waggle" / "state"
     state.unlink()
     if content is not None:
@@ -565,63 +591,68 @@ def test_the_state(store: FileStore, content: bytes | None) -> None:
     assert (found.severity, found.path) == (Severity.WARNING, state)
     assert [finding.is_repaired for finding in store.repair()] == [True]
     assert list(store.check()) == []
+    store.save(make_environment(id="d"))
+    with FileStore(store.path, durable=False) as other:
+        assert [event.seq for event in other.history()] == [1, 2, 3, 4, 5]
 
 
-def test_the_marker_is_missing(store: FileStore) -> None:
-    """A folder of documents without a marker is a store, which repair completes."""
+def test_the_marker(store: FileStore) -> None:
+    """A marker that is lost is a warning, until the store is opened; a damaged one an error."""
+    assert list(store.check()) == []
     marker = store.path / "waggle.json"
     held = marker.read_bytes()
-    store.close()
-    marker.unlink()
-    with FileStore(store.path, durable=False) as again:
-        found = [finding for finding in again.check() if finding.path == marker]
-        assert [(finding.severity, finding.problem) for finding in found] == [
-            (Severity.WARNING, "is missing")
-        ]
-        assert all(finding.is_repaired for finding in again.repair())
-        assert marker.read_bytes() == held
-        assert list(again.repair()) == []
-
-
-def test_the_marker_is_damaged(store: FileStore) -> None:
-    """A marker that cannot be read is an error."""
-    (store.path / "waggle.json").write_bytes(b"")
+    marker.write_bytes(b"")
     [found] = store.check()
-    assert (found.severity, found.path) == (Severity.ERROR, store.path / "waggle.json")
+    assert (found.severity, found.path) == (Severity.ERROR, marker)
+    marker.write_bytes(held.replace(b"1", b"2"))
+    [found] = store.check()
+    assert (found.severity, found.path) == (Severity.ERROR, marker)
+    marker.unlink()
+    for findings in (store.check(), store.repair()):
+        [found] = findings
+        assert (found.severity, found.path) == (Severity.WARNING, marker)
+    store.close()
+    with FileStore(store.path, durable=False) as again:
+        assert list(again.check()) == []
+        assert marker.read_bytes() == held
 
 
 # The journal.
 
 
-def test_each_byte_of_a_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_each_byte_of_a_line(tmp_path: Path, part: int) -> None:
     """A byte that flips anywhere in a line is found; repair loses that line and no other."""
     whole, root = tmp_path / "whole", tmp_path / "store"
     with FileStore(whole, durable=False) as store:
-        for name in ("a", "b", "c"):
-            store.save(Environment(id=name, name=f"first {name}", runtime="node"))
+        for name in ("a", "b", "c", "d"):
+            store.save(Environment(id=name, name=f"first {name}", runtime=Runtime.NODE))
         expected = store.find_all()
         [journal] = segment_paths(store)
     name, good = journal.name, journal.read_bytes()
     line = changes_line(good, 1)
     number = good.count(b"\n", 0, line.start) + 1
-    for offset in range(line.start, line.end):
+    for offset in range(line.start + part, line.end, 4):
         # A copy, whose state nobody trusts.
         shutil.copytree(whole, root)
-        plant(root / "journal" / name, offset, bytes([good[offset] ^ 0x0A]))
+        flipped = (
+            b"\n" if offset % 5 == 0 and offset < line.end - 1 else bytes([good[offset] ^ 0x0A])
+        )
+        plant(root / "journal" / name, offset, flipped)
         with FileStore(root, durable=False) as damaged:
-            errors = list(damaged.check())
+            errors = [found for found in damaged.check() if found.severity is Severity.ERROR]
             assert {found.path.name for found in errors} == {name}
             assert f"line {number} is damaged" in {found.problem for found in errors}
             with pytest.raises(JournalDamagedError) as caught:
-                damaged.save(make_environment(id="d"))
+                damaged.save(make_environment(id="new"))
             assert (caught.value.path.name, caught.value.line) == (name, number)
             assert damaged.find_all() == expected
             assert damaged.find_by_id("b") == expected[1]
-            assert damaged.count() == 3
+            assert damaged.count() == 4
             repaired = list(damaged.repair())
             assert {found.is_repaired for found in repaired} == {True}
-            assert damaged.save(make_environment(id="d")) > 3
-            damaged.delete("d")
+            assert damaged.save(make_environment(id="new")) > 4
+            damaged.delete("new")
             assert damaged.find_all() == expected
             assert [event.environment_id for event in damaged.history(until=1)] == ["a"]
             assert list(damaged.repair()) == []
@@ -665,7 +696,7 @@ def test_the_last_line_is_damaged(store: FileStore) -> None:
     line = changes_line(journal.read_bytes(), -1)
     plant(journal, line.start + 50, b"\0\0\0")
     found = list(store.check())
-    assert [(finding.severity, finding.path) for finding in found][0] == (Severity.ERROR, journal)
+    assert (found[0].severity, found[0].path) == (Severity.ERROR, journal)
     assert all(finding.is_repaired for finding in store.repair())
     assert list(store.repair()) == []
     assert store.find_all() == expected
@@ -828,7 +859,7 @@ def test_a_segment_that_is_no_file(store: FileStore, kind: str) -> None:
     assert "cannot be read" in found[0].problem
 
 
-def test_a_segment_of_another_journal(store: FileStore, tmp_path: Path) -> None:
+def test_a_segment_of_another_journal(store: FileStore) -> None:
     """A segment that its neighbours do not know of is a warning."""
     fill(store)
     layout = Layout(str(store.path))
@@ -913,9 +944,8 @@ def test_a_read_only_store(store: FileStore, monkeypatch: pytest.MonkeyPatch) ->
     """A check needs no right to write, and repair says that it does."""
     zero(store)
     store.close()
-    from waggle_fsstore.store import disk
 
-    def refuse(path: str, flags: int = 0) -> int:
+    def refuse(path: str, _: int = 0) -> int:
         raise OSError(30, "Read-only file system", path)
 
     with FileStore(store.path, durable=False) as again:
@@ -942,7 +972,7 @@ def test_recovery_that_is_due(store: FileStore) -> None:
             assert document(store, "b") in {found.path for found in reader.check()}
 
 
-def test_findings_read_well(tmp_path: Path) -> None:
+def test_findings_read_well() -> None:
     """A finding is a line that says how bad, where, what, and what to do or what was done."""
     found = Finding(Severity.ERROR, Path("x", "a.json"), "is missing", "repair restores it")
     assert str(found) == f"error: {Path('x', 'a.json')}: is missing (repair restores it)"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from waggle_fsstore.cli.target import refusals
 from waggle_fsstore.domain.audit import audit
 
 Actor = Annotated[
@@ -18,7 +19,5 @@ Reason = Annotated[
 
 def author(actor: str | None, reason: str | None) -> audit:
     """The block to make the change in. What no history keeps is a usage error."""
-    try:
+    with refusals():
         return audit(actor=actor, reason=reason)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None

@@ -3,8 +3,7 @@
 
 import errno
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import chain, dropwhile
@@ -15,7 +14,7 @@ import typer
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
 from waggle_fsstore.cli.table import STATUS, in_batches, write_table
-from waggle_fsstore.cli.target import Target
+from waggle_fsstore.cli.target import Target, refusals
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -57,9 +56,9 @@ def history(
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List what happened, to one environment or to all, oldest first.
+    """List what happened, oldest first.
 
-    Also to one that was deleted since.
+    To all environments or to one, which may be deleted since.
     Off a terminal, tabs separate the columns.
     An id that is a verb of its own follows two dashes: history -- prune.
     """
@@ -67,7 +66,7 @@ def history(
         raise typer.BadParameter("is no positive number", param_hint="'-n'")
     target: Target = ctx.obj
     with target.open_to_read() as store:
-        with _cursors():
+        with refusals():
             found = store.history(environment_id, after=after or 0, until=until)
         if last is not None:
             found = iter(deque(found, maxlen=last))
@@ -93,14 +92,14 @@ def events(
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List what happened to all environments, oldest first, and with --follow what happens.
+    """List what happened, and with --follow what happens.
 
     Without --after and --since, --follow begins with what comes next.
     """
     begin = None if since is None else _time(since)
     target: Target = ctx.obj
     with target.open_to_read() as store:
-        with _cursors():
+        with refusals():
             if not follow:
                 found = store.history(after=after or 0)
             else:
@@ -112,15 +111,6 @@ def events(
             _write(found, json=json, follow=follow)
         except StoreClosedError:
             raise BrokenPipeError(errno.EPIPE, "nobody reads") from None
-
-
-@contextmanager
-def _cursors() -> Iterator[None]:
-    """What is no place in the history is a usage error."""
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _refuse_unknown(store: TransactionalRepository, environment_id: str) -> None:

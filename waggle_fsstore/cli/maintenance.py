@@ -5,7 +5,6 @@ import os
 import re
 from collections import Counter
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,7 +15,7 @@ from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit
 from waggle_fsstore.cli.progress import awaited, working
 from waggle_fsstore.cli.table import write_table
-from waggle_fsstore.cli.target import Target, in_a_folder
+from waggle_fsstore.cli.target import Target, in_a_folder, refusals
 from waggle_fsstore.store.findings import Severity
 from waggle_fsstore.store.jsontext import compact
 
@@ -63,8 +62,9 @@ def fsck(
     repaired, left = seen[Severity.ERROR, True], seen[Severity.ERROR, False]
     if not failed:
         warnings = seen[Severity.WARNING, True] + seen[Severity.WARNING, False]
+        of_them = f", {repaired} of them repaired" if repaired or left else ""
         errors = _many(repaired + left, "error")
-        output.note(f"{errors}, {repaired} of them repaired; {_many(warnings, 'warning')}")
+        output.note(f"{errors}{of_them}; {_many(warnings, 'warning')}")
     raise typer.Exit(
         (FsckBit.CORRECTED if repaired else 0)
         | (FsckBit.LEFT if left else 0)
@@ -75,17 +75,19 @@ def fsck(
 def snapshot(
     ctx: typer.Context,
     dest: Annotated[
-        Path, typer.Argument(metavar="DEST", help="A folder that is empty or does not exist yet.")
+        str, typer.Argument(metavar="DEST", help="A folder that is empty or does not exist yet.")
     ],
 ) -> None:
-    """Copy all environments, as they are at one moment, while others may write.
+    """Copy all environments as of one moment.
 
-    It makes a store of its own, with a SHA256SUMS that sha256sum -c accepts.
+    Others may write meanwhile.
+    The copy is a store of its own, with a SHA256SUMS that sha256sum -c accepts.
     Files that cannot be read are left out and reported; the exit code is then 6.
     """
+    _refuse_nowhere(dest)
     broken: list[Exception] = []
     target: Target = ctx.obj
-    with in_a_folder(target.open_to_read()) as store, working("copying"):
+    with in_a_folder(target.open_to_read()) as store, working("copying"), refusals():
         made = store.snapshot(dest, on_corrupt=broken.append)
     count = _many(made.count, "environment")
     output.write_lines([f"{made.path}: {count} as of change {made.seq}"])
@@ -100,7 +102,7 @@ def restore(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE",
+            metavar="SOURCE|ID",
             help="The folder of a snapshot; with --revision, the exact id of an environment.",
             autocompletion=complete_id,
         ),
@@ -112,7 +114,7 @@ def restore(
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Make the store what a snapshot is, or one environment what it once was.
+    """Go back to a snapshot, or with one environment to an old version.
 
     The history goes on: it has the restored versions as new ones, so that this too can be
     undone. Prints how many environments changed, or with --revision the new revision.
@@ -122,6 +124,7 @@ def restore(
         if revision is not None:
             done = str(store.restore_revision(source, revision).revision)
         else:
+            _refuse_nowhere(source)
             with working("restoring"):
                 restored: Any = store.restore(source)
             done = ", ".join(f"{getattr(restored, f.name)} {f.name}" for f in fields(restored))
@@ -148,11 +151,8 @@ def history_prune(
         raise typer.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
     size = None if keep_bytes is None else _size(keep_bytes)
     target: Target = ctx.obj
-    with in_a_folder(target.open_to_read()) as store, working("pruning"):
-        try:
-            pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+    with in_a_folder(target.open_to_read()) as store, working("pruning"), refusals():
+        pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
     files = f"{_many(pruned.segments_removed, 'file')} removed, {pruned.segments_compressed}"
     freed = _many(pruned.bytes_freed, "byte")
     output.write_lines([f"{files} compressed, {freed} freed; the oldest change is {pruned.oldest}"])
@@ -162,7 +162,7 @@ def info(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
 ) -> None:
-    """Print what there is to know about the store: sizes, journal, file system, durability."""
+    """Print sizes, journal, file system and durability."""
     target: Target = ctx.obj
     with in_a_folder(target.open_to_read()) as store:
         found = _values(store.info())
@@ -170,6 +170,12 @@ def info(
         output.write_json(compact(found) + b"\n")
     else:
         write_table(("NAME", "VALUE"), ((name, _said(value)) for name, value in found.items()))
+
+
+def _refuse_nowhere(path: str) -> None:
+    """An empty variable is a usage error, and not the current folder."""
+    if not path:
+        raise typer.BadParameter("the path of the snapshot is empty")
 
 
 def _values(found: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 """The store that a command works on, as the global options name it."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import typer
@@ -14,6 +16,15 @@ from waggle_fsstore.store import codec, reading
 from waggle_fsstore.store.file import FileStore
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A value that a store refuses is a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where the store is: ``location`` as given by ``--store``, ``None`` for the default."""
@@ -22,10 +33,8 @@ class Target:
 
     def open(self) -> TransactionalRepository:
         """Open the store, which need not exist. A bad location is a usage error."""
-        try:
+        with refusals():
             return open_repository(self.location)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
 
     def open_to_read(self) -> TransactionalRepository:
         """Open the store to read it. One that was named must be there: it may be misspelt."""

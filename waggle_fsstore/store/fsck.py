@@ -12,7 +12,6 @@ from waggle_fsstore.domain.audit import audit, current_author
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     InvalidEnvironmentError,
-    JournalDamagedError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.store import damage, evidence, founding, last_words, segments, surroundings
@@ -53,10 +52,12 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
     for found in damage.examine(layout):
         yield found.finding
-    yield from surroundings.records(layout)
+    record = surroundings.record(layout)
+    if record is not None:
+        yield record
     yield from _others(layout)
     documents = _Examiner(layout)
-    due = view.due()
+    due = {} if documents.is_blind else view.due()
     if due:
         problem = "the documents are older than the journal, and could not be brought up to it"
         yield Finding(
@@ -74,25 +75,23 @@ def repair(layout: Layout, disk: Disk, writer: Writer, timeout: float) -> Iterat
         layout.lock, timeout=timeout, make_folder=partial(founding.make_lock_folder, layout, disk)
     )
     try:
+        mended: dict[int | None, str] = {None: ""}
         for finding, first in damage.examine(layout):
-            kept = ""
-            if first is not None:
-                kept = _under(lock, partial(damage.mend, layout, disk, first))
-            done = f"blanked out; the damaged file is kept as {kept}"
-            yield replace(finding, remedy=done, is_repaired=True) if kept else finding
-        records = list(surroundings.records(layout))
-        is_whole = True
-        try:
-            writer.run(_nothing)
-        except JournalDamagedError:  # Such as a file that cannot be read.
-            is_whole = False
-        for finding in records:
-            yield replace(finding, remedy="made anew", is_repaired=is_whole)
+            if first is not None and first not in mended:
+                mended[first] = _under(lock, partial(damage.mend, layout, disk, first))
+            done = f"blanked out; the damaged file is kept as {mended[first]}"
+            yield replace(finding, remedy=done, is_repaired=True) if mended[first] else finding
+        record = surroundings.record(layout)
+        if record is not None:
+            _under(lock, partial(surroundings.clear_record, layout, disk))
+        writer.run(_nothing)
+        if record is not None:
+            yield replace(record, remedy="made anew", is_repaired=True)
         yield from _others(layout)
         documents = _Examiner(layout)
         for name in documents.names():
             case = documents.examine(name)
-            if case is not None and case.mend is not None and is_whole:
+            if case is not None and case.mend is not None:
                 yield from _repair(documents, writer, lock, disk, name, case)
             elif case is not None:
                 yield case.finding
@@ -147,7 +146,14 @@ class _Examiner:
         self._layout = layout
         self._documents = Documents(layout)
         self._words = LastWords(layout)
-        self._words.advance(trusted_state(layout))
+        #: Whether the journal cannot be read, so that there is nothing to compare with.
+        self.is_blind = False
+        try:
+            self._words.advance(trusted_state(layout))
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                raise
+            self.is_blind = True
         self._oldest = 0
         if last_words.begins_after_more(layout):
             self._oldest = min(segments.listed(layout))
@@ -166,8 +172,11 @@ class _Examiner:
 
     def examine(self, name: str) -> _Case | None:
         """What is wrong with a document that nobody is changing at this moment."""
-        if self._compare(name, self._words.get(name)) is None:
+        case = self._compare(name, self._words.get(name))
+        if case is None:
             return None
+        if self.is_blind:
+            return case if case.finding.severity is Severity.ERROR else None
         # Perhaps it was changed since the journal was read, or is just being changed.
         for _ in range(_TRIES):
             before = trusted_state(self._layout)

@@ -68,7 +68,10 @@ def decode(data: bytes) -> dict[str, Any] | None:
     rest = data[_HEAD_BYTES:]
     if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
         return None
-    content = parse(b"{" + rest)
+    try:
+        content = parse(b"{" + rest)
+    except ValueError:
+        return None
     return content if isinstance(content, dict) else None
 
 
@@ -106,9 +109,15 @@ def scan(data: bytes, start: int = 0) -> tuple[list[Line], list[BadLine]]:
     bad: list[BadLine] = []
     for begin, end in split(data, start):
         # A line that was cut off or written into is no line, whatever it looks like.
-        content = decode(data[begin : end - 1]) if data[end - 1 : end] == b"\n" else None
-        if content is None:
-            bad.append(BadLine(begin, end))
-        else:
-            good.append(Line(begin, end, content))
+        is_whole = data[end - 1 : end] == b"\n"
+        start = begin
+        content = decode(data[begin : end - 1]) if is_whole else None
+        # Where the newline before a good line was hit, that line is the rest of a bad one.
+        while content is None and is_whole and start >= 0:
+            start = data.find(_HEAD[:_CRC_AT], start + 1, end)
+            content = decode(data[start : end - 1]) if start >= 0 else None
+        if start != begin or content is None:
+            bad.append(BadLine(begin, start if content is not None else end))
+        if content is not None:
+            good.append(Line(start, end, content))
     return good, bad

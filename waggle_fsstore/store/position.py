@@ -50,7 +50,7 @@ class Position:
         """
         if self._founded is None or self._founded != self._seen():
             self._found()
-        elif self._is_known and self.journal.is_undisturbed():
+        elif self._is_known and self.journal.is_undisturbed() and self._record.is_in_place():
             return
         self._is_known = False
         state = self._record.read()

@@ -59,6 +59,10 @@ class StateRecord:
             self._file.close()
         return _parse(self._file.read(_SIZE))
 
+    def is_in_place(self) -> bool:
+        """Whether what is written goes where readers look."""
+        return self._file.is_in_place()
+
     def write(self, state: State) -> None:
         """Overwrite it, unflushed."""
         line = f"{_HEAD} {' '.join(map(str, state))}".encode()

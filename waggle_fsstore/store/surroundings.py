@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
-from waggle_fsstore.store import founding, segments
+from waggle_fsstore.store import evidence, founding, segments
+from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.findings import Finding, Severity
 from waggle_fsstore.store.layout import Layout, first_of, is_document_name
 from waggle_fsstore.store.lock import is_held
@@ -16,20 +17,26 @@ from waggle_fsstore.store.state import peek
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
-_AT_THE_NEXT_CHANGE: Final = "the next change makes it anew"
+
+def record(layout: Layout) -> Finding | None:
+    """What is wrong with the state record, if anything is."""
+    if not segments.listed(layout) or peek(layout.state) is not None:
+        return None
+    problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
+    return Finding(Severity.WARNING, Path(layout.state), problem, "the next change makes it anew")
 
 
-def records(layout: Layout) -> Iterator[Finding]:
-    """The marker and the state record: what is wrong with them, and a change makes good."""
-    if not os.path.lexists(layout.marker):
-        yield Finding(Severity.WARNING, Path(layout.marker), "is missing", _AT_THE_NEXT_CHANGE)
-    if segments.listed(layout) and peek(layout.state) is None:
-        problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
-        yield Finding(Severity.WARNING, Path(layout.state), problem, _AT_THE_NEXT_CHANGE)
+def clear_record(layout: Layout, disk: Disk) -> None:
+    """Move a damaged state record to lost+found. Only under the store lock."""
+    if os.path.lexists(layout.state) and peek(layout.state) is None:
+        evidence.move(layout, disk, layout.state, os.path.basename(layout.state), "", 1)
 
 
 def marker(layout: Layout) -> Iterator[Finding]:
-    """Whether the marker, where there is one, can be read."""
+    """What is wrong with the marker, if anything is."""
+    if not os.path.lexists(layout.marker):
+        remedy = "who opens the store next to write makes it anew"
+        yield Finding(Severity.WARNING, Path(layout.marker), "is missing", remedy)
     try:
         founding.recognise(layout)
     except CorruptDocumentError as error:

@@ -62,8 +62,9 @@ def changes(
     Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
     segment ``first``. Damage is left out, or with ``strict`` raises
     :class:`JournalDamagedError` where reading comes to it. One segment is in memory at a
-    time; one that is pruned meanwhile is left out too.
+    time; one that is pruned meanwhile is left out too, and so is a change that comes twice.
     """
+    last = after
     names = segments.listed(layout)
     if first == 0:
         first = max((name for name in names if name <= after + 1), default=0)
@@ -80,7 +81,8 @@ def changes(
             if strict and segment.bad and segment.bad[0].start < line.start:
                 break
             for change in line.changes:
-                if after < change["seq"] and (until is None or change["seq"] <= until):
+                if last < change["seq"] and (until is None or change["seq"] <= until):
+                    last = change["seq"]
                     yield change
         if strict:
             segment.refuse_damage()
