@@ -9,21 +9,31 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from waggle_fsstore.domain import environment
+from waggle_fsstore.domain import audit, environment
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.store import (
+    batch,
+    checkpoint,
     codec,
     disk,
     documents,
     file,
     founding,
+    grouping,
     incoming,
+    journal,
     layout,
+    lines,
     lock,
     permanent,
+    position,
     publishing,
     reading,
+    recovery,
+    segments,
     state,
+    view,
+    window,
     writing,
 )
 
@@ -76,12 +86,12 @@ def in_place_write(patch: Patch) -> None:
     patch.setattr(disk.Disk, "replace", replace)
 
 
-@fault("tests/store/test_durability.py::test_save_flushes_before_and_after_the_rename")
+@fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
 def no_file_flush(patch: Patch) -> None:
     patch.setattr(disk.Disk, "flush", _nothing)
 
 
-@fault("tests/store/test_durability.py::test_save_flushes_before_and_after_the_rename")
+@fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
 def no_folder_flush(patch: Patch) -> None:
     patch.setattr(disk.Disk, "flush_folder", _nothing)
 
@@ -97,22 +107,9 @@ def ancestors_taken_for_durable(patch: Patch) -> None:
     patch.setattr(founding, "_flush_ancestors", _nothing)
 
 
-@fault("tests/store/test_durability.py::test_delete_flushes_the_number_first")
-def deleted_numbers_not_flushed(patch: Patch) -> None:
-    patch.setattr(state.StateRecord, "flush", _nothing)
-
-
 @fault("tests/store/test_failures.py::test_each_call_failing_once[28-save]")
 def temporary_file_leaked_on_a_full_disk(patch: Patch) -> None:
-    stage = disk.Disk.stage
-
-    def leaking(self: disk.Disk, *given: Any) -> None:
-        with pytest.MonkeyPatch.context() as within:
-            within.setattr(os, "unlink", _nothing)
-            stage(self, *given)
-
-    patch.setattr(disk.Disk, "stage", leaking)
-    patch.setattr(disk.Disk, "remove", _nothing)
+    patch.setattr(disk.Disk, "discard", _nothing)
 
 
 @fault("tests/store/test_failures.py::test_each_call_failing_once[5-save_all]")
@@ -133,25 +130,24 @@ def interrupted_rename_forgotten(patch: Patch) -> None:
 
 @fault("tests/store/test_failures.py::test_short_writes")
 def short_write_taken_for_whole(patch: Patch) -> None:
-    patch.setattr(disk, "write", lambda descriptor, data: disk._pwrite(descriptor, data, 0))
+    patch.setattr(disk, "write", lambda fd, data, offset=0: disk._pwrite(fd, data, offset))
 
 
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
 def error_without_a_file_name(patch: Patch) -> None:
-    patch.setattr(disk, "name_file", _nothing)
-    patch.setattr(permanent, "name_file", _nothing)
+    for module in (disk, permanent, journal):
+        patch.setattr(module, "name_file", _nothing)
 
 
 @fault("tests/store/test_founding.py::test_everything_is_private")
 def files_readable_by_all(patch: Patch) -> None:
-    patch.setattr(disk, "FILE_MODE", 0o644)
-    patch.setattr(writing, "FILE_MODE", 0o644)
+    for module in (disk, documents, publishing):
+        patch.setattr(module, "FILE_MODE", 0o644)
 
 
 @fault("tests/store/test_file.py::test_replaced_files_keep_their_mode")
 def mode_of_the_old_file_lost(patch: Patch) -> None:
-    real = disk.Disk.stage
-    patch.setattr(disk.Disk, "stage", lambda self, folder, data, _=0: real(self, folder, data))
+    patch.setattr(documents, "mode_of", lambda _: disk.FILE_MODE)
 
 
 # What is stored
@@ -210,20 +206,20 @@ def reads_from_a_stale_cache(patch: Patch) -> None:
 
 @fault("tests/store/test_file.py::test_deleting_a_corrupt_document_keeps_the_evidence")
 def corrupt_documents_destroyed(patch: Patch) -> None:
-    def destroy(self: writing.Change, environment_id: str) -> None:
-        path = self._layout.document(environment_id)
+    def destroy(self: batch.Change, environment_id: str) -> None:
+        path = self._batch.layout.document(environment_id)
         with suppress(OSError):
             os.unlink(path)
         with suppress(OSError):
             os.rmdir(path)
 
-    patch.setattr(writing.Change, "set_aside", destroy)
+    patch.setattr(batch.Change, "set_aside", destroy)
 
 
 @fault("tests/store/test_file.py::test_trouble_with_one_file_is_no_corruption")
 def trouble_taken_for_corruption(patch: Patch) -> None:
     patch.setattr(file, "CorruptDocumentError", Exception)
-    patch.setattr(writing, "revision_in", lambda _: 0)
+    patch.setattr(batch, "revision_in", lambda _: 0)
 
 
 @fault("tests/store/test_file.py::test_a_corrupt_document_harms_no_other")
@@ -234,7 +230,7 @@ def symbolic_links_followed(patch: Patch) -> None:
 @fault("tests/store/test_file.py::test_a_corrupt_document_harms_no_other")
 def one_bad_document_hides_all(patch: Patch) -> None:
     def strict(self: documents.Documents, names: list[str]) -> Any:
-        return [self.find(name.removesuffix(".json")).environment for name in names], []
+        return [self.find(name.removesuffix(".json")) for name in names], []
 
     patch.setattr(documents.Documents, "read_all", strict)
 
@@ -261,22 +257,25 @@ def upper_case_not_escaped(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStorePersistence::test_updates_from_several_handles")
 def unlocked_update(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object]) -> object:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
         self._open()
         self._locked = True
-        return work()
+        work()
 
     patch.setattr(lock.StoreLock, "run", run)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_runs_again_on_what_it_missed")
 def update_without_comparing(patch: Patch) -> None:
-    real = documents.Documents.find
+    real = documents.Documents.stored
 
-    def find(self: documents.Documents, environment_id: str) -> documents.Stored:
-        return real(self, environment_id)._replace(data=b"the same")
+    def stored(self: documents.Documents, environment_id: str) -> documents.Stored | None:
+        found = real(self, environment_id)
+        if found is not None:
+            found.data = b"the same"
+        return found
 
-    patch.setattr(documents.Documents, "find", find)
+    patch.setattr(documents.Documents, "stored", stored)
 
 
 @fault("tests/store/test_lock.py::test_the_lock_file_is_permanent")
@@ -293,10 +292,10 @@ def lock_file_unlinked(patch: Patch) -> None:
 
 @fault("tests/store/test_lock.py::test_an_interrupt_at_any_instruction")
 def lock_kept_after_an_interrupt(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object]) -> object:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
         self._acquire(self._timeout)
         try:
-            return work()
+            work()
         finally:
             self._release()
 
@@ -315,7 +314,13 @@ def descriptor_kept_across_fork(patch: Patch) -> None:
 
 @fault("tests/store/test_lock.py::test_reads_do_not_wait_for_a_stopped_holder")
 def readers_take_the_lock(patch: Patch) -> None:
-    patch.setattr(file, "_FREE_SCANS", 0)
+    real = file.FileStore._begin_reading
+
+    def begin(self: file.FileStore) -> None:
+        real(self)
+        self._writer.recover(timeout=0)
+
+    patch.setattr(file.FileStore, "_begin_reading", begin)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_to_write_inside")
@@ -325,29 +330,25 @@ def writing_inside_update_allowed(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_revisions_rise_across_deletes")
 def revisions_from_the_documents_alone(patch: Patch) -> None:
-    def read(self: writing.Writer) -> state.State:
-        number = documents.Documents(self._layout).highest_revision()
-        return state.State(self._identity, number, number)
+    real = position.Position.catch_up
 
-    patch.setattr(writing.Writer, "_read_state", read)
+    def catch_up(self: position.Position) -> None:
+        real(self)
+        self.committed = documents.Documents(self._layout).highest_revision()
+
+    patch.setattr(position.Position, "catch_up", catch_up)
 
 
 @fault("tests/store/test_state.py::test_another_boot")
 def record_of_another_boot_trusted(patch: Patch) -> None:
-    def read(self: writing.Writer) -> state.State:
-        found = self._record.read() or state.State("", 0, 0)
-        return found._replace(identity=self._identity)
-
-    patch.setattr(writing.Writer, "_read_state", read)
+    for module in (position, view):
+        patch.setattr(module, "identity", lambda layout: f"boot:{state.place(layout)}")
 
 
 @fault("tests/store/test_state.py::test_another_mount")
 def record_of_another_mount_trusted(patch: Patch) -> None:
-    def identity(environments: str) -> str:
-        status = os.stat(environments)
-        return f"{status.st_dev:x}:{status.st_ino:x}"
-
-    patch.setattr(writing, "identity", identity)
+    for module in (position, view):
+        patch.setattr(module, "identity", lambda layout: f"boot:{state.place(layout)}")
 
 
 @fault("tests/store/test_state.py::test_every_flipped_byte_is_noticed")
@@ -361,12 +362,12 @@ def leftovers_count_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)
 
 
-@fault("tests/store/test_scan.py::test_a_listing_that_a_change_cut_across_is_repeated")
+@fault("tests/store/test_scan.py::test_what_a_listing_misses_is_in_the_journal")
 def scan_that_trusts_one_listing(patch: Patch) -> None:
-    patch.setattr(file.FileStore, "_scan", lambda self, collect: collect(self._documents.names()))
+    patch.setattr(view, "changes", lambda *_, **__: iter(()))
 
 
-@fault("tests/store/test_scan.py::test_a_change_that_began_before_the_scan")
+@fault("tests/store/test_scan.py::test_a_writer_that_was_stopped_in_the_middle")
 def change_under_way_overlooked(patch: Patch) -> None:
     real = state.peek
 
@@ -374,7 +375,7 @@ def change_under_way_overlooked(patch: Patch) -> None:
         found = real(path)
         return found and found._replace(published=found.committed)
 
-    patch.setattr(file, "peek", peek)
+    patch.setattr(view, "peek", peek)
 
 
 @fault("tests/store/test_founding.py::test_a_folder_of_somebody_else_is_refused")
@@ -400,3 +401,170 @@ def revision_0_matches_anything(patch: Patch) -> None:
         return real(self, environment, if_revision=if_revision or None)
 
     patch.setattr(file.FileStore, "save", save)
+
+
+# The journal
+
+
+@fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
+def published_before_the_flush(patch: Patch) -> None:
+    def append(self: journal.Journal, line: bytes) -> None:
+        disk.write(self._file(), line, self.tail)
+        self.tail += len(line)
+
+    real = position.Position.note
+
+    def note(self: position.Position, **given: int) -> None:
+        if "published" in given:
+            self.journal.flush()
+        real(self, **given)
+
+    patch.setattr(journal.Journal, "append", append)
+    patch.setattr(position.Position, "note", note)
+
+
+@fault("tests/store/test_writing.py::test_waiting_threads_share_a_flush")
+def many_lines_a_flush(patch: Patch) -> None:
+    def line(self: batch.Batch) -> bytes:
+        return b"".join(lines.encode(lines.CHANGES, [change]) for change in self._changes)
+
+    patch.setattr(batch.Batch, "line", line)
+
+
+@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+def no_flush_at_a_checkpoint(patch: Patch) -> None:
+    patch.setattr(writing, "flush_window", _nothing)
+
+
+@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
+    flush = checkpoint.flush_window
+    finish = writing.Writer._finish_checkpoint
+    patch.setattr(writing, "flush_window", _nothing)
+
+    def finish_first(self: writing.Writer, found: state.State | None) -> None:
+        finish(self, found)
+        flush(self._layout, self._disk, 1 << 50, self._position.folder())
+
+    patch.setattr(writing.Writer, "_finish_checkpoint", finish_first)
+
+
+@fault(
+    "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
+)
+def new_segment_not_flushed(patch: Patch) -> None:
+    real = disk.Disk.stage
+    patch.setattr(disk.Disk, "stage", lambda self, *given, **_: real(self, *given, flush=False))
+
+
+@fault(
+    "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
+)
+def name_of_the_new_segment_not_flushed(patch: Patch) -> None:
+    patch.setattr(disk.Disk, "flush_folder", _nothing)
+
+
+@fault("tests/store/test_failures.py::test_a_segment_whose_flush_failed_is_left")
+def segment_reused_after_a_failed_flush(patch: Patch) -> None:
+    def stay(self: journal.Journal, _: int, cut: int, **__: object) -> None:
+        disk.write(self._file(), b" " * 4096, cut)
+        self.tail = cut
+
+    patch.setattr(journal.Journal, "switch", stay)
+
+
+@fault("tests/store/test_recovery.py::test_recovery_never_goes_back")
+def replay_that_regresses(patch: Patch) -> None:
+    patch.setattr(recovery, "_is_outdated", lambda *_, **__: True)
+
+
+@fault("tests/store/test_recovery.py::test_a_torn_temporary_file_is_of_no_use")
+def replay_from_a_temporary_file(patch: Patch) -> None:
+    def publish(store: layout.Layout, disk: disk.Disk, path: str, *_: object, **__: object) -> None:
+        for name in os.listdir(store.temporary):
+            disk.replace(os.path.join(store.temporary, name), path)
+
+    patch.setattr(disk.Disk, "clear", _nothing)
+    patch.setattr(recovery, "_publish", publish)
+
+
+@fault("tests/store/test_recovery.py::test_an_unknown_version_is_kept_as_evidence")
+def displaced_documents_destroyed(patch: Patch) -> None:
+    patch.setattr(recovery, "_keep_unknown", _nothing)
+
+
+@fault("tests/store/test_recovery.py::test_a_journal_flipped_at_every_byte")
+def lines_without_a_checksum(patch: Patch) -> None:
+    patch.setattr(lines, "crc32", lambda *_: 0)
+
+
+@fault("tests/store/test_recovery.py::test_a_journal_flipped_at_every_byte")
+def damage_taken_for_a_torn_tail(patch: Patch) -> None:
+    patch.setattr(segments.Segment, "refuse_damage", _nothing)
+
+
+@fault("tests/store/test_recovery.py::test_stale_and_doubled_lines")
+def stale_lines_counted(patch: Patch) -> None:
+    def changes(layout: layout.Layout, **_: object) -> Any:
+        for first in segments.listed(layout):
+            for line in segments.segment(layout, first, None).good:
+                yield from line.changes
+
+    patch.setattr(window, "changes", changes)
+    patch.setattr("waggle_fsstore.store.history.changes", changes)
+
+
+@fault("tests/store/test_recovery.py::test_a_copy_older_than_its_checkpoint")
+def copy_taken_for_the_original(patch: Patch) -> None:
+    for module in (state, position, view):
+        patch.setattr(module, "place", lambda _: "the place")
+    patch.setattr("waggle_fsstore.store.checkpoint.place", lambda _: "the place")
+
+
+@fault("tests/store/test_recovery.py::test_what_a_dead_writer_left_is_finished")
+def what_a_dead_writer_left_overwritten(patch: Patch) -> None:
+    patch.setattr(journal.Journal, "is_undisturbed", lambda _: True)
+
+
+@fault("tests/store/test_writing.py::test_each_has_its_own_author")
+def leader_signs_for_all(patch: Patch) -> None:
+    real = batch.Change.__init__
+    patch.setattr(
+        batch.Change,
+        "__init__",
+        lambda self, batch, _: real(self, batch, audit.current_author()),
+    )
+
+
+@fault("tests/store/test_writing.py::test_what_is_done_is_not_done_again")
+def waiting_work_done_twice(patch: Patch) -> None:
+    class Claim:
+        def acquire(self, **_: object) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    real = grouping.Request.__init__
+
+    def init(self: grouping.Request, *given: Any) -> None:
+        real(self, *given)
+        self.claim = Claim()  # type: ignore[assignment]
+
+    patch.setattr(grouping.Request, "__init__", init)
+
+
+@fault("tests/store/test_history.py::test_what_is_not_published_is_not_shown")
+def history_of_what_may_be_taken_back(patch: Patch) -> None:
+    real = view.View.state
+
+    def state_of(self: view.View) -> state.State:
+        found = real(self)
+        return found._replace(published=found.committed)
+
+    patch.setattr(view.View, "state", state_of)
+
+
+@fault("tests/store/test_history.py::test_a_change_by_hand_is_an_event_of_its_own")
+def changes_by_hand_forgotten(patch: Patch) -> None:
+    patch.setattr(batch.Change, "_noted", lambda _, stored: stored)

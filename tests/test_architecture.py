@@ -37,7 +37,7 @@ MAY_IMPORT = {
 #: Third-party packages, and the only modules that may import them.
 IMPORTERS = {
     "filelock": {"waggle_fsstore.store.lock"},
-    "orjson": {"waggle_fsstore.store.codec"},
+    "orjson": {"waggle_fsstore.store.jsontext"},
     "platformdirs": {"waggle_fsstore.config"},
     "typer": {"waggle_fsstore.cli"},
     "click": {"waggle_fsstore.cli"},

@@ -65,7 +65,7 @@ def test_fixtures_give_empty_stores(
     """The stores are empty, and the FileStore is below ``tmp_path`` and flushes nothing."""
     assert waggle_store.count() == waggle_memory_store.count() == 0
     assert waggle_store.path.is_relative_to(tmp_path)
-    assert waggle_store._writer._disk._durable is False
+    assert waggle_store._writer._disk.durable is False
 
 
 def test_in_a_project_of_its_own(tmp_path: Path) -> None:

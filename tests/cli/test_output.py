@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from tests.cli.program import PROGRAM, PYTHON, document, environment, execute, run
 from waggle_fsstore.cli.output import printable
+from waggle_fsstore.cli.table import write_table
+from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.store.file import FileStore
 
 # Clears the screen; an 8-bit CSI; turns text around; a mark-up of Rich; a field separator.
@@ -80,6 +83,48 @@ def test_a_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
     assert first.endswith("team=blue")
 
 
+def test_events_on_a_terminal(store: FileStore) -> None:
+    """Columns stand under their headers, and the status that came out has its colour."""
+    store.save(environment("i" * 60, status=Status.CREATING))
+    store.save(environment("a"))
+    store.delete("a")
+    written = _on_a_terminal("history")
+    assert "\x1b[33m- -> creating\x1b[0m" in written
+    assert "\x1b[32m- -> running\x1b[0m" in written
+    header, *rows = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
+    assert [row[header.index("KIND") :].split()[0] for row in rows] == [
+        *("created", "created", "deleted"),
+    ]
+    for row, status in zip(rows, ("- -> creating", "- -> running", "running -> -"), strict=True):
+        assert row.index(status) == header.index("STATUS")
+
+
+def test_columns_never_get_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that come later stand under those before, and columns may begin wide."""
+    written: list[str] = []
+    monkeypatch.setattr("waggle_fsstore.cli.output.is_terminal", lambda: True)
+    monkeypatch.setattr("waggle_fsstore.cli.output.write", written.append)
+    rows = [("\u6f22\u6f22\u6f22", "b"), ("c", "d"), ("eeeeeeee", "f"), ("g", "h")]
+    write_table(("A", "B"), rows, together=1, widths=(3,))
+    assert written == [
+        "A    B\n",
+        "\u6f22\u6f22\u6f22  b\n",
+        "c       d\n",
+        "eeeeeeee  f\n",
+        "g         h\n",
+    ]
+
+
+def test_long_work_shows_a_bar_on_a_terminal(store: FileStore) -> None:
+    """It is gone when there is something to print, and when the work is done."""
+    store.save(environment("a"))
+    (store.path / "environments" / "notes.txt").touch()
+    written = _on_a_terminal("fsck")
+    assert "checking \x1b[" in written
+    assert f"\x1b[2Kwarning: {store.path}/environments/notes.txt: " in written
+    assert written.endswith("\x1b[2K0 errors; 1 warning\n")
+
+
 def test_no_color_is_honoured(store: FileStore) -> None:
     """With NO_COLOR, a terminal gets no colour either."""
     store.save(environment("a"))
@@ -123,6 +168,22 @@ def test_hostile_texts_cannot_act_on_a_terminal() -> None:
     written = _on_a_terminal("ls", NO_COLOR="1")
     assert written.count(_ESCAPED) == 4
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
+
+
+def test_hostile_texts_cannot_act_from_an_event(hostile: FileStore) -> None:
+    """Neither ids nor who and why, on a terminal, off it or as JSON."""
+    with audit(actor=_HOSTILE, reason=_HOSTILE):
+        hostile.delete(_HOSTILE)
+    drawn = _on_a_terminal("history", "-n", "1", NO_COLOR="1")
+    tabbed, lines = run("history").stdout, run("events", "--json").stdout
+    assert drawn.count(_ESCAPED) == 3
+    assert [field for field in tabbed.splitlines()[2].split("\t") if field == _ESCAPED] == [
+        *(_ESCAPED, _ESCAPED, _ESCAPED),
+    ]
+    for written in (drawn, tabbed.replace("\t", ""), lines):
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
+    last = json.loads(lines.splitlines()[-1])
+    assert last["environment_id"] == last["actor"] == last["reason"] == _HOSTILE
 
 
 def test_json_holds_the_true_texts_escaped(hostile: FileStore) -> None:
@@ -214,7 +275,9 @@ main()
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",)])
+@pytest.mark.parametrize(
+    "verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",), ("history",), ("events", "-f")]
+)
 def test_an_output_that_is_full(store: FileStore, verb: tuple[str, ...], unbuffered: str) -> None:
     """What cannot be printed is an error, told once."""
     store.save(environment("a"))

@@ -199,6 +199,32 @@ def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(tmp_path) in str(caught.value.filename)
 
 
+def test_a_segment_whose_flush_failed_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next flush would say that all is well, and be wrong: nothing is written there again."""
+    store = FileStore(tmp_path / "store")
+    store.save(OLD)
+    first = tmp_path / "store" / "journal" / "0000000000000001.jsonl"
+    before = first.read_bytes().rstrip()
+    failed: list[Call] = []
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync" and not failed:
+            failed.append(call)
+            raise OSError(errno.EIO, "Input/output error")
+        return perform()
+
+    record(monkeypatch, spoil)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.save(NEW)
+    assert store.find_all() == [OLD]
+    store.save(NEW)
+    assert first.read_bytes() == before + b"\n"
+    assert len(list(first.parent.iterdir())) == 2
+    assert [event.kind for event in store.history()] == ["created", "updated"]
+
+
 def test_a_file_system_without_folder_flush(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

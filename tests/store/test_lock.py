@@ -26,8 +26,8 @@ from waggle_fsstore import (
     StoreClosedError,
     StoreError,
 )
+from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.lock import StoreLock
-from waggle_fsstore.store.writing import Change
 from waggle_fsstore.testing import make_environment
 
 HOLD = """

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from waggle_fsstore import (
     FileStore,
     JournalDamagedError,
 )
-from waggle_fsstore.store import lines, position, state
+from waggle_fsstore.store import codec, lines, position, recovery, state
 from waggle_fsstore.testing import make_environment
 
 COPIES = int(os.environ.get("WAGGLE_TEST_COPIES", "8"))
@@ -85,8 +86,6 @@ def test_an_old_version_gives_way(root: Path, reboot: Callable[[], None]) -> Non
     """A version that the journal knows to be outdated is replaced, and needs no evidence."""
     first = next(event for event in FileStore(root).history("b"))
     assert first.environment is not None
-    from waggle_fsstore.store import codec
-
     (root / "environments" / "b.json").write_bytes(codec.encode(first.environment, 2))
     reboot()
     assert names(FileStore(root)) == ["a1", "b2"]
@@ -122,13 +121,34 @@ def test_the_deleted_stay_deleted(root: Path, reboot: Callable[[], None]) -> Non
     """A delete of which the disk lost the removal is done again."""
     deleted = [event.environment for event in FileStore(root).history("c")][-1]
     assert deleted is not None
-    from waggle_fsstore.store import codec
-
     (root / "environments" / "c.json").write_bytes(codec.encode(deleted, 3))
     reboot()
     with FileStore(root) as store, pytest.raises(EnvironmentNotFoundError):
         store.find_by_id("c")
     assert lost_and_found(root) == []
+
+
+def test_a_torn_temporary_file_is_of_no_use(root: Path, reboot: Callable[[], None]) -> None:
+    """Documents are published from their lines: what was staged may have lost its contents."""
+    (root / ".waggle" / "tmp" / "0123456789abcdef.tmp").write_bytes(bytes(900))
+    (root / "environments" / "b.json").unlink()
+    reboot()
+    assert names(FileStore(root)) == ["a1", "b2"]
+    assert os.listdir(root / ".waggle" / "tmp") == []
+
+
+def test_a_copy_older_than_its_checkpoint(root: Path, tmp_path: Path) -> None:
+    """In a copy, a checkpoint proves nothing: its documents may have been copied before it."""
+    shutil.copytree(root / "environments", tmp_path / "copy" / "environments")
+    with FileStore(root) as store:
+        store.save(make_environment(id="a", name="a2"))
+    shutil.copytree(
+        root,
+        tmp_path / "copy",
+        dirs_exist_ok=True,
+        ignore=lambda folder, _: ["a.json"] if folder.endswith("environments") else [],
+    )
+    assert names(FileStore(tmp_path / "copy")) == ["a2", "b2"]
 
 
 def test_it_can_be_repeated(root: Path, reboot: Callable[[], None]) -> None:
@@ -251,7 +271,7 @@ def content(root: Path) -> bytes:
 def prefixes(data: bytes) -> dict[int, list[str]]:
     """What the documents are after each line, by where it ends."""
     found: dict[str, str] = {}
-    result = {0: []}
+    result: dict[int, list[str]] = {0: []}
     for start, end in lines.split(data):
         line = lines.decode(data[start : end - 1])
         assert line is not None
@@ -381,8 +401,13 @@ def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.Mon
     data = segment.read_bytes()
     segment.write_bytes(data[:end] + line + data[end + len(line) :])
     replayed: list[object] = []
-    real = position.replay
-    monkeypatch.setattr(position, "replay", lambda *a: replayed.append(a) or real(*a))
+    real = recovery.replay
+
+    def replay(*given: Any) -> Any:
+        replayed.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(position, "replay", replay)
     with FileStore(root) as store:
         store.save(make_environment(id="d", name="d1"))
         assert names(store) == ["b2", "d1"]

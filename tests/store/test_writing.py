@@ -47,7 +47,7 @@ def waiting(
         leader()
 
     with ThreadPoolExecutor(len(calls) + 1) as pool:
-        holder = pool.submit(store._writer.run, work)
+        holder: Future[object] = pool.submit(lambda: store._writer.run(work))
         assert inside.wait(PATIENCE)
         futures = [pool.submit(call) for call in calls]
         while len(store._writer._waiting) < 1 + len(calls):

@@ -114,7 +114,7 @@ def restore(
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Go back to a snapshot, or with one environment to an old version.
+    """Go back to a snapshot, or to an old version of one.
 
     The history goes on: it has the restored versions as new ones, so that this too can be
     undone. Prints how many environments changed, or with --revision the new revision.

@@ -10,13 +10,13 @@ import os
 import secrets
 import stat
 import sys
-import time
 import warnings
 from contextlib import suppress
 from typing import Final
 
 from waggle_fsstore.store.linux import HAS_SYNCFS
 from waggle_fsstore.store.linux import syncfs as _syncfs
+from waggle_fsstore.store.windows import patiently
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -33,10 +33,6 @@ _READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY
 _HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 _STANDARD_ERROR: Final = 2
-
-# Windows refuses to replace a file that somebody has open, a virus scanner for one.
-_SHARING_VIOLATIONS: Final = frozenset({5, 32, 33})
-_REPLACE_PATIENCE: Final = 2.0
 
 # A file system that cannot flush a folder (NFS, some of FUSE) says so with one of these.
 _NO_FOLDER_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
@@ -82,7 +78,7 @@ class Disk:
     def replace(self, source: str, target: str) -> None:
         """Rename a file over another, or to a new name, in one step."""
         if sys.platform == "win32":  # pragma: no cover
-            _replace_patiently(source, target)
+            patiently(lambda: os.replace(source, target))
         else:
             os.replace(source, target)
 
@@ -296,16 +292,3 @@ def _inherit_owner(file: str | int, folder: str | None = None) -> None:
     if owner.st_uid != 0:
         with suppress(OSError):
             os.chown(file, owner.st_uid, owner.st_gid)
-
-
-def _replace_patiently(source: str, target: str) -> None:
-    deadline = time.monotonic() + _REPLACE_PATIENCE
-    while True:
-        try:
-            os.replace(source, target)
-            return
-        except OSError as error:
-            violation = getattr(error, "winerror", None) in _SHARING_VIOLATIONS
-            if not violation or time.monotonic() >= deadline:
-                raise
-        time.sleep(0.005)

@@ -6,14 +6,12 @@ journal: their documents are staged, the line is written and flushed (from here 
 changes are durable), and the documents are renamed into place.
 """
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
@@ -25,6 +23,7 @@ from waggle_fsstore.store.batch import Batch, Change
 from waggle_fsstore.store.checkpoint import flush_window
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.forking import after_fork
+from waggle_fsstore.store.grouping import Group, Request
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.position import Position
@@ -34,53 +33,6 @@ from waggle_fsstore.store.state import State, peek
 _TAKE_BACK_TRIES: Final = 3
 
 _T = TypeVar("_T")
-
-
-class _Group:
-    """The callers that share a line: it is settled for all of them in one step."""
-
-    def __init__(self) -> None:
-        self.is_settled = False
-        self.failure: Exception | None = None
-
-
-class _Request:
-    """What one caller wants done, and how that went."""
-
-    def __init__(self, work: Callable[[Change], Any], author: Author) -> None:
-        self.group: _Group | None = None
-        self.error: Exception | None = None
-        self.value: Any = None
-        self._work = work
-        self._author = author
-        # Who acquires it decides: a leader to do the work, or the caller to give up.
-        self.claim = threading.Lock()
-
-    def is_settled(self) -> bool:
-        return self.group is not None and self.group.is_settled
-
-    def join(self, group: _Group, batch: Batch) -> None:
-        """Do the work, and add what it changes to the batch."""
-        self.group = group
-        mark = batch.mark()
-        change = Change(batch, self._author)
-        self.error = self.value = None
-        try:
-            self.value = self._work(change)
-            self.error = change.refusal
-        except Exception as error:  # noqa: BLE001  # It is for another thread, perhaps.
-            batch.go_back(mark)
-            self.error = error
-
-    def result(self, *, is_leader: bool) -> Any:
-        """What the work returned or raised, or why the whole group failed."""
-        failure = self.error
-        if self.group is not None and self.group.failure is not None:
-            failure = self.group.failure
-        if failure is None:
-            return self.value
-        # Two threads that raise one object would mix up its traceback.
-        raise failure if is_leader else copy(failure)
 
 
 class Writer:
@@ -93,7 +45,7 @@ class Writer:
         make_folder = partial(founding.make_lock_folder, layout, disk)
         self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=make_folder)
         self._position = Position(layout, disk, self._lock)
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._has_published = False
         self._wants_checkpoint = False
         self._is_suspect = False
@@ -107,7 +59,7 @@ class Writer:
         inside of an ``update`` of the same store.
         """
         incoming.refuse_inside(self._layout.root)
-        request = _Request(work, current_author())
+        request = Request(work, current_author())
         leads = False
 
         def lead() -> None:
@@ -152,7 +104,7 @@ class Writer:
         """In a child: what waits is the parent's."""
         self._waiting = []
 
-    def _take_turn(self, request: _Request, lead: Callable[[], None]) -> None:
+    def _take_turn(self, request: Request, lead: Callable[[], None]) -> None:
         try:
             self._lock.run(lead, unless=request.is_settled)
         except LockTimeoutError:
@@ -160,13 +112,13 @@ class Writer:
             if request.claim.acquire(blocking=False):
                 raise
 
-    def _withdraw(self, request: _Request) -> None:
+    def _withdraw(self, request: Request) -> None:
         if request in self._waiting:  # Nobody else removes it.
             self._waiting.remove(request)
 
-    def _lead(self, own: _Request) -> None:
+    def _lead(self, own: Request) -> None:
         """Do the own work, and that of others who wait, under the lock."""
-        group = own.group = _Group()
+        group = own.group = Group()
         # The own one too: until its caller withdraws it, others see it waiting.
         own.claim.acquire(blocking=False)
         claimed = [own]
@@ -182,7 +134,7 @@ class Writer:
             if self._lock.closed:
                 self._position.close()
 
-    def _commit(self, own: _Request, group: _Group, claimed: list[_Request]) -> None:
+    def _commit(self, own: Request, group: Group, claimed: list[Request]) -> None:
         self._position.catch_up()
         batch = Batch(self._layout, self._position.committed)
         own.join(group, batch)
@@ -197,7 +149,7 @@ class Writer:
         else:
             group.is_settled = True
 
-    def _write(self, batch: Batch, group: _Group) -> None:
+    def _write(self, batch: Batch, group: Group) -> None:
         """Make a batch durable and visible, or take it back."""
         position, disk = self._position, self._disk
         steps = batch.steps()

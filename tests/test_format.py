@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/format.md: its examples are what the code writes, and its tables leave nothing out."""
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from waggle_fsstore import (
+    CorruptDocumentError,
+    Environment,
+    FileStore,
+    JournalDamagedError,
+    UnsupportedFormatError,
+    audit,
+)
+from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.store import codec, founding, lines, segments
+from waggle_fsstore.store.findings import Severity
+from waggle_fsstore.store.jsontext import canonical
+from waggle_fsstore.store.layout import Layout, document_name, environment_id_of
+from waggle_fsstore.store.state import State, place
+from waggle_fsstore.testing import make_environment
+
+PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
+
+_FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(r"^\| ([^|]+?) \|[^\n]*\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", re.MULTILINE)
+_NAME = re.compile(r"`([^`]+)`")
+
+
+def examples(language: str, heading: str) -> list[str]:
+    """The blocks of a language in the section with this heading, up to the next heading."""
+    body = re.split(rf"^#+ {re.escape(heading)}$", PAGE, flags=re.MULTILINE)[1]
+    body = re.split(r"^#+ ", _FENCED.sub(_hide, body), flags=re.MULTILINE)[0]
+    found = [(match[1], _show(match[2])) for match in _FENCED.finditer(body)]
+    return [text for name, text in found if name == language]
+
+
+def _hide(match: re.Match[str]) -> str:
+    # A comment in an example is no heading.
+    return match[0].replace("\n#", "\n\0#")
+
+
+def _show(text: str) -> str:
+    return text.replace("\0#", "#")
+
+
+def names(heading: str, *, section: str = "") -> set[str]:
+    """The first column of a table: what stands in back quotes in it."""
+    body = PAGE.partition(f"\n## {section}\n")[2] if section else PAGE
+    rows = next(match[2] for match in _TABLE.finditer(body) if match[1] == heading)
+    return {name for row in rows.splitlines() for name in _NAME.findall(row.split(" | ")[0])}
+
+
+DOCUMENT = examples("json", "Documents")[0].encode()
+MARKER = examples("json", "waggle.json")[0].encode()
+SEGMENT = examples("jsonl", "Segments")[0].encode()
+FOLLOWING = examples("jsonl", "follows")[0].encode()
+COMMANDS = examples("sh", "With other tools")[0].splitlines()
+PROGRAM = examples("python", "With other tools")[0]
+
+
+#: A member that no program knows.
+_UNKNOWN = "x-padding"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    """A store of which the journal has every sort of line and change, in three segments."""
+    full = make_environment(id="full", extra={})
+    with FileStore(tmp_path / "store") as store:
+        with audit(actor="maja", reason="because"):
+            store.save(full)
+        store.update("full", Environment.touch)
+        path = store.document_path("full")
+        path.write_text(path.read_text().replace("by hand", "by a hand"))
+        store.save(full)
+        path.write_text("no document")
+        store.delete("full")
+        store.save_all(make_environment(id=name, extra={}) for name in ("one", "two"))
+        store.delete("two")
+        for number in range(2):
+            store.save(make_environment(id="large", extra={_UNKNOWN: "x" * 70_000 * (number + 1)}))
+        yield store
+
+
+def written(store: FileStore) -> list[dict[str, Any]]:
+    """All lines of the journal of a store, as anybody reads them."""
+    texts = [path.read_text() for path in sorted((store.path / "journal").iterdir())]
+    return [json.loads(line) for text in texts for line in text.split("\n") if line.strip()]
+
+
+def members(store: FileStore) -> dict[str, set[str]]:
+    """The members of each object that a store writes, by the heading of their table."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    documents = [json.loads(path.read_bytes()) for path in (store.path / "environments").iterdir()]
+    for line in written(store):
+        found["member of a line"] |= line.keys()
+        for name in ("follows", "checkpoint"):
+            found[f"member of `{name}`"] |= line.get(name, {}).keys()
+        for change in line.get("changes", []):
+            found["member of a change"] |= change.keys()
+            found["member of `was`"] |= (change["was"] or {}).keys()
+            if change["document"]:
+                documents.append(change["document"])
+    for document in documents:
+        found["member of a document"] |= document.keys() - {_UNKNOWN}
+        for name in ("capabilities", "owner"):
+            found[f"member of `{name}`"] |= (document[name] or {}).keys()
+    found["member of the marker"] |= json.loads((store.path / "waggle.json").read_bytes()).keys()
+    return found
+
+
+def test_every_member_is_in_a_table(store: FileStore) -> None:
+    """The tables have the members that the code writes, all of them and no other."""
+    for heading, found in members(store).items():
+        assert found, heading
+        assert names(heading) == found, heading
+
+
+def test_every_kind_is_described(store: FileStore) -> None:
+    """The store made by this test has every kind of change, and the page names each."""
+    kinds = {change["kind"] for line in written(store) for change in line.get("changes", [])}
+    assert kinds == set(EventKind)
+    row = next(row for row in PAGE.splitlines() if row.startswith("| `kind`"))
+    assert kinds == set(_NAME.findall(row.partition(" | ")[2]))
+
+
+def test_the_document() -> None:
+    """The example is what the code writes, and its checksum fits, by its own rule too."""
+    environment = codec.decode(DOCUMENT, "example")
+    assert codec.encode(environment, environment.revision) == DOCUMENT
+    assert codec.is_intact(DOCUMENT)
+    rest = re.sub(rb'(?m)^  "checksum": .*\n', b"", DOCUMENT)
+    document = json.loads(DOCUMENT)
+    assert document.pop("checksum") == f"{crc32(rest):08x}"
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    assert text.encode() == rest
+    assert set(environment.extra) == {"region"}
+    assert names("member of a document") == json.loads(DOCUMENT).keys() - {"region"}
+
+
+def test_the_command_for_the_checksum(tmp_path: Path) -> None:
+    """The command that the page gives prints the checksum of the example."""
+    folder = tmp_path / "environments"
+    folder.mkdir()
+    (folder / "data-analysis.json").write_bytes(DOCUMENT)
+    command = examples("sh", "Checksum")[0]
+    assert shell(command, tmp_path) == f"{json.loads(DOCUMENT)['checksum']}\n"
+
+
+def test_what_a_document_needs(tmp_path: Path) -> None:
+    """What may be missing has the default that the table says, and the rest is refused."""
+    table = PAGE.partition("| member of a document |")[2].partition("\n\n")[0]
+    defaults = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", table, re.MULTILINE))
+    assert defaults.keys() == names("member of a document")
+    path = tmp_path / "file"
+    path.touch()
+    document = json.loads(DOCUMENT)
+    for name, default in defaults.items():
+        rest = {key: value for key, value in document.items() if key != name}
+        if default == "refused":
+            with pytest.raises(CorruptDocumentError):
+                codec.decode(canonical(rest), str(path))
+            continue
+        found = codec.encode(codec.decode(canonical(rest), str(path)), 0)
+        value = json.loads(found)[name]
+        if re.fullmatch(r"null|\d+|`\{}`|`\"\"`", default):
+            assert value == json.loads(default.strip("`")), name
+        elif name == "status":
+            assert default == f"`{value}`"
+    with pytest.raises(UnsupportedFormatError):
+        codec.decode(canonical({**document, "schema": codec.SCHEMA + 1}), str(path))
+
+
+def test_file_names() -> None:
+    """The table of ids has the file names that the code gives them."""
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+\.json)` \|$", PAGE, re.MULTILINE)
+    assert len(rows) >= 10
+    for environment_id, name in rows:
+        assert document_name(environment_id) == name
+        assert environment_id_of(name) == environment_id
+    end = re.search(r"100 letters `A` ends in `([^`]+)`", PAGE)
+    assert end
+    assert document_name("A" * 100).endswith(end[1])
+
+
+def test_the_lines() -> None:
+    """The example lines are those of a good segment, as the code writes and reads them."""
+    good, bad = lines.scan(SEGMENT)
+    assert not bad
+    assert [next(iter(line.content)) for line in good] == [
+        lines.FOLLOWS,
+        lines.CHECKPOINT,
+        *[lines.CHANGES] * 3,
+        lines.CHECKPOINT,
+    ]
+    for line in good:
+        ((kind, value),) = line.content.items()
+        assert lines.encode(kind, value) == line.text(SEGMENT)
+        for change in line.changes:
+            assert change.keys() == names("member of a change")
+            assert codec.is_intact(canonical(change["document"]))
+            assert set(change["was"] or names("member of `was`")) == names("member of `was`")
+    last = good[-1].content[lines.CHECKPOINT]
+    assert last.keys() == names("member of `checkpoint`")
+    assert last["offset"] == good[-1].start
+    assert last == lines.last_checkpoint(SEGMENT)
+    changes = [change for line in good for change in line.changes]
+    for before, after in pairwise(changes):
+        assert after["was"]["checksum"] == before["document"]["checksum"]
+        assert after["was"]["revision"] == before["seq"]
+    (line,), bad = lines.scan(FOLLOWING)
+    assert not bad
+    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT)}
+
+
+def test_the_bytes_of_a_line() -> None:
+    """The table of bytes is right about where the checksum stands, and what it covers."""
+    start, digits, end = (
+        re.search(rf"^\| {span} \| (.*) \|$", PAGE, re.MULTILINE)
+        for span in ("0-7", "8-15", "16-17")
+    )
+    assert start
+    assert digits
+    assert end
+    first = SEGMENT.split(b"\n")[0]
+    assert first[:8] == start[1].strip("`").encode()
+    assert first[8:16] == b"%08x" % crc32(first[18:])
+    assert first[16:18] == end[1].strip("`").encode()
+    assert "from 18" in digits[1]
+
+
+def test_names_of_segments(store: FileStore) -> None:
+    """A segment is named as the page says, and the line of a change is where it says."""
+    layout = Layout(str(store.path))
+    listed = segments.listed(layout)
+    assert len(listed) == 3
+    for first in listed:
+        assert re.fullmatch(r"\d{16}\.jsonl", Path(layout.segment(first)).name)
+    assert Path(layout.segment(1)).name == "0000000000000001.jsonl"
+    for first, successor in segments.with_successors(listed):
+        segment = segments.segment(layout, first, successor)
+        seqs = [change["seq"] for line in segment.good for change in line.changes]
+        assert seqs == sorted(seqs)
+        assert seqs[0] >= first
+        assert successor is None or seqs[-1] < successor
+
+
+def test_the_place(store: FileStore) -> None:
+    """A place is made of what the page says."""
+    inode = (store.path / "environments").stat().st_ino
+    marker = (store.path / "waggle.json").stat()
+    expected = f"{inode:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
+    assert place(Layout(str(store.path))) == expected
+    store.close()
+    checkpoints = [line["checkpoint"] for line in written(store) if "checkpoint" in line]
+    assert {checkpoint["place"] for checkpoint in checkpoints} == {expected}
+
+
+def test_the_marker() -> None:
+    """The example is the marker that the code writes."""
+    assert MARKER == founding.MARKER
+
+
+def test_the_state_record(store: FileStore) -> None:
+    """It has the fields of the table, in the form that the page describes."""
+    data = (store.path / ".waggle" / "state").read_bytes()
+    assert names("field", section=".waggle") == set(State._fields)
+    assert f"one line of {len(data)} bytes: `waggle-state 2`" in PAGE
+    head, digits = data[:-9].rstrip(), data[-9:-1]
+    assert data[-1:] == b"\n"
+    assert digits == b"%08x" % crc32(head)
+    assert len(head.removeprefix(b"waggle-state 2 ").split(b" ")) == len(State._fields)
+
+
+def test_every_file_is_in_the_first_table(store: FileStore) -> None:
+    """The table of the root has every file and folder that the code makes."""
+    known = {name.split("/")[0] for name in names("path", section="The root")}
+    assert {path.name for path in store.path.iterdir()} == known
+    internal = {f".waggle/{path.name}" for path in (store.path / ".waggle").iterdir()}
+    assert internal == {
+        name.rstrip("/") for name in names("path", section="The root") if name.startswith(".waggle")
+    }
+    ignored = (store.path / ".gitignore").read_text().split()
+    assert ignored == _NAME.findall(next(r for r in PAGE.splitlines() if "`.gitignore`" in r))[1:]
+
+
+def test_a_snapshot(store: FileStore, tmp_path: Path) -> None:
+    """It has what the page says, and no journal."""
+    store.snapshot(tmp_path / "copy")
+    found = {path.name for path in (tmp_path / "copy").iterdir()}
+    assert found == {"environments", "waggle.json", "SHA256SUMS"}
+
+
+def test_the_commands(store: FileStore) -> None:
+    """The journal of an open store is read by the commands that the page gives."""
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    all_lines, as_table, of_archive = COMMANDS
+    found = [json.loads(line) for line in shell(all_lines, store.path).splitlines()]
+    assert found == written(store)
+    rows = shell(as_table, store.path).splitlines()
+    changes = [change for line in found for change in line.get("changes", [])]
+    assert [row.split("\t")[0] for row in rows] == [str(change["seq"]) for change in changes]
+    store.prune_history(compress=True)
+    packed = sorted((store.path / "journal").glob("*.gz"))
+    assert packed
+    expected = [json.loads(line) for path in packed for line in gzip.open(path)]
+    assert [json.loads(line) for line in shell(of_archive, store.path).splitlines()] == expected
+
+
+def test_the_program(store: FileStore, tmp_path: Path) -> None:
+    """It accepts the journal of a store, open, closed and compressed, and no flipped bit."""
+    count = len(written(store))
+    assert verify(store.path, tmp_path) == f"{count} lines, all good\n"
+    store.prune_history(compress=True)
+    assert list((store.path / "journal").glob("*.gz"))
+    store.close()
+    assert verify(store.path, tmp_path).endswith(" lines, all good\n")
+    path = max((store.path / "journal").glob("*.jsonl"))
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    assert verify(store.path, tmp_path).endswith("the checksum does not fit\n")
+
+
+def test_a_torn_tail_and_damage(tmp_path: Path) -> None:
+    """A bad line is damage if a good one follows, and a torn tail if none does."""
+    root = tmp_path / "store"
+    root.mkdir()
+    with FileStore(root) as store:
+        store.save(make_environment(id="a"))
+        store.save(make_environment(id="a"))
+    path = root / "journal" / "0000000000000001.jsonl"
+    whole = path.read_bytes()
+    good = lines.scan(whole)[0]
+
+    def seqs() -> list[int]:
+        (root / ".waggle" / "state").unlink(missing_ok=True)
+        with FileStore(root) as store:
+            return [event.seq for event in store.history()]
+
+    def findings() -> set[Severity]:
+        (root / ".waggle" / "state").unlink(missing_ok=True)
+        found = (finding for finding in FileStore(root).check() if finding.path == path)
+        return {finding.severity for finding in found}
+
+    end = good[3].start + 40
+    path.write_bytes(whole[:end] + b" " * (len(whole) - end))
+    assert findings() == {Severity.WARNING}
+    assert seqs() == [1]
+    shutil.rmtree(root / "journal")
+    (root / "journal").mkdir()
+    middle = good[2].start + 40
+    path.write_bytes(whole[:middle] + b"\0" + whole[middle + 1 :])
+    assert findings() == {Severity.ERROR}
+    with pytest.raises(JournalDamagedError):
+        seqs()
+
+
+def verify(root: Path, folder: Path) -> str:
+    script = folder / "verify.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, str(script), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def shell(command: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
