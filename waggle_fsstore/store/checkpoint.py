@@ -23,11 +23,10 @@ def flush_window(layout: Layout, disk: Disk, through: int, folder: int) -> None:
     published: the errors since then count. Takes no lock.
     """
     window = find_window(layout, place(layout))
-    names: set[str] = set()
-    for change in open_changes(layout, window, until=through):
-        names.add(change["id"])
-        if len(names) > _FEW and disk.flush_file_system(folder, layout.environments):
-            return
+    is_long = through - window.through > _FEW
+    if is_long and disk.flush_file_system(folder, layout.environments):
+        return
+    names = {change["id"] for change in open_changes(layout, window, until=through)}
     _flush_files(layout, disk, map(layout.document, names))
 
 

@@ -14,9 +14,10 @@ from waggle_fsstore.store.lines import BadLine
 from waggle_fsstore.store.lock import is_held
 from waggle_fsstore.store.reading import is_regular
 from waggle_fsstore.store.segments import Segment
-from waggle_fsstore.store.state import State
+from waggle_fsstore.store.state import State, peek
 
 _MEND: Final = "'waggle-fsstore fsck --repair' blanks it out and keeps a copy"
+_NEWLINE: Final = ord("\n")
 _NOTHING: Final = "nothing is to be done"
 
 
@@ -137,10 +138,17 @@ def _blanked(layout: Layout, segment: Segment, names: list[int]) -> bytes:
     """All bytes of a segment, the bad lines blank, and as many as its successor counts."""
     whole = segments.load(layout, segment.first)
     data = bytearray(whole.ljust(segment.bad[-1].end, lines.BLANK))
+    begins = {line.start for line in segment.good}
+    state = peek(layout.state)
+    if state is not None and state.segment == segment.first:
+        begins.add(state.offset)
     for start, end in segment.bad:
-        # A line ends where it ended, or the next one would not begin there.
-        kept = data[end - 1 : end] if data[end - 1 : end] == b"\n" else lines.BLANK
-        data[start:end] = lines.BLANK * (end - start - 1) + kept
+        # Blanks end before a line as a line does, or it would not begin there.
+        ends = {end} if data[end - 1] == _NEWLINE else set()
+        ends |= {begin for begin in begins if start < begin <= end}
+        data[start:end] = lines.BLANK * (end - start)
+        for begin in ends:
+            data[begin - 1] = _NEWLINE
     good = segment.good[0].start if segment.good else len(data)
     room = max((bad.end for bad in segment.bad if bad.end <= good), default=0)
     header = _header(layout, segment.first, names)

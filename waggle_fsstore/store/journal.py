@@ -18,7 +18,7 @@ from waggle_fsstore.store.reading import read_at
 #: A new store must cost next to nothing; later a switch must be rare, and a checkpoint,
 #: which comes with it, must stay short.
 _FIRST_BYTES: Final = 1 << 16
-_MOST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 1 << 19
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -178,7 +178,10 @@ class Position:
         self.journal.open(live.first, cut)
         if found or live.bad or live.end > cut:
             first = found[0]["seq"] if found else self.committed + 1
-            self.journal.switch(first, cut, carry=b"".join(text for _, text in kept))
+            carry = b"".join(text for _, text in kept)
+            self.journal.switch(first, cut, carry=carry)
+            # As in a change: before the first of them is visible.
+            self.note(offset=self.journal.tail - len(carry))
             self.findings += replay(layout, self._disk, partial(iter, found))
         self.note(published=self.committed)
         return True
