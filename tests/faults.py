@@ -15,10 +15,13 @@ from waggle_fsstore.store import (
     batch,
     checkpoint,
     codec,
+    damage,
     disk,
     documents,
+    evidence,
     file,
     founding,
+    fsck,
     grouping,
     incoming,
     journal,
@@ -27,10 +30,13 @@ from waggle_fsstore.store import (
     lock,
     permanent,
     position,
+    pruning,
     publishing,
     reading,
     recovery,
+    restoring,
     segments,
+    snapshot,
     state,
     view,
     window,
@@ -568,3 +574,78 @@ def history_of_what_may_be_taken_back(patch: Patch) -> None:
 @fault("tests/store/test_history.py::test_a_change_by_hand_is_an_event_of_its_own")
 def changes_by_hand_forgotten(patch: Patch) -> None:
     patch.setattr(batch.Change, "_noted", lambda _, stored: stored)
+
+
+# Checks, repairs, copies
+
+
+@fault("tests/store/test_fsck.py::test_changes_during_a_check_are_no_findings")
+def check_without_a_second_look(patch: Patch) -> None:
+    patch.setattr(
+        fsck._Examiner, "examine", lambda self, name: self._compare(name, self._words.get(name))
+    )
+
+
+@fault("tests/store/test_fsck.py::test_a_deleted_document_is_not_missed")
+def deleted_ones_brought_back(patch: Patch) -> None:
+    real = fsck._Examiner._missing
+    patch.setattr(
+        fsck._Examiner,
+        "_missing",
+        lambda self, path, word: real(self, path, word and word._replace(is_deleted=False)),
+    )
+    patch.setattr(fsck.LastWords, "present", lambda self: sorted(self._words))
+
+
+@fault("tests/store/test_fsck.py::test_nothing_is_ever_deleted")
+def repair_without_evidence(patch: Patch) -> None:
+    patch.setattr(evidence, "keep", lambda *_: "nowhere")
+
+
+@fault("tests/store/test_fsck.py::test_the_same_evidence_is_kept_once")
+def evidence_that_piles_up(patch: Patch) -> None:
+    patch.setattr(evidence, "_of_stem", lambda *_: [])
+
+
+@fault("tests/store/test_fsck.py::test_a_damaged_line_of_an_open_store")
+def damage_cut_out(patch: Patch) -> None:
+    def cut(_: layout.Layout, segment: segments.Segment, __: list[int]) -> bytes:
+        return b"".join(line.text(segment.data) for line in segment.good).ljust(1 << 16)
+
+    patch.setattr(damage, "_blanked", cut)
+
+
+@fault("tests/store/test_snapshot.py::test_changes_during_the_copy")
+def snapshot_of_several_moments(patch: Patch) -> None:
+    patch.setattr(snapshot._Copy, "lay_over", lambda *_: [])
+
+
+@fault("tests/store/test_snapshot.py::test_order_of_the_calls[3]")
+def snapshot_named_before_it_is_durable(patch: Patch) -> None:
+    patch.setattr(snapshot._Copy, "_flush", _nothing)
+
+
+@fault("tests/store/test_snapshot.py::test_a_corrupt_document")
+def snapshot_without_the_corrupt(patch: Patch) -> None:
+    real = snapshot._Copy.lay_over
+    patch.setattr(snapshot._Copy, "lay_over", lambda self, over: real(self, over)[:0])
+
+
+@fault("tests/store/test_snapshot.py::test_a_snapshot_that_was_damaged[change_a_byte]")
+def sums_not_looked_at(patch: Patch) -> None:
+    patch.setattr(restoring, "_sums_of", _nothing)
+
+
+@fault("tests/store/test_pruning.py::test_without_flushes")
+def pruning_what_recovery_needs(patch: Patch) -> None:
+    patch.setattr(pruning, "find_window", lambda *_: window.Window(1 << 50, 1 << 50, 0, False))
+
+
+@fault("tests/store/test_pruning.py::test_the_order_of_the_calls")
+def removals_that_leave_holes(patch: Patch) -> None:
+    patch.setattr(disk.Disk, "flush_folder", _nothing)
+
+
+@fault("tests/store/test_pruning.py::test_the_checkpoint_of_another_place")
+def pruning_without_a_checkpoint(patch: Patch) -> None:
+    patch.setattr(writing.Writer, "checkpoint", _nothing)

@@ -105,16 +105,18 @@ class Journal:
         that is to follow (bytes). After a crash at any point, either the old one is live
         still, or the new one is, with all that it begins with.
         """
-        if self._descriptor is not None and first == self.first:
+        old = self._descriptor
+        if old is not None and first == self.first:
             # There is no change in it yet. It is replaced, and what offsets mean stays.
-            begin = read_at(self._descriptor, cut, 0)
+            begin = read_at(old, cut, 0)
+            old = None
         else:
-            follows = {"segment": 0, "bytes": 0}
-            if self._descriptor is not None:
-                follows = {"segment": self.first, "bytes": cut}
-                # The others, whose tail this was, see the end of the file, and look for the next.
-                self._disk.truncate(self._descriptor, cut)
-            begin = lines.encode(lines.FOLLOWS, follows)
+            before = {"segment": self.first, "bytes": cut}
+            nothing = {"segment": 0, "bytes": 0}
+            begin = lines.encode(lines.FOLLOWS, nothing if old is None else before)
+        if old is not None and not carry:
+            # The others, whose tail this was, see the end of the file, and look for the next.
+            self._disk.truncate(old, cut)
         begin += carry
         self._disk.make_folder(self._layout.journal)
         source = temporary_path(self._layout.temporary)
@@ -133,6 +135,8 @@ class Journal:
             self._disk.discard(source)
             raise
         self._disk.flush_folder(self._layout.journal)
+        if old is not None and carry:
+            self._disk.truncate(old, cut)  # Only now is what was carried kept elsewhere.
         self.open(first, len(begin))
 
     def _is_in_place(self) -> bool:
