@@ -38,8 +38,8 @@ bench: $(VENV)/ready ## Measure beside sqlite3 and lmdb: make bench ARGS="--dir 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 torture: $(VENV)/ready ## The long tests; as root on Linux with real power cuts
-	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 \
-	  $(BIN)/python -m pytest -n $(WORKERS)
+	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 WAGGLE_TEST_CRASH_STATES=full \
+	  WAGGLE_TEST_COPIES=50 WAGGLE_TEST_STRIDE=1 $(BIN)/python -m pytest -n $(WORKERS)
 	$(BIN)/python -m pytest -m torture tests/torture
 
 clean: ## Remove what these targets made

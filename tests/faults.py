@@ -25,6 +25,7 @@ from waggle_fsstore.store import (
     grouping,
     incoming,
     journal,
+    last_words,
     layout,
     lines,
     lock,
@@ -594,7 +595,7 @@ def deleted_ones_brought_back(patch: Patch) -> None:
         "_missing",
         lambda self, path, word: real(self, path, word and word._replace(is_deleted=False)),
     )
-    patch.setattr(fsck.LastWords, "present", lambda self: sorted(self._words))
+    patch.setattr(last_words.LastWords, "present", lambda self: sorted(self._words))
 
 
 @fault("tests/store/test_fsck.py::test_nothing_is_ever_deleted")
@@ -646,6 +647,6 @@ def removals_that_leave_holes(patch: Patch) -> None:
     patch.setattr(disk.Disk, "flush_folder", _nothing)
 
 
-@fault("tests/store/test_pruning.py::test_the_checkpoint_of_another_place")
+@fault("tests/store/test_pruning.py::test_a_checkpoint_comes_first")
 def pruning_without_a_checkpoint(patch: Patch) -> None:
     patch.setattr(writing.Writer, "checkpoint", _nothing)

@@ -26,7 +26,7 @@ _SAMPLE: Final = (
     Depth(Effort(systematic=1, random=1, most=1), points=2),
 )
 _MANY: Final = (
-    Depth(Effort(systematic=None, random=4), points=None, deeper=4),
+    Depth(Effort(systematic=40, random=4), points=None, deeper=4),
     Depth(Effort(systematic=4, random=4, most=2), points=4, deeper=8),
     Depth(Effort(systematic=4, random=4, most=1), points=4),
 )
