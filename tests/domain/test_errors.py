@@ -60,6 +60,11 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         ("/s/lock", "1.5 s", "process 12 on maja since 2026-01-02 03:04:05 UTC"),
     ),
     (errors.OutcomeUnknownError("/s/a.json"), {"path": Path("/s/a.json")}, ("/s/a.json",)),
+    (
+        errors.JournalDamagedError("/x/journal/1.jsonl", 17),
+        {"path": Path("/x/journal/1.jsonl"), "line": 17},
+        ("/x/journal/1.jsonl", "17", "fsck --repair"),
+    ),
     (errors.HistoryPrunedError(7), {"oldest": 7}, ("7",)),
     (errors.StoreClosedError(), {}, ("closed",)),
 ]

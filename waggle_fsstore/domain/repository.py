@@ -64,9 +64,9 @@ class Repository(Protocol):
 class TransactionalRepository(Repository, Protocol):
     """What a correct service needs beyond :class:`Repository`.
 
-    Each call is one atomic step among all threads and processes that use the store. (What
-    a crash in the middle of ``save_all`` leaves is for the store to say.) ``create`` and
-    ``update`` leave a bad document as ``save`` does.
+    Each call is one atomic step among all threads and processes that use the store, and
+    where a store outlives a crash, also across that. ``create`` and ``update`` leave a bad
+    document as ``save`` does.
 
     Each change is one :class:`Event` in the history, those of a batch one each; what
     failed is none. Its actor and reason are those of the :class:`audit` block of the

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where bytes hit the disk: the only module that changes the files of a store.
 
-A file appears under its name whole or not at all: it is written under another name,
-flushed, and renamed. What is renamed is durable once its folder was flushed.
+A file appears under its name whole or not at all: it is written under another name, and
+renamed. It is durable once it and its folder were flushed; until then the journal, the one
+file that lines are added to, keeps what is in a document.
 """
 
 import errno

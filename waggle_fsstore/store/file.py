@@ -34,10 +34,10 @@ class FileStore(Upkeep):
     """Environments in a directory, one JSON file each.
 
     The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write
-    returns, it survives a power cut: the file is flushed, renamed into place, and its
-    folder flushed. Readers never see half a document, and see what was edited by hand.
-    ``find_by_id`` takes no lock; ``find_all`` and ``count`` take it only where changes cut
-    across three scans in a row, and can then raise :class:`LockTimeoutError` too.
+    returns, it survives a power cut: its line in the journal is flushed, which is its
+    history too. A write is done or not done, also across a crash, ``save_all`` as a whole.
+    Readers take no lock, never see half a document, and see what was edited by hand.
+    Opening brings the documents up to the journal, if a crash or a copy made that due.
 
     ``path`` is the root of the store. Opening creates nothing; the first write does. A
     folder with other contents is refused with :class:`UnsupportedFormatError`; one with

@@ -16,7 +16,7 @@ from waggle_fsstore.store.journal import Journal
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.recovery import replay
-from waggle_fsstore.store.state import UNKNOWN, State, StateRecord, identity, place
+from waggle_fsstore.store.state import State, StateRecord, identity, is_trusted, place
 from waggle_fsstore.store.window import find_window, open_changes
 
 
@@ -55,7 +55,7 @@ class Position:
         self._is_known = False
         state = self._record.read()
         # Compared once: from then on the open files prove that it is the same mount.
-        is_ours = state is not None and state.identity == self._identity and self._trusts_record
+        is_ours = self._trusts_record or is_trusted(state, self._identity)
         if state is None or not is_ours or not self._resume(state):
             self._recover(state)
             self.note()
@@ -140,7 +140,7 @@ class Position:
         founding.recognise(self._layout)
         founding.found(self._layout, self._disk)
         self._identity = identity(self._layout)
-        self._trusts_record = self._identity != UNKNOWN
+        self._trusts_record = False
         self._founded = self._seen()
         self.journal.close()
         self._close_folder()

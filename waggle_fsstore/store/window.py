@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from waggle_fsstore.domain.errors import HistoryPrunedError
 from waggle_fsstore.store import lines, segments
 from waggle_fsstore.store.layout import Layout
 
@@ -61,8 +62,9 @@ def changes(
 
     Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
     segment ``first``. Damage is left out, or with ``strict`` raises
-    :class:`JournalDamagedError` where reading comes to it. One segment is in memory at a
-    time; one that is pruned meanwhile is left out too, and so is a change that comes twice.
+    :class:`JournalDamagedError` where reading comes to it, and :class:`HistoryPrunedError`
+    where the next segment is gone meanwhile. One segment is in memory at a time. A change
+    that comes twice is left out.
     """
     last = after
     names = segments.listed(layout)
@@ -76,6 +78,8 @@ def changes(
         try:
             segment = segments.segment(layout, name, successor, start)
         except FileNotFoundError:
+            if strict and last > 0:
+                raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
             continue
         for line in segment.good:
             if strict and segment.bad and segment.bad[0].start < line.start:

@@ -226,9 +226,11 @@ class Writer:
 
         The flush, which is long, is made without the lock.
         """
-        self._has_published = False
         if not self._disk.durable:
             return
+        if not self._has_published:
+            self._lock.run(self._position.catch_up)  # Else the state may be of another boot.
+        self._has_published = False
         state = peek(self._layout.state)
         if state is not None:
             try:
