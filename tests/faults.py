@@ -449,8 +449,8 @@ def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
     finish = writing.Writer._finish_checkpoint
     patch.setattr(writing, "flush_window", _nothing)
 
-    def finish_first(self: writing.Writer, found: state.State | None) -> None:
-        finish(self, found)
+    def finish_first(self: writing.Writer, *given: Any) -> None:
+        finish(self, *given)
         flush(self._layout, self._disk, 1 << 50, self._position.folder())
 
     patch.setattr(writing.Writer, "_finish_checkpoint", finish_first)
@@ -469,6 +469,11 @@ def new_segment_not_flushed(patch: Patch) -> None:
 )
 def name_of_the_new_segment_not_flushed(patch: Patch) -> None:
     patch.setattr(disk.Disk, "flush_folder", _nothing)
+
+
+@fault("tests/store/test_durability.py::test_after_a_failed_flush_documents_are_written_anew")
+def flush_repeated_after_it_failed(patch: Patch) -> None:
+    patch.setattr(position.Position, "publish_anew", _nothing)
 
 
 @fault("tests/store/test_failures.py::test_a_segment_whose_flush_failed_is_left")

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order in which a change reaches the disk."""
 
+import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.store.recorder import record
+from tests.store.recorder import Call, record
 from waggle_fsstore import EnvironmentNotFoundError, FileStore
 from waggle_fsstore.store import disk
 from waggle_fsstore.testing import make_environment
@@ -140,11 +143,52 @@ def test_a_checkpoint_of_many_flushes_the_file_system(
     store.save_all([make_environment(id=f"a{n}") for n in range(64)])
     flushed: list[int] = []
     monkeypatch.setattr(disk, "_syncfs", flushed.append)
+    monkeypatch.setattr(disk, "can_syncfs", lambda _: True)
     recorder = record(monkeypatch)
     store.close()
     assert len(flushed) == 1
     calls = [name for name in recorder.names() if name.startswith("f")]
     assert calls == [f"fdatasync {SEGMENT}"]
+
+
+def test_where_a_file_system_cannot_be_flushed_each_file_is(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system whose syncfs is not known to be one, many files are flushed one by one."""
+    store.save_all([make_environment(id=f"a{n}") for n in range(70)])
+    monkeypatch.setattr(disk, "can_syncfs", lambda _: False)
+    recorder = record(monkeypatch)
+    store.close()
+    assert {f"fdatasync a{n}.json" for n in range(70)} <= set(recorder.names())
+
+
+@pytest.mark.parametrize("finisher", ["the same", "another handle"])
+def test_after_a_failed_flush_documents_are_written_anew(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, finisher: str
+) -> None:
+    """No checkpoint trusts a file whose flush has failed, whichever process makes it."""
+    store.save(make_environment(id="a"))
+    before = store.document_path("a").stat().st_ino
+    broken = [True]
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync" and broken[0] and call.files[0] in ("a.json", "TEMP"):
+            raise OSError(errno.EIO, "Input/output error")
+        return perform()
+
+    recorder = record(monkeypatch, spoil)
+    with pytest.raises(OSError, match="Input/output error"):
+        store._writer.checkpoint()
+    assert store.document_path("a").stat().st_ino == before
+    broken[0] = False
+    del recorder.calls[:]
+    finishing = store if finisher == "the same" else FileStore(store.path)
+    finishing.save(make_environment(id="b"))
+    finishing.close()
+    calls = recorder.names()
+    anew = calls.index("replace TEMP a.json")
+    assert calls[anew - 1] == "fdatasync TEMP"
+    assert store.document_path("a").stat().st_ino != before
 
 
 def test_closing_without_a_change_flushes_nothing(

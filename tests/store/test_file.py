@@ -204,13 +204,15 @@ def test_a_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_deleting_a_corrupt_document_keeps_the_evidence(store: FileStore, kind: str) -> None:
-    """Delete moves it to lost+found, as it is, and the id is free again."""
+    """Delete moves it to lost+found, as it is, the same bytes once, and the id is free again."""
     store.save(make_environment(id="good"))
     path = store.document_path("bad")
     found = []
+    is_file = False
     for _ in range(2):
         CORRUPT[kind](path)
         before = os.lstat(path).st_ino
+        is_file = path.is_file() and not path.is_symlink()
         store.delete("bad")
         assert not os.path.lexists(path)
         moved = {
@@ -220,7 +222,7 @@ def test_deleting_a_corrupt_document_keeps_the_evidence(store: FileStore, kind: 
         assert before in moved
         found.append(moved[before].name)
         path.with_name("target").unlink(missing_ok=True)
-    assert len(set(found)) == 2
+    assert len(set(found)) == (1 if is_file else 2)
     assert all(name.startswith("bad.") for name in found)
     with pytest.raises(EnvironmentNotFoundError):
         store.delete("bad")

@@ -15,7 +15,7 @@ import warnings
 from contextlib import suppress
 from typing import Final
 
-from waggle_fsstore.store.linux import HAS_SYNCFS
+from waggle_fsstore.store.linux import can_syncfs
 from waggle_fsstore.store.linux import syncfs as _syncfs
 from waggle_fsstore.store.windows import patiently
 
@@ -152,12 +152,13 @@ class Disk:
     def flush_file_system(self, descriptor: int, path: str) -> bool:
         """Have the device keep all that was written to the file system of an open folder.
 
-        Returns whether this system can: there, it costs a fraction of flushing many files
-        one by one. Errors are those since the folder was opened (man 2 syncfs, Linux 5.8).
+        Returns whether this file system can: there, it costs a fraction of flushing many
+        files one by one. Errors are those since the folder was opened (man 2 syncfs, Linux
+        5.8).
         """
         if not self.durable:
             return True
-        if not HAS_SYNCFS:  # pragma: no cover
+        if not can_syncfs(path):
             return False
         try:
             _syncfs(descriptor)

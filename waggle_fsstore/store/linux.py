@@ -3,7 +3,6 @@
 
 import os
 import struct
-import sys
 from typing import Any, Final
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -13,7 +12,8 @@ _STATX_BYTES: Final = 256
 _STATX_MNT_ID_UNIQUE: Final = 0x4000
 _AT_FDCWD: Final = -100
 
-HAS_SYNCFS: Final = sys.platform.startswith("linux")
+# Those whose syncfs is known to do what it says. FUSE, for one, ignores it.
+_WITH_SYNCFS: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 
 
 def boot_id() -> str:
@@ -59,6 +59,11 @@ def file_system_of(path: str) -> str:
         if wanted.startswith(point) and len(point) >= best:
             name, best = fields[fields.index(b"-") + 1], len(point)
     return name.decode(errors="replace")
+
+
+def can_syncfs(path: str) -> bool:
+    """Whether :func:`syncfs` makes all files durable on the file system of a path."""
+    return file_system_of(path) in _WITH_SYNCFS
 
 
 def _unescape(field: bytes) -> bytes:

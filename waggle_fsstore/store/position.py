@@ -16,7 +16,15 @@ from waggle_fsstore.store.journal import Journal
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.recovery import replay
-from waggle_fsstore.store.state import State, StateRecord, identity, is_trusted, place
+from waggle_fsstore.store.state import (
+    SUSPECT,
+    UNFLUSHED,
+    State,
+    StateRecord,
+    identity,
+    is_trusted,
+    place,
+)
 from waggle_fsstore.store.window import find_window, open_changes
 
 
@@ -29,6 +37,7 @@ class Position:
         self.published = 0
         #: What recovery could not do, or did that somebody should know.
         self.findings: list[Finding] = []
+        self.is_suspect = False
         self._layout = layout
         self._disk = disk
         self._lock = lock
@@ -60,7 +69,9 @@ class Position:
             self._recover(state)
             self.note()
         self._trusts_record = True
-        if self._disk.durable and state is not None and not state.durable:
+        if state is not None and state.durable == SUSPECT:
+            self.is_suspect = True
+        if self._disk.durable and state is not None and state.durable == UNFLUSHED:
             flush_everything(self._layout, self._disk)
             self.checkpoint()
         self._is_known = True
@@ -74,7 +85,7 @@ class Position:
         self._record.write(
             State(
                 self._identity,
-                int(self._disk.durable),
+                SUSPECT if self.is_suspect else int(self._disk.durable),
                 self.journal.first,
                 offset,
                 self.committed,
@@ -102,9 +113,17 @@ class Position:
     def publish_anew(self) -> None:
         """Write all documents that no checkpoint covers once more, and flush each."""
         layout = self._layout
+        self.is_suspect = True
+        self.note()  # For whoever makes the next checkpoint, if this fails.
         window = find_window(layout, place(layout))
         found = partial(open_changes, layout, window, strict=True)
         self.findings = replay(layout, self._disk, found, anew=True)
+        self.is_suspect = False
+
+    def must_publish_anew(self) -> bool:
+        """Whether a flush of documents had failed, in this process or in another one."""
+        state = self._record.read()
+        return self.is_suspect or (state is not None and state.durable == SUSPECT)
 
     def folder(self) -> int:
         """The folder of the documents, opened before this object published the first."""

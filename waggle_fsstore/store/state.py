@@ -27,14 +27,19 @@ _READS: Final = 5
 
 UNKNOWN: Final = "-"
 
+#: The last writer flushed nothing; or all is well; or a flush of documents failed, so that
+#: they must be written anew before a checkpoint, whoever makes it.
+UNFLUSHED: Final = 0
+DURABLE: Final = 1
+SUSPECT: Final = 2
+
 
 class State(NamedTuple):
     """How far the changes have come, as the last writer left it.
 
     Change ``committed`` is the last one in the journal, ``published`` the last of which
     the documents are in place. The first line after that begins at ``offset`` (bytes) of
-    the segment whose name is ``segment``. ``durable`` is 0 if the last writer flushed
-    nothing.
+    the segment whose name is ``segment``. ``durable`` is one of the three values above.
     """
 
     identity: str

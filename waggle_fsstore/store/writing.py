@@ -48,7 +48,6 @@ class Writer:
         self._waiting: list[Request] = []
         self._has_published = False
         self._wants_checkpoint = False
-        self._is_suspect = False
         after_fork(self)
 
     def run(self, work: Callable[[Change], _T], *, alone: bool = False) -> _T:
@@ -232,25 +231,24 @@ class Writer:
             self._lock.run(self._position.catch_up)  # Else the state may be of another boot.
         self._has_published = False
         state = peek(self._layout.state)
-        if state is not None:
-            try:
-                if not self._is_suspect:
-                    folder = self._position.folder()
-                    flush_window(self._layout, self._disk, state.published, folder)
-            except OSError:
-                # The next flush would say that all is well: only what is written anew counts.
-                self._is_suspect = True
-        self._lock.run(partial(self._finish_checkpoint, state))
+        has_failed = False
+        try:
+            if state is not None:
+                folder = self._position.folder()
+                flush_window(self._layout, self._disk, state.published, folder)
+        except OSError:
+            # The next flush would say that all is well: only what is written anew counts.
+            has_failed = True
+        self._lock.run(partial(self._finish_checkpoint, state, has_failed))
 
-    def _finish_checkpoint(self, state: State | None) -> None:
+    def _finish_checkpoint(self, state: State | None, has_failed: bool) -> None:
         position = self._position
         try:
             position.catch_up()
-            if state is None or self._is_suspect:
+            if has_failed or state is None or position.must_publish_anew():
                 position.publish_anew()
                 state = None
             position.checkpoint(state)
-            self._is_suspect = False
         except BaseException:
             self._has_published = True
             position.forget()
