@@ -45,9 +45,9 @@ class Case(NamedTuple):
 class Depth(NamedTuple):
     """How hard to try at one level: a crash, a crash in the recovery from it, and so on.
 
-    ``points`` is how many crash points to try, ``None`` for all; the outermost level
-    adds those at which something was confirmed. One in ``deeper`` states has the recovery
-    from it crash too.
+    ``points`` is how many crash points to try, ``None`` for all. The outermost level adds
+    those at which something was confirmed, and has the process end at every point. One in
+    ``deeper`` states has the recovery from it crash too.
     """
 
     effort: Effort
@@ -58,7 +58,7 @@ class Depth(NamedTuple):
 
 def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
     """Each state once for each thing that has to be shown; or the wanted one, and what it is of."""
-    points = _points(run, depth)
+    first, points = _points(run, depth)
     system, expected = run.system.copy(), run.expected
     seen: set[tuple[bytes, tuple[Atom, ...], World]] = set()
     for point in range(len(run.operations) + 1):
@@ -69,9 +69,12 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
                 expected = expected.after(operation.note)
                 seen.clear()
         name = f"{run.name}@{point}/"
-        if point not in points or not wanted.startswith(name[: len(wanted)]):
+        if not wanted.startswith(name[: len(wanted)]):
             continue
-        for case in _cases_at(name, system, expected, run.world, depth.effort):
+        effort = depth.effort if point in points else None
+        if effort is None and not (depth.is_outermost and point >= first):
+            continue
+        for case in _cases_at(name, system, expected, run.world, effort):
             key = case.tree.digest(), tuple(case.system.pending()), case.world
             if f"{wanted} > ".startswith(f"{case.name} > ") if wanted else key not in seen:
                 seen.add(key)
@@ -83,8 +86,8 @@ def goes_deeper(case: Case, depth: Depth) -> bool:
     return crc32(case.name.encode()) % depth.deeper == 0
 
 
-def _points(run: Run, depth: Depth) -> set[int]:
-    """The crash points to try: how many operations were done."""
+def _points(run: Run, depth: Depth) -> tuple[int, set[int]]:
+    """The first crash point, and those to try: how many operations were done."""
     first = 0
     confirmed: set[int] = set()
     for point, operation in enumerate(run.operations, start=1):
@@ -92,17 +95,20 @@ def _points(run: Run, depth: Depth) -> set[int]:
             confirmed.add(point)
             if isinstance(operation.note, CrashPoints):
                 first, confirmed = point, {point}
-    points = range(first, len(run.operations) + 1)
-    sample = some(points, depth.points, run.name)
-    return confirmed.union(sample) if depth.is_outermost else set(sample)
+    sample = set(some(range(first, len(run.operations) + 1), depth.points, run.name))
+    return first, sample | confirmed if depth.is_outermost else sample
 
 
 def _cases_at(
-    name: str, system: FileSystem, expected: Expected, world: World, effort: Effort
+    name: str, system: FileSystem, expected: Expected, world: World, effort: Effort | None
 ) -> Iterator[Case]:
+    """The cases at one crash point; without any effort, only that the process was killed."""
     killed = Choice("killed", frozenset())
-    options = [killed, *choices(system.pending(), effort, name)]
-    for choice in some(options, effort.most, name):
+    options = [killed]
+    if effort is not None:
+        options += choices(system.pending(), effort, name)
+        options = list(some(options, effort.most, name))
+    for choice in options:
         case = f"{name}{choice.name}"
         if choice is killed:
             yield Case(case, system.now(), system.copy(), expected, world, False)

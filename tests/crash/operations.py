@@ -124,6 +124,8 @@ class RecordingOs:
         self, folder: Path, *, known: Mapping[RelativePath, int] | None = None, first: int = 1
     ) -> None:
         self.operations: list[Operation] = []
+        #: Whether the file system can be flushed as a whole.
+        self.can_syncfs = True
         self._folder = os.path.realpath(folder)
         self._numbers = count(first)
         self._inodes: dict[tuple[int, int], int] = {}
@@ -255,6 +257,6 @@ def recording(recorder: RecordingOs) -> Iterator[None]:
     """Have disk.py work through a recorder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(disk, "os", recorder)
-        if hasattr(disk, "_syncfs"):
-            patch.setattr(disk, "_syncfs", recorder.syncfs)
+        patch.setattr(disk, "_syncfs", recorder.syncfs)
+        patch.setattr(disk, "can_syncfs", lambda _: recorder.can_syncfs)
         yield

@@ -23,7 +23,7 @@ _WANTED: Final = os.environ.get("WAGGLE_TEST_CRASH_STATE", "")
 
 _SAMPLE: Final = (
     Depth(Effort(systematic=1, random=1), points=6, is_outermost=True),
-    Depth(Effort(systematic=1, random=1, most=1), points=2),
+    Depth(Effort(systematic=1, random=1, most=1), points=1),
 )
 _MANY: Final = (
     Depth(Effort(systematic=40, random=4), points=None, deeper=4),

@@ -21,6 +21,7 @@ from tests.crash.operations import (
     recording,
 )
 from tests.crash.trees import files_in
+from waggle_fsstore.store import disk
 from waggle_fsstore.store.disk import Disk, open_to_write
 
 
@@ -31,7 +32,9 @@ def recorder(tmp_path: Path) -> Iterator[RecordingOs]:
         yield recorder
 
 
-def test_what_disk_does_is_recorded(recorder: RecordingOs, tmp_path: Path) -> None:
+def test_what_disk_does_is_recorded(
+    recorder: RecordingOs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each operation on a file is recorded with the inode that it went to."""
     changer = Disk(durable=True)
     changer.make_folder(str(tmp_path / "d"))
@@ -42,6 +45,7 @@ def test_what_disk_does_is_recorded(recorder: RecordingOs, tmp_path: Path) -> No
     changer.truncate(descriptor, 2)
     open_again = open_to_write(str(tmp_path / "f"), recorder.O_CREAT)
     changer.flush(open_again)
+    monkeypatch.setattr(disk, "can_syncfs", lambda _: True)
     changer.flush_file_system(descriptor, "")
     recorder.close(descriptor)
     recorder.close(open_again)

@@ -52,7 +52,7 @@ class Journal:
         self.first, self.tail = first, tail
 
     def reopen(self, first: int, tail: int) -> bool:
-        """Go on in a segment if there is one of this name, and nothing after this tail."""
+        """Go on in a segment if there is one of this name, and a line ends at this tail."""
         if self._descriptor is None or self.first != first or not self._is_in_place():
             self.close()
             try:
@@ -60,7 +60,7 @@ class Journal:
             except FileNotFoundError:
                 return False
         self.tail = tail
-        return read_at(self._file(), 1, tail - 1) == b"\n" and self.is_undisturbed()
+        return read_at(self._file(), 1, tail - 1) == b"\n"
 
     def close(self) -> None:
         """Release the descriptor, and forget where the tail was."""

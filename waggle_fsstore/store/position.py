@@ -168,12 +168,13 @@ class Position:
     def _resume(self, state: State) -> bool:
         """Go on where the state says; ``False`` where the journal does not go that far."""
         layout = self._layout
-        if self.journal.reopen(state.segment, state.offset):
-            self.committed, self.published = state.committed, state.published
-            if self.published == self.committed:
-                return True
+        if not self.journal.reopen(state.segment, state.offset):
+            return False
+        self.committed, self.published = state.committed, state.published
+        if self.published == self.committed and self.journal.is_undisturbed():
+            return True
         names = [name for name in segments.listed(layout) if name >= state.segment]
-        if not names or names[0] != state.segment or not self.journal.is_open:
+        if not names or names[0] != state.segment:
             return False
         # A writer died, or could not take back what had failed: what it left is pending,
         # or stale. In either case nobody knows whether it was flushed.
@@ -191,7 +192,9 @@ class Position:
             if any(change["seq"] > state.published for change in line.changes)
         ]
         found = [change for line, _ in kept for change in line.changes]
-        self.committed = max(state.committed, *(change["seq"] for change in found), 0)
+        # The name of a segment is above all numbers that were used up before it.
+        used = [state.committed, live.first - 1, *(change["seq"] for change in found)]
+        self.committed = max(used)
         self.published = state.published
         cut = state.offset if live.first == state.segment else live.good[0].end
         self.journal.open(live.first, cut)

@@ -24,7 +24,7 @@ from waggle_fsstore.store.window import changes, find_window, last_of_each, open
 _TRIES: Final = 5
 
 # How long a scan waits for the renames of a change that it has seen (seconds).
-_PATIENCE: Final = 0.01
+_PATIENCE: Final = 0.5
 _PAUSE: Final = 0.0001
 
 _COARSE_CLOCK: Final = 20_000_000  # ns; times of files tick at least this often
@@ -73,13 +73,14 @@ class View:
 
     def state(self) -> State:
         """How far readers may look: what was published, or where that is unknown, all."""
-        if self._has_due():
-            first = max(segments.listed(self._layout), default=0)
-            last = first - 1
-            for change in changes(self._layout, first=first):
-                last = change["seq"]
-            return State("", 0, first, 0, last, last)
-        return peek(self._layout.state) or _NOTHING_YET
+        state = None if self._has_due() else peek(self._layout.state)
+        if state is not None:
+            return state
+        first = max(segments.listed(self._layout), default=1)
+        last = first - 1
+        for change in changes(self._layout, first=first):
+            last = change["seq"]
+        return State("", 0, first, 0, last, last)
 
     def find(self, environment_id: str) -> Environment:
         """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""

@@ -82,13 +82,15 @@ def changes(
                 raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
             continue
         for line in segment.good:
+            if until is not None and line.changes and line.changes[0]["seq"] > until:
+                return  # What is being written just now may look like anything.
             if strict and segment.bad and segment.bad[0].start < line.start:
                 break
             for change in line.changes:
                 if last < change["seq"] and (until is None or change["seq"] <= until):
                     last = change["seq"]
                     yield change
-        if strict:
+        if strict and (until is None or last < until):
             segment.refuse_damage()
 
 
