@@ -559,8 +559,8 @@ def waiting_work_done_twice(patch: Patch) -> None:
 
     real = grouping.Request.__init__
 
-    def init(self: grouping.Request, *given: Any) -> None:
-        real(self, *given)
+    def init(self: grouping.Request, *given: Any, **options: Any) -> None:
+        real(self, *given, **options)
         self.claim = Claim()  # type: ignore[assignment]
 
     patch.setattr(grouping.Request, "__init__", init)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases: the states that a crash may leave after each operation of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
 from tests.crash.choices import Choice, Effort, choices, some
-from tests.crash.expectations import CrashPoints, Expected
+from tests.crash.expectations import CrashPoints, Done, Expected
 from tests.crash.model import FileSystem
 from tests.crash.operations import Mark, Operation
 from tests.crash.sectors import Atom
@@ -15,6 +15,10 @@ from tests.crash.world import World
 
 #: One state in so many is looked at as a copy, such as a backup, and not in its place.
 _COPIES: Final = 8
+
+#: No power cut: the process ended, and all is there that it saw.
+_KILLED: Final = Choice("killed", frozenset())
+_NOTHING: Final = Choice("nothing", frozenset())
 
 
 class Run(NamedTuple):
@@ -58,7 +62,11 @@ class Depth(NamedTuple):
 
 def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
     """Each state once for each thing that has to be shown; or the wanted one, and what it is of."""
-    first, points = _points(run, depth)
+    first, confirmed = _confirmed(run)
+    sample = set(some(range(first, len(run.operations) + 1), depth.points, run.name))
+    if depth.is_outermost:
+        sample |= confirmed
+    is_durable = not run.system.pending()
     system, expected = run.system.copy(), run.expected
     seen: set[tuple[bytes, tuple[Atom, ...], World]] = set()
     for point in range(len(run.operations) + 1):
@@ -69,12 +77,17 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
                 expected = expected.after(operation.note)
                 seen.clear()
         name = f"{run.name}@{point}/"
-        if not wanted.startswith(name[: len(wanted)]):
+        if point < first or not wanted.startswith(name[: len(wanted)]):
             continue
-        effort = depth.effort if point in points else None
-        if effort is None and not (depth.is_outermost and point >= first):
-            continue
-        for case in _cases_at(name, system, expected, run.world, effort):
+        options: Sequence[Choice] = []
+        if point in sample:
+            options = [_KILLED, *choices(system.pending(), depth.effort, name)]
+            options = some(options, depth.effort.most, name)
+        elif depth.is_outermost:
+            options = [_KILLED]
+        elif point in confirmed and not is_durable:
+            options = [_NOTHING]  # What was built upon has to be durable too.
+        for case in _cases_at(name, options, system, expected, run.world):
             key = case.tree.digest(), tuple(case.system.pending()), case.world
             if f"{wanted} > ".startswith(f"{case.name} > ") if wanted else key not in seen:
                 seen.add(key)
@@ -86,31 +99,25 @@ def goes_deeper(case: Case, depth: Depth) -> bool:
     return crc32(case.name.encode()) % depth.deeper == 0
 
 
-def _points(run: Run, depth: Depth) -> tuple[int, set[int]]:
-    """The first crash point, and those to try: how many operations were done."""
+def _confirmed(run: Run) -> tuple[int, set[int]]:
+    """The first crash point, and those after it at which something was just confirmed."""
     first = 0
     confirmed: set[int] = set()
     for point, operation in enumerate(run.operations, start=1):
         if isinstance(operation, Mark):
-            confirmed.add(point)
             if isinstance(operation.note, CrashPoints):
-                first, confirmed = point, {point}
-    sample = set(some(range(first, len(run.operations) + 1), depth.points, run.name))
-    return first, sample | confirmed if depth.is_outermost else sample
+                first, confirmed = point, set()
+            elif isinstance(operation.note, Done):
+                confirmed.add(point)
+    return first, confirmed
 
 
 def _cases_at(
-    name: str, system: FileSystem, expected: Expected, world: World, effort: Effort | None
+    name: str, options: Sequence[Choice], system: FileSystem, expected: Expected, world: World
 ) -> Iterator[Case]:
-    """The cases at one crash point; without any effort, only that the process was killed."""
-    killed = Choice("killed", frozenset())
-    options = [killed]
-    if effort is not None:
-        options += choices(system.pending(), effort, name)
-        options = list(some(options, effort.most, name))
     for choice in options:
         case = f"{name}{choice.name}"
-        if choice is killed:
+        if choice is _KILLED:
             yield Case(case, system.now(), system.copy(), expected, world, False)
             continue
         tree = system.tree(choice.survivors)

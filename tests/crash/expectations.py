@@ -3,10 +3,13 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from waggle_fsstore import Environment, Event, FileStore
 from waggle_fsstore.domain.event import EventKind
+
+#: Documents that are read one by one too: of many, not all, to save time.
+_FEW: Final = 8
 
 #: What becomes of one id: this version, or none.
 Outcome = tuple[str, Environment | None]
@@ -106,27 +109,28 @@ class Expected(NamedTuple):
         for is_whole, possible in self._possible(shown):
             problem = _problem(possible, shown)
             if not problem:
-                return Expected(possible) if is_whole or shown.is_final else self
+                return Expected(possible) if shown.is_final or is_whole else self
             if problem not in wrong:
                 wrong.append(problem)
         raise BrokenPromiseError(" or else ".join(wrong))
 
     def _possible(self, shown: Shown) -> Iterator[tuple[bool, Known]]:
-        """What may be the case, and whether that is all that was begun."""
+        """What may be the case, and whether that is all that was begun, and for good."""
         options = [(True,) if done else (True, False) for _, done in self.since]
         for chosen in product(*options):
             known = self.known
             for (change, done), has_happened in zip(self.since, chosen, strict=True):
                 if has_happened:
                     known = known.after(change, done.revisions if done else _found(change, shown))
-            yield all(chosen), known
+            # Nor is what a hand made durable because somebody saw it.
+            yield all(chosen) and not any(change.by_hand for change, _ in self.since), known
 
 
 def look(store: FileStore, *, is_final: bool = True) -> Shown:
     """What a store shows."""
     documents = {found.id: found for found in store.find_all()}
     _require(store.count() == len(documents), "count and find_all differ")
-    for name, found in documents.items():
+    for name, found in list(documents.items())[:_FEW]:
         _require(store.find_by_id(name) == found, f"{name}: find_by_id and find_all differ")
     return Shown(documents, tuple(store.history()), is_final)
 

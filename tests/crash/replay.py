@@ -153,7 +153,7 @@ def _use(root: Path, case: Case, recorder: RecordingOs) -> None:
     if done.revisions[0] <= highest:
         raise BrokenPromiseError(f"revision {done.revisions[0]} was used before: {highest}")
     expected = expected.after(begun).after(done)
-    last = look(store)
+    last = look(store, is_final=case.is_power_cut)
     expected.settled(last)
     recorder.mark(last)
     store.close()

@@ -22,7 +22,7 @@ _IS_FULL: Final = os.environ.get("WAGGLE_TEST_CRASH_STATES") == "full"
 _WANTED: Final = os.environ.get("WAGGLE_TEST_CRASH_STATE", "")
 
 _SAMPLE: Final = (
-    Depth(Effort(systematic=1, random=1), points=6, is_outermost=True),
+    Depth(Effort(systematic=1, random=1), points=4, is_outermost=True),
     Depth(Effort(systematic=1, random=1, most=1), points=1),
 )
 _MANY: Final = (
@@ -33,7 +33,7 @@ _MANY: Final = (
 _EVERY: Final = (Depth(Effort(systematic=None, random=4), points=None),) * 3
 
 #: A sample that is smaller has been cut short by a mistake.
-_FEWEST: Final = 90
+_FEWEST: Final = 60
 
 
 @pytest.fixture

@@ -16,15 +16,20 @@ class Group:
     def __init__(self) -> None:
         self.is_settled = False
         self.failure: Exception | None = None
+        self.has_several = False
+        #: Whether it failed at the document of one of them, so that the others need not fail.
+        self.is_one_to_blame = False
 
 
 class Request:
     """What one caller wants done, and how that went."""
 
-    def __init__(self, work: Callable[[Change], Any], author: Author) -> None:
+    def __init__(self, work: Callable[[Change], Any], author: Author, *, is_alone: bool) -> None:
         self.group: Group | None = None
         self.error: Exception | None = None
         self.value: Any = None
+        #: Whether it is to be done by its own thread, and with no other.
+        self.is_alone = is_alone
         self._work = work
         self._author = author
         # Who acquires it decides: a leader to do the work, or the caller to give up.

@@ -46,10 +46,12 @@ class Journal:
 
     def open(self, first: int, tail: int) -> None:
         """Go on in a segment whose rest is blank."""
-        self.close()
-        self._descriptor = open_to_write(self._layout.segment(first))
-        self._size = os.fstat(self._descriptor).st_size
+        # The old one is closed last: an interrupt must not make it look as if there were none.
+        old, self._descriptor = self._descriptor, open_to_write(self._layout.segment(first))
         self.first, self.tail = first, tail
+        self._size = os.fstat(self._descriptor).st_size
+        if old is not None:
+            os.close(old)
 
     def reopen(self, first: int, tail: int) -> bool:
         """Go on in a segment if there is one of this name, and a line ends at this tail."""
@@ -60,7 +62,7 @@ class Journal:
             except FileNotFoundError:
                 return False
         self.tail = tail
-        return read_at(self._file(), 1, tail - 1) == b"\n"
+        return tail > 0 and read_at(self._file(), 1, tail - 1) == b"\n"
 
     def close(self) -> None:
         """Release the descriptor, and forget where the tail was."""
@@ -73,8 +75,9 @@ class Journal:
         """Whether nobody wrote, cut off, replaced or removed the segment since our last line."""
         if self._descriptor is None:
             return False
-        is_blank = read_at(self._descriptor, 1, self.tail) == lines.BLANK
-        return is_blank and self._is_in_place()
+        # The end of our line too: somebody may have put back a shorter copy.
+        is_blank = read_at(self._descriptor, 2, self.tail - 1) == b"\n" + lines.BLANK
+        return self.tail > 0 and is_blank and self._is_in_place()
 
     def has_room(self, size: int) -> bool:
         """Whether a line of this many bytes fits, and a blank after it."""
@@ -106,14 +109,14 @@ class Journal:
         still, or the new one is, with all that it begins with.
         """
         old = self._descriptor
-        if old is not None and first == self.first:
+        if old is not None and first == self.first and cut > 0:
             # There is no change in it yet. It is replaced, and what offsets mean stays.
             begin = read_at(old, cut, 0)
             old = None
         else:
             before = {"segment": self.first, "bytes": cut}
             nothing = {"segment": 0, "bytes": 0}
-            begin = lines.encode(lines.FOLLOWS, nothing if old is None else before)
+            begin = lines.encode(lines.FOLLOWS, before if old is not None and cut > 0 else nothing)
         if old is not None and not carry:
             # The others, whose tail this was, see the end of the file, and look for the next.
             self._disk.truncate(old, cut)
@@ -138,6 +141,14 @@ class Journal:
         if old is not None and carry:
             self._disk.truncate(old, cut)  # Only now is what was carried kept elsewhere.
         self.open(first, len(begin))
+
+    def is_shared(self) -> bool:
+        """Whether the segment has another name too, in a copy made of hard links."""
+        return os.fstat(self._file()).st_nlink > 1
+
+    def flush_name(self) -> None:
+        """Have the device keep the names of the segments: whoever made one may have died."""
+        self._disk.flush_folder(self._layout.journal)
 
     def _is_in_place(self) -> bool:
         return self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 1

@@ -90,6 +90,7 @@ def last_checkpoint(data: bytes) -> dict[str, Any] | None:
             if content is not None:
                 checkpoint: dict[str, Any] = content[CHECKPOINT]
                 return checkpoint
+        found = start  # Not again in this line, which may be full of them.
     return None
 
 

@@ -17,6 +17,7 @@ from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.recovery import replay
 from waggle_fsstore.store.state import (
+    DURABLE,
     SUSPECT,
     UNFLUSHED,
     State,
@@ -38,6 +39,7 @@ class Position:
         #: What recovery could not do, or did that somebody should know.
         self.findings: list[Finding] = []
         self.is_suspect = False
+        self._is_flushed = False
         self._layout = layout
         self._disk = disk
         self._lock = lock
@@ -63,6 +65,8 @@ class Position:
             return
         self._is_known = False
         state = self._record.read()
+        # Noted as flushed only when it is.
+        self._is_flushed = state is not None and state.durable != UNFLUSHED
         # Compared once: from then on the open files prove that it is the same mount.
         is_ours = self._trusts_record or is_trusted(state, self._identity)
         if state is None or not is_ours or not self._resume(state):
@@ -71,8 +75,9 @@ class Position:
         self._trusts_record = True
         if state is not None and state.durable == SUSPECT:
             self.is_suspect = True
-        if self._disk.durable and state is not None and state.durable == UNFLUSHED:
+        if self._disk.durable and not self._is_flushed:
             flush_everything(self._layout, self._disk)
+            self._is_flushed = True
             self.checkpoint()
         self._is_known = True
 
@@ -85,13 +90,18 @@ class Position:
         self._record.write(
             State(
                 self._identity,
-                SUSPECT if self.is_suspect else int(self._disk.durable),
+                self._durability(),
                 self.journal.first,
                 offset,
                 self.committed,
                 self.published,
             )
         )
+
+    def _durability(self) -> int:
+        if self.is_suspect:
+            return SUSPECT
+        return DURABLE if self._disk.durable and self._is_flushed else UNFLUSHED
 
     def make_room(self, first: int, size: int) -> bool:
         """Have room for a line that begins with change ``first``; whether that took a switch."""
@@ -134,6 +144,7 @@ class Position:
     def forget(self) -> None:
         """After an exception, trust nothing that was remembered."""
         self._is_known = False
+        self._founded = None
         self.journal.close()
 
     def close(self) -> None:
@@ -171,11 +182,12 @@ class Position:
         if not self.journal.reopen(state.segment, state.offset):
             return False
         self.committed, self.published = state.committed, state.published
-        if self.published == self.committed and self.journal.is_undisturbed():
-            return True
         names = [name for name in segments.listed(layout) if name >= state.segment]
-        if not names or names[0] != state.segment:
-            return False
+        if len(names) > 2 or names[0] != state.segment:
+            return False  # More was written since than one writer can leave unnoted.
+        is_quiet = self.published == self.committed and len(names) == 1
+        if is_quiet and self.journal.is_undisturbed():
+            return True
         # A writer died, or could not take back what had failed: what it left is pending,
         # or stale. In either case nobody knows whether it was flushed.
         pending = [
@@ -198,7 +210,8 @@ class Position:
         self.published = state.published
         cut = state.offset if live.first == state.segment else live.good[0].end
         self.journal.open(live.first, cut)
-        if found or live.bad or live.end > cut:
+        self.journal.flush_name()
+        if found or live.bad or live.end > cut or self.journal.is_shared():
             first = found[0]["seq"] if found else self.committed + 1
             carry = b"".join(text for _, text in kept)
             self.journal.switch(first, cut, carry=carry)
@@ -220,6 +233,7 @@ class Position:
         live = segments.segment(layout, names[-1], None)
         numbers = [change["seq"] for line in live.good for change in line.changes]
         self.journal.open(live.first, live.end)
+        self.journal.flush_name()
         self.journal.flush()
         self.findings = replay(
             layout, self._disk, partial(open_changes, layout, window, strict=True)
@@ -227,15 +241,15 @@ class Position:
         if window.is_whole or state is None or not state.durable:
             highest = max(highest, Documents(layout).highest_revision())
         self.committed = self.published = max(highest, live.first - 1, *numbers)
-        if live.bad:
+        if live.end == 0 or self.journal.is_shared():
+            self.journal.switch(self.committed + 1, live.end)
+        elif live.bad:
             self.journal.switch(self.committed + 1, live.end)
             problem = "ended in a line that was not whole and never confirmed; it does not count"
             self.findings.append(
                 Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
             )
-        if window.is_whole and self._disk.durable:
-            flush_everything(layout, self._disk)
-            self.checkpoint()
+        self._is_flushed = self._is_flushed and not window.is_whole
 
     def _begin(self, highest: int) -> None:
         """Begin a journal: of a new store, of one from git, or of one whose journal was removed."""
@@ -247,6 +261,7 @@ class Position:
                 flush_everything(self._layout, self._disk)
             # After the first line, wherever that ends.
             carry = self._checkpoint_line(highest, highest + 1, 0)
+        self._is_flushed = self._disk.durable
         self.journal.close()
         self.journal.switch(highest + 1, 0, carry=carry)
         self.committed = self.published = highest

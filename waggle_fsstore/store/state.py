@@ -96,10 +96,10 @@ def place(layout: Layout) -> str:
     "-" where it is not founded yet.
     """
     try:
-        marker = os.stat(layout.marker)
+        marker, folder = os.stat(layout.marker), os.stat(layout.environments)
     except FileNotFoundError:
         return UNKNOWN
-    return f"{os.stat(layout.environments).st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
+    return f"{folder.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
 def identity(layout: Layout) -> str:

@@ -202,6 +202,8 @@ class View:
     def _due_changes(self) -> _Changes:
         """What recovery would publish; read again when the journal has changed since."""
         live = max(segments.listed(self._layout), default=0)
+        if live == 0:
+            return {}
         status = os.stat(segments.path_of(self._layout, live))
         as_of = (live, status.st_size, status.st_mtime_ns)
         # A clock that ticks every few ms may give two changes the same time.

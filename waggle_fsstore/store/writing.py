@@ -58,7 +58,7 @@ class Writer:
         inside of an ``update`` of the same store.
         """
         incoming.refuse_inside(self._layout.root)
-        request = Request(work, current_author())
+        request = Request(work, current_author(), is_alone=alone)
         leads = False
 
         def lead() -> None:
@@ -69,8 +69,7 @@ class Writer:
         # Twice, as in StoreLock.run: Ctrl-C may come just as the first removal begins.
         try:
             try:
-                if not alone:
-                    self._waiting.append(request)
+                self._waiting.append(request)
                 while not request.is_settled():
                     self._take_turn(request, lead)
             finally:
@@ -124,8 +123,13 @@ class Writer:
         try:
             self._commit(own, group, claimed)
         except Exception as error:  # noqa: BLE001  # Each of them raises it.
-            group.failure = error
-            group.is_settled = True
+            if group.is_one_to_blame and not isinstance(error, OutcomeUnknownError):
+                # Nothing is stored. Each tries again, and fails for itself.
+                for request in claimed:
+                    request.is_alone = True
+            else:
+                group.failure = error
+                group.is_settled = True
         finally:
             if not group.is_settled:
                 for request in claimed:
@@ -138,10 +142,13 @@ class Writer:
         batch = Batch(self._layout, self._position.committed)
         own.join(group, batch)
         for request in self._waiting[:]:
-            if batch.is_full:
+            if batch.is_full or own.is_alone:
                 break
-            if request is not own and request.claim.acquire(blocking=False):
+            if request.is_alone or request is own:
+                continue
+            if request.claim.acquire(blocking=False):
                 claimed.append(request)
+                group.has_several = True
                 request.join(group, batch)
         if batch:
             self._write(batch, group)
@@ -155,9 +162,11 @@ class Writer:
         line = batch.line()
         attempted: list[Step] = []
         start = None
+        is_shared = False
         try:
             for step in steps:
                 step.stage(disk, self._layout)
+            is_shared = True
             if not self._lock.is_in_place():
                 raise StoreError(
                     f"{self._layout.lock}: was taken away in the middle of a change, or this "
@@ -168,15 +177,18 @@ class Writer:
             start = position.journal.tail
             position.journal.append(line)
             position.note(offset=start, committed=batch.last)
+            is_shared = False
             for step in steps:
                 attempted.append(step)
                 step.publish(disk, self._layout)
+            is_shared = True
             position.note(published=batch.last)
             group.is_settled = True
             self._has_published = True
         except BaseException as error:
             if group.is_settled:
                 raise
+            group.is_one_to_blame = group.has_several and not is_shared
             try:
                 if start is not None:
                     self._take_back(attempted, start, batch.last, error)
@@ -194,7 +206,8 @@ class Writer:
             with suppress(KeyboardInterrupt):
                 try:
                     take_back(steps, self._disk, self._layout)
-                    self._position.journal.switch(last + 1, start)
+                    if self._position.journal.first != last + 1:  # Else it was done before.
+                        self._position.journal.switch(last + 1, start)
                     # Last: readers must not look for a line that is about to go.
                     self._position.note(committed=last, published=last)
                     return
@@ -210,7 +223,7 @@ class Writer:
             self.checkpoint()
         except (LockTimeoutError, StoreClosedError):
             self._wants_checkpoint = True
-        except OSError as error:
+        except (OSError, StoreError) as error:
             import logging  # Takes 4 ms, and is hardly ever needed.
 
             logging.getLogger(__name__).error(
