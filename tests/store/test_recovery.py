@@ -415,3 +415,110 @@ def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.Mon
         assert [event.seq for event in store.history()] == [1, 2, 3, 4, 5, 6, 7]
     assert len(replayed) == 1
     assert (root / "journal" / "0000000000000006.jsonl").exists()
+
+
+def state_of(root: Path) -> Path:
+    return root / ".waggle" / "state"
+
+
+def test_an_old_state_record_put_back(root: Path) -> None:
+    """A backup copied over the store brings an old record: newer segments tell it is none."""
+    store = FileStore(root, durable=False)
+    old = state_of(root).read_bytes()
+    for number in range(40):
+        store.save(make_environment(id=f"env-{number % 3}", extra={"padding": "x" * 9000}))
+    assert len(list((root / "journal").iterdir())) > 2
+    store.close()
+    state_of(root).write_bytes(old)
+    again = FileStore(root, durable=False)
+    assert again.save(make_environment(id="z")) == 46
+    assert [event.seq for event in again.history()] == list(range(1, 47))
+
+
+def test_a_shorter_journal_put_back_under_a_live_store(root: Path) -> None:
+    """A handle does not write after the gap that an older copy of the segment leaves."""
+    segment = root / "journal" / SEGMENT
+    store = FileStore(root, durable=False)
+    old = segment.read_bytes()
+    store.save(make_environment(id="d"))
+    segment.write_bytes(old)
+    store.save(make_environment(id="e"))
+    with FileStore(root, durable=False) as again:
+        assert "e" in {environment.id for environment in again.find_all()}
+        seqs = [event.seq for event in again.history()]
+        assert seqs == sorted(set(seqs))
+
+
+def test_a_copy_of_hard_links(root: Path, tmp_path: Path) -> None:
+    """What is written in a copy that shares its files is not written in the original."""
+    subprocess.run(["cp", "-al", root, tmp_path / "linked"], check=True)
+    before = (root / "journal" / SEGMENT).read_bytes().rstrip()
+    with FileStore(tmp_path / "linked") as linked:
+        linked.delete("a")
+        assert names(linked) == ["b2"]
+    assert (root / "journal" / SEGMENT).read_bytes().rstrip() == before
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+        assert store.save(make_environment(id="d", name="d1")) > 5
+        assert names(store) == ["a1", "b2", "d1"]
+
+
+@pytest.mark.parametrize("data", [b"", b" " * 8192])
+def test_a_live_segment_without_lines(root: Path, data: bytes) -> None:
+    """An empty segment, as a crash of an unflushed store leaves it, is left for a new one."""
+    with with_journal(root, data) as store:
+        store.save(make_environment(id="z", name="z"))
+        assert names(store) == ["z"]
+    assert names(FileStore(root)) == ["z"]
+
+
+def test_no_folder_of_documents(root: Path) -> None:
+    """As git leaves it when the last document went: the journal brings them back."""
+    shutil.rmtree(root / "environments")
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+
+
+def test_no_folder_of_temporary_files_under_a_live_store(root: Path) -> None:
+    """One save fails, and the next one makes the folder anew."""
+    store = FileStore(root)
+    store.save(make_environment(id="d"))
+    shutil.rmtree(root / ".waggle" / "tmp")
+    with pytest.raises(FileNotFoundError):
+        store.save(make_environment(id="e"))
+    store.save(make_environment(id="e"))
+
+
+def test_documents_full_of_checkpoints() -> None:
+    """Looking for the last checkpoint takes no longer where a document is full of such keys."""
+    line = lines.encode(
+        lines.CHANGES, [{"document": {"n": [{"checkpoint": n} for n in range(99)]}}]
+    )
+    wanted = lines.encode(lines.CHECKPOINT, {"through": 7})
+    found = []
+
+    class Counting(bytes):
+        def rfind(self, *given: Any) -> int:
+            found.append(given)
+            return super().rfind(*given)
+
+    assert lines.last_checkpoint(Counting(wanted + line * 3)) == {"through": 7}
+    assert len(found) <= 2 * 4
+
+
+def test_flushed_only_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first durable open that dies before its flush leaves that to the next one."""
+    FileStore(tmp_path / "store", durable=False).save(make_environment(id="a"))
+    flushed: list[int] = []
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(position, "flush_everything", die)
+        with pytest.raises(KeyboardInterrupt):
+            FileStore(tmp_path / "store")
+    monkeypatch.setattr(position, "flush_everything", lambda *_: flushed.append(1))
+    FileStore(tmp_path / "store")
+    FileStore(tmp_path / "store")
+    assert flushed == [1]

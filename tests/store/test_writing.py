@@ -201,3 +201,59 @@ def test_a_corrupt_document_keeps_its_turn(store: FileStore) -> None:
     assert [path.read_text() for path in (store.path / ".waggle" / "lost+found").iterdir()] == ["{"]
     with pytest.raises(EnvironmentAlreadyExistsError):
         store.create(make_environment(id="a"))
+
+
+def test_one_bad_document_fails_no_other(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that cannot be replaced is its own caller's trouble, whoever shares the line."""
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "replace" and call.files[1] == "bad.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return perform()
+
+    record(monkeypatch, spoil)
+    calls = [lambda n=n: store.save(make_environment(id=n)) for n in ("x", "bad", "y", "z")]
+    with waiting(store, *calls) as futures:
+        errors = [future.exception(PATIENCE) for future in futures]
+    assert [type(error).__name__ for error in errors] == [
+        "NoneType",
+        "PermissionError",
+        *["NoneType"] * 3,
+    ]
+    assert [environment.id for environment in store.find_all()] == ["a", "x", "y", "z"]
+    assert {event.environment_id for event in store.history()} == {"a", "x", "y", "z"}
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_an_impatient_interrupt_in_a_take_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Ctrl-C at any call while a failed change is taken back leaves a journal that is whole."""
+    store = FileStore(tmp_path / "store")
+    store.save(make_environment(id="a", name="old"))
+    seen: list[int] = []
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync" and not seen:
+            seen.append(0)
+            raise OSError(errno.EIO, "Input/output error")
+        if seen:
+            seen.append(0)
+            result = perform()
+            if len(seen) == number:
+                raise KeyboardInterrupt
+            return result
+        return perform()
+
+    with monkeypatch.context() as patch:
+        record(patch, spoil)
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            store.save(make_environment(id="a", name="new"))
+    assert store.find_by_id("a").name == "old"
+    store.save(make_environment(id="b"))
+    store.close()
+    (tmp_path / "store" / ".waggle" / "state").unlink()
+    with FileStore(tmp_path / "store") as again:
+        assert again.find_by_id("a").name == "old"
+        assert [event.environment_id for event in again.history()] == ["a", "b"]
+        assert list(again.check()) == []

@@ -26,7 +26,7 @@ from waggle_fsstore.store.state import (
     is_trusted,
     place,
 )
-from waggle_fsstore.store.window import find_window, open_changes
+from waggle_fsstore.store.window import WHOLE, find_window, open_changes
 
 
 class Position:
@@ -47,6 +47,7 @@ class Position:
         self._identity = ""
         self._folder: int | None = None
         self._trusts_record = False
+        self._has_lost_all = False
         self._founded: tuple[int, int, int] | None = None
         self._is_known = False
 
@@ -69,10 +70,12 @@ class Position:
         self._is_flushed = state is not None and state.durable != UNFLUSHED
         # Compared once: from then on the open files prove that it is the same mount.
         is_ours = self._trusts_record or is_trusted(state, self._identity)
+        is_ours = is_ours and not self._has_lost_all
         if state is None or not is_ours or not self._resume(state):
             self._recover(state)
             self.note()
         self._trusts_record = True
+        self._has_lost_all = False
         if state is not None and state.durable == SUSPECT:
             self.is_suspect = True
         if self._disk.durable and not self._is_flushed:
@@ -168,6 +171,8 @@ class Position:
 
     def _found(self) -> None:
         founding.recognise(self._layout)
+        # Its inode may come again, so that the new folder would look like the old one.
+        self._has_lost_all = not os.path.lexists(self._layout.environments)
         founding.found(self._layout, self._disk)
         self._identity = identity(self._layout)
         self._trusts_record = False
@@ -229,7 +234,7 @@ class Position:
         if not names:
             self._begin(highest)
             return
-        window = find_window(layout, place(layout))
+        window = WHOLE if self._has_lost_all else find_window(layout, place(layout))
         live = segments.segment(layout, names[-1], None)
         numbers = [change["seq"] for line in live.good for change in line.changes]
         self.journal.open(live.first, live.end)

@@ -2,7 +2,7 @@
 """The changes in the journal, read in order: all, some, or those that no checkpoint covers."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.errors import HistoryPrunedError
 from waggle_fsstore.store import lines, segments
@@ -22,6 +22,10 @@ class Window(NamedTuple):
     is_whole: bool
 
 
+#: All there is.
+WHOLE: Final = Window(0, 0, 0, True)
+
+
 def find_window(layout: Layout, place: str) -> Window:
     """What the last checkpoint left open; reads back no further than to that."""
     successor = None
@@ -32,7 +36,7 @@ def find_window(layout: Layout, place: str) -> Window:
                 break
             return Window(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
         successor = first
-    return Window(0, 0, 0, True)
+    return WHOLE
 
 
 def open_changes(
