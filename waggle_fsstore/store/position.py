@@ -172,7 +172,7 @@ class Position:
     def _found(self) -> None:
         founding.recognise(self._layout)
         # Its inode may come again, so that the new folder would look like the old one.
-        self._has_lost_all = not os.path.lexists(self._layout.environments)
+        self._has_lost_all |= not os.path.lexists(self._layout.environments)
         founding.found(self._layout, self._disk)
         self._identity = identity(self._layout)
         self._trusts_record = False
