@@ -55,3 +55,13 @@ if command -v git >/dev/null; then
   run waggle-fsstore set "$id" --status running --label tier=gold
   run git -C "$store" --no-pager diff -U0
 fi
+
+say "Who changed what, and why"
+run waggle-fsstore rm --actor maja --reason "no longer needed" "$id"
+run waggle-fsstore history "$id"
+
+say "Zero a document by hand, and repair it from the history"
+printf '\000\000\000\000' >"$store/environments/writer.json"
+run waggle-fsstore fsck --repair || [ $? -eq 1 ] # 1: all errors were repaired
+run waggle-fsstore fsck
+echo "the save that is stored: $(waggle-fsstore show writer | sed -n 's/.*"step": \([0-9]*\).*/\1/p')"
