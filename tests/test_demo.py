@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_demo(tmp_path: Path) -> None:
-    """It runs to its end, and what was acknowledged before the kill is stored."""
+    """It runs to its end; what was acknowledged before the kill is stored, and can be repaired."""
     done = subprocess.run(
         ["sh", "docs/demo/demo.sh"],
         cwd=ROOT,
@@ -25,9 +25,10 @@ def test_demo(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    acknowledged, stored = (
+    acknowledged, stored, repaired = (
         int(number) for number in re.findall(r"(?:acknowledged|stored)[^:\n]*: +(\d+)", done.stdout)
     )
     assert acknowledged >= 200
     assert stored in {acknowledged, acknowledged + 1}
+    assert repaired == stored
     assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,6 @@ run waggle-fsstore history "$id"
 
 say "Zero a document by hand, and repair it from the history"
 printf '\000\000\000\000' >"$store/environments/writer.json"
-run waggle-fsstore fsck --repair || [ $? -eq 1 ] # 1: all errors were repaired
-run waggle-fsstore fsck
+run waggle-fsstore fsck --repair 2>&1 || [ $? -eq 1 ] # 1: all errors were repaired
+run waggle-fsstore fsck 2>&1
 echo "the save that is stored: $(waggle-fsstore show writer | sed -n 's/.*"step": \([0-9]*\).*/\1/p')"
