@@ -163,14 +163,14 @@ def deleting(session: Session) -> None:
 
 
 def switching(session: Session) -> None:
-    """Enough to fill the first segment of the journal, and go on in the second."""
+    """Enough to fill the first segment of the journal; both users go on in the second."""
     for number in range(12):
-        session.save(f"env-{number % 4}", padding=_LARGE)
+        session.save(f"env-{number % 4}", padding=_LARGE, handle=number % 2)
     session.delete("env-3")
     session.crash_from_here()
     for number in range(5):
-        session.save(f"env-{number % 2}", padding=_LARGE)
-    session.save("env-3")
+        session.save(f"env-{number % 3}", padding=_LARGE, handle=number % 2)
+    session.save("env-3", handle=1)
 
 
 def reopening(session: Session) -> None:

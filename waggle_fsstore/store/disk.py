@@ -8,7 +8,6 @@ file that lines are added to, keeps what is in a document.
 
 import errno
 import os
-import secrets
 import stat
 import sys
 import warnings
@@ -211,7 +210,7 @@ def mode_of(path: str) -> int:
 
 def temporary_path(folder: str) -> str:
     """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
-    return f"{folder}{os.sep}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    return f"{folder}{os.sep}{os.urandom(8).hex()}{_TEMPORARY_SUFFIX}"
 
 
 def open_to_write(path: str, flags: int = 0) -> int:

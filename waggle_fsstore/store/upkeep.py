@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Upkeep: what a store of files can do beyond what every store does."""
 
-import os
-from collections.abc import Callable, Iterator
+from __future__ import annotations
 
-from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.store import fsck, incoming, info, pruning, restoring, snapshot
-from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.findings import Finding
-from waggle_fsstore.store.info import StoreInfo
-from waggle_fsstore.store.layout import Layout
-from waggle_fsstore.store.pruning import Pruned
-from waggle_fsstore.store.restoring import Restored
-from waggle_fsstore.store.snapshot import Snapshot
-from waggle_fsstore.store.view import View
-from waggle_fsstore.store.writing import Writer
+import os
+from typing import TYPE_CHECKING
+
+from waggle_fsstore.store import incoming
+
+# Each method imports what does its work: most programs never ask for it.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from waggle_fsstore.domain.environment import Environment
+    from waggle_fsstore.store.disk import Disk
+    from waggle_fsstore.store.findings import Finding
+    from waggle_fsstore.store.info import StoreInfo
+    from waggle_fsstore.store.layout import Layout
+    from waggle_fsstore.store.pruning import Pruned
+    from waggle_fsstore.store.restoring import Restored
+    from waggle_fsstore.store.snapshot import Snapshot
+    from waggle_fsstore.store.view import View
+    from waggle_fsstore.store.writing import Writer
 
 
 class Upkeep:
@@ -39,6 +46,8 @@ class Upkeep:
         that let others in. Changes nothing, waits for nobody, and works on a read-only
         disk. Memory grows with the number of ids only.
         """
+        from waggle_fsstore.store import fsck
+
         self._begin_reading()
         return fsck.check(self._layout, self._view) if self._recognised else iter(())
 
@@ -53,6 +62,8 @@ class Upkeep:
         goes on as the findings are taken, one document at a time, others write in
         between. Raises what a write raises.
         """
+        from waggle_fsstore.store import fsck
+
         self._begin_writing()
         if not self._recognised:
             return iter(())
@@ -72,6 +83,8 @@ class Upkeep:
         power cut when this returns. A bad document raises its error, or is given to
         ``on_corrupt`` and left out. When this raises, nothing of it is left.
         """
+        from waggle_fsstore.store import snapshot
+
         self._begin_reading()
 
         def refuse(error: Exception) -> None:
@@ -90,6 +103,8 @@ class Upkeep:
         there is one, :class:`UnsupportedFormatError` for a newer document, here or there,
         ``FileNotFoundError`` without ``environments/``; then nothing was changed.
         """
+        from waggle_fsstore.store import restoring
+
         self._begin_writing()
         return restoring.restore(self._layout, self._writer, os.path.realpath(source))
 
@@ -99,6 +114,8 @@ class Upkeep:
         Raises :class:`EnvironmentNotFoundError` if the history has no such version of it,
         :class:`HistoryPrunedError` if that time was pruned.
         """
+        from waggle_fsstore.store import restoring
+
         self._begin_writing()
         return restoring.restore_revision(
             self._layout, self._writer, self._view, environment_id, revision
@@ -119,6 +136,8 @@ class Upkeep:
         ``compress``, what else is not in use is compressed. Raises ``ValueError`` without
         any of the three, :class:`JournalDamagedError`, and what a write raises.
         """
+        from waggle_fsstore.store import pruning
+
         self._begin_writing()
         return pruning.prune(
             self._layout,
@@ -135,6 +154,8 @@ class Upkeep:
 
         Opens no document, and of the journal what follows the last checkpoint.
         """
+        from waggle_fsstore.store import info
+
         self._begin_reading()
         return info.describe(self._layout, self._view, durable=self._disk.durable)
 

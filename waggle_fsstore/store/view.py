@@ -60,11 +60,9 @@ class View:
         So it is where the state tells of another boot, mount or place, or of a half-done
         change.
         """
-        if not segments.listed(self._layout):
-            return False
         state = peek(self._layout.state)
         if state is None or not is_trusted(state, identity(self._layout)):
-            return True
+            return bool(segments.listed(self._layout))
         return state.published != state.committed or (durable and not state.durable)
 
     def do_without_recovery(self) -> None:
