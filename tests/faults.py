@@ -613,7 +613,7 @@ def evidence_that_piles_up(patch: Patch) -> None:
     patch.setattr(evidence, "_of_stem", lambda *_: [])
 
 
-@fault("tests/store/test_fsck.py::test_a_damaged_line_of_an_open_store")
+@fault("tests/store/test_fsck.py::test_a_damaged_line_during_a_watch")
 def damage_cut_out(patch: Patch) -> None:
     def cut(_: layout.Layout, segment: segments.Segment, __: list[int]) -> bytes:
         return b"".join(line.text(segment.data) for line in segment.good).ljust(1 << 16)

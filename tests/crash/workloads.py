@@ -168,9 +168,9 @@ def switching(session: Session) -> None:
         session.save(f"env-{number % 4}", padding=_LARGE, handle=number % 2)
     session.delete("env-3")
     session.crash_from_here()
-    for number in range(5):
-        session.save(f"env-{number % 3}", padding=_LARGE, handle=number % 2)
-    session.save("env-3", handle=1)
+    for number in range(3):
+        session.save(f"env-{number}", padding=_LARGE)
+        session.save("env-3", handle=1)  # For this there is room in the first one still.
 
 
 def reopening(session: Session) -> None:

@@ -681,6 +681,8 @@ def test_a_damaged_line_of_an_open_store(store: FileStore) -> None:
 def test_a_damaged_line_during_a_watch(store: FileStore) -> None:
     """Who watches goes on where the repaired segment goes on."""
     events = store.watch(timeout=0)
+    store.save(make_environment(id="seen"))
+    assert next(events).environment_id == "seen"
     [journal] = segment_paths(store)
     plant(journal, changes_line(journal.read_bytes(), 1).start, b"#")
     assert [found.is_repaired for found in store.repair()] == [True]
