@@ -166,7 +166,7 @@ def switching(session: Session) -> None:
     """Enough to fill the first segment of the journal; both users go on in the second."""
     for number in range(12):
         session.save(f"env-{number % 4}", padding=_LARGE, handle=number % 2)
-    session.delete("env-3")
+    session.delete("env-3", handle=1)  # The last line in the first segment is of this one.
     session.crash_from_here()
     for number in range(3):
         session.save(f"env-{number}", padding=_LARGE)
