@@ -409,6 +409,7 @@ def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(position, "replay", replay)
     with FileStore(root) as store:
+        assert names(store) == ["b2"]  # By opening it alone.
         store.save(make_environment(id="d", name="d1"))
         assert names(store) == ["b2", "d1"]
         assert next(event.actor for event in store.history(after=5)) == "ghost"

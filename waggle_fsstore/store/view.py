@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFoundError
-from waggle_fsstore.store import codec, segments
+from waggle_fsstore.store import codec, lines, segments
 from waggle_fsstore.store.documents import OUT_OF_RESOURCES, BadFile, Documents, Stored
 from waggle_fsstore.store.layout import Layout, document_name
 from waggle_fsstore.store.state import State, identity, is_trusted, peek, place
@@ -63,7 +63,17 @@ class View:
         state = peek(self._layout.state)
         if state is None or not is_trusted(state, identity(self._layout)):
             return bool(segments.listed(self._layout))
-        return state.published != state.committed or (durable and not state.durable)
+        is_half_done = state.published != state.committed
+        return is_half_done or (durable and not state.durable) or self._goes_on(state)
+
+    def _goes_on(self, state: State) -> bool:
+        """Whether the journal goes on where the state says that it ends: a writer died there."""
+        try:
+            with open(self._layout.segment(state.segment), "rb") as file:
+                file.seek(state.offset - 1)
+                return file.read(2) != b"\n" + lines.BLANK
+        except (OSError, ValueError):
+            return True
 
     def do_without_recovery(self) -> None:
         """Keep in memory what recovery would publish, unless the state is good enough."""
