@@ -17,6 +17,7 @@ from waggle_fsstore import (
     EnvironmentNotFoundError,
     FileStore,
     JournalDamagedError,
+    Severity,
 )
 from waggle_fsstore.store import codec, lines, position, recovery, state
 from waggle_fsstore.testing import make_environment
@@ -149,6 +150,22 @@ def test_a_copy_older_than_its_checkpoint(root: Path, tmp_path: Path) -> None:
         ignore=lambda folder, _: ["a.json"] if folder.endswith("environments") else [],
     )
     assert names(FileStore(tmp_path / "copy")) == ["a2", "b2"]
+
+
+def test_what_cannot_be_published_is_reported(root: Path, reboot: Callable[[], None]) -> None:
+    """A folder in the way of a document, and a torn last line, stop nothing and are told."""
+    (root / "environments" / "b.json").unlink()
+    (root / "environments" / "b.json").mkdir()
+    segment = root / "journal" / SEGMENT
+    data = segment.read_bytes().rstrip()
+    segment.write_bytes((data + b"\n" + data[-400:]).ljust(65536))
+    reboot()
+    with FileStore(root) as store:
+        blocked, torn = store.recovery_findings
+        assert (blocked.severity, blocked.path.name) == (Severity.ERROR, "b.json")
+        assert (torn.severity, torn.path, torn.is_repaired) == (Severity.WARNING, segment, True)
+        store.save(make_environment(id="c", name="c2"))
+        assert [found.name for found in store.find_all(on_corrupt=lambda _: None)] == ["a1", "c2"]
 
 
 def test_it_can_be_repeated(root: Path, reboot: Callable[[], None]) -> None:

@@ -39,11 +39,6 @@ class Journal:
     def __del__(self) -> None:
         self.close()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a live segment."""
-        return self._descriptor is not None
-
     def open(self, first: int, tail: int) -> None:
         """Go on in a segment whose rest is blank."""
         # The old one is closed last: an interrupt must not make it look as if there were none.

@@ -75,11 +75,6 @@ def decode(data: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def is_good(data: bytes) -> bool:
-    """Whether a line without its newline fits its checksum."""
-    return data[:_HEAD_BYTES] == _HEAD % crc32(data[_HEAD_BYTES:])
-
-
 def last_checkpoint(data: bytes) -> dict[str, Any] | None:
     """The last checkpoint in a segment; ``None`` if there is none."""
     found = len(data)

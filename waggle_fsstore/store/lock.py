@@ -65,11 +65,6 @@ class StoreLock:
         """Whether nobody can take the lock any more."""
         return self._closed
 
-    @property
-    def locked(self) -> bool:
-        """Whether this object holds the lock; not so in a child forked while it did."""
-        return self._locked
-
     def run(
         self,
         work: Callable[[], object],

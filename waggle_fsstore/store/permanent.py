@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from typing import Final
 
-from waggle_fsstore.store.disk import Disk, name_file, open_to_write, write
+from waggle_fsstore.store.disk import name_file, open_to_write, write
 
 _READ: Final[int] = (
     os.O_RDONLY
@@ -78,14 +78,6 @@ class PermanentFile:
         """Write over the start of the file, unflushed."""
         try:
             write(self.open()[0], data)
-        except OSError as error:
-            name_file(error, self.path)
-            raise
-
-    def flush(self, disk: Disk) -> None:
-        """Have the device keep what was written."""
-        try:
-            disk.flush(self.open()[0])
         except OSError as error:
             name_file(error, self.path)
             raise

@@ -37,6 +37,14 @@ class Upkeep:
     def _begin_reading(self) -> None:
         raise NotImplementedError
 
+    @property
+    def recovery_findings(self) -> tuple[Finding, ...]:
+        """What recovery could not do when this object last made one, or did and should tell.
+
+        Such as a document that a folder is in the way of, or a last line that was torn.
+        """
+        return self._writer.findings
+
     def check(self) -> Iterator[Finding]:
         """What is wrong with the files of this store, and noteworthy about them, as it is found.
 

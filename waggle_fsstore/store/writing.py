@@ -22,6 +22,7 @@ from waggle_fsstore.store import founding, incoming
 from waggle_fsstore.store.batch import Batch, Change
 from waggle_fsstore.store.checkpoint import flush_window
 from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.findings import Finding
 from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.grouping import Group, Request
 from waggle_fsstore.store.layout import Layout
@@ -80,6 +81,11 @@ class Writer:
             self._try_checkpoint()
         result: _T = request.result(is_leader=leads)
         return result
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What recovery could not do, or did that somebody should know."""
+        return tuple(self._position.findings)
 
     def recover(self, *, timeout: float) -> None:
         """Bring the store up to what its journal says, if the lock is free in time."""
