@@ -119,7 +119,7 @@ def _order(layout: Layout, segment: Segment, before: int | None) -> Iterator[Dam
     if before is None:
         return  # What it follows was pruned, or never was.
     followed, _ = segments.header(layout, segment.first)
-    if followed == before:
+    if followed == before or not segment.data:  # Of an empty one nothing counts.
         return
     path = Path(segment.path)
     if followed == 0:

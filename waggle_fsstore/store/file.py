@@ -135,7 +135,7 @@ class FileStore(Upkeep):
         if not founding.recognise(self._layout):
             return
         self._recognised = True
-        if not self._view.needs_recovery(durable=self._durable):
+        if self._writer.is_caught_up or not self._view.needs_recovery(durable=self._durable):
             return
         try:
             self._writer.recover(timeout=0)

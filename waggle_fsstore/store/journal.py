@@ -111,7 +111,8 @@ class Journal:
         else:
             before = {"segment": self.first, "bytes": cut}
             nothing = {"segment": 0, "bytes": 0}
-            begin = lines.encode(lines.FOLLOWS, before if old is not None and cut > 0 else nothing)
+            is_next = old is not None and first != self.first
+            begin = lines.encode(lines.FOLLOWS, before if is_next else nothing)
         if old is not None and not carry:
             # The others, whose tail this was, see the end of the file, and look for the next.
             self._disk.truncate(old, cut)

@@ -55,6 +55,11 @@ class Position:
         with suppress(AttributeError):  # As in one whose constructor failed.
             self._close_folder()
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether it has been brought up to date, and nothing has failed since."""
+        return self._is_known
+
     def catch_up(self) -> None:
         """Found the store, recover it, or take in what others wrote, as far as it is needed.
 

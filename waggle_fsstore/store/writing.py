@@ -87,6 +87,11 @@ class Writer:
         """What recovery could not do, or did that somebody should know."""
         return tuple(self._position.findings)
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether this object has recovered the store already, or founded it."""
+        return self._position.is_caught_up
+
     def recover(self, *, timeout: float) -> None:
         """Bring the store up to what its journal says, if the lock is free in time."""
         self._lock.run(self._position.catch_up, timeout=timeout)
