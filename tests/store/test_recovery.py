@@ -203,6 +203,16 @@ def test_folders_removed_under_a_live_store(root: Path, folder: str) -> None:
         assert names(store) == names(other) == ["a2", "b2", "d1", "e1", "f1"]
 
 
+def test_a_journal_moved_away_under_a_live_store(root: Path) -> None:
+    """What is confirmed afterwards is in the store's own journal, not in the one that left."""
+    with FileStore(root) as store:
+        store.save(make_environment(id="a", name="a2"))
+        (root / "journal").rename(root.with_name("moved"))
+        assert store.save(make_environment(id="d", name="d1")) == 7
+        assert [event.environment_id for event in store.history()] == ["d"]
+        assert names(store) == ["a2", "b2", "d1"]
+
+
 def test_restored_from_git(root: Path, tmp_path: Path) -> None:
     """Documents and marker alone are a store, whose journal begins above all revisions."""
     shutil.copytree(root / "environments", tmp_path / "cloned" / "environments")

@@ -26,13 +26,14 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Journal:
     """The live segment: ``first`` is its name, ``tail`` where the next line goes (bytes)."""
 
-    __slots__ = ("_descriptor", "_disk", "_layout", "_size", "first", "tail")
+    __slots__ = ("_descriptor", "_disk", "_inode", "_layout", "_size", "first", "tail")
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self._layout = layout
         self._disk = disk
         self._descriptor: int | None = None
         self._size = 0
+        self._inode = 0
         self.first = 0
         self.tail = 0
 
@@ -44,7 +45,8 @@ class Journal:
         # The old one is closed last: an interrupt must not make it look as if there were none.
         old, self._descriptor = self._descriptor, open_to_write(self._layout.segment(first))
         self.first, self.tail = first, tail
-        self._size = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        self._size, self._inode = status.st_size, status.st_ino
         if old is not None:
             os.close(old)
 
@@ -147,7 +149,12 @@ class Journal:
         self._disk.flush_folder(self._layout.journal)
 
     def _is_in_place(self) -> bool:
-        return self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 1
+        """Whether the open file is the one of this name, and has no other name."""
+        try:
+            status = os.stat(self._layout.segment(self.first))
+        except FileNotFoundError:
+            return False
+        return status.st_ino == self._inode and status.st_nlink == 1
 
     def _file(self) -> int:
         if self._descriptor is None:

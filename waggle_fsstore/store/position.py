@@ -193,7 +193,7 @@ class Position:
             return False
         self.committed, self.published = state.committed, state.published
         names = [name for name in segments.listed(layout) if name >= state.segment]
-        if len(names) > 2 or names[0] != state.segment:
+        if len(names) > 2 or names[:1] != [state.segment]:
             return False  # More was written since than one writer can leave unnoted.
         is_quiet = self.published == self.committed and len(names) == 1
         if is_quiet and self.journal.is_undisturbed():
