@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from waggle_fsstore import CorruptDocumentError, FileStore, StoreError
+from waggle_fsstore.domain import process
 from waggle_fsstore.store import codec, documents, linux, reading, state
 from waggle_fsstore.store.state import State, StateRecord, peek
 from waggle_fsstore.testing import make_environment
@@ -147,7 +148,7 @@ def test_a_copy_of_a_store(store: FileStore) -> None:
 
 def test_a_system_without_boot_ids(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing names a boot, each open counts anew, and then follows the others."""
-    monkeypatch.setattr(linux, "_BOOT_ID", "/nonexistent/boot_id")
+    monkeypatch.setattr(process, "_BOOT_ID", "/nonexistent/boot_id")
     save(store)
     other = FileStore(store.path, durable=False)
     assert [save(other), save(store), save(other)] == [2, 3, 4]

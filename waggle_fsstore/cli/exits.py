@@ -12,6 +12,8 @@ from waggle_fsstore.domain.errors import (
     InvalidEnvironmentError,
     JournalDamagedError,
     LockTimeoutError,
+    ServerRunningError,
+    SettingError,
     UnsupportedFormatError,
     WaggleError,
 )
@@ -48,11 +50,13 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (EnvironmentNotFoundError, ExitCode.NOT_FOUND),
     (EnvironmentAlreadyExistsError, ExitCode.CONFLICT),
     (ConflictError, ExitCode.CONFLICT),
+    (ServerRunningError, ExitCode.CONFLICT),
     (CorruptDocumentError, ExitCode.CORRUPT),
     (UnsupportedFormatError, ExitCode.CORRUPT),
     (JournalDamagedError, ExitCode.CORRUPT),
     # A value that was given is one that no store accepts.
     (InvalidEnvironmentError, ExitCode.USAGE),
+    (SettingError, ExitCode.USAGE),
 )
 
 

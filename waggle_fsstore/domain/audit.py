@@ -108,8 +108,7 @@ def _text(name: str, value: object, most: int) -> str:
 
 @cache
 def _default_actor() -> str:
-    # The system may give names that are no text. A question mark says so in the history.
-    actor = f"{_user()}@{_host()}".encode(errors="replace").decode()
+    actor = f"{_user()}@{host_name()}".encode(errors="replace").decode()
     return actor[:_MAX_ACTOR]
 
 
@@ -128,11 +127,13 @@ def _user() -> str:
         return f"uid{uid}"
 
 
-def _host() -> str:
+def host_name() -> str:
+    """The name of this machine, without blanks; ``localhost`` where it has none."""
     if sys.platform == "win32":
         import platform
 
         node = platform.node()
     else:
         node = os.uname().nodename
-    return "_".join(node.split()) or "localhost"
+    # The system may give names that are no text. A question mark says so in the history.
+    return "_".join(node.encode(errors="replace").decode().split()) or "localhost"

@@ -12,6 +12,11 @@
         InvalidRuntimeError
       InvalidTransitionError(ValueError)       .source .target
       CapacityError                            .capacity
+      NoFreePortError                          .first .last
+      ProviderError                            .provider .reason
+        RuntimeUnavailableError                .provider .reason .runtime
+      SettingError(ValueError)                 .variable .reason
+      ServerRunningError                       .holder
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -28,29 +33,48 @@ wrapped: it stays an ``OSError`` with its ``errno`` and ``filename``. Note that 
 it first.
 """
 
-import errno
-from datetime import datetime
-from os import PathLike
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
+from waggle_fsstore.domain.base_error import WaggleError, short
+from waggle_fsstore.domain.store_errors import (
+    ConflictError,
+    CorruptDocumentError,
+    HistoryPrunedError,
+    JournalDamagedError,
+    LockHolder,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreError,
+    UnsupportedFormatError,
+)
 
-class WaggleError(Exception):
-    """Base of every error of this package; carries its data as attributes.
-
-    A subclass with a constructor of its own names that one's arguments in ``_fields``,
-    and keeps each under the same name. That makes it survive ``pickle`` and ``copy``,
-    so an error can cross a process pool.
-    """
-
-    _fields: ClassVar[tuple[str, ...] | None] = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._fields is None:
-            arguments = self.args
-        else:
-            arguments = tuple(getattr(self, name) for name in self._fields)
-        return type(self), arguments, self.__dict__.copy()
+__all__ = [
+    "CapacityError",
+    "ConflictError",
+    "CorruptDocumentError",
+    "EnvironmentAlreadyExistsError",
+    "EnvironmentNotFoundError",
+    "EnvironmentNotRunningError",
+    "HistoryPrunedError",
+    "InvalidEnvironmentError",
+    "InvalidEnvironmentIdError",
+    "InvalidRuntimeError",
+    "InvalidTransitionError",
+    "JournalDamagedError",
+    "LockHolder",
+    "LockTimeoutError",
+    "NoFreePortError",
+    "OutcomeUnknownError",
+    "ProviderError",
+    "RuntimeUnavailableError",
+    "ServerRunningError",
+    "SettingError",
+    "StoreClosedError",
+    "StoreError",
+    "UnsupportedFormatError",
+    "WaggleError",
+]
 
 
 class EnvironmentNotFoundError(WaggleError, LookupError):
@@ -60,7 +84,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
-        super().__init__(f"environment not found: {_short(environment_id)}")
+        super().__init__(f"environment not found: {short(environment_id)}")
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
@@ -70,7 +94,7 @@ class EnvironmentAlreadyExistsError(WaggleError):
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
-        super().__init__(f"environment already exists: {_short(environment_id)}")
+        super().__init__(f"environment already exists: {short(environment_id)}")
 
 
 class EnvironmentNotRunningError(WaggleError):
@@ -81,7 +105,7 @@ class EnvironmentNotRunningError(WaggleError):
     def __init__(self, environment_id: str, status: str) -> None:
         self.environment_id = environment_id
         self.status = status
-        super().__init__(f"environment {_short(environment_id)} is {status}, not running")
+        super().__init__(f"environment {short(environment_id)} is {status}, not running")
 
 
 class InvalidEnvironmentError(WaggleError, ValueError):
@@ -137,152 +161,66 @@ class CapacityError(WaggleError):
         )
 
 
-class StoreError(WaggleError):
-    """Base of what can go wrong with a store, whatever is kept in it."""
+class NoFreePortError(WaggleError):
+    """Every port of the range is taken, by an environment or by another program."""
+
+    _fields = ("first", "last")
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        super().__init__(
+            f"no port from {first} to {last} is free: destroy an environment or widen the range"
+        )
 
 
-class CorruptDocumentError(StoreError):
-    """This file is not a document of the store, or not a whole one.
+class ProviderError(WaggleError):
+    """The provider could not make, check or remove an environment.
 
-    It harms no other. Mend the file, or ``delete`` its environment, which moves the
-    file to ``.waggle/lost+found``.
+    ``reason`` is one line without paths, fit to be shown to a client. What lies behind
+    it, such as an ``OSError``, is its ``__cause__``.
     """
 
-    _fields = ("path", "reason")
+    _fields: ClassVar[tuple[str, ...] | None] = ("provider", "reason")
 
-    def __init__(self, path: str | PathLike[str], reason: str) -> None:
-        self.path = Path(path)
+    def __init__(self, provider: str, reason: str) -> None:
+        self.provider = provider
         self.reason = reason
-        super().__init__(f"{self.path}: {reason} (mend the file or move it away)")
+        super().__init__(f"provider {provider}: {reason}")
 
 
-class UnsupportedFormatError(StoreError):
-    """This file or folder was written by a newer program, or not by this one at all.
+class RuntimeUnavailableError(ProviderError):
+    """The provider has no such runtime here: install it, or ask for another one."""
 
-    It is neither read nor overwritten. ``found`` is its format, or in words what it is.
+    _fields = ("provider", "reason", "runtime")
+
+    def __init__(self, provider: str, reason: str, runtime: str) -> None:
+        self.runtime = runtime
+        super().__init__(provider, reason)
+
+
+class SettingError(WaggleError, ValueError):
+    """A setting has a value that it cannot have; nothing was started."""
+
+    _fields = ("variable", "reason")
+
+    def __init__(self, variable: str, reason: str) -> None:
+        self.variable = variable
+        self.reason = reason
+        super().__init__(f"{variable}: {reason}")
+
+
+class ServerRunningError(WaggleError):
+    """Another server serves this store already. Nothing was changed.
+
+    ``holder`` is who that is, ``None`` if it cannot be told.
     """
 
-    _fields = ("path", "found", "supported")
+    _fields = ("holder",)
 
-    def __init__(self, path: str | PathLike[str], found: int | str, supported: int) -> None:
-        self.path = Path(path)
-        self.found = found
-        self.supported = supported
-        if isinstance(found, int):
-            problem = f"has format {found}, this program knows up to {supported}: upgrade it"
-        else:
-            problem = f"is no store: {found}; choose a new or empty folder"
-        super().__init__(f"{self.path} {problem}")
-
-
-class ConflictError(StoreError):
-    """The stored version is not the expected one: somebody changed it in between.
-
-    ``actual`` is the stored revision, 0 when nothing is stored. A change by hand is a
-    version too: it gets a revision of its own.
-    """
-
-    _fields = ("environment_id", "expected", "actual")
-
-    def __init__(self, environment_id: str, expected: int, actual: int) -> None:
-        self.environment_id = environment_id
-        self.expected = expected
-        self.actual = actual
-        found = f"revision {actual}" if actual else "nothing"
-        wanted = f"revision {expected}" if expected else "nothing"
-        super().__init__(
-            f"environment {_short(environment_id)}: expected {wanted}, found {found}: "
-            "read it again and repeat the change"
-        )
-
-
-class LockHolder(NamedTuple):
-    """Who holds the store lock: process id, host name, and since when (UTC)."""
-
-    pid: int
-    host: str
-    since: datetime
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
-
-
-class LockTimeoutError(StoreError, TimeoutError):
-    """The store lock did not become free in time; nothing was changed.
-
-    ``holder`` is what the holder wrote into the lock file, ``None`` if unreadable;
-    ``timeout`` is the time waited, in seconds.
-    """
-
-    _fields = ("path", "holder", "timeout")
-
-    def __init__(
-        self, path: str | PathLike[str], holder: LockHolder | None, timeout: float
-    ) -> None:
-        message = (
-            f"the store lock was not free within {timeout:g} s; it is held by "
-            f"{holder or 'an unknown process'}"
-        )
-        super().__init__(errno.ETIMEDOUT, message, str(path))
-        self.path = Path(path)
+    def __init__(self, holder: LockHolder | None) -> None:
         self.holder = holder
-        self.timeout = timeout
-
-
-class OutcomeUnknownError(StoreError):
-    """A change failed, and whether it will be seen after a restart cannot be known.
-
-    This is the only error after which a failed write may have happened. Its
-    ``__cause__`` is the failure. Look at the file once the disk is well again.
-    """
-
-    _fields = ("path",)
-
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
         super().__init__(
-            f"{self.path}: the change failed and could not be taken back; it may or may not "
-            "be there after a restart: check the disk, then read the environment again"
+            f"the store is served already, by {holder or 'an unknown process'}: "
+            "stop that server, or give this one a store of its own"
         )
-
-
-class JournalDamagedError(StoreError):
-    """A line of the journal is bad, and good ones follow: no crash does that.
-
-    Nothing is written until it is repaired; documents can be read. ``line`` counts from 1.
-    """
-
-    _fields = ("path", "line")
-
-    def __init__(self, path: str | PathLike[str], line: int) -> None:
-        self.path = Path(path)
-        self.line = line
-        super().__init__(
-            f"{self.path}: line {line} is damaged, and nothing is written until "
-            "'waggle-fsstore fsck --repair' has put it aside"
-        )
-
-
-class HistoryPrunedError(StoreError):
-    """The history asked for was pruned; ``oldest`` is the first sequence number kept."""
-
-    _fields = ("oldest",)
-
-    def __init__(self, oldest: int) -> None:
-        self.oldest = oldest
-        super().__init__(f"the history starts at {oldest}: what came before was pruned")
-
-
-class StoreClosedError(StoreError):
-    """The store was closed; open a new one."""
-
-    _fields = ()
-
-    def __init__(self) -> None:
-        super().__init__("the store is closed: open a new one")
-
-
-def _short(environment_id: object) -> str:
-    """The id for a message: quoted and escaped, and of bounded length."""
-    text = ascii(environment_id)
-    return text if len(text) <= 250 else f"{text[:250]}..."

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Linux says about boots and mounts, and its calls that Python has no name for."""
+"""What Linux says about mounts, and its calls that Python has no name for."""
 
 import os
 import struct
 from typing import Any, Final
-
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 # linux/stat.h, linux/fcntl.h
 _STATX_BYTES: Final = 256
@@ -14,16 +12,6 @@ _AT_FDCWD: Final = -100
 
 # Those whose syncfs is known to do what it says. FUSE, for one, ignores it.
 _WITH_SYNCFS: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
-
-
-def boot_id() -> str:
-    """A name for this boot; empty where the system has none, or shows no /proc."""
-    try:
-        # As bytes: to decode it may need to open a codec, under another name in an error.
-        with open(_BOOT_ID, "rb") as file:
-            return file.read().decode("ascii").strip()
-    except OSError:
-        return ""
 
 
 def mount_id(path: str) -> int:

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
+from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.layout import Layout
-from waggle_fsstore.store.linux import boot_id, mount_id
+from waggle_fsstore.store.linux import mount_id
 from waggle_fsstore.store.permanent import PermanentFile
 from waggle_fsstore.store.reading import read
 
