@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from waggle_fsstore.app import open_repository
+    from waggle_fsstore.app import open_repository, open_service
     from waggle_fsstore.domain.audit import audit
     from waggle_fsstore.domain.environment import (
         Capabilities,
@@ -44,9 +44,15 @@ if TYPE_CHECKING:
         StoreError,
         UnsupportedFormatError,
         WaggleError,
+        WorkspaceGoneError,
     )
     from waggle_fsstore.domain.event import Event, EventKind
     from waggle_fsstore.domain.repository import Repository, TransactionalRepository
+    from waggle_fsstore.provider.local import LocalProvider
+    from waggle_fsstore.service.environments import EnvironmentService
+    from waggle_fsstore.service.provider import Provider
+    from waggle_fsstore.service.reaper import Reaper
+    from waggle_fsstore.service.reconciling import Reconciliation
     from waggle_fsstore.store.file import FileStore
     from waggle_fsstore.store.findings import Finding, Severity
     from waggle_fsstore.store.memory import MemoryStore
@@ -54,7 +60,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 _HOMES: Final = {
-    "app": ("open_repository",),
+    "app": ("open_repository", "open_service"),
     "domain.audit": ("audit",),
     "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
     "domain.errors": (
@@ -82,9 +88,15 @@ _HOMES: Final = {
         "StoreError",
         "UnsupportedFormatError",
         "WaggleError",
+        "WorkspaceGoneError",
     ),
     "domain.event": ("Event", "EventKind"),
     "domain.repository": ("Repository", "TransactionalRepository"),
+    "provider.local": ("LocalProvider",),
+    "service.environments": ("EnvironmentService",),
+    "service.provider": ("Provider",),
+    "service.reaper": ("Reaper",),
+    "service.reconciling": ("Reconciliation",),
     "store.file": ("FileStore",),
     "store.findings": ("Finding", "Severity"),
     "store.memory": ("MemoryStore",),
@@ -100,6 +112,7 @@ __all__ = [
     "EnvironmentAlreadyExistsError",
     "EnvironmentNotFoundError",
     "EnvironmentNotRunningError",
+    "EnvironmentService",
     "Event",
     "EventKind",
     "FileStore",
@@ -110,13 +123,17 @@ __all__ = [
     "InvalidRuntimeError",
     "InvalidTransitionError",
     "JournalDamagedError",
+    "LocalProvider",
     "LockHolder",
     "LockTimeoutError",
     "MemoryStore",
     "NoFreePortError",
     "OutcomeUnknownError",
     "Owner",
+    "Provider",
     "ProviderError",
+    "Reaper",
+    "Reconciliation",
     "Repository",
     "Runtime",
     "RuntimeUnavailableError",
@@ -129,8 +146,10 @@ __all__ = [
     "TransactionalRepository",
     "UnsupportedFormatError",
     "WaggleError",
+    "WorkspaceGoneError",
     "audit",
     "open_repository",
+    "open_service",
 ]
 
 

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The composition root: the only place that picks a backend."""
+"""The composition root: the only place that picks a backend and a provider."""
 
 import os
 import re
+import weakref
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from waggle_fsstore import config
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file import FileStore
 from waggle_fsstore.store.memory import MemoryStore
+
+# Each function imports what it needs: most programs want nothing but a store.
+if TYPE_CHECKING:
+    from waggle_fsstore.provider.local import LocalProvider
+    from waggle_fsstore.service.environments import EnvironmentService
+    from waggle_fsstore.store.server_lock import ServerLock
 
 # Two letters at least: "C:" is a drive.
 _scheme_of = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
@@ -24,22 +32,78 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
 
     Raises ``ValueError`` for a location that is none of these.
     """
+    path = _path_of(location)
+    return MemoryStore() if path is None else FileStore(path)
+
+
+def open_service(
+    repository: TransactionalRepository, settings: "config.Settings | None" = None
+) -> "EnvironmentService":
+    """A service over a store, with the provider of this machine.
+
+    The workspaces are beside a :class:`FileStore`, in a folder that is called like it with
+    ``-workspaces`` added. Those of another store are in a temporary folder, and go with
+    the process. ``settings`` are by default those of the ``WAGGLE_*`` variables.
+
+    Raises :class:`SettingError`, and what :meth:`Repository.find_all` raises.
+    """
+    from waggle_fsstore.service.environments import EnvironmentService
+    from waggle_fsstore.service.ports import Ports
+
+    settings = settings or config.Settings.of()
+    return EnvironmentService(
+        repository,
+        open_provider(repository),
+        capacity=settings.max_environments,
+        default_timeout=settings.default_timeout,
+        ports=Ports(settings.ssh_ports),
+    )
+
+
+def open_provider(repository: TransactionalRepository) -> "LocalProvider":
+    """The provider of this machine, with the workspaces that belong to a store."""
+    from waggle_fsstore.provider.local import LocalProvider
+
+    if isinstance(repository, FileStore):
+        return LocalProvider(f"{repository.path}-workspaces")
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="waggle-")
+    provider = LocalProvider(folder)
+    weakref.finalize(provider, shutil.rmtree, folder, ignore_errors=True)
+    return provider
+
+
+def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "ServerLock | None":
+    """A lock that the servers of a store share; ``None`` where no other can serve it.
+
+    Opens no store. Raises ``ValueError`` as :func:`open_repository`.
+    """
+    from waggle_fsstore.store.server_lock import ServerLock
+
+    path = _path_of(location)
+    return None if path is None else ServerLock(path, name)
+
+
+def _path_of(location: str | os.PathLike[str] | None) -> str | None:
+    """The path of the store at a location; ``None`` for one in memory."""
     if location is None:
         location = config.store_location()
     if isinstance(location, os.PathLike):
-        return FileStore(location)
+        return os.fspath(location)
     if not location:
         raise ValueError("the location of the store is empty: give a path, file:PATH or memory:")
     if "\0" in unquote(location):
         raise ValueError("the location of the store holds a NUL character")
     scheme = _scheme_of(location)
     if scheme is None:
-        return FileStore(os.path.expanduser(location))
+        return os.path.expanduser(location)
     match scheme[1].lower():
         case "memory" if location[len(scheme[0]) :].strip("/") == "":
-            return MemoryStore()
+            return None
         case "file":
-            return FileStore(_path_of(location))
+            return _path_in(location)
         case _:
             raise ValueError(
                 f"the location {location!r} is unknown: give a path (./{location} if it is one), "
@@ -47,7 +111,7 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
             )
 
 
-def _path_of(url: str) -> str:
+def _path_in(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path:

@@ -2,9 +2,30 @@
 """The settings: what the ``WAGGLE_*`` variables say, and what holds without them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Self, TypeVar
 
 import platformdirs
+
+from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.errors import SettingError
+
+_LISTEN_ADDR: Final = "127.0.0.1:8080"
+_MAX_ENVIRONMENTS: Final = "10"
+_DEFAULT_TIMEOUT_MIN: Final = "30"
+_REAPER_INTERVAL: Final = "1m"
+_SSH_PORT_BASE: Final = "10000"
+_SSH_PORT_MAX: Final = "11000"
+
+# Waggle's: no environment lives longer without being used.
+_MAX_TIMEOUT_MIN: Final = 60
+
+_MAX_PORT: Final = 65_535
+_MANY: Final = 1_000_000
+
+_T = TypeVar("_T")
 
 
 def store_location(environ: Mapping[str, str] | None = None) -> str:
@@ -21,3 +42,114 @@ def store_location(environ: Mapping[str, str] | None = None) -> str:
     if not folder:
         folder = platformdirs.user_data_dir("waggle", appauthor=False)
     return os.path.join(folder, "store")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How environments are served.
+
+    - ``host``, ``port``: where HTTP is listened for; port 0 takes one that is free.
+    - ``max_environments``: how many live ones there may be.
+    - ``default_timeout``: the idle time after which one expires that names none.
+    - ``reaper_interval``: how often the expired ones are looked for.
+    - ``ssh_ports``: the ports that are given to environments.
+    - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
+      may call the server beside those of the loopback interface.
+    """
+
+    host: str
+    port: int
+    max_environments: int
+    default_timeout: timedelta
+    reaper_interval: timedelta
+    ssh_ports: range
+    allowed_hosts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """What the environment variables say. An empty one counts as unset.
+
+        Raises :class:`SettingError` that names the variable for a value that cannot be.
+        """
+        variables = os.environ if environ is None else environ
+
+        def read(variable: str, default: str, parse: Callable[[str], _T]) -> _T:
+            text = variables.get(variable, "").strip() or default
+            try:
+                return parse(text)
+            except ValueError as error:
+                raise SettingError(variable, str(error)) from None
+
+        host, port = read("WAGGLE_LISTEN_ADDR", _LISTEN_ADDR, _address)
+        first = read("WAGGLE_SSH_PORT_BASE", _SSH_PORT_BASE, _integer(1, _MAX_PORT))
+        last = read("WAGGLE_SSH_PORT_MAX", _SSH_PORT_MAX, _integer(1, _MAX_PORT))
+        if last < first:
+            raise SettingError("WAGGLE_SSH_PORT_MAX", f"{last} is below WAGGLE_SSH_PORT_BASE")
+        minutes = _integer(1, _MAX_TIMEOUT_MIN)
+        settings = cls(
+            host=host,
+            port=port,
+            max_environments=read("WAGGLE_MAX_ENVIRONMENTS", _MAX_ENVIRONMENTS, _integer(1, _MANY)),
+            default_timeout=timedelta(
+                minutes=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _DEFAULT_TIMEOUT_MIN, minutes)
+            ),
+            reaper_interval=read("WAGGLE_REAPER_INTERVAL", _REAPER_INTERVAL, _interval),
+            ssh_ports=range(first, last + 1),
+            allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", "", _hosts),
+        )
+        if not settings.is_loopback and not settings.allowed_hosts:
+            raise SettingError(
+                "WAGGLE_ALLOWED_HOSTS",
+                f"must say by which names clients call this server, because {host or 'it'!r} is "
+                "not an address of the loopback interface, and whoever can reach it may use it",
+            )
+        return settings
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine can connect."""
+        from ipaddress import ip_address  # Takes 2 ms, and only servers need it.
+
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        # int() takes more than that: underscores, signs, digits of other scripts.
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(f"{text!r:.100} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+        raise ValueError(f"{text!r:.100} is not HOST:PORT, such as {_LISTEN_ADDR}")
+    if ":" in host and not is_bracketed:
+        raise ValueError(f"{text!r:.100} is not HOST:PORT: write [{host}]:{port} for IPv6")
+    return host[1:-1] if is_bracketed else host, int(port)
+
+
+def _interval(text: str) -> timedelta:
+    interval = parse_duration(text)
+    if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
+        raise ValueError(f"{text!r:.100} is not from 10ms to 24h")
+    return interval
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if "/" in host or "*" in host or any(character.isspace() for character in host):
+            raise ValueError(
+                f"{host!r:.100} is not a host name or address, as in waggle.local:8080"
+            )
+    return hosts

@@ -47,6 +47,7 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         {"provider": "local", "reason": "node is not installed", "runtime": "node"},
         ("local: node is not installed",),
     ),
+    (errors.WorkspaceGoneError("local", "it is gone"), {"provider": "local"}, ("it is gone",)),
     (
         errors.SettingError("WAGGLE_X", "is odd"),
         {"variable": "WAGGLE_X", "reason": "is odd"},

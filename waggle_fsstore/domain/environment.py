@@ -190,6 +190,30 @@ class Environment:
         """An independent copy, its values checked and made regular as by the constructor."""
         return Environment(**{name: getattr(self, name) for name in _FIELDS})
 
+    def twin(self) -> "Environment":
+        """An independent copy of one that nobody has changed since it was checked.
+
+        Not checked again, so that it takes a tenth of the time of :meth:`copy`.
+        """
+        twin = object.__new__(Environment)
+        # One by one: a loop over the names takes four times as long.
+        twin.id = self.id
+        twin.name = self.name
+        twin.runtime = self.runtime
+        twin.status = self.status
+        twin.ssh_port = self.ssh_port
+        twin.created_at = self.created_at
+        twin.last_used = self.last_used
+        twin.timeout = self.timeout
+        twin.capabilities = self.capabilities
+        twin.labels = self.labels.copy()
+        twin.provider = self.provider
+        twin.owner = self.owner
+        twin.status_reason = self.status_reason
+        twin.revision = self.revision
+        twin.extra = json_object("extra", self.extra, _RESERVED_KEYS) if self.extra else {}
+        return twin
+
     @property
     def is_running(self) -> bool:
         """Whether the environment can be used."""

@@ -15,6 +15,7 @@
       NoFreePortError                          .first .last
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
+        WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
       ServerRunningError                       .holder
       StoreError
@@ -74,6 +75,7 @@ __all__ = [
     "StoreError",
     "UnsupportedFormatError",
     "WaggleError",
+    "WorkspaceGoneError",
 ]
 
 
@@ -197,6 +199,10 @@ class RuntimeUnavailableError(ProviderError):
     def __init__(self, provider: str, reason: str, runtime: str) -> None:
         self.runtime = runtime
         super().__init__(provider, reason)
+
+
+class WorkspaceGoneError(ProviderError):
+    """What the environment runs in is gone, or broken for good: nothing brings it back."""
 
 
 class SettingError(WaggleError, ValueError):

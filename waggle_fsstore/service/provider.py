@@ -37,7 +37,11 @@ class Provider(Protocol):
         ...
 
     def probe(self, environment: Environment) -> Capabilities:
-        """What can be used in the workspace now. Raises if it is gone, or is broken."""
+        """What can be used in the workspace now.
+
+        Raises :class:`WorkspaceGoneError` if it is gone or broken for good, and only then:
+        whoever hears that gives the environment up.
+        """
         ...
 
     def locate(self, environment: Environment) -> str:

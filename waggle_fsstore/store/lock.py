@@ -135,7 +135,7 @@ class StoreLock:
                 break
             self._release_file()  # Two processes would hold two locks.
         if self._file.is_writable:
-            self._file.overwrite(_describe_holder())
+            self._file.overwrite(describe_holder())
         return True
 
     def _release(self) -> None:
@@ -183,7 +183,7 @@ class StoreLock:
         self._file.close()
 
     def _timed_out(self, timeout: float) -> LockTimeoutError:
-        return LockTimeoutError(self._file.path, _read_holder(self._file.path), timeout)
+        return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
 
     def forget_after_fork(self) -> None:
         """In a child: never unlock, which would unlock the parent; only let go."""
@@ -208,12 +208,18 @@ def is_held(path: str) -> bool:
     return False
 
 
-def _describe_holder() -> bytes:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process, if nobody else has; whether it is locked now."""
+    return bool(lock_descriptor(descriptor, blocking=False))
+
+
+def describe_holder() -> bytes:
+    """What whoever holds a lock writes into its file: who that is, and since when."""
     holder = f"\n{os.getpid()} {time.time():.6f} {_HOST}\n"
     return holder.encode(errors="replace").ljust(_HOLDER_BYTES)
 
 
-def _read_holder(path: str) -> LockHolder | None:
+def read_holder(path: str) -> LockHolder | None:
     """Who wrote the lock file last; ``None`` if that cannot be read."""
     try:
         with open(path, "rb") as file:

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an environment comes to be: stored as creating, made by the provider, stored as running."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    InvalidEnvironmentError,
+    WaggleError,
+)
+from waggle_fsstore.domain.process import this_process
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.service import steps
+from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.reasons import reason_of
+
+#: Waggle's limit.
+MAX_TIMEOUT: Final = timedelta(minutes=60)
+_MAX_NAME: Final = 200
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Creation:
+    """Makes environments, ``capacity`` live ones at most."""
+
+    def __init__(
+        self,
+        repository: TransactionalRepository,
+        provider: Provider,
+        ports: Ports,
+        now: Callable[[], datetime],
+        *,
+        capacity: int,
+        default_timeout: timedelta,
+    ) -> None:
+        self._repository = repository
+        self._provider = provider
+        self._ports = ports
+        self._now = now
+        self._capacity = capacity
+        self._default_timeout = default_timeout
+
+    def create(
+        self,
+        runtime: Runtime | str,
+        name: str | None,
+        timeout: timedelta | None,
+        labels: dict[str, str] | None,
+    ) -> Environment:
+        """See :meth:`EnvironmentService.create`."""
+        environment = self._new(runtime, name, timeout, labels)
+        with IN_HAND.hold(environment.id):
+            self._register(environment)
+            try:
+                self._make_port_unique(environment)
+                capabilities = self._provider.create(environment)
+                return steps.to_running(self._repository, environment.id, capabilities, self._now())
+            except (EnvironmentNotFoundError, steps.NotWantedError):
+                # Somebody lost patience and destroyed it beside us.
+                self._provider.remove(environment)
+                raise EnvironmentNotFoundError(environment.id) from None
+            except BaseException as error:
+                self._give_up(environment, error)
+                raise
+
+    def _new(
+        self,
+        runtime: Runtime | str,
+        name: str | None,
+        timeout: timedelta | None,
+        labels: dict[str, str] | None,
+    ) -> Environment:
+        timeout = self._default_timeout if timeout is None else timeout
+        if not timedelta(0) < timeout <= MAX_TIMEOUT:
+            raise InvalidEnvironmentError("timeout", "is not above 0 and at most 60 minutes")
+        if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
+            raise InvalidEnvironmentError("name", f"is not 1-{_MAX_NAME} printable characters")
+        now = self._now()
+        environment_id = str(uuid.uuid4())
+        return Environment(
+            id=environment_id,
+            name=f"{runtime}-{environment_id[:8]}" if name is None else name,
+            runtime=runtime,  # type: ignore[arg-type]  # The constructor turns a string to it.
+            created_at=now,
+            last_used=now,
+            timeout=timeout,
+            labels=labels or {},
+            provider=self._provider.name,
+            owner=this_process(),
+        )
+
+    def _register(self, environment: Environment) -> None:
+        environment.ssh_port = self._ports.take()
+        try:
+            with steps.because("create was called"):
+                self._repository.create(environment, capacity=self._capacity)
+        except BaseException:
+            self._ports.give_back(environment.ssh_port)
+            raise
+        self._ports.keep(environment.ssh_port, environment.id)
+
+    def _make_port_unique(self, environment: Environment) -> None:
+        """Take another port, if another process has stored the same one just now.
+
+        Whoever sees that does so; whoever of the two stored last sees it.
+        """
+        while True:
+            stored = self._repository.find_all(on_corrupt=lambda _: None)
+            self._ports.learn(stored)
+            if environment.ssh_port not in {
+                one.ssh_port for one in stored if one.id != environment.id
+            }:
+                return
+            environment.ssh_port = self._ports.take()
+            steps.set_port(self._repository, environment.id, environment.ssh_port)
+            self._ports.keep(environment.ssh_port, environment.id)
+
+    def _give_up(self, environment: Environment, error: BaseException) -> None:
+        """Store that a creation failed. The workspace, as far as it came, goes with it later."""
+        reason = f"could not be created: {reason_of(error)}"
+        try:
+            steps.to_error(
+                self._repository,
+                environment.id,
+                reason,
+                only_if=lambda stored: stored.status is Status.CREATING,
+            )
+        except (WaggleError, OSError, steps.NotWantedError) as problem:
+            # It is not in hand any more: the next sweep finds that.
+            _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)

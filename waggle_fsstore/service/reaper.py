@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reaper: sweeps every now and then, in a thread of its own."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.reconciling import Reconciliation
+
+#: How often Waggle sweeps.
+DEFAULT_INTERVAL: Final = timedelta(minutes=1)
+
+# How often a server that may not sweep asks whether it may by now (seconds).
+_OFTEN: Final = 2.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Reaper:
+    """Reconciles once, and then sweeps every ``interval``, while ``leads`` says that it may.
+
+    Of several servers of a store one at a time leads. The next one reconciles anew.
+    """
+
+    def __init__(
+        self,
+        service: EnvironmentService,
+        *,
+        interval: timedelta = DEFAULT_INTERVAL,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._service = service
+        self._interval = interval.total_seconds()
+        self._leads = leads
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._reconciliation: Reconciliation | None = None
+
+    @property
+    def reconciliation(self) -> Reconciliation | None:
+        """What was found when this one began to lead; ``None`` while it does not."""
+        return self._reconciliation
+
+    def turn(self) -> None:
+        """Do what is to be done now. What fails is told to the log, and tried again later."""
+        try:
+            if not self._leads():
+                self._reconciliation = None
+            elif self._reconciliation is None:
+                self._reconciliation = self._service.reconcile()
+                _report("reconciled", self._reconciliation)
+            else:
+                _report("swept", self._service.sweep(is_stopping=self._stopping.is_set))
+        except Exception:  # noqa: BLE001  # Whatever it is, the next sweep may do.
+            _log.exception("no sweep was made; the next one comes in %g s", self._pause())
+
+    def start(self) -> None:
+        """Reconcile now, and begin to sweep."""
+        self.turn()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, patience: float = 3.0) -> bool:
+        """Sweep no more; whether it ended within some seconds. Safe to repeat."""
+        self._stopping.set()
+        if self._thread is None:
+            return True
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._pause()):
+            self.turn()
+
+    def _pause(self) -> float:
+        is_leading = self._reconciliation is not None
+        return self._interval if is_leading else min(self._interval, _OFTEN)
+
+
+def _report(what: str, result: Reconciliation) -> None:
+    found = {
+        name: getattr(result, name)
+        for name in ("failed", "finished", "lost", "expired", "strays", "problems")
+        if getattr(result, name)
+    }
+    for error in result.unreadable:
+        _log.warning("a document cannot be read: %s", error)
+    if found:
+        _log.info("%s: %s", what, found)

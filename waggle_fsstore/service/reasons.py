@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What went wrong, in words that may be stored and shown to a client: without paths."""
+
+from waggle_fsstore.domain.errors import (
+    CorruptDocumentError,
+    HistoryPrunedError,
+    LockTimeoutError,
+    ProviderError,
+    StoreClosedError,
+    StoreError,
+    UnsupportedFormatError,
+    WaggleError,
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an error. The log has the rest of it."""
+    match error:
+        case ProviderError():
+            return error.reason
+        case CorruptDocumentError():
+            return f"its document is damaged: {error.reason}"
+        case UnsupportedFormatError():
+            return "its document was written by a newer program"
+        case LockTimeoutError():
+            return "the store is busy: try again"
+        case StoreClosedError():
+            return "the server is shutting down"
+        case WaggleError() if not isinstance(error, StoreError) or isinstance(
+            error, HistoryPrunedError
+        ):
+            return str(error)
+        case StoreError():
+            return f"the store failed ({type(error).__name__})"
+        case OSError() if error.strerror:
+            return f"the store failed: {error.strerror}"
+        case _:
+            return f"it failed ({type(error).__name__})"

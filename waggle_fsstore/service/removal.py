@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an environment goes: stored as destroying, torn down by the provider, deleted."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.service import steps
+from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.reasons import reason_of
+
+# How often to look whether another process is done (seconds).
+_PAUSE: Final = 0.02
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Removal:
+    """Removes environments.
+
+    It waits ``patience`` seconds at most for who is creating or removing one already; then
+    it does so beside them, which a provider allows for.
+    """
+
+    def __init__(
+        self,
+        repository: TransactionalRepository,
+        provider: Provider,
+        ports: Ports,
+        *,
+        patience: float,
+    ) -> None:
+        self._repository = repository
+        self._provider = provider
+        self._ports = ports
+        self._patience = patience
+
+    def destroy(self, environment_id: str, only_if: Callable[[Environment], bool]) -> bool:
+        """See :meth:`EnvironmentService.destroy`."""
+        self._repository.find_by_id(environment_id)
+        deadline = time.monotonic() + self._patience
+        with IN_HAND.hold(environment_id, deadline=deadline):
+            try:
+                environment = self._claim(environment_id, only_if, deadline)
+            except EnvironmentNotFoundError:
+                return True  # Somebody else has done what was asked for.
+            except steps.NotWantedError:
+                return False
+            self._tear_down(environment)
+        return True
+
+    def _claim(
+        self, environment_id: str, only_if: Callable[[Environment], bool], deadline: float
+    ) -> Environment:
+        while True:
+            try:
+                return steps.to_destroying(
+                    self._repository,
+                    environment_id,
+                    self._provider.name,
+                    only_if=only_if,
+                    is_forced=time.monotonic() >= deadline,
+                )
+            except steps.BusyError:
+                time.sleep(_PAUSE)
+
+    def _tear_down(self, environment: Environment) -> None:
+        """Remove the workspace, then the record."""
+        try:
+            self._provider.remove(environment)
+        except BaseException as error:
+            reason = f"could not be removed: {reason_of(error)}"
+            try:
+                steps.to_nobody(self._repository, environment.id, reason)
+            except (WaggleError, OSError) as problem:
+                # Of this process, and not in hand any more: that tells the same.
+                _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)
+            raise
+        with suppress(EnvironmentNotFoundError), steps.because("its workspace is removed"):
+            self._repository.delete(environment.id)
+        self._ports.give_back(environment.ssh_port)
