@@ -16,7 +16,7 @@ $(VENV)/ready: pyproject.toml
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[server]' --group dev
 	@touch $@
 
 demo: $(VENV)/ready ## Keep environments, kill a writer in mid-save, see what survived

@@ -42,8 +42,8 @@ IMPORTERS = {
     "typer": {"waggle_fsstore.cli"},
     "click": {"waggle_fsstore.cli"},
     "rich": {"waggle_fsstore.cli"},
+    "anyio": {"waggle_fsstore.server"},
     "mcp": {"waggle_fsstore.server"},
-    "mcp_types": {"waggle_fsstore.server"},
     "pydantic": {"waggle_fsstore.server"},
     "starlette": {"waggle_fsstore.server"},
     "uvicorn": {"waggle_fsstore.server"},
@@ -135,7 +135,12 @@ def test_domain_is_standard_library_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if part(module) in {"store", "domain", "service", "app", "config"}]
+    "module",
+    [
+        module
+        for module in MODULES
+        if part(module) in {"store", "domain", "service", "app", "config"}
+    ],
 )
 def test_only_disk_changes_files(module: str) -> None:
     """Whoever looks for the place where bytes hit the disk finds one module."""

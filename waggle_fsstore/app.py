@@ -53,14 +53,25 @@ def open_service(
     settings = settings or config.Settings.of()
     return EnvironmentService(
         repository,
-        open_provider(repository),
+        _provider_of(repository),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
         ports=Ports(settings.ssh_ports),
     )
 
 
-def open_provider(repository: TransactionalRepository) -> "LocalProvider":
+def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "ServerLock | None":
+    """A lock that the servers of a store share; ``None`` where no other can serve it.
+
+    Opens no store. Raises ``ValueError`` as :func:`open_repository`.
+    """
+    from waggle_fsstore.store.server_lock import ServerLock
+
+    path = _path_of(location)
+    return None if path is None else ServerLock(path, name)
+
+
+def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     """The provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
 
@@ -73,17 +84,6 @@ def open_provider(repository: TransactionalRepository) -> "LocalProvider":
     provider = LocalProvider(folder)
     weakref.finalize(provider, shutil.rmtree, folder, ignore_errors=True)
     return provider
-
-
-def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "ServerLock | None":
-    """A lock that the servers of a store share; ``None`` where no other can serve it.
-
-    Opens no store. Raises ``ValueError`` as :func:`open_repository`.
-    """
-    from waggle_fsstore.store.server_lock import ServerLock
-
-    path = _path_of(location)
-    return None if path is None else ServerLock(path, name)
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:

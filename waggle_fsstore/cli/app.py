@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, events, maintenance, output
+from waggle_fsstore.cli import environments, events, maintenance, output, serve
 from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.target import Target
 
@@ -110,6 +110,7 @@ app.command("fsck")(maintenance.fsck)
 app.command("snapshot")(maintenance.snapshot)
 app.command("restore")(maintenance.restore)
 app.command("info")(maintenance.info)
+app.command("serve")(serve.serve)
 
 
 def run() -> NoReturn:

@@ -3,7 +3,8 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -11,6 +12,7 @@ from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     InvalidEnvironmentError,
+    NoFreePortError,
     WaggleError,
 )
 from waggle_fsstore.domain.process import this_process
@@ -98,14 +100,8 @@ class Creation:
         )
 
     def _register(self, environment: Environment) -> None:
-        environment.ssh_port = self._ports.take()
-        try:
-            with steps.because("create was called"):
-                self._repository.create(environment, capacity=self._capacity)
-        except BaseException:
-            self._ports.give_back(environment.ssh_port)
-            raise
-        self._ports.keep(environment.ssh_port, environment.id)
+        with self._another_port(environment), steps.because("create was called"):
+            self._repository.create(environment, capacity=self._capacity)
 
     def _make_port_unique(self, environment: Environment) -> None:
         """Take another port, if another process has stored the same one just now.
@@ -113,18 +109,41 @@ class Creation:
         Whoever sees that does so; whoever of the two stored last sees it.
         """
         while True:
-            stored = self._repository.find_all(on_corrupt=lambda _: None)
-            self._ports.learn(stored)
+            stored = self._learn_ports()
             if environment.ssh_port not in {
                 one.ssh_port for one in stored if one.id != environment.id
             }:
                 return
-            environment.ssh_port = self._ports.take()
-            steps.set_port(self._repository, environment.id, environment.ssh_port)
-            self._ports.keep(environment.ssh_port, environment.id)
+            with self._another_port(environment):
+                steps.set_port(self._repository, environment.id, environment.ssh_port)
+
+    @contextmanager
+    def _another_port(self, environment: Environment) -> Iterator[None]:
+        """Give it a port that is free, to be stored in the block."""
+        try:
+            port = self._ports.take()
+        except NoFreePortError:
+            self._learn_ports()  # Another process may have given some back.
+            port = self._ports.take()
+        environment.ssh_port = port
+        try:
+            yield
+        except BaseException:
+            self._ports.give_back(port)
+            raise
+        self._ports.keep(port, environment.id)
+
+    def _learn_ports(self) -> list[Environment]:
+        stored = self._repository.find_all(on_corrupt=lambda _: None)
+        self._ports.learn(stored)
+        return stored
 
     def _give_up(self, environment: Environment, error: BaseException) -> None:
-        """Store that a creation failed. The workspace, as far as it came, goes with it later."""
+        """Store that a creation failed. The workspace, as far as it came, goes with it later.
+
+        If it was destroyed meanwhile, what was made of it since goes now, and
+        :class:`EnvironmentNotFoundError` is raised.
+        """
         reason = f"could not be created: {reason_of(error)}"
         try:
             steps.to_error(
@@ -133,6 +152,17 @@ class Creation:
                 reason,
                 only_if=lambda stored: stored.status is Status.CREATING,
             )
-        except (WaggleError, OSError, steps.NotWantedError) as problem:
+        except (EnvironmentNotFoundError, steps.NotWantedError):
+            if self._is_destroyed(environment.id):
+                self._provider.remove(environment)
+                if isinstance(error, Exception):
+                    raise EnvironmentNotFoundError(environment.id) from error
+        except (WaggleError, OSError) as problem:
             # It is not in hand any more: the next sweep finds that.
             _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)
+
+    def _is_destroyed(self, environment_id: str) -> bool:
+        try:
+            return self._repository.find_by_id(environment_id).status is Status.DESTROYING
+        except EnvironmentNotFoundError:
+            return True

@@ -73,6 +73,11 @@ class EnvironmentService:
         self._removal = Removal(repository, provider, self._ports, patience=patience)
         self._ports.learn(repository.find_all(on_corrupt=lambda _: None))
 
+    @property
+    def provider(self) -> Provider:
+        """What makes the environments of this service real."""
+        return self._provider
+
     def create(
         self,
         runtime: Runtime | str,
@@ -161,6 +166,10 @@ class EnvironmentService:
         it.
         """
         result = Reconciliation()
+        workspaces: list[str] = []
+        with result.noting_problems("workspaces"):
+            # Before the records are read: who makes one from now on stores it first.
+            workspaces += self._provider.find_strays(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._ports.learn(environments)
         for environment in environments:
@@ -168,7 +177,8 @@ class EnvironmentService:
                 if not settle(self._repository, self._removal, environment, result):
                     verify(self._repository, self._provider, environment, result)
         with result.noting_problems("workspaces"):
-            result.strays += self._provider.find_strays([one.id for one in environments])
+            strays = self._provider.find_strays([one.id for one in environments])
+            result.strays += [name for name in strays if name in workspaces]
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:

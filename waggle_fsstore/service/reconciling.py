@@ -11,10 +11,10 @@ from typing import Final
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError, WorkspaceGoneError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WorkspaceGoneError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.in_hand import IN_HAND, is_with_others
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.reasons import reason_of
 from waggle_fsstore.service.removal import Removal
@@ -50,7 +50,7 @@ class Reconciliation:
             yield
         except (EnvironmentNotFoundError, steps.NotWantedError):
             pass  # Somebody else was faster.
-        except (WaggleError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # Whatever it is, the others have no part in it.
             _log.error("%s: %s", about, error)
             self.problems.append(f"{about}: {reason_of(error)}")
 
@@ -76,7 +76,7 @@ def settle(
         result.failed.append(environment.id)
     else:
         with audit(actor="reconcile", reason="the process that was removing it ended"):
-            if removal.destroy(environment.id, _is_interrupted):
+            if removal.destroy(environment.id, _is_left):
                 result.finished.append(environment.id)
     return True
 
@@ -124,3 +124,8 @@ def expire(
 def _is_interrupted(environment: Environment) -> bool:
     is_halfway = environment.status in (Status.CREATING, Status.DESTROYING)
     return is_halfway and not IN_HAND.is_in_progress(environment)
+
+
+def _is_left(environment: Environment) -> bool:
+    """Whether nobody goes on with a removal, once it is in the hand of this thread."""
+    return environment.status is Status.DESTROYING and not is_with_others(environment)

@@ -31,18 +31,16 @@ class Touches:
         self._interval = interval
         self._pending: dict[str, datetime] = {}
         self._timer: threading.Timer | None = None
+        self._is_closed = False
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
 
     def note(self, environment_id: str, at: datetime) -> None:
         """Remember a use; it is stored within the interval."""
         with self._lock:
             known = self._pending.get(environment_id)
             self._pending[environment_id] = at if known is None else max(known, at)
-            if self._timer is None:
-                self._timer = threading.Timer(self._interval.total_seconds(), self._flush_on_time)
-                # What it would store is stored by close: it must not hold up an exit.
-                self._timer.daemon = True
-                self._timer.start()
+            self._start_timer()
 
     def last_used(self, environment: Environment) -> datetime:
         """When an environment was last used, whether or not that is stored yet."""
@@ -51,29 +49,43 @@ class Touches:
 
     def flush(self) -> None:
         """Store what is not stored yet. What fails is told to the log, and tried again later."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            pending, self._pending = self._pending, {}
-        for environment_id, at in pending.items():
-            try:
-                self._store(environment_id, at)
-            except (WaggleError, OSError) as error:
-                _log.error(
-                    "the last use of environment %s is not stored: %s", environment_id, error
-                )
-                self.note(environment_id, at)
+        with self._flushing:
+            with self._lock:
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                pending = self._pending.copy()
+            for environment_id, at in pending.items():
+                try:
+                    self._store(environment_id, at)
+                except (WaggleError, OSError) as error:
+                    _log.error(
+                        "the last use of environment %s is not stored: %s", environment_id, error
+                    )
+                else:
+                    self._forget(environment_id, at)
+            with self._lock:
+                if self._pending:
+                    self._start_timer()
 
     def close(self) -> None:
         """Store what is not stored yet, and stop the timer, whether or not that succeeds."""
+        self._is_closed = True
         self.flush()
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
 
-    def _flush_on_time(self) -> None:
-        self.flush()
+    def _start_timer(self) -> None:
+        """Have a flush made within the interval. The lock is held."""
+        if self._timer is None and not self._is_closed:
+            self._timer = threading.Timer(self._interval.total_seconds(), self.flush)
+            # What it would store is stored by close: it must not hold up an exit.
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _forget(self, environment_id: str, at: datetime) -> None:
+        """Not before it is stored: whoever asks for the last use must not miss it."""
+        with self._lock:
+            if self._pending.get(environment_id) == at:
+                del self._pending[environment_id]
 
     def _store(self, environment_id: str, at: datetime) -> None:
         # Gone, or about to be: there is nothing to keep alive, and nothing comes back.

@@ -45,6 +45,15 @@ class Upkeep:
         """
         return self._writer.findings
 
+    def check_writable(self, *, timeout: float) -> None:
+        """Raise what a write would raise now: disk full, read-only, a damaged journal, ...
+
+        Stores nothing; founds the store if there is none yet. Waits ``timeout`` seconds for
+        the store lock.
+        """
+        self._begin_writing()
+        self._writer.check(timeout=timeout)
+
     def check(self) -> Iterator[Finding]:
         """What is wrong with the files of this store, and noteworthy about them, as it is found.
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server needs, opened in the order that harms nobody, and closed again."""
+
+import logging
+import threading
+from typing import Final, Self
+
+from waggle_fsstore.app import open_repository, open_service, server_lock
+from waggle_fsstore.config import Settings
+from waggle_fsstore.domain.errors import ServerRunningError, SettingError
+from waggle_fsstore.service.reaper import Reaper
+from waggle_fsstore.store.server_lock import ServerLock
+
+#: Which of the servers of a store reconciles and sweeps.
+_LEADER_LOCK: Final = "server.lock"
+
+#: Which server listens for HTTP.
+_HTTP_LOCK: Final = "http.lock"
+
+# How long the reaper may take to end, and then the calls that are under way (seconds).
+_PATIENCE: Final = 1.5
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Host:
+    """An open store with its provider, its service and its reaper."""
+
+    def __init__(
+        self, settings: Settings, location: str | None = None, *, is_http: bool = False
+    ) -> None:
+        """Take the locks, open the store, reconcile, and begin to sweep.
+
+        Raises :class:`ServerRunningError` before it has changed anything, if this is for
+        HTTP and another server has the store already; :class:`SettingError` for a location
+        that is none; what opening a store raises.
+        """
+        try:
+            self._http = server_lock(_HTTP_LOCK, location) if is_http else None
+            self._leader = server_lock(_LEADER_LOCK, location)
+        except ValueError as error:
+            where = "WAGGLE_STORE_PATH" if location is None else "--store"
+            raise SettingError(where, str(error)) from None
+        if self._http is not None and not self._http.try_acquire():
+            raise ServerRunningError(self._http.holder())
+        self._closing = threading.Lock()
+        self._is_closed = False
+        try:
+            self.repository = open_repository(location)
+            self.service = open_service(self.repository, settings)
+            self.reaper = Reaper(self.service, interval=settings.reaper_interval, leads=self.leads)
+            self.reaper.start()
+        except BaseException:
+            _release(self._http, self._leader)
+            raise
+
+    def leads(self) -> bool:
+        """Whether this server is the one that reconciles and sweeps; tries to become it."""
+        return self._leader is None or self._leader.try_acquire()
+
+    def cut_short(self) -> None:
+        """Let no environment begin, and those end that are being created."""
+        self.service.provider.close()
+
+    def close(self) -> None:
+        """End, destroying nothing: what is stored is what there is. Safe to repeat."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self.service.provider.close()
+            if not self.reaper.stop(patience=_PATIENCE):
+                _log.warning("a sweep goes on; the next start goes on with it")
+            if not self.service.close(patience=_PATIENCE):
+                _log.warning("a call goes on; the next start goes on with it")
+            self.repository.close()
+            _release(self._http, self._leader)
+            _log.info("stopped; all environments are as they were")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _release(*locks: ServerLock | None) -> None:
+    for lock in locks:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tools answer with: the names and fields of Waggle."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from waggle_fsstore.domain.duration import format_duration
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.event import Event, EventKind
+from waggle_fsstore.service.reasons import reason_of
+
+
+class EnvironmentInfo(BaseModel):
+    """One environment."""
+
+    environment_id: str = Field(description="The handle to use in all other calls.")
+    name: str
+    runtime: Runtime
+    status: Status = Field(description="Only one that is running can be used.")
+    status_reason: str = Field(description="Why it is in status error, or could not be removed.")
+    created_at: datetime
+    last_used: datetime
+    timeout: str = Field(description="It is removed after so long without use, such as 30m0s.")
+    ssh_port: int = Field(description="The port reserved for it; 0 for none.")
+    workspace: str = Field(description="Where its files are, on the machine of the server.")
+
+    @classmethod
+    def of(cls, environment: Environment, workspace: str) -> Self:
+        """What a client gets to know of an environment."""
+        return cls(
+            environment_id=environment.id,
+            name=environment.name,
+            runtime=environment.runtime,
+            status=environment.status,
+            status_reason=environment.status_reason,
+            created_at=environment.created_at,
+            last_used=environment.last_used,
+            timeout=format_duration(environment.timeout),
+            ssh_port=environment.ssh_port,
+            workspace=workspace,
+        )
+
+
+class Unreadable(BaseModel):
+    """A document that cannot be read. It harms no other environment."""
+
+    document: str = Field(description="The name of its file.")
+    reason: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """What a client may know of it: no path."""
+        path = getattr(error, "path", None) or getattr(error, "filename", None) or "?"
+        return cls(document=Path(path).name, reason=reason_of(error))
+
+
+class EnvironmentList(BaseModel):
+    """A page of the environments, sorted by id."""
+
+    environments: list[EnvironmentInfo]
+    count: int = Field(description="How many there are, on all pages.")
+    next: str | None = Field(description="Give it as 'after' to get the next page.")
+    unreadable: list[Unreadable] = Field(description="Documents that only an operator can mend.")
+
+
+class DestroyResult(BaseModel):
+    """What became of an environment that was to be destroyed."""
+
+    status: Status
+    message: str
+
+
+class HistoryEntry(BaseModel):
+    """One change of an environment."""
+
+    seq: int = Field(description="Its number, which only rises.")
+    at: datetime
+    kind: EventKind
+    status: Status | None = Field(description="The status that it left; null once it is deleted.")
+    previous_status: Status | None
+    actor: str
+    reason: str
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """What a client gets to know of an event."""
+        return cls(
+            seq=event.seq,
+            at=event.at,
+            kind=event.kind,
+            status=event.status,
+            previous_status=event.previous_status,
+            actor=event.actor,
+            reason=event.reason,
+        )
+
+
+class History(BaseModel):
+    """What happened to an environment, oldest first."""
+
+    environment_id: str
+    events: list[HistoryEntry]
+    count: int = Field(description="How many events there are after the one asked for.")
+
+    @classmethod
+    def of(cls, environment_id: str, events: Iterable[Event], limit: int) -> Self:
+        """The first events, and how many there are."""
+        entries = [HistoryEntry.of(event) for event in events]
+        return cls(environment_id=environment_id, events=entries[:limit], count=len(entries))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a server can do its work: what ``/readyz`` answers."""
+
+from typing import Any, Final
+
+from waggle_fsstore.domain.errors import WaggleError
+from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server.models import Unreadable
+from waggle_fsstore.service.reasons import reason_of
+from waggle_fsstore.store.file import FileStore
+
+# A busy store is no broken one, and who asks does not wait for long (seconds).
+_PATIENCE: Final = 1.0
+
+_OK: Final = "ok"
+
+
+def readiness(host: Host) -> tuple[bool, dict[str, Any]]:
+    """Whether environments can be created and removed now, and what an operator should know.
+
+    Names files, but no folders. Bad documents, workspaces without a record and other
+    findings are told, and do not make a server unready: it works without them.
+    """
+    store, provider = _store(host), _provider(host)
+    is_ready = store == provider == _OK
+    unreadable: list[Exception] = []
+    findings: list[str] = []
+    try:
+        host.service.find_all(on_corrupt=unreadable.append)
+    except (WaggleError, OSError) as error:
+        findings.append(reason_of(error))
+    if isinstance(host.repository, FileStore):
+        findings += [f"{one.path.name}: {one.problem}" for one in host.repository.recovery_findings]
+    reconciliation = host.reaper.reconciliation
+    return is_ready, {
+        "status": "ready" if is_ready else "not ready",
+        "store": store,
+        "provider": provider,
+        "leads": reconciliation is not None,
+        "findings": findings,
+        "unreadable": [Unreadable.of(error).model_dump() for error in unreadable],
+        "strays": reconciliation.strays if reconciliation else [],
+        "problems": reconciliation.problems if reconciliation else [],
+    }
+
+
+def _store(host: Host) -> str:
+    if isinstance(host.repository, FileStore):
+        try:
+            host.repository.check_writable(timeout=_PATIENCE)
+        except (WaggleError, OSError) as error:
+            return reason_of(error)
+    return _OK
+
+
+def _provider(host: Host) -> str:
+    try:
+        host.service.provider.check()
+    except WaggleError as error:
+        return reason_of(error)
+    return _OK

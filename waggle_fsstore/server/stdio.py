@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serving over standard input and output: for a client that starts its own server."""
+
+import asyncio
+import logging
+import signal
+from typing import Final
+
+from waggle_fsstore.config import Settings
+from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server.stopping import stop_soon
+from waggle_fsstore.server.tools import make_server
+
+_log: Final = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, location: str | None = None) -> None:
+    """Serve the store at a location until the client closes the input, SIGTERM or Ctrl-C.
+
+    Others may serve the same store. Raises what :class:`Host` raises.
+    """
+    with Host(settings, location) as host:
+        asyncio.run(_serve(host))
+
+
+async def _serve(host: Host) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stop_soon(host, grace=0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not from the handler: a signal comes between any two instructions.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+    _log.info("serving on standard input and output")
+    await make_server(host.service).run_stdio_async()

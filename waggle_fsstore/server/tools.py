@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tools: what an AI agent can do with environments.
+
+All of them are plain functions, which the SDK calls in threads: the store is synchronous,
+and must not hold up the answers to others.
+"""
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.types import ToolAnnotations
+from pydantic import Field
+
+from waggle_fsstore import __version__
+from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError, WaggleError
+from waggle_fsstore.server.models import (
+    DestroyResult,
+    EnvironmentInfo,
+    EnvironmentList,
+    History,
+    Unreadable,
+)
+from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.reasons import reason_of
+
+_PAGE: Final = 100
+_MAX_PAGE: Final = 1_000
+_MAX_CLIENT_NAME: Final = 100
+
+_INSTRUCTIONS: Final = (
+    "Environments are workspaces with a runtime (python, node or shell) ready to be used. They "
+    "outlive this server and its restarts; environment_id is the handle that stays valid. One "
+    "that is not used for as long as its timeout says is removed with all its files: "
+    "get_environment counts as use. Destroy what is not needed any more: only so many may live "
+    "at a time."
+)
+
+_Id = Annotated[str, Field(description="As create_environment returned it.", strict=True)]
+_Limit = Annotated[int, Field(description="How many at most.", ge=1, le=_MAX_PAGE, strict=True)]
+
+_log: Final = logging.getLogger(__name__)
+
+
+def make_server(service: EnvironmentService) -> MCPServer[Any]:
+    """An MCP server whose tools work on a service."""
+    server: MCPServer[Any] = MCPServer(
+        "waggle", version=__version__, instructions=_INSTRUCTIONS, log_level="INFO"
+    )
+    tools = Tools(service)
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    server.add_tool(
+        tools.create_environment,
+        title="Create an environment",
+        annotations=ToolAnnotations(
+            read_only_hint=False,
+            destructive_hint=False,
+            idempotent_hint=False,
+            open_world_hint=False,
+        ),
+    )
+    server.add_tool(tools.list_environments, title="List environments", annotations=reads)
+    server.add_tool(tools.get_environment, title="Get an environment", annotations=reads)
+    server.add_tool(
+        tools.destroy_environment,
+        title="Destroy an environment",
+        annotations=ToolAnnotations(
+            read_only_hint=False,
+            destructive_hint=True,
+            idempotent_hint=True,
+            open_world_hint=False,
+        ),
+    )
+    server.add_tool(tools.environment_history, title="History of an environment", annotations=reads)
+    server.resource(
+        "waggle://environments/{environment_id}",
+        name="environment",
+        title="An environment",
+        description="One environment, as get_environment gives it; reading it is no use of it.",
+        mime_type="application/json",
+    )(tools.read_environment)
+    return server
+
+
+class Tools:
+    """The tools over one service. What each does stands in its docstring, for the agent."""
+
+    def __init__(self, service: EnvironmentService) -> None:
+        self._service = service
+
+    def create_environment(
+        self,
+        ctx: Context[Any],
+        runtime: Runtime,
+        name: Annotated[
+            str | None, Field(description="What to call it; made up if left out.", strict=True)
+        ] = None,
+        timeout_minutes: Annotated[
+            int | None,
+            Field(description="Idle minutes after which it is removed: 1-60.", strict=True),
+        ] = None,
+        with_pip: Annotated[
+            bool, Field(description="Whether a python environment gets pip; slower.", strict=True)
+        ] = False,
+    ) -> EnvironmentInfo:
+        """Create an environment and wait until it is running."""
+        timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
+        with _as_client(ctx):
+            environment = self._service.create(
+                runtime, name=name, timeout=timeout, labels={"pip": "yes"} if with_pip else None
+            )
+        return self._info(environment)
+
+    def list_environments(
+        self,
+        limit: _Limit = _PAGE,
+        after: Annotated[
+            str | None, Field(description="'next' of the page before.", strict=True)
+        ] = None,
+    ) -> EnvironmentList:
+        """List the environments, and what cannot be read."""
+        unreadable: list[Exception] = []
+        with _told():
+            everyone = self._service.find_all(on_corrupt=unreadable.append)
+        start = 0 if after is None else bisect_right(everyone, after, key=lambda one: one.id)
+        page = everyone[start : start + limit]
+        return EnvironmentList(
+            environments=[self._info(one) for one in page],
+            count=len(everyone),
+            next=page[-1].id if start + limit < len(everyone) else None,
+            unreadable=[Unreadable.of(error) for error in unreadable],
+        )
+
+    def get_environment(self, environment_id: _Id) -> EnvironmentInfo:
+        """Get one environment. Counts as use: it puts off its removal."""
+        with _told():
+            environment = self._service.find_by_id(environment_id)
+            if environment.is_running:
+                self._service.touch(environment_id)
+                environment = self._service.find_by_id(environment_id)
+        return self._info(environment)
+
+    def destroy_environment(
+        self,
+        ctx: Context[Any],
+        environment_id: _Id,
+        reason: Annotated[
+            str | None, Field(description="Why, for the history.", max_length=1_000, strict=True)
+        ] = None,
+    ) -> DestroyResult:
+        """Destroy an environment and all of its files, in whatever status it is."""
+        with _as_client(ctx, reason):
+            self._service.destroy(environment_id)
+        return DestroyResult(
+            status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
+        )
+
+    def environment_history(
+        self,
+        environment_id: _Id,
+        limit: _Limit = _PAGE,
+        after: Annotated[
+            int, Field(description="Only events with a greater seq.", ge=0, strict=True)
+        ] = 0,
+    ) -> History:
+        """Say what happened to an environment, when, by whom and why; also to a destroyed one."""
+        with _told():
+            try:
+                events = self._service.history(environment_id, after=after)
+            except ValueError as error:
+                raise ToolError(str(error)) from None
+            history = History.of(environment_id, events, limit)
+            if not history.count and not after:
+                self._service.find_by_id(environment_id)
+        return history
+
+    def read_environment(self, environment_id: str) -> str:
+        """The resource of one environment."""
+        try:
+            environment = self._service.find_by_id(environment_id)
+        except EnvironmentNotFoundError as error:
+            raise ResourceNotFoundError(str(error)) from None
+        except (WaggleError, OSError) as error:
+            _note(error)
+            raise ResourceError(reason_of(error)) from None
+        return self._info(environment).model_dump_json(indent=2)
+
+    def _info(self, environment: Environment) -> EnvironmentInfo:
+        return EnvironmentInfo.of(environment, self._service.locate(environment))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the client what went wrong, without paths; the log gets the rest."""
+    try:
+        yield
+    except (WaggleError, OSError) as error:
+        _note(error)
+        raise ToolError(reason_of(error)) from None
+
+
+@contextmanager
+def _as_client(ctx: Context[Any], reason: str | None = None) -> Iterator[None]:
+    """Make changes in the name of the client that called the tool."""
+    with _told():
+        try:
+            author = audit(actor=_actor(ctx), reason=reason or None)
+        except ValueError as error:
+            raise ToolError(str(error)) from None
+        with author:
+            yield
+
+
+def _note(error: Exception) -> None:
+    if isinstance(error, (StoreError, OSError)):
+        _log.error("%s", error)
+
+
+def _actor(ctx: Context[Any]) -> str:
+    """The name that the client gives itself, as far as the history can keep it."""
+    params = ctx.request_context.session.client_params
+    name = params.client_info.name[:_MAX_CLIENT_NAME] if params else ""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return f"mcp:{name}" if name else "mcp"
