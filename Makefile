@@ -6,7 +6,7 @@ VENV := .venv/$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test lint format bench torture clean
+.PHONY: help demo serve test lint format bench torture clean
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,6 +21,9 @@ $(VENV)/ready: pyproject.toml
 
 demo: $(VENV)/ready ## Keep environments, kill a writer in mid-save, see what survived
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo/demo.sh
+
+serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp until Ctrl-C
+	@$(BIN)/waggle-fsstore serve
 
 test: $(VENV)/ready ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)

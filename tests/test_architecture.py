@@ -50,6 +50,9 @@ IMPORTERS = {
     "pytest": {"waggle_fsstore.pytest_plugin", "waggle_fsstore.testing"},
 }
 
+#: The parts that change no files, but for ``store.disk``. A provider has workspaces of its own.
+UNCHANGING = frozenset({"store", "domain", "service", "app", "config", "server"})
+
 #: Calls that change files, or make changes durable.
 CHANGING = frozenset(
     {
