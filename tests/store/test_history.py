@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from waggle_fsstore import Event, EventKind, FileStore, HistoryPrunedError, audit
+from waggle_fsstore import (
+    Event,
+    EventKind,
+    FileStore,
+    HistoryPrunedError,
+    JournalDamagedError,
+    audit,
+)
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.publishing import Step
@@ -53,6 +60,23 @@ def test_history_goes_through_all_segments(store: FileStore) -> None:
     assert [event.seq for event in store.history("env-3", after=10, until=40)] == [
         number for number in range(11, 41) if (number - 1) % 7 == 3
     ]
+
+
+def test_history_of_one_reads_past_the_others(store: FileStore) -> None:
+    """Lines about others are left alone, and damage among them is still an error."""
+    for step in range(30):
+        store.save(make_environment(id="mine" if step % 10 == 5 else f'"id":"mine{step}', name="x"))
+    assert [event.seq for event in store.history("mine")] == [6, 16, 26]
+    assert [event.seq for event in store.history("mine", after=6, until=25)] == [16]
+    assert [event.seq for event in store.history('"id":"mine3')] == [4]
+    [segment] = (store.path / "journal").iterdir()
+    lines = segment.read_bytes().split(b"\n")
+    lines[20] = lines[20].replace(b"updated", b"updatee").replace(b"created", b"creatad")
+    segment.write_bytes(b"\n".join(lines))
+    events = store.history("mine")
+    assert [next(events).seq, next(events).seq] == [6, 16]
+    with pytest.raises(JournalDamagedError, match="line 21"):
+        next(events)
 
 
 def test_watching_across_segments(store: FileStore) -> None:

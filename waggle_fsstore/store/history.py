@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
+from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store import codec, segments
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.view import View
@@ -29,13 +30,11 @@ class History:
         """See :meth:`TransactionalRepository.history`."""
         last = self._view.state().published
         self._check(after, until, last)
+        if environment_id is not None and not is_id(environment_id):
+            return iter(())
         last = last if until is None else min(last, until)
-        found = changes(self._layout, after=after, until=last, strict=True)
-        return (
-            event_of(change, self._layout)
-            for change in found
-            if environment_id is None or change["id"] == environment_id
-        )
+        found = changes(self._layout, after=after, until=last, about=environment_id, strict=True)
+        return (event_of(change, self._layout) for change in found)
 
     def watch(
         self, after: int | None, timeout: float | None, refuse: Callable[[], None]

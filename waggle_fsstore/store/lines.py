@@ -63,11 +63,21 @@ def encode(kind: str, value: Any) -> bytes:
     return b"%b%b\n" % (_HEAD % crc32(rest), rest)
 
 
-def decode(data: bytes) -> dict[str, Any] | None:
-    """What a line without its newline holds; ``None`` for a bad one."""
+def mention(environment_id: str) -> bytes:
+    """What stands in each line that has a change of an id."""
+    return compact({"id": environment_id})[1:-1]
+
+
+def decode(data: bytes, about: bytes = b"") -> dict[str, Any] | None:
+    """What a line without its newline holds; ``None`` for a bad one.
+
+    Nothing for a good one that lacks the bytes ``about``: to parse takes most of the time.
+    """
     rest = data[_HEAD_BYTES:]
     if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
         return None
+    if about not in rest:
+        return {}
     try:
         content = parse(b"{" + rest)
     except ValueError:
@@ -99,19 +109,22 @@ def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def scan(data: bytes, start: int = 0) -> tuple[list[Line], list[BadLine]]:
-    """The good lines from an offset on, and what is bad between or after them."""
+def scan(data: bytes, start: int = 0, about: bytes = b"") -> tuple[list[Line], list[BadLine]]:
+    """The good lines from an offset on, and what is bad between or after them.
+
+    Those that lack the bytes ``about`` come without what they hold.
+    """
     good: list[Line] = []
     bad: list[BadLine] = []
     for begin, end in split(data, start):
         # A line that was cut off or written into is no line, whatever it looks like.
         is_whole = data[end - 1 : end] == b"\n"
         start = begin
-        content = decode(data[begin : end - 1]) if is_whole else None
+        content = decode(data[begin : end - 1], about) if is_whole else None
         # Where the newline before a good line was hit, that line is the rest of a bad one.
         while content is None and is_whole and start >= 0:
             start = data.find(_HEAD[:_CRC_AT], start + 1, end)
-            content = decode(data[start : end - 1]) if start >= 0 else None
+            content = decode(data[start : end - 1], about) if start >= 0 else None
         if start != begin or content is None:
             bad.append(BadLine(begin, start if content is not None else end))
         if content is not None:

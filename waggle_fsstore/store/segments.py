@@ -109,11 +109,13 @@ def counted(layout: Layout, first: int, successor: int | None) -> bytes:
     return load(layout, first)[: _count(layout, first, successor)]
 
 
-def segment(layout: Layout, first: int, successor: int | None, start: int = 0) -> Segment:
-    """What counts of one segment, its lines from an offset on."""
+def segment(
+    layout: Layout, first: int, successor: int | None, start: int = 0, about: bytes = b""
+) -> Segment:
+    """What counts of one segment, its lines from an offset on; see :func:`lines.scan`."""
     data = load(layout, first)
     size = _count(layout, first, successor)
-    good, bad = lines.scan(data[:size], start)
+    good, bad = lines.scan(data[:size], start, about)
     if size is not None and size > len(data):
         bad.append(lines.BadLine(len(data), size))
     return Segment(first, path_of(layout, first), data[:size], good, bad, size is not None)

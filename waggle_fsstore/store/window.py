@@ -60,9 +60,10 @@ def changes(
     until: int | None = None,
     first: int = 0,
     offset: int = 0,
+    about: str | None = None,
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The changes with ``after`` < seq <= ``until``, in order.
+    """The changes with ``after`` < seq <= ``until``, in order; ``about`` one id, or all.
 
     Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
     segment ``first``. Damage is left out, or with ``strict`` raises
@@ -71,6 +72,8 @@ def changes(
     that comes twice is left out.
     """
     last = after
+    has_begun = after > 0
+    mention = b"" if about is None else lines.mention(about)
     names = segments.listed(layout)
     if first == 0:
         first = max((name for name in names if name <= after + 1), default=0)
@@ -80,11 +83,15 @@ def changes(
             return
         start = offset if name == first else 0
         try:
-            segment = segments.segment(layout, name, successor, start)
+            segment = segments.segment(layout, name, successor, start, mention)
+            if segment.bad and mention:
+                # What comes before it, and what after, only all that the lines hold tells.
+                segment = segments.segment(layout, name, successor, start)
         except FileNotFoundError:
-            if strict and last > 0:
+            if strict and has_begun:
                 raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
             continue
+        has_begun = has_begun or bool(segment.good)
         for line in segment.good:
             if until is not None and line.changes and line.changes[0]["seq"] > until:
                 return  # What is being written just now may look like anything.
@@ -93,7 +100,8 @@ def changes(
             for change in line.changes:
                 if last < change["seq"] and (until is None or change["seq"] <= until):
                     last = change["seq"]
-                    yield change
+                    if about is None or change["id"] == about:
+                        yield change
         if strict and (until is None or last < until):
             segment.refuse_damage()
 
