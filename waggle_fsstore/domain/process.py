@@ -59,7 +59,8 @@ def _started(pid: int) -> int | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None if os.path.exists("/proc/self/stat") else _started_without_proc(pid)
+        # None such, or one that a /proc with hidepid does not show, or no /proc.
+        return _started_without_proc(pid)
     except OSError:
         return 0
     # A zombie does no work any more.
@@ -67,12 +68,14 @@ def _started(pid: int) -> int | None:
 
 
 def _started_without_proc(pid: int) -> int | None:
-    if sys.platform == "win32" or pid <= 0:  # os.kill would end it there.
+    if sys.platform == "win32":  # os.kill would end it there.
         return 0
+    if pid <= 0:  # A group of processes.
+        return None
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
-    except (PermissionError, OverflowError):
+    except PermissionError:
         pass
     return 0

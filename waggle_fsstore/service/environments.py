@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from waggle_fsstore.domain.environment import DEFAULT_TIMEOUT, Environment, Runtime
+from waggle_fsstore.domain.errors import WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
@@ -126,7 +127,13 @@ class EnvironmentService:
         """
         environment = self._repository.find_by_id(environment_id)
         steps.require_running(environment)
-        capabilities = self._provider.probe(environment)
+        steps.require_of(environment, self._provider.name)
+        try:
+            capabilities = self._provider.probe(environment)
+        except WorkspaceGoneError:
+            # As it is when somebody destroys it.
+            steps.require_running(self._repository.find_by_id(environment_id))
+            raise
         stored = steps.set_capabilities(self._repository, environment_id, capabilities)
         return self._as_used(stored)
 

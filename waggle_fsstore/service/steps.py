@@ -39,6 +39,12 @@ def require_running(environment: Environment) -> None:
         raise EnvironmentNotRunningError(environment.id, environment.status)
 
 
+def require_of(environment: Environment, provider: str) -> None:
+    """Raise :class:`ProviderError` if another provider made it."""
+    if not is_of(environment, provider):
+        raise ProviderError(provider, f"it was made by {environment.provider!r}, which is not here")
+
+
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> None:
     """Give an environment another port."""
 
@@ -120,8 +126,7 @@ def to_destroying(
     def change(stored: Environment) -> None:
         if not only_if(stored):
             raise NotWantedError
-        if not is_of(stored, provider):
-            raise ProviderError(provider, f"it was made by {stored.provider!r}, which is not here")
+        require_of(stored, provider)
         if is_with_others(stored) and not is_forced:
             raise BusyError
         if stored.status is Status.CREATING:
