@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_demo(tmp_path: Path) -> None:
-    """It runs to its end; what was acknowledged before the kill is stored, and can be repaired."""
+    """It runs to its end; what was acknowledged before a kill is there, and can be repaired."""
     done = subprocess.run(
         ["sh", "docs/demo/demo.sh"],
         cwd=ROOT,
@@ -31,4 +31,26 @@ def test_demo(tmp_path: Path) -> None:
     assert acknowledged >= 200
     assert stored in {acknowledged, acknowledged + 1}
     assert repaired in {stored, acknowledged + 1}  # Any write finishes what the dead one left.
+    _check_server(done.stdout.partition("# Start a server")[2])
     assert list(tmp_path.iterdir()) == []
+
+
+def _check_server(shown: str) -> None:
+    """Two environments outlive a kill of the server; one is used, one is destroyed."""
+    before, _, after = shown.partition("$ kill -9 ")
+    created = re.findall(r'^ *"environment_id": "(.*)"', before, re.MULTILINE)
+    listed = re.findall(r'^ {6}"environment_id": "(.*)"', after, re.MULTILINE)
+    assert len(created) == 2
+    assert sorted(listed) == sorted(created)
+    assert "what the agent wrote is here" in after
+    assert f"environment {created[1]} is destroyed" in after
+    history = re.findall(r"^\d+\t\S+\t(.*)$", after, re.MULTILINE)
+    assert history == [
+        f"created\t{created[0]}\t- -> creating\tmcp:demo\tcreate was called",
+        f"updated\t{created[0]}\tcreating -> running\tmcp:demo\tits workspace is ready",
+        f"created\t{created[1]}\t- -> creating\tmcp:demo\tcreate was called",
+        f"updated\t{created[1]}\tcreating -> running\tmcp:demo\tits workspace is ready",
+        f"updated\t{created[1]}\trunning -> destroying\tmcp:demo\tno longer needed",
+        f"deleted\t{created[1]}\tdestroying -> -\tmcp:demo\tno longer needed",
+        f"updated\t{created[0]}\trunning\ttouch\tin use",
+    ]

@@ -65,3 +65,7 @@ printf '\000\000\000\000' >"$store/environments/writer.json"
 run waggle-fsstore fsck --repair 2>&1 || [ $? -eq 1 ] # 1: all errors were repaired
 run waggle-fsstore fsck 2>&1
 echo "the save that is stored: $(waggle-fsstore show writer | sed -n 's/.*"step": \([0-9]*\).*/\1/p')"
+
+# Without the extra 'server' there is no more to show.
+python -c 'import mcp' 2>/dev/null || exit 0
+sh "$here/server.sh"
