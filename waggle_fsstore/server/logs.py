@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as a JSON object: time, level, logger, message, and a traceback if any."""
+    """Writes a record as a JSON object: time, level, logger, message, a traceback if any.
+
+    And what the record has as ``fields``: ``log.info("done", extra={"fields": {...}})``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -17,6 +20,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)

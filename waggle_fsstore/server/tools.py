@@ -105,7 +105,7 @@ class Tools:
         ] = None,
         timeout_minutes: Annotated[
             int | None,
-            Field(description="Idle minutes after which it is removed: 1-60.", strict=True),
+            Field(description="Idle minutes after which it is removed.", ge=1, le=60, strict=True),
         ] = None,
         with_pip: Annotated[
             bool, Field(description="Whether a python environment gets pip; slower.", strict=True)
@@ -117,6 +117,7 @@ class Tools:
             environment = self._service.create(
                 runtime, name=name, timeout=timeout, labels={"pip": "yes"} if with_pip else None
             )
+            _log_change("created", environment.id, ctx)
         return self._info(environment)
 
     def list_environments(
@@ -159,6 +160,7 @@ class Tools:
         """Destroy an environment and all of its files, in whatever status it is."""
         with _as_client(ctx, reason):
             self._service.destroy(environment_id)
+            _log_change("destroyed", environment_id, ctx)
         return DestroyResult(
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
@@ -175,8 +177,8 @@ class Tools:
         with _told():
             try:
                 events = self._service.history(environment_id, after=after)
-            except ValueError as error:
-                raise ToolError(str(error)) from None
+            except ValueError:
+                raise ToolError(f"after: {after} is beyond the last change") from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after:
                 self._service.find_by_id(environment_id)
@@ -217,6 +219,11 @@ def _as_client(ctx: Context[Any], reason: str | None = None) -> Iterator[None]:
             raise ToolError(str(error)) from None
         with author:
             yield
+
+
+def _log_change(what: str, environment_id: str, ctx: Context[Any]) -> None:
+    fields = {"environment_id": environment_id, "client": _actor(ctx)}
+    _log.info("an environment was %s", what, extra={"fields": fields})
 
 
 def _note(error: Exception) -> None:

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``python -m benchmarks.serving``: the server with 1,000 environments."""
+
+import argparse
+import asyncio
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from mcp import Client
+
+from benchmarks import machine
+from waggle_fsstore import (
+    Capabilities,
+    Environment,
+    EnvironmentService,
+    FileStore,
+    LocalProvider,
+    Runtime,
+    Status,
+)
+
+_ENVIRONMENTS: Final = 1_000
+_CALLS: Final = 100
+_CREATES: Final = 100
+_STARTS: Final = 5
+
+# How long creates and destroys run while the health of the server is asked for (seconds).
+_LOAD: Final = 5.0
+_CLIENTS: Final = 4
+
+_Row = tuple[str, str, str, str]
+
+
+class _NoProvider:
+    """Makes nothing, so that only the cost of the service itself is left."""
+
+    name = "none"
+
+    def create(self, environment: Environment) -> Capabilities:
+        return Capabilities(detected_at=environment.created_at)
+
+    def probe(self, environment: Environment) -> Capabilities:
+        return Capabilities(detected_at=environment.created_at)
+
+    def locate(self, environment: Environment) -> str:
+        return environment.id
+
+    def remove(self, environment: Environment) -> None:
+        pass
+
+    def find_strays(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002
+        return []
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def main() -> None:
+    """Measure on the file system of a folder, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--dir", type=Path, default=Path(), help="where to measure")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.dir) as temporary:
+        folder = Path(temporary).resolve()
+        print(f"# The server with {_ENVIRONMENTS:,} environments\n")
+        for name, value in machine.describe(folder).items():
+            print(f"- {name}: {value}")
+        print("\n| what | measured | beside it | target |\n| --- | --- | --- | --- |")
+        for row in _rows(folder):
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _rows(folder: Path) -> Iterator[_Row]:
+    for size in (10, _ENVIRONMENTS):
+        yield _creates(folder / f"service-{size}", size)
+    full, empty = folder / "full", folder / "empty"
+    _fill(full)
+    yield _starts(full, empty)
+    with _server(full) as url:
+        yield from asyncio.run(_reads(f"{url}/mcp"))
+        yield _health(url)
+
+
+def _creates(path: Path, size: int) -> _Row:
+    """A create of the service, and in turns two durable saves of the same documents."""
+    with FileStore(path) as store:
+        service = EnvironmentService(store, _NoProvider(), capacity=10 * size)
+        for _ in range(size):
+            service.create("shell")
+        ours, saves = [], []
+        for _ in range(_CREATES):
+            began = time.perf_counter()
+            environment = service.create("shell")
+            ours.append(time.perf_counter() - began)
+            service.destroy(environment.id)
+            environment.revision = 0
+            began = time.perf_counter()
+            environment.status = Status.CREATING
+            store.create(environment)
+            environment.status = Status.RUNNING
+            store.save(environment)
+            saves.append(time.perf_counter() - began)
+            store.delete(environment.id)
+    ratio = statistics.median(ours) / statistics.median(saves)
+    return (
+        f"a create, of the service alone, among {size:,}",
+        _times(ours),
+        f"two durable saves: {_times(saves)}; ratio {ratio:.2f}",
+        "two durable saves",
+    )
+
+
+def _fill(path: Path) -> None:
+    provider = LocalProvider(f"{path}-workspaces")
+    environments = [
+        Environment(
+            name=f"shell-{number}",
+            runtime=Runtime.SHELL,
+            status=Status.RUNNING,
+            provider=provider.name,
+            ssh_port=20_000 + number,
+            last_used=datetime.now(UTC),
+        )
+        for number in range(_ENVIRONMENTS)
+    ]
+    for environment in environments:
+        environment.capabilities = provider.create(environment)
+    with FileStore(path) as store:
+        for environment in environments:
+            store.create(environment)
+
+
+def _starts(full: Path, empty: Path) -> _Row:
+    times: dict[Path, list[float]] = {full: [], empty: []}
+    for _ in range(_STARTS):
+        for path, samples in times.items():
+            began = time.perf_counter()
+            with _server(path) as url:
+                _get(f"{url}/readyz")
+                samples.append(time.perf_counter() - began)
+    ratio = statistics.median(times[full]) / statistics.median(times[empty])
+    return (
+        f"start until ready with {_ENVIRONMENTS:,}",
+        _times(times[full]),
+        f"with none: {_times(times[empty])}; ratio {ratio:.2f}",
+        "2 s",
+    )
+
+
+async def _reads(url: str) -> list[_Row]:
+    rows = []
+    async with Client(url) as client:
+        listed = await _call(client, "list_environments", {})
+        some = listed["environments"][7]["environment_id"]
+        ping = await _timed(lambda: client.list_tools())
+        calls: dict[str, dict[str, Any]] = {
+            "get_environment": {"environment_id": some},
+            "environment_history": {"environment_id": some},
+            "list_environments": {},
+        }
+        for tool, arguments in calls.items():
+            samples = await _timed(partial(_call, client, tool, arguments))
+            ratio = statistics.median(samples) / statistics.median(ping)
+            beside = f"tools/list: {_times(ping)}; ratio {ratio:.2f}"
+            rows.append((f"{tool} over HTTP", _times(samples), beside, "10 ms"))
+    return rows
+
+
+async def _timed(call: Callable[[], Awaitable[object]]) -> list[float]:
+    samples = []
+    for _ in range(_CALLS):
+        began = time.perf_counter()
+        await call()
+        samples.append(time.perf_counter() - began)
+    return samples
+
+
+def _health(url: str) -> _Row:
+    """``/healthz`` while clients create and destroy, and before that."""
+    idle = [_get(f"{url}/healthz") for _ in range(_CALLS)]
+    stopping = threading.Event()
+    done: list[int] = []
+    clients = [
+        threading.Thread(target=lambda: asyncio.run(_load(f"{url}/mcp", stopping, done)))
+        for _ in range(_CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    busy = []
+    deadline = time.monotonic() + _LOAD
+    while time.monotonic() < deadline:
+        busy.append(_get(f"{url}/healthz"))
+        time.sleep(0.01)
+    stopping.set()
+    for client in clients:
+        client.join()
+    return (
+        f"/healthz during {sum(done):,} creates and destroys in {_LOAD:g} s",
+        _times(busy),
+        f"idle: {_times(idle)}; ratio {statistics.median(busy) / statistics.median(idle):.2f}",
+        "100 ms",
+    )
+
+
+async def _load(url: str, stopping: threading.Event, done: list[int]) -> None:
+    async with Client(url) as client:
+        while not stopping.is_set():
+            created = await _call(client, "create_environment", {"runtime": "shell"})
+            handle = {"environment_id": created["environment_id"]}
+            await _call(client, "destroy_environment", handle)
+            done.append(1)
+
+
+async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    if result.is_error or result.structured_content is None:
+        raise RuntimeError(f"{tool}: {result.content}")
+    return result.structured_content
+
+
+def _get(url: str) -> float:
+    began = time.perf_counter()
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own
+        answer.read()
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _server(path: Path) -> Iterator[str]:
+    """A server of its own over a store; where it can be called."""
+    settings = {
+        "WAGGLE_STORE_PATH": str(path),
+        "WAGGLE_LISTEN_ADDR": "127.0.0.1:0",
+        "WAGGLE_MAX_ENVIRONMENTS": str(10 * _ENVIRONMENTS),
+    }
+    command = [sys.executable, "-m", "waggle_fsstore", "serve"]
+    with subprocess.Popen(  # noqa: S603  # our own
+        command, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for line in process.stderr or ():
+                found = re.search(r"serving on (http://[\d.:]+)/mcp", line)
+                if found:
+                    break
+            else:
+                raise RuntimeError(f"the server did not start: exit code {process.wait()}")
+            yield found[1]
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def _times(samples: list[float]) -> str:
+    ordered = sorted(samples)
+    median, most = statistics.median(ordered), ordered[-1]
+    return f"{median * 1e3:.2f} ms median, {most * 1e3:.1f} ms longest"
+
+
+if __name__ == "__main__":
+    main()
