@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the server share: a service over a store, and a server over it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.server import MCPServer
+
+from waggle_fsstore import EnvironmentService, FileStore
+from waggle_fsstore.app import open_service
+from waggle_fsstore.config import Settings
+from waggle_fsstore.server.tools import make_server
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The path of the store, which does not exist yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[FileStore]:
+    with FileStore(root, durable=False) as store:
+        yield store
+
+
+@pytest.fixture
+def service(store: FileStore) -> Iterator[EnvironmentService]:
+    service = open_service(store, Settings.of({}))
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def server(service: EnvironmentService) -> MCPServer[Any]:
+    return make_server(service)

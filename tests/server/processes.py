@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers as processes: started, spoken to, and ended, whatever happens."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from queue import Queue
+from types import TracebackType
+from typing import IO, Any, Self
+
+PYTHON = (sys.executable, "-W", "error")
+
+#: For how long anything may take that should take no time, in seconds.
+LONG = 30.0
+
+_START = """
+import sys
+from waggle_fsstore.cli import main
+sys.exit(main())
+"""
+
+# Holds up whoever comes to a function, and says so in the log, until the input is closed.
+_HOLD = """
+import logging, os, threading
+from waggle_fsstore.provider import local
+released = threading.Event()
+def hold(*arguments, real=local.{name}):
+    logging.getLogger("held").warning("held")
+    released.wait()
+    return real(*arguments)
+local.{name} = hold
+if {is_released_by_input}:
+    threading.Thread(target=lambda: (os.read(0, 1), released.set()), daemon=True).start()
+"""
+
+
+def hold(name: str, *, is_released_by_input: bool = True) -> str:
+    """Code that holds up the provider where it calls this function of its module."""
+    return _HOLD.format(name=name, is_released_by_input=is_released_by_input)
+
+
+class Server:
+    """A server of a store. Leaving the block ends it.
+
+    It has no environment variables but the search path and those that are given. ``code``
+    is run before it starts.
+    """
+
+    flags: tuple[str, ...] = ()
+
+    def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
+        self.process = subprocess.Popen(
+            [*PYTHON, "-c", code + _START, "--store", str(store), "serve", *self.flags],
+            env={"PATH": os.environ["PATH"], **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.errors: list[str] = []
+        self._changed = threading.Condition()
+        self._has_ended = False
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._read_errors, args=[self.process.stderr]),
+            threading.Thread(target=self._read_output, args=[self.process.stdout]),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_for(self, text: str, *, times: int = 1) -> str:
+        """The line of standard error that has this text, as soon as there are so many."""
+
+        def found() -> list[str]:
+            return [line for line in self.errors if text in line]
+
+        with self._changed:
+            self._changed.wait_for(lambda: len(found()) >= times or self._has_ended, LONG)
+            lines = found()
+        assert len(lines) >= times, f"it did not say {text!r}:\n{self.said()}"
+        return lines[-1]
+
+    def said(self) -> str:
+        """All of standard error so far."""
+        return "".join(self.errors)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the log, each of which is JSON."""
+        return [json.loads(line) for line in self.errors]
+
+    def close_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code."""
+        code = self.process.wait(LONG)
+        for thread in self._threads:
+            thread.join(LONG)
+        return code
+
+    def kill(self) -> None:
+        """As the system does that is out of memory: nothing is closed."""
+        self.process.kill()
+        self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+    def _read_errors(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            with self._changed:
+                self.errors.append(line.decode())
+                self._changed.notify_all()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    def _read_output(self, pipe: IO[bytes]) -> None:
+        pipe.read()
+
+
+class HttpServer(Server):
+    """A server that listens on a port that was free."""
+
+    def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
+        variables = {"WAGGLE_LISTEN_ADDR": "127.0.0.1:0", **variables}
+        super().__init__(store, code=code, **variables)
+
+    @property
+    def url(self) -> str:
+        message: str = json.loads(self.wait_for("serving on http://"))["message"]
+        return message.removeprefix("serving on ")
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self.url.removeprefix("http://").removesuffix("/mcp")
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of an answer."""
+        return self.request("GET", path, headers=headers)
+
+    def request(
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes | None = None
+    ) -> tuple[int, str]:
+        host, port = self.address.rsplit(":", 1)
+        connection = HTTPConnection(host, int(port), timeout=LONG)
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+
+class StdioServer(Server):
+    """A server that speaks over its standard input and output, line by line."""
+
+    flags = ("--stdio",)
+
+    def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
+        self.output: list[str] = []
+        self._answers: Queue[dict[str, Any] | None] = Queue()
+        self._numbers = itertools.count(1)
+        super().__init__(store, code=code, **variables)
+
+    def begin(self, *, name: str = "raw") -> Self:
+        """Do what the protocol begins with."""
+        self.ask(
+            "initialize",
+            protocolVersion="2025-06-18",
+            capabilities={},
+            clientInfo={"name": name, "version": "1"},
+        )
+        self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        return self
+
+    def call(self, tool: str, **arguments: object) -> dict[str, Any]:
+        """Call a tool, and wait for its structured result."""
+        self.post(tool, **arguments)
+        result = self.answer()["result"]
+        assert not result["isError"], result
+        content: dict[str, Any] = result["structuredContent"]
+        return content
+
+    def post(self, tool: str, **arguments: object) -> None:
+        """Call a tool without waiting for the answer."""
+        self._request("tools/call", {"name": tool, "arguments": arguments})
+
+    def ask(self, method: str, **params: object) -> dict[str, Any]:
+        self._request(method, params)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next answer, whatever it is for."""
+        while True:
+            message = self._answers.get(timeout=LONG)
+            assert message is not None, f"it ended:\n{self.said()}"
+            if "id" in message:
+                return message
+
+    def send(self, message: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def _request(self, method: str, params: object) -> None:
+        number = next(self._numbers)
+        self.send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+    def _read_output(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            self.output.append(line.decode())
+            self._answers.put(json.loads(line))
+        self._answers.put(None)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that is in a folder: mode, time of the last change and content of each entry."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in sorted([folder, *folder.rglob("*")])
+    }
