@@ -183,9 +183,10 @@ class EnvironmentService:
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):
                     verify(self._repository, self._provider, environment, result)
-        with result.noting_problems("workspaces"):
-            strays = self._provider.find_strays([one.id for one in environments])
-            result.strays += [name for name in strays if name in workspaces]
+        if workspaces:
+            with result.noting_problems("workspaces"):
+                strays = self._provider.find_strays([one.id for one in environments])
+                result.strays += [name for name in strays if name in workspaces]
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
