@@ -2,13 +2,24 @@
 """Which store is opened: arguments, variables and defaults."""
 
 import os
+import subprocess
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 import platformdirs
 import pytest
 
-from waggle_fsstore import FileStore, MemoryStore, open_repository
-from waggle_fsstore.config import store_location
+from waggle_fsstore import (
+    FileStore,
+    MemoryStore,
+    SettingError,
+    UnsupportedFormatError,
+    open_repository,
+    open_service,
+)
+from waggle_fsstore.app import server_lock
+from waggle_fsstore.config import Settings, store_location
 from waggle_fsstore.testing import make_environment
 
 
@@ -105,3 +116,73 @@ def test_the_default_is_a_file_store(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("WAGGLE_DATA_DIR")
     assert path_of().parts[-2:] == ("waggle", "store")
     assert path_of().is_relative_to(tmp_path)
+
+
+def test_a_service_over_files(tmp_path: Path) -> None:
+    """Its workspaces are beside the store, in a folder that is called like it."""
+    with FileStore(tmp_path / "s", durable=False) as store:
+        service = open_service(store, Settings.of({}))
+        assert sorted(path.name for path in tmp_path.iterdir()) == []
+        created = service.create("shell")
+        assert service.locate(created) == str(tmp_path / "s-workspaces" / created.id)
+        assert Path(service.locate(created)).is_dir()
+        assert service.destroy(created.id)
+        assert list((tmp_path / "s-workspaces").iterdir()) == []
+
+
+TEMPORARY = """
+from waggle_fsstore import MemoryStore, open_service
+service = open_service(MemoryStore())
+print(service.locate(service.create("shell")))
+"""
+
+
+def test_a_service_over_memory(tmp_path: Path) -> None:
+    """Its workspaces are in a temporary folder, and end with the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", TEMPORARY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert Path(done.stdout.strip()).parent.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those that are given, or else what the variables say."""
+    monkeypatch.setenv("WAGGLE_DEFAULT_TIMEOUT_MIN", "7")
+    monkeypatch.setenv("WAGGLE_SSH_PORT_BASE", "10500")
+    with MemoryStore() as store:
+        created = open_service(store).create("shell")
+        assert created.timeout == timedelta(minutes=7)
+        assert 10_500 <= created.ssh_port <= 11_000
+        given = Settings.of({"WAGGLE_DEFAULT_TIMEOUT_MIN": "8"})
+        assert open_service(store, given).create("shell").timeout == timedelta(minutes=8)
+        monkeypatch.setenv("WAGGLE_MAX_ENVIRONMENTS", "many")
+        with pytest.raises(SettingError):
+            open_service(store)
+
+
+def test_the_lock_of_a_server(tmp_path: Path) -> None:
+    """It is of the store that is configured; one in memory has no other servers."""
+    lock = server_lock("server.lock")
+    assert lock is not None
+    assert lock.path == tmp_path / "waggle-data" / "store" / ".waggle" / "server.lock"
+    assert not (tmp_path / "waggle-data").exists()
+    given = server_lock("server.lock", f"file:{tmp_path}/own")
+    assert given is not None
+    assert given.path.parent.parent == tmp_path / "own"
+    assert server_lock("server.lock", "memory:") is None
+    with pytest.raises(ValueError, match="redis"):
+        server_lock("server.lock", "redis://localhost")
+
+
+def test_the_lock_of_a_server_where_no_store_can_be(tmp_path: Path) -> None:
+    """It is refused as the store is."""
+    (tmp_path / "diary.txt").touch()
+    lock = server_lock("server.lock", tmp_path)
+    assert lock is not None
+    with pytest.raises(UnsupportedFormatError):
+        lock.try_acquire()

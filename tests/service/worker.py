@@ -4,7 +4,8 @@
 ``python -m tests.service.worker STORE WORKSPACES PROVIDER VERB...`` with the verbs
 
 - ``create N``: create N environments at once, in threads;
-- ``destroy ID``, ``touch ID``;
+- ``destroy ID``;
+- ``reconcile``;
 - ``lead``: take the lock of the reaper;
 - ``pause POINT``: from now on say so when the point is passed, and wait for a line;
 - ``kill POINT``: from now on be killed when the point is passed;
@@ -103,13 +104,16 @@ def _do(
 ) -> None:
     match verb:
         case "create":
-            for result in together(*[lambda: service.create("shell")] * int(next(words))):
-                name = (
-                    f"done {result.id}"
-                    if isinstance(result, Environment)
-                    else type(result).__name__
-                )
-                say(name)
+
+            @audit(actor="worker")  # Threads begin without.
+            def create() -> Environment:
+                return service.create("shell")
+
+            for result in together(*[create] * int(next(words))):
+                if isinstance(result, Environment):
+                    say(f"done {result.id}")
+                else:
+                    say(type(result).__name__)
         case "destroy":
             environment_id = next(words)
             try:
@@ -117,6 +121,8 @@ def _do(
                 say(f"done {environment_id}")
             except WaggleError as error:
                 say(type(error).__name__)
+        case "reconcile":
+            service.reconcile()
         case "lead":
             lock = ServerLock(store, "reaper")
             _KEPT.append(lock)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings: what the variables say, and what they cannot say."""
+
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waggle_fsstore import SettingError
+from waggle_fsstore.config import Settings
+
+PREFIX = "WAGGLE_"
+ALLOWED = "WAGGLE_ALLOWED_HOSTS"
+VARIABLES = {
+    "WAGGLE_LISTEN_ADDR",
+    "WAGGLE_MAX_ENVIRONMENTS",
+    "WAGGLE_DEFAULT_TIMEOUT_MIN",
+    "WAGGLE_REAPER_INTERVAL",
+    "WAGGLE_SSH_PORT_BASE",
+    "WAGGLE_SSH_PORT_MAX",
+    ALLOWED,
+}
+DEFAULT = Settings(
+    host="127.0.0.1",
+    port=8080,
+    max_environments=10,
+    default_timeout=timedelta(minutes=30),
+    reaper_interval=timedelta(minutes=1),
+    ssh_ports=range(10_000, 11_001),
+    allowed_hosts=(),
+)
+
+
+def of(**variables: str) -> Settings:
+    return Settings.of({PREFIX + name: value for name, value in variables.items()})
+
+
+def refused(**variables: str) -> SettingError:
+    with pytest.raises(SettingError) as caught:
+        of(**variables)
+    return caught.value
+
+
+def test_defaults() -> None:
+    """What holds without any variable."""
+    assert of() == DEFAULT
+    assert of().is_loopback
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t"])
+def test_empty_counts_as_unset(text: str) -> None:
+    """A variable that is set to nothing says nothing."""
+    assert Settings.of(dict.fromkeys(VARIABLES, text)) == DEFAULT
+
+
+def test_the_variables_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument they are those that the process was given."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert Settings.of() == DEFAULT
+    monkeypatch.setenv("WAGGLE_MAX_ENVIRONMENTS", "3")
+    assert Settings.of().max_environments == 3
+
+
+def test_others_are_not_looked_at() -> None:
+    """What this version does not know is not its business."""
+    assert of(LOG_LEVEL="loud") == DEFAULT
+
+
+def test_all_together() -> None:
+    """Each variable says one thing; blanks around it do not count."""
+    settings = of(
+        LISTEN_ADDR=" 0.0.0.0:9000 ",
+        MAX_ENVIRONMENTS="25",
+        DEFAULT_TIMEOUT_MIN="45",
+        REAPER_INTERVAL="1m30s",
+        SSH_PORT_BASE="2000",
+        SSH_PORT_MAX="2009",
+        ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
+    )
+    assert settings == Settings(
+        host="0.0.0.0",  # noqa: S104  # That is what is tested.
+        port=9000,
+        max_environments=25,
+        default_timeout=timedelta(minutes=45),
+        reaper_interval=timedelta(seconds=90),
+        ssh_ports=range(2000, 2010),
+        allowed_hosts=("waggle.local", "10.0.0.1:9000"),
+    )
+
+
+def test_they_do_not_change() -> None:
+    """Settings are values."""
+    with pytest.raises(FrozenInstanceError):
+        of().port = 1  # type: ignore[misc]
+
+
+LOOPBACK = {
+    "127.0.0.1:8080": ("127.0.0.1", 8080),
+    "127.9.9.9:1": ("127.9.9.9", 1),
+    "localhost:65535": ("localhost", 65_535),
+    "[::1]:8080": ("::1", 8080),
+    "127.0.0.1:0": ("127.0.0.1", 0),
+}
+OPEN = {
+    "0.0.0.0:80": ("0.0.0.0", 80),  # noqa: S104  # That is what is tested.
+    "[::]:80": ("::", 80),
+    ":80": ("", 80),
+    "[]:80": ("", 80),
+    "192.168.1.2:80": ("192.168.1.2", 80),
+    "[fe80::1]:80": ("fe80::1", 80),
+    "waggle.local:80": ("waggle.local", 80),
+    "localhost.example:80": ("localhost.example", 80),
+    "127.0.0.1.example:80": ("127.0.0.1.example", 80),
+}
+
+
+@pytest.mark.parametrize("text", LOOPBACK)
+def test_addresses_of_this_machine(text: str) -> None:
+    """Nobody else can connect, so no names need be given."""
+    settings = of(LISTEN_ADDR=text)
+    assert (settings.host, settings.port) == LOOPBACK[text]
+    assert settings.is_loopback
+
+
+@pytest.mark.parametrize("text", OPEN)
+def test_addresses_that_others_reach(text: str) -> None:
+    """They are refused, unless it is said by which names clients call."""
+    error = refused(LISTEN_ADDR=text)
+    assert error.variable == ALLOWED
+    assert OPEN[text][0] in error.reason
+    settings = of(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
+    assert (settings.host, settings.port) == OPEN[text]
+    assert not settings.is_loopback
+
+
+#: A digit to Python, and to no address.
+ONE = "\N{ARABIC-INDIC DIGIT ONE}"
+
+BAD = {
+    "LISTEN_ADDR": [
+        *("8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1"),
+        *(
+            "127.0.0.1:http",
+            "::1:8080",
+            "http://127.0.0.1:8080",
+            "127.0.0.1:1_0",
+            f"127.0.0.1:{ONE}",
+        ),
+        f"127.0.0.1:{'9' * 5_000}",
+    ],
+    "MAX_ENVIRONMENTS": [
+        "0",
+        "-1",
+        "+1",
+        "1.5",
+        "ten",
+        "1_0",
+        ONE,
+        "1000001",
+        "9" * 5_000,
+    ],
+    "DEFAULT_TIMEOUT_MIN": ["0", "61", "-30", "30m", "0.5", "½"],
+    "REAPER_INTERVAL": ["0", "9ms", "-1m", "60", "1 m", "25h", "24h0.1s", "99999999h", "m"],
+    "SSH_PORT_BASE": ["0", "65536", "ssh", "-1", "12000"],
+    "SSH_PORT_MAX": ["0", "65536", "9999", "10000-11000"],
+    "ALLOWED_HOSTS": ["*", "http://waggle.local", "waggle.local/mcp", "a b", "ok,*.local"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts]
+)
+def test_bad_values(name: str, text: str) -> None:
+    """The error names the variable, shows no more of the value than fits, and has one line."""
+    error = refused(**{name: text})
+    expected = "SSH_PORT_MAX" if (name, text) == ("SSH_PORT_BASE", "12000") else name
+    assert error.variable == PREFIX + expected
+    assert str(error).startswith(f"{PREFIX}{expected}: ")
+    assert len(str(error)) < 300
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("text", ["1", "60"])
+def test_timeouts_at_the_limits(text: str) -> None:
+    """From a minute to Waggle's limit."""
+    assert of(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
+
+
+@pytest.mark.parametrize("text", ["10ms", "24h", "1m", "0.5s"])
+def test_intervals_at_the_limits(text: str) -> None:
+    """As Go writes durations, from a hundredth of a second to a day."""
+    assert timedelta(milliseconds=10) <= of(REAPER_INTERVAL=text).reaper_interval
+    assert of(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
+
+
+def test_one_port() -> None:
+    """Both ends of the range count."""
+    assert list(of(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
+
+
+@given(st.sampled_from(sorted(VARIABLES)), st.text(st.characters(exclude_characters="\0")))
+def test_any_text(variable: str, text: str) -> None:
+    """It is taken, or refused with the name of the variable, and never anything else."""
+    refused_for = ""
+    try:
+        settings = Settings.of({variable: text})
+    except SettingError as error:
+        refused_for = error.variable
+    else:
+        assert settings.is_loopback or settings.allowed_hosts
+        assert settings.max_environments >= 1
+        assert timedelta(0) < settings.default_timeout <= timedelta(minutes=60)
+        assert settings.reaper_interval > timedelta(0)
+        assert len(settings.ssh_ports) > 0
+    # A first port says nothing wrong by itself, nor does an address.
+    related = {"WAGGLE_SSH_PORT_BASE": "WAGGLE_SSH_PORT_MAX", "WAGGLE_LISTEN_ADDR": ALLOWED}
+    assert refused_for in {"", variable, related.get(variable, "")}
+
+
+@given(st.ip_addresses(), st.integers(0, 65_535))
+def test_any_address(address: object, port: int) -> None:
+    """Each address can be written, IPv6 in brackets, and is open exactly where others reach it."""
+    from ipaddress import IPv6Address
+
+    text = f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+    settings = of(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
+    assert (settings.host, settings.port) == (str(address), port)
+    assert settings.is_loopback == getattr(address, "is_loopback", None)
+
+
+@given(st.integers(1, 65_535), st.integers(1, 65_535))
+def test_any_range(first: int, last: int) -> None:
+    """A range is one that has ports in it."""
+    if last < first:
+        assert refused(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).variable == (
+            "WAGGLE_SSH_PORT_MAX"
+        )
+    else:
+        assert of(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
+            first, last + 1
+        )
