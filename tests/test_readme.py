@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README: its examples run, and what they show is what comes out."""
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import errors
+from waggle_fsstore.domain.errors import SettingError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +25,11 @@ VARYING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z": "TIME",
     r'"checksum": "[0-9a-f]{8}"': '"checksum": CHECKSUM',
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ID",
+    r"/\S+-workspaces/": "WORKSPACES/",
 }
+
+#: Where the examples expect the server.
+URL = "http://127.0.0.1:8080/mcp"
 
 
 class Block(NamedTuple):
@@ -61,7 +69,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return user
 
 
-def run_python(text: str, folder: Path) -> None:
+@pytest.fixture
+def server_url(tmp_path: Path) -> Iterator[str]:
+    """Where a server with an empty store listens."""
+    pytest.importorskip("mcp")
+    with subprocess.Popen(
+        [sys.executable, "-m", "waggle_fsstore", "--store", str(tmp_path / "served"), "serve"],
+        env={"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stderr
+            lines = [server.stderr.readline()]
+            while lines[-1] and "serving on" not in lines[-1]:
+                lines.append(server.stderr.readline())
+            found = re.search(r"serving on (http://[^\"]+)", lines[-1])
+            assert found, lines
+            yield found[1]
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+def run_python(text: str, folder: Path) -> str:
     """Run an example, with pytest if it is a test; it prints what its comments say."""
     script = folder / "test_example.py"
     script.write_text(text)
@@ -76,13 +107,26 @@ def run_python(text: str, folder: Path) -> None:
     assert done.stdout.splitlines()[:1] == said[:1] or "except" in text or not said
     assert "busy:" not in done.stdout
     script.unlink()
+    return done.stdout
 
 
 def test_python_examples(folder: Path) -> None:
     """Every example in Python runs, one after the other, and prints what the README shows."""
     for block in BLOCKS:
-        if block.language == "python":
+        if block.language == "python" and URL not in block.text:
             run_python(block.text, folder)
+
+
+def test_session_with_the_server(folder: Path, server_url: str) -> None:
+    """The session of a client runs against a server, and prints what the README shows."""
+    (session, shown), *more = [
+        (block.text, after.text)
+        for block, after in zip(BLOCKS, BLOCKS[1:], strict=False)
+        if block.language == "python" and URL in block.text
+    ]
+    assert not more
+    printed = run_python(session.replace(URL, server_url), folder)
+    assert steady(printed) == steady(shown)
 
 
 def test_recipes(folder: Path) -> None:
@@ -93,7 +137,7 @@ def test_recipes(folder: Path) -> None:
     pytest.importorskip("duckdb")
     here, exported, after = folder, "", folder / "pwd"
     for block in BLOCKS:
-        if block.language == "python" and "test_" not in block.text:
+        if block.language == "python" and not re.search(f"test_|{URL}", block.text):
             run_python(block.text, folder)
         for command, expected in steps(block.text) if block.language == "console" else []:
             # One shell a command, which for a reader is the same one.
@@ -127,7 +171,7 @@ def test_make_targets_exist() -> None:
 
 def test_error_tree() -> None:
     """The tree is the one in the code."""
-    drawn = next(block.text for block in BLOCKS if block.language == "text")
+    drawn = next(block.text for block in BLOCKS if block.text.startswith("WaggleError\n"))
     lines = (errors.__doc__ or "").splitlines()
     tree = [line[4:] for line in lines if line.startswith("    ")]
     assert drawn.splitlines() == tree
@@ -151,3 +195,41 @@ def test_variables() -> None:
     source = (ROOT / "waggle_fsstore" / "config.py").read_text()
     table = re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", README, re.MULTILINE)
     assert sorted(table) == sorted(set(re.findall(r'"(WAGGLE_[A-Z_]+)"', source)))
+
+
+def test_defaults() -> None:
+    """The defaults of the table are those of the program; a bad value is told by its name."""
+    rows = re.findall(r"^\| `(WAGGLE_[A-Z_]+)` \|.*\| (?:`(.*)`|none) \|$", README, re.MULTILINE)
+    assert len(rows) == 7
+    for variable, default in rows:
+        assert Settings.of({variable: default}) == Settings.of({}), variable
+        with pytest.raises(SettingError, match=f"^{variable}: "):
+            Settings.of({variable: "/ ?"})
+
+
+def test_tools(server_url: str) -> None:
+    """The tools, their arguments, answers and resource are those of a server."""
+    from mcp import Client
+    from mcp.types import Tool
+
+    async def ask() -> tuple[list[Tool], list[str]]:
+        async with Client(server_url) as client:
+            tools = (await client.list_tools()).tools
+            templates = (await client.list_resource_templates()).resource_templates
+            return tools, [template.uri_template for template in templates]
+
+    tools, templates = asyncio.run(ask())
+    rows = re.findall(r"^\| `([a-z]+_[a-z]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    names = re.compile(r"`(\w+)`").findall
+    assert [name for name, _, _ in rows] == [tool.name for tool in tools]
+    for tool, (_, arguments, answer) in zip(tools, rows, strict=True):
+        required, _, optional = arguments.partition("[")
+        assert names(required) == tool.input_schema.get("required", []), tool.name
+        assert names(arguments) == list(tool.input_schema["properties"]), tool.name
+        fields = list((tool.output_schema or {})["properties"])
+        if answer.startswith("the environment"):
+            listed = re.search(r"An environment is (.*?), the folder of its files", README, re.S)
+            assert listed
+            answer = listed[1]
+        assert set(fields) <= set(names(answer)) | {"environments"}, tool.name
+    assert [f"`{template}`" in README for template in templates] == [True]
