@@ -288,9 +288,11 @@ def test_destroyed_meanwhile_and_failed(world: World, point: str, error: BaseExc
     world.script.at(point, gate)
     expected = KeyboardInterrupt if type(error) is KeyboardInterrupt else EnvironmentNotFoundError
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(expected):
-            service.create("shell")
-        gate.open()
+        try:
+            with pytest.raises(expected):
+                service.create("shell")
+        finally:
+            gate.open()
         assert destroyed[0].result(LONG)
     assert world.store.find_all() == []
     assert world.provider.workspaces() == set()

@@ -118,10 +118,11 @@ def test_no_port_twice(steps: list[str]) -> None:
 
 
 def test_after_a_restart(world: World) -> None:
-    """A new service knows from the store what is taken."""
+    """A new service knows from the store what is taken, and need not choose twice."""
     world.service(ports=ports(10, 19)).create("shell")
-    later = world.service(ports=ports(10, 19))
-    assert later.create("shell").ssh_port == 11
+    later = world.service(ports=ports(10, 19)).create("shell")
+    assert later.ssh_port == 11
+    assert len(world.story(later.id)) == 2
 
 
 def test_given_back(world: World) -> None:
