@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents of the project: what they point to is there."""
 
+import asyncio
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +46,116 @@ def test_files(page: Path) -> None:
 
 
 def test_modules() -> None:
-    """The list of modules has each one of the domain and the stores, and no other."""
+    """The list of modules has each one of the parts that have folders, and no other."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    listed = re.findall(r"^    (\w+\.py) ", text, re.MULTILINE)
-    package = ROOT / "waggle_fsstore"
-    found = {path.name for folder in ("domain", "store") for path in package.glob(f"{folder}/*.py")}
-    assert sorted(listed) == sorted(found - {"__init__.py"})
+    listed = {
+        (folder, module)
+        for folder, modules in re.findall(r"^  (\w+)/.*\n((?:    .*\n)+)", text, re.MULTILINE)
+        for module in re.findall(r"^    (\w+\.py) ", modules, re.MULTILINE)
+    }
+    found = {
+        (folder, path.name)
+        for folder in ("domain", "store", "service", "provider", "server")
+        for path in (ROOT / "waggle_fsstore" / folder).glob("*.py")
+    }
+    assert listed == {(folder, name) for folder, name in found if name != "__init__.py"}
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_library_examples(tmp_path: Path) -> None:
+    """The examples of how to use the server as a library print what their comments say."""
+    examples = _blocks("library.md", "python")
+    assert len(examples) == 2
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", example],
+            cwd=tmp_path,
+            env={},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        said = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.MULTILINE)
+        assert done.stdout.splitlines() == said
+
+
+PROGRAM = "/path/to/waggle-fsstore"
+
+
+def _client_entries() -> list[dict[str, Any]]:
+    """What the page on clients gives them to connect with: their JSON, and their commands."""
+    entries = []
+    for block in _blocks("clients.md", "json"):
+        (key, servers), *more = json.loads(block).items()
+        assert not more
+        is_typed = "type" in servers["waggle"]
+        assert (key, is_typed) in {("mcpServers", False), ("mcpServers", True), ("servers", True)}
+        entries += servers.values()
+    commands = "\n".join(_blocks("clients.md", "sh"))
+    for words in map(shlex.split, re.findall("^claude mcp add (.*)$", commands, re.MULTILINE)):
+        if "--" in words:
+            command, *args = words[words.index("--") + 1 :]
+            entries.append({"command": command, "args": args})
+        else:
+            entries.append({"type": words[words.index("--transport") + 1], "url": words[-1]})
+    return entries
+
+
+def test_clients(tmp_path: Path) -> None:
+    """What clients are told to start is a server; the address is that of the default."""
+    pytest.importorskip("mcp")
+    from mcp import Client, StdioServerParameters
+
+    entries = _client_entries()
+    assert len(entries) == 8
+    assert {entry["url"] for entry in entries if "url" in entry} == {"http://127.0.0.1:8080/mcp"}
+    assert {entry.get("type") for entry in entries if "url" in entry} == {None, "http"}
+    local = [entry for entry in entries if "url" not in entry]
+    assert {entry.get("type") for entry in local} == {None, "stdio"}
+    assert {(entry["command"], *entry["args"]) for entry in local} == {
+        (PROGRAM, "serve", "--stdio")
+    }
+
+    async def ask(entry: dict[str, Any]) -> list[str]:
+        variables = entry.get("env", {}) | {"WAGGLE_STORE_PATH": str(tmp_path / "store")}
+        program = str(Path(sys.executable).with_name("waggle-fsstore"))
+        server = StdioServerParameters(command=program, args=entry["args"], env=variables)
+        async with Client(server) as client:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+    with_variables = next(entry for entry in local if "env" in entry)
+    without = next(entry for entry in local if "env" not in entry)
+    for entry in (with_variables, without):
+        assert "create_environment" in asyncio.run(ask(entry))
+
+
+def test_client_that_does_not_start() -> None:
+    """The page on clients shows what a bad setting looks like."""
+    pytest.importorskip("mcp")
+    shown, *more = _blocks("clients.md", "console")
+    assert not more
+    command, _, expected = shown.removeprefix("$ ").partition("\n")
+    program = str(Path(sys.executable).with_name("waggle-fsstore"))
+    done = subprocess.run(
+        shlex.split(command.replace(PROGRAM, program)), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+def test_commands_of_the_operator() -> None:
+    """Each command on the page for operators is one of the program, with options that it has."""
+    from typer.testing import CliRunner
+
+    from waggle_fsstore.cli.app import app
+
+    text = "\n".join(_blocks("operating.md", "sh"))
+    commands = re.findall(r"waggle-fsstore ([^|;)#\n]*)", text)
+    assert len(commands) >= 7
+    for command in commands:
+        done = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert (done.exit_code, done.stderr) == (0, ""), command
