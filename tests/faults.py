@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pytest
@@ -37,6 +38,7 @@ from waggle_fsstore.store import (
     recovery,
     restoring,
     segments,
+    signature,
     snapshot,
     state,
     view,
@@ -209,6 +211,45 @@ def checksum_ignored(patch: Patch) -> None:
 @fault("tests/store/test_file.py::test_a_change_by_hand_is_seen_by_the_next_read")
 def reads_from_a_stale_cache(patch: Patch) -> None:
     patch.setattr(documents, "read", lru_cache(reading.read))
+
+
+@fault("tests/store/test_documents.py::test_changes_within_a_tick")
+def remembered_within_the_tick(patch: Patch) -> None:
+    patch.setattr(signature, "_SETTLED", -(1 << 62))
+
+
+@fault("tests/store/test_documents.py::test_a_change_by_hand_is_seen_at_once")
+def signature_without_the_time_of_change(patch: Patch) -> None:
+    names = ("st_ino", "st_size", "st_mtime_ns", "st_mode", "st_dev")
+    patch.setattr(documents, "signature_of", attrgetter(*names))
+
+
+@fault("tests/store/test_documents.py::test_folders_exchanged_while_it_is_read")
+def signature_of_what_was_not_read(patch: Patch) -> None:
+    real = documents._read
+
+    def read(name: str, path: str, opened: list[os.stat_result]) -> environment.Environment:
+        found = real(name, path, opened)
+        opened[:] = [os.lstat(path)]
+        return found
+
+    patch.setattr(documents, "_read", read)
+
+
+@fault("tests/store/test_documents.py::test_what_is_found_is_the_callers")
+def remembered_values_handed_out(patch: Patch) -> None:
+    patch.setattr(environment.Environment, "twin", lambda self: self)
+
+
+@fault("tests/store/test_documents.py::test_capacity_counts_what_hands_did")
+def count_from_memory(patch: Patch) -> None:
+    real = documents.Documents.statuses
+
+    def statuses(self: documents.Documents) -> dict[str, Status]:
+        found = [known.environment for known in self._remembered.values()]
+        return {one.id: one.status for one in found} or real(self)
+
+    patch.setattr(documents.Documents, "statuses", statuses)
 
 
 @fault("tests/store/test_file.py::test_deleting_a_corrupt_document_keeps_the_evidence")

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,10 +270,10 @@ def test_trouble_with_one_file_is_no_corruption(
     store.save_all([make_environment(id="bad"), make_environment(id="good")])
     real = reading.read
 
-    def read(path: str, limit: int) -> object:
+    def read(path: str, limit: int, *opened: Any) -> object:
         if path.endswith("bad.json"):
             raise PermissionError(13, "Permission denied", path)
-        return real(path, limit)
+        return real(path, limit, *opened)
 
     monkeypatch.setattr(documents, "read", read)
     for call in (
@@ -296,7 +297,7 @@ def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
     """A listing that runs out of descriptors fails; it does not come out short."""
     store.save(make_environment(id="a"))
 
-    def read(path: str, _: int) -> object:
+    def read(path: str, *_: object) -> object:
         raise OSError(24, "Too many open files", path)
 
     monkeypatch.setattr(documents, "read", read)

@@ -29,12 +29,12 @@ class _Left(NamedTuple):
 class Batch:
     """What several callers change together; each sees what those before it changed."""
 
-    def __init__(self, layout: Layout, last: int) -> None:
+    def __init__(self, layout: Layout, documents: Documents, last: int) -> None:
         self.layout = layout
         self.last = last
         self.is_full = False
         self._size = 0
-        self._documents = Documents(layout)
+        self._documents = documents
         self._changes: list[dict[str, Any]] = []
         self._left: dict[str, _Left] = {}
 
@@ -79,8 +79,7 @@ class Batch:
 
     def live(self) -> int:
         """How many environments are live after what is in the batch so far."""
-        good, _ = self._documents.read_all(self._documents.names())
-        found = {one.id: one.status for one in good}
+        found = self._documents.statuses()
         for name, left in self._left.items():
             found.pop(name, None)
             if left.now:

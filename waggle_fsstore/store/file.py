@@ -22,7 +22,7 @@ from waggle_fsstore.domain.values import check_id
 from waggle_fsstore.store import founding, incoming
 from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.documents import Stored
+from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.history import History
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.upkeep import Upkeep
@@ -58,9 +58,11 @@ class FileStore(Upkeep):
         # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
         self._layout = Layout(os.path.realpath(path))
         self._disk = Disk(durable=durable)
-        self._writer = Writer(self._layout, self._disk, lock_timeout=lock_timeout)
+        # One for both: what a reader remembers, a writer that counts need not read again.
+        documents = Documents(self._layout)
+        self._writer = Writer(self._layout, documents, self._disk, lock_timeout=lock_timeout)
         self._lock_timeout = lock_timeout
-        self._view = View(self._layout)
+        self._view = View(self._layout, documents)
         self._history = History(self._layout, self._view)
         self._durable = durable
         self._closed = False

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Linux says about mounts, and its calls that Python has no name for."""
+"""What Linux says about mounts and clocks, and its calls that Python has no name for."""
 
 import os
 import struct
+import sys
+import time
 from typing import Any, Final
 
 # linux/stat.h, linux/fcntl.h
@@ -12,6 +14,13 @@ _AT_FDCWD: Final = -100
 
 # Those whose syncfs is known to do what it says. FUSE, for one, ignores it.
 _WITH_SYNCFS: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
+
+# Those that set the time of change of a file (ctime) from the clock of this system, with each
+# change, and let nobody set it. FAT, for one, has none; that of NFS may be an old one.
+_WITH_CHANGE_TIMES: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs", "overlay"})
+
+# linux/time.h
+_CLOCK_REALTIME_COARSE: Final = 5
 
 
 def mount_id(path: str) -> int:
@@ -52,6 +61,18 @@ def file_system_of(path: str) -> str:
 def can_syncfs(path: str) -> bool:
     """Whether :func:`syncfs` makes all files durable on the file system of a path."""
     return file_system_of(path) in _WITH_SYNCFS
+
+
+def has_change_times(path: str) -> bool:
+    """Whether each change of a file sets its ctime, by :func:`file_clock`, on this file system."""
+    return file_system_of(path) in _WITH_CHANGE_TIMES
+
+
+def file_clock() -> int:
+    """The clock that the times of files are not behind of, in nanoseconds; 0 elsewhere."""
+    if sys.platform != "linux":  # pragma: no cover
+        return 0
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
 def _unescape(field: bytes) -> bytes:

@@ -3,6 +3,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -25,9 +26,10 @@ else:  # pragma: no cover
         return os.read(descriptor, size)
 
 
-def read(path: str, limit: int) -> bytes:
+def read(path: str, limit: int, opened: Callable[[int], object] | None = None) -> bytes:
     """The contents of a regular file of at most ``limit`` bytes.
 
+    ``opened`` is called with its descriptor before anything is read.
     Raises :class:`CorruptDocumentError` for a symbolic link, for anything else that
     is no regular file, and for a larger one; ``OSError`` when it cannot be read.
     """
@@ -36,6 +38,8 @@ def read(path: str, limit: int) -> bytes:
     try:
         descriptor = os.open(path, _FLAGS)
         try:
+            if opened is not None:
+                opened(descriptor)
             # A third of the price of fstat. It fails for a pipe; reading fails for a folder.
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if 0 < size <= limit:

@@ -46,9 +46,9 @@ class Scan(NamedTuple, Generic[_T]):
 class View:
     """The environments of one store, as of some change."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, documents: Documents) -> None:
         self._layout = layout
-        self._documents = Documents(layout)
+        self._documents = documents
         # Whether recovery could not be made. Then what it would publish, and as of when.
         self._is_due = False
         self._due: _Changes = {}

@@ -22,6 +22,7 @@ from waggle_fsstore.store import founding, incoming
 from waggle_fsstore.store.batch import Batch, Change
 from waggle_fsstore.store.checkpoint import flush_window
 from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.findings import Finding
 from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.grouping import Group, Request
@@ -39,8 +40,11 @@ _T = TypeVar("_T")
 class Writer:
     """Gives out the right to change a store, to one thread of one process at a time."""
 
-    def __init__(self, layout: Layout, disk: Disk, *, lock_timeout: float) -> None:
+    def __init__(
+        self, layout: Layout, documents: Documents, disk: Disk, *, lock_timeout: float
+    ) -> None:
         self._layout = layout
+        self._documents = documents
         self._disk = disk
         # No method of this object: a cycle would keep the descriptors of a dropped store.
         make_folder = partial(founding.make_lock_folder, layout, disk)
@@ -150,7 +154,7 @@ class Writer:
 
     def _commit(self, own: Request, group: Group, claimed: list[Request]) -> None:
         self._position.catch_up()
-        batch = Batch(self._layout, self._position.committed)
+        batch = Batch(self._layout, self._documents, self._position.committed)
         own.join(group, batch)
         for request in self._waiting[:]:
             if batch.is_full or own.is_alone:
