@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,22 @@ def test_client_that_does_not_start() -> None:
         shlex.split(command.replace(PROGRAM, program)), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+def test_unit() -> None:
+    """The unit for systemd starts a server, and gives it the time that it takes to end."""
+    pytest.importorskip("mcp")
+    from waggle_fsstore.server import stopping
+
+    [text] = _blocks("operating.md", "ini")
+    unit = ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    service = unit["Service"]
+    assert service["ExecStart"] == f"{PROGRAM} serve"
+    assert service["Restart"] == "always"
+    assert "KillSignal" not in service
+    assert float(service["TimeoutStopSec"]) > stopping._DEADLINE
 
 
 def test_commands_of_the_operator() -> None:
