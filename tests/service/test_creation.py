@@ -254,6 +254,35 @@ def test_a_doubt_about_the_last_step(world: World) -> None:
     assert world.service().probe(stored.id).is_running
 
 
+def test_a_doubt_about_the_first_step(world: World) -> None:
+    """One that is stored, though nobody can tell, is not made, and an error to the next sweep."""
+    world.script.at("after create", failing(OutcomeUnknownError("journal")))
+    service = world.service()
+    with pytest.raises(OutcomeUnknownError):
+        service.create("shell")
+    [stored] = world.store.find_all()
+    assert "before make" not in world.script.passed
+    assert service.sweep().failed == [stored.id]
+    assert service.destroy(stored.id)
+
+
+def test_closed_while_it_is_made(world: World) -> None:
+    """Who closes the service waits for a while, and leaves what goes on as it is."""
+    gate = Gate()
+    world.script.at("halfway make", gate)
+    service = world.service()
+    with ThreadPoolExecutor(2) as pool:
+        creation = pool.submit(service.create, "shell")
+        gate.wait_until_reached()
+        assert not service.close(patience=0)
+        assert world.provider.is_closed
+        assert world.store.find_all()[0].status is Status.CREATING
+        closing = pool.submit(service.close, patience=LONG)
+        gate.open()
+        assert creation.result(LONG).is_running
+        assert closing.result(LONG)
+
+
 def test_destroyed_meanwhile(world: World) -> None:
     """What is destroyed by force while it is made leaves no record and no workspace."""
     service = world.service(patience=0)

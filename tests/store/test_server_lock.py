@@ -26,6 +26,19 @@ print(lock.try_acquire(), flush=True)
 sys.stdin.readline()
 """
 
+FORK = """
+import os, sys
+from waggle_fsstore.store.server_lock import ServerLock
+lock = ServerLock(sys.argv[1], "server.lock")
+assert lock.try_acquire()
+child = os.fork()
+if not child:
+    assert not lock.try_acquire()
+    lock.release()
+print("parent" if child else "child", os.getpid(), flush=True)
+sys.stdin.readline()
+"""
+
 
 @contextmanager
 def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
@@ -110,6 +123,24 @@ def test_a_process_that_is_stopped(root: Path, locks: list[ServerLock]) -> None:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         assert not locks[0].try_acquire()
+
+
+def test_a_fork(root: Path, locks: list[ServerLock]) -> None:
+    """The lock stays with the parent, and does not outlive it, though the child does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        said = dict(parent.stdout.readline().split() for _ in range(2))
+        assert not locks[0].try_acquire()
+        assert int(said["parent"]) == parent.pid
+        parent.kill()
+        parent.wait()
+        assert locks[0].try_acquire()
+        os.kill(int(said["child"]), signal.SIGKILL)
 
 
 def test_a_file_that_was_taken_away(locks: list[ServerLock]) -> None:

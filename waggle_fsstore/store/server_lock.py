@@ -12,6 +12,7 @@ from pathlib import Path
 from waggle_fsstore.domain.errors import LockHolder
 from waggle_fsstore.store import founding
 from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import describe_holder, read_holder, try_lock
 from waggle_fsstore.store.permanent import PermanentFile
@@ -25,6 +26,7 @@ class ServerLock:
         self._file = PermanentFile(os.path.join(self._layout.internal, name))
         self._threads = threading.Lock()
         self._is_held = False
+        after_fork(self)
 
     @property
     def path(self) -> Path:
@@ -59,6 +61,11 @@ class ServerLock:
         """Let others have it."""
         with self._threads:
             self._release()
+
+    def forget_after_fork(self) -> None:
+        """In a child: the lock is the parent's, and free once that has ended."""
+        self._threads = threading.Lock()
+        self._release()
 
     def _release(self) -> None:
         self._is_held = False
