@@ -231,7 +231,8 @@ async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[st
     result = await client.call_tool(tool, arguments)
     if result.is_error or result.structured_content is None:
         raise RuntimeError(f"{tool}: {result.content}")
-    return result.structured_content
+    answer: dict[str, Any] = result.structured_content
+    return answer
 
 
 def _get(url: str) -> float:

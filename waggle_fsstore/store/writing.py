@@ -21,7 +21,7 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.store import founding, incoming
 from waggle_fsstore.store.batch import Batch, Change
 from waggle_fsstore.store.checkpoint import flush_window
-from waggle_fsstore.store.disk import Disk
+from waggle_fsstore.store.disk import Disk, temporary_path
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.findings import Finding
 from waggle_fsstore.store.forking import after_fork
@@ -33,6 +33,9 @@ from waggle_fsstore.store.publishing import Step, take_back
 from waggle_fsstore.store.state import State, peek
 
 _TAKE_BACK_TRIES: Final = 3
+
+# More than a file system keeps in an inode, so that a full disk shows.
+_SOME_BYTES: Final = 4096
 
 _T = TypeVar("_T")
 
@@ -99,6 +102,17 @@ class Writer:
     def recover(self, *, timeout: float) -> None:
         """Bring the store up to what its journal says, if the lock is free in time."""
         self._lock.run(self._position.catch_up, timeout=timeout)
+
+    def check(self, *, timeout: float) -> None:
+        """Do what every change begins with, and stage a file, which goes again."""
+
+        def work() -> None:
+            self._position.catch_up()
+            path = temporary_path(self._layout.temporary)
+            self._disk.stage(path, bytes(_SOME_BYTES), flush=False)
+            self._disk.discard(path)
+
+        self._lock.run(work, timeout=timeout)
 
     def close(self) -> None:
         """Let no other change begin, wait for the one under way, and make a checkpoint.
