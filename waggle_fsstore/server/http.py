@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -100,12 +100,14 @@ class _Server(uvicorn.Server):
 
 def application(host: Host, settings: Settings) -> ASGIApp:
     """The ASGI application over an open store."""
+    # Of its own: who asks does not wait for calls that take all other threads.
+    one_at_a_time = CapacityLimiter(1)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        is_ready, report = await to_thread.run_sync(readiness, host)
+        is_ready, report = await to_thread.run_sync(readiness, host, limiter=one_at_a_time)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
     security = security_of(settings)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a server can do its work: what ``/readyz`` answers."""
 
+import os
+from collections.abc import Iterable
 from typing import Any, Final
 
 from waggle_fsstore.domain.errors import WaggleError
@@ -39,7 +41,7 @@ def readiness(host: Host) -> tuple[bool, dict[str, Any]]:
         "leads": reconciliation is not None,
         "findings": findings,
         "unreadable": [Unreadable.of(error).model_dump() for error in unreadable],
-        "strays": reconciliation.strays if reconciliation else [],
+        "strays": list(_as_text(reconciliation.strays)) if reconciliation else [],
         "problems": reconciliation.problems if reconciliation else [],
     }
 
@@ -59,3 +61,8 @@ def _provider(host: Host) -> str:
     except WaggleError as error:
         return reason_of(error)
     return _OK
+
+
+def _as_text(names: Iterable[str]) -> Iterable[str]:
+    """Names of files; what is no text in one cannot be told in JSON."""
+    return (os.fsencode(name).decode(errors="replace") for name in names)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP: who may call, how large a call may be, and what whoever watches is told."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from starlette.types import ASGIApp, Message
+
+from tests.server.processes import LONG, HttpServer, hold
+from tests.server.talking import ask, call, refused, talk
+from waggle_fsstore import FileStore
+from waggle_fsstore.config import Settings
+from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server.http import application
+from waggle_fsstore.server.tools import make_server
+from waggle_fsstore.testing import make_environment
+
+PATHS = ["/healthz", "/readyz", "/mcp"]
+
+#: Of a request that is none of the protocol: it was let through to it all the same.
+LET_THROUGH = {"/healthz": {200}, "/readyz": {200}, "/mcp": {400, 404, 405, 406}}
+
+HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+}
+
+ALLOWED = "waggle.local, example.org:8443, fd00::1, [fd00::2], [fd00::3]:9"
+
+
+@pytest.fixture(scope="module")
+def http_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
+    store = tmp_path_factory.mktemp("http") / "store"
+    with HttpServer(store, WAGGLE_ALLOWED_HOSTS=ALLOWED) as server:
+        yield server
+
+
+def _settings(**variables: str) -> Settings:
+    return Settings.of({"WAGGLE_REAPER_INTERVAL": "1h", **variables})
+
+
+@contextmanager
+def _hosted(root: Path) -> Iterator[tuple[Host, ASGIApp]]:
+    """A host in this process, and its application."""
+    settings = _settings()
+    with Host(settings, str(root), is_http=True) as host:
+        yield host, application(host, settings)
+
+
+def _get(app: ASGIApp, path: str, *, host: str = "localhost", **headers: str) -> tuple[int, Any]:
+    """Status and content of an answer of an application in this process."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [
+            (name.lower().encode(), value.encode())
+            for name, value in {"Host": host, **headers}.items()
+        ],
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(_run(app, scope, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent)
+    status = sent[0]["status"]
+    return status, json.loads(body) if status in (200, 503) else body.decode()
+
+
+async def _run(app: ASGIApp, *arguments: Any) -> None:
+    await app(*arguments)
+
+
+# Who may call
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:{port}",
+        "localhost",
+        "localhost:{port}",
+        "localhost:1",
+        "[::1]",
+        "[::1]:{port}",
+        "waggle.local",
+        "waggle.local:80",
+        "example.org:8443",
+        "[fd00::1]",
+        "[fd00::1]:8080",
+        "[fd00::2]:8080",
+        "[fd00::3]:9",
+    ],
+)
+def test_names_that_may_be_called(http_server: HttpServer, path: str, host: str) -> None:
+    """Those of the loopback interface, and those that are allowed, with any port or that one."""
+    port = http_server.address.rpartition(":")[2]
+    host = host.format(port=port)
+    for origin in ({}, {"Origin": f"http://{host}"}, {"Origin": f"https://{host}"}):
+        status, _ = http_server.get(path, Host=host, **origin)
+        assert status in LET_THROUGH[path]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "localhost.evil.example",
+        "evil.localhost",
+        "127.0.0.1.evil.example",
+        "127.0.0.2",
+        "0.0.0.0",  # noqa: S104
+        "example.org",
+        "example.org:80",
+        "fd00::1",
+        "[fd00::3]",
+        "[fd00::4]",
+        "*",
+        "localhost@evil.example",
+        "",
+    ],
+)
+def test_names_that_may_not_be_called(http_server: HttpServer, path: str, host: str) -> None:
+    """A web page whose name leads here reaches nothing, by whatever path."""
+    port = http_server.address.rpartition(":")[2]
+    status, text = http_server.get(path, Host=host.format(port=port))
+    assert (status, text) == (421, "Invalid Host header")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "https://evil.example:{port}",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "null",
+        "file://",
+        "ftp://localhost",
+        "localhost",
+        "http://example.org",
+    ],
+)
+def test_origins_that_may_not_call(http_server: HttpServer, path: str, origin: str) -> None:
+    """A web page from elsewhere reaches nothing, also if it calls by a good name."""
+    port = http_server.address.rpartition(":")[2]
+    status, text = http_server.get(path, Origin=origin.format(port=port))
+    assert (status, text) == (403, "Invalid Origin header")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_check_stands_before_everything(root: Path, path: str) -> None:
+    """No path of the application answers who calls by another name, or from elsewhere."""
+    with _hosted(root) as (_, app):
+        assert _get(app, path, host="evil.example")[0] == 421
+        assert _get(app, path, Origin="http://evil.example")[0] == 403
+
+
+def test_a_request_without_a_name(http_server: HttpServer) -> None:
+    """HTTP/1.0 needs none; here it does."""
+    host, port = http_server.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=LONG) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").readline().split()[1] == b"421"
+
+
+def test_a_body_that_is_too_large(http_server: HttpServer) -> None:
+    """More than 4 MiB are refused, said or not, and less is read."""
+    for size, expected in ((4 * 2**20 + 1, 413), (4 * 2**20, 400)):
+        status, _ = http_server.request(
+            "POST",
+            "/mcp",
+            headers=HEADERS,
+            body=b"x" * size,
+        )
+        assert status == expected
+    assert http_server.get("/healthz")[0] == 200
+
+
+def test_other_paths_and_methods(http_server: HttpServer) -> None:
+    """There is nothing else, and what watches cannot change anything."""
+    assert http_server.get("/")[0] == 404
+    assert http_server.get("/mcp/../store")[0] == 404
+    for path in ("/healthz", "/readyz"):
+        assert http_server.request("POST", path, headers={})[0] == 405
+
+
+def test_broken_requests_do_no_harm(http_server: HttpServer) -> None:
+    """A client that sends nonsense, or leaves, disturbs no other."""
+    host, port = http_server.address.split(":")
+    for data in (b"\0" * 1000, b"POST /mcp HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"GET"):
+        with socket.create_connection((host, int(port)), timeout=LONG) as connection:
+            connection.sendall(data)
+    for body in (b"", b"{", b"[]", b"null", b'{"jsonrpc": "2.0"}', b"\xff", b"[" * 100_000):
+        status, text = http_server.request("POST", "/mcp", headers=HEADERS, body=body)
+        assert 400 <= status < 500, (body[:20], text)
+        assert "Traceback" not in text
+    assert call(http_server.url, "list_environments")["environments"] == []
+
+
+# Who watches
+
+
+def test_healthz_and_readyz(http_server: HttpServer) -> None:
+    """A server that is well says so."""
+    assert http_server.get("/healthz") == (200, '{"status":"ok"}')
+    status, text = http_server.get("/readyz")
+    assert status == 200
+    assert json.loads(text) == {
+        "status": "ready",
+        "store": "ok",
+        "provider": "ok",
+        "leads": True,
+        "findings": [],
+        "unreadable": [],
+        "strays": [],
+        "problems": [],
+    }
+
+
+def _tmp_in_the_way(root: Path) -> None:
+    (root / ".waggle" / "tmp").rmdir()
+    (root / ".waggle" / "tmp").touch()
+
+
+def _root_replaced(root: Path) -> None:
+    root.rename(root.with_name("moved"))
+    root.touch()
+
+
+def _documents_in_the_way(root: Path) -> None:
+    (root / "environments").rename(root / "moved")
+    (root / "environments").touch()
+
+
+@pytest.mark.parametrize("damage", [_tmp_in_the_way, _root_replaced, _documents_in_the_way])
+def test_a_store_that_cannot_be_written(root: Path, damage: Any) -> None:
+    """It is not ready, and says why, without a path; that it lives is another matter."""
+    with FileStore(root, durable=False) as store:
+        store.save_all([make_environment() for _ in range(3)])
+    with _hosted(root) as (_, app):
+        assert _get(app, "/readyz")[0] == 200
+        damage(root)
+        status, report = _get(app, "/readyz")
+        assert (status, report["status"]) == (503, "not ready")
+        assert report["store"].startswith("the store failed")
+        assert report["provider"] == "ok"
+        assert str(root.parent) not in json.dumps(report)
+        assert _get(app, "/healthz") == (200, {"status": "ok"})
+
+
+def test_a_damaged_journal(root: Path) -> None:
+    """A server starts over it and shows what there is, and says that it can change nothing."""
+    with FileStore(root, durable=False) as store:
+        for number in range(3):
+            store.save(make_environment(id=f"e-{number}"))
+    [segment] = (root / "journal").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b'"id":"e-1"', b'"id":"e-7"', 1))
+    (root / ".waggle" / "state").unlink()
+    with _hosted(root) as (host, app):
+        status, report = _get(app, "/readyz")
+        assert (status, report["provider"]) == (503, "ok")
+        assert report["store"] == "the store failed (JournalDamagedError)"
+        assert str(root.parent) not in json.dumps(report)
+        assert call(make_server(host.service), "list_environments")["count"] == 3
+        said = refused(make_server(host.service), "create_environment", runtime="shell")
+        assert said == "the store failed (JournalDamagedError)"
+
+
+def test_a_provider_that_cannot_work(root: Path) -> None:
+    """A file in the place of the folder of the workspaces makes it unready."""
+    with _hosted(root) as (_, app):
+        (root.parent / "store-workspaces").touch()
+        status, report = _get(app, "/readyz")
+        assert (status, report["status"], report["store"]) == (503, "not ready", "ok")
+        assert report["provider"] == "what is in the place of its root folder is none"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_folder_of_workspaces_that_cannot_be_written(root: Path) -> None:
+    """It makes it unready, and the permissions are left alone."""
+    workspaces = root.parent / "store-workspaces"
+    with _hosted(root) as (_, app):
+        workspaces.mkdir(mode=0o500)
+        assert _get(app, "/readyz")[1]["provider"] == "its root folder cannot be written to"
+        assert workspaces.stat().st_mode & 0o777 == 0o500
+
+
+def test_a_server_that_stops_is_not_ready(root: Path) -> None:
+    """What sends it calls can look for another one."""
+    with _hosted(root) as (host, app):
+        host.cut_short()
+        status, report = _get(app, "/readyz")
+        assert (status, report["provider"]) == (503, "the provider was closed")
+
+
+def test_what_does_not_make_it_unready(root: Path) -> None:
+    """A damaged document and a stray workspace are told by name, and the rest works."""
+    with FileStore(root, durable=False) as store:
+        store.save_all([make_environment(id=name) for name in "abc"])
+    (root / "environments" / "b.json").write_text("{")
+    workspaces = root.parent / "store-workspaces"
+    (workspaces / "left-over").mkdir(parents=True)
+    # Names that are no text can be there too.
+    os.mkdir(os.fsencode(workspaces) + b"/\xff")
+    with _hosted(root) as (_, app):
+        status, report = _get(app, "/readyz")
+    assert (status, report["status"]) == (200, "ready")
+    assert [one["document"] for one in report["unreadable"]] == ["b.json"]
+    assert report["unreadable"][0]["reason"].startswith("its document is damaged: ")
+    assert report["strays"][0] == "left-over"
+    assert len(report["strays"]) == 2
+    assert str(root.parent) not in json.dumps(report)
+
+
+def test_what_recovery_found_is_told(root: Path) -> None:
+    """A folder in the way of a document is a finding, by its name."""
+    with FileStore(root, durable=False) as store:
+        store.save_all([make_environment(id=name) for name in "ab"])
+    (root / "environments" / "a.json").unlink()
+    (root / "environments" / "a.json").mkdir()
+    (root / ".waggle" / "state").unlink()
+    with _hosted(root) as (_, app):
+        _, report = _get(app, "/readyz")
+    assert any(finding.startswith("a.json: ") for finding in report["findings"])
+    assert str(root.parent) not in json.dumps(report)
+
+
+def test_who_does_not_lead_says_so(root: Path) -> None:
+    """Of two servers one reconciles and sweeps, and an operator can see which."""
+    with Host(_settings(), str(root)), _hosted(root) as (_, app):
+        status, report = _get(app, "/readyz")
+        assert (status, report["leads"]) == (200, False)
+
+
+def test_answers_while_all_threads_are_busy(tmp_path: Path) -> None:
+    """Forty creations that go on and on hold up neither /healthz nor /readyz."""
+    many = 45
+    variables = {"WAGGLE_MAX_ENVIRONMENTS": "100"}
+    store = tmp_path / "store"
+    with HttpServer(store, code=hold("write_new"), **variables) as server:
+
+        async def dialogue(client: Client) -> list[dict[str, Any]]:
+            calls = [ask(client, "create_environment", runtime="shell") for _ in range(many)]
+            return await asyncio.gather(*calls)
+
+        with ThreadPoolExecutor() as pool:
+            answers = pool.submit(talk, server.url, dialogue)
+            try:
+                server.wait_for("held", times=40)
+                assert server.get("/healthz")[0] == 200
+                assert server.get("/readyz")[0] == 200
+            finally:
+                server.close_input()
+            assert {one["status"] for one in answers.result(LONG)} == {"running"}
+        with FileStore(store) as opened:
+            assert len({one.ssh_port for one in opened.find_all()}) == many
