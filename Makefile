@@ -6,7 +6,7 @@ VENV := .venv/$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo serve test lint format bench torture clean
+.PHONY: help demo serve test conformance lint format bench torture clean
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -27,6 +27,9 @@ serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp
 
 test: $(VENV)/ready ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+conformance: $(VENV)/ready ## Run the public conformance tool of MCP against the server; needs npm
+	@$(BIN)/python -m tests.conformance
 
 lint: $(VENV)/ready ## Check style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: T201 - it prints, as a command does.
+"""The command ``python -m tests.conformance``: runs the conformance tool of MCP."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.conformance.expectations import read_checks, summary, unused
+
+_HERE: Final = Path(__file__).parent
+_EXPECTED: Final = _HERE / "expected-failures.yaml"
+
+#: Where the tool is installed: ``make clean`` removes it.
+_TOOL: Final = _HERE.parents[1] / ".venv" / "conformance"
+
+#: The revisions of the protocol that clients speak: with a handshake, and without.
+_REVISIONS: Final = ("2025-11-25", "2026-07-28")
+
+#: What npm needs, and what the tool needs: with it a newer one is installed, for Linux.
+_NODE_OF_NPM: Final = 18
+_NODE_OF_TOOL: Final = 22
+
+#: How npm says that a registry cannot be reached, or does not give what is asked for.
+_UNREACHABLE: Final = re.compile(
+    r"npm (?:error|ERR!) code "
+    r"(EAI_AGAIN|ECONN\w+|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT|ERR_SOCKET_TIMEOUT|E\d{3})\b"
+)
+
+# How long things may take (seconds).
+_INSTALLATION: Final = 600
+_START: Final = 30
+_RUN: Final = 300
+_STOP: Final = 15
+
+
+class ToolUnavailableError(Exception):
+    """The tool cannot be had here."""
+
+
+def main() -> int:
+    """Install the tool, run it for each revision, compare; the exit code."""
+    try:
+        environment = _install()
+    except ToolUnavailableError as reason:
+        print(f"skipped: {reason}")
+        return 0
+    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as url:
+        results = {revision: Path(folder, revision) for revision in _REVISIONS}
+        as_expected = [_run(revision, url, results[revision], environment) for revision in results]
+        checks = [check for path in results.values() for check in read_checks(path)]
+    if not all(as_expected):
+        return 1
+    if rotten := unused(_EXPECTED.read_text(encoding="utf-8"), checks):
+        print(f"{_EXPECTED.name} lists what did not fail:", *rotten, sep="\n  ")
+        return 1
+    return 0
+
+
+def _install() -> dict[str, str]:
+    """Install what the lock file says, unless it is; the variables to run it with."""
+    if not shutil.which("npm") or _node_version(os.environ) < _NODE_OF_NPM:
+        raise ToolUnavailableError(f"npm and Node {_NODE_OF_NPM} or newer are needed")
+    # Written last: says which lock file the installation is of.
+    installed, lock = _TOOL / "installed.json", _HERE / "package-lock.json"
+    is_new = not installed.exists() or installed.read_bytes() != lock.read_bytes()
+    if is_new:
+        _TOOL.mkdir(parents=True, exist_ok=True)
+        for source in (lock, _HERE / "package.json"):
+            shutil.copy(source, _TOOL)
+        _npm_ci()
+    programs = _TOOL / "node_modules" / ".bin"
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    if _node_version(environment) < _NODE_OF_TOOL:
+        raise ToolUnavailableError(f"the tool needs Node {_NODE_OF_TOOL} or newer")
+    if is_new:
+        shutil.copy(lock, installed)
+    return environment
+
+
+def _npm_ci() -> None:
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    try:
+        done = subprocess.run(
+            command, cwd=_TOOL, capture_output=True, text=True, timeout=_INSTALLATION, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolUnavailableError(
+            f"the npm registry did not answer within {_INSTALLATION} s"
+        ) from None
+    if done.returncode == 0:
+        return
+    if problem := _UNREACHABLE.search(done.stderr):
+        raise ToolUnavailableError(f"the npm registry cannot be reached ({problem[1]})")
+    sys.exit(f"npm ci failed:\n{done.stderr}")
+
+
+def _node_version(environment: Mapping[str, str]) -> int:
+    """The major version of the Node that these variables lead to; 0 for none."""
+    node = shutil.which("node", path=environment.get("PATH"))
+    if node is None:
+        return 0
+    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    version = re.match(r"v(\d+)\.", done.stdout)
+    return int(version[1]) if version else 0
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    """A server on a new store and a free port, until the end of the block; its address."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WAGGLE_")}
+    environment |= {
+        "WAGGLE_LISTEN_ADDR": "127.0.0.1:0",
+        "WAGGLE_DATA_DIR": str(folder / "data"),
+        "WAGGLE_STORE_PATH": str(folder / "store"),
+    }
+    # A file: nobody has to read on while the tool runs.
+    log = folder / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "waggle_fsstore", "serve"], env=environment, stderr=output
+        )
+    try:
+        yield _address(server, log)
+    finally:
+        server.terminate()
+        try:
+            server.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    """Where a server listens, as soon as it says so."""
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline and server.poll() is None:
+        text = log.read_text(encoding="utf-8")
+        if found := re.search(r"serving on (http://[^\s\"]+)", text):
+            return found[1]
+        time.sleep(0.05)
+    sys.exit(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
+
+
+def _run(revision: str, url: str, results: Path, environment: dict[str, str]) -> bool:
+    """Run all scenarios of a revision, and say how it went; whether all went as expected."""
+    options = ["--url", url, "--suite", "all", "--spec-version", revision]
+    options += ["--expected-failures", str(_EXPECTED), "--output-dir", str(results)]
+    done = subprocess.run(
+        ["conformance", "server", *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_RUN,
+        check=False,
+    )
+    checks = read_checks(results)
+    if done.returncode or not checks:
+        print(f"{done.stdout}\nMCP {revision}: not as expected, see above")
+        return False
+    print(f"MCP {revision}: {summary(checks)}")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

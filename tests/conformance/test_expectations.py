@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is made of the results of the conformance tool."""
+
+import json
+from pathlib import Path
+
+from tests.conformance.expectations import Check, entries, read_checks, summary, unused
+
+_EXPECTED = Path(__file__).parent / "expected-failures.yaml"
+
+_CHECKS = [
+    Check("ping", "ping", "SUCCESS"),
+    Check("tools-call-audio", "tools-call-audio", "FAILURE"),
+    Check("tools-call-audio", "wire-schema-valid", "SUCCESS"),
+    Check("server-sse-polling", "server-sse-retry-field", "WARNING"),
+]
+
+
+def test_results_are_read(tmp_path: Path) -> None:
+    """The scenario is the name of the folder without what the tool puts around it."""
+    folder = tmp_path / "server-server-sse-polling-2026-11-23T04-01-43-389Z"
+    folder.mkdir()
+    checks = [{"id": "server-sse-retry-field", "status": "WARNING"}]
+    (folder / "checks.json").write_text(json.dumps(checks))
+    assert read_checks(tmp_path) == [_CHECKS[3]]
+
+
+def test_an_entry_that_excuses_nothing_is_told() -> None:
+    """An entry is in use if its check failed or warned; one that passed or never ran is not."""
+    used = "server:\n  # why\n  - tools-call-audio:tools-call-audio # why\n"
+    assert unused(used + "  - server-sse-polling:server-sse-retry-field\n", _CHECKS) == []
+    assert unused(used + "  - ping:ping\n  - gone:gone\n", _CHECKS) == ["gone:gone", "ping:ping"]
+
+
+def test_summary() -> None:
+    """A scenario passed if none of its checks failed or warned."""
+    assert summary(_CHECKS) == (
+        "1 of 3 scenarios passed, the others failed as expected; of their checks 2 passed, "
+        "2 failed as expected\n  passed: ping"
+    )
+
+
+def test_only_single_checks_are_excused() -> None:
+    """No scenario is excused as a whole: whatever else it checks must pass."""
+    listed = entries(_EXPECTED.read_text(encoding="utf-8"))
+    assert listed
+    assert [entry for entry in listed if ":" not in entry] == []
