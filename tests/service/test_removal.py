@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an environment is destroyed: from every status, by several at once, and when it fails."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,6 @@ from waggle_fsstore import (
     CorruptDocumentError,
     Environment,
     EnvironmentNotFoundError,
-    EnvironmentService,
     ProviderError,
     Runtime,
     Status,
@@ -41,22 +41,6 @@ def store_one(world: World, *, workspace: bool = True, **fields: object) -> str:
         folder.mkdir(parents=True)
         (folder / "whole").touch()
     return environment.id
-
-
-def destroy_all_at_once(world: World, service: EnvironmentService, name: str) -> list[bool]:
-    """Two threads: the second one begins while the first is in the middle of the removal."""
-    gate = Gate()
-    world.script.at("halfway remove", gate)
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(service.destroy, name)
-        gate.wait_until_reached()
-        looked = Gate()
-        world.script.at("after find_by_id", looked)
-        second = pool.submit(service.destroy, name)
-        looked.wait_until_reached()
-        looked.open()
-        gate.open()
-        return [first.result(LONG), second.result(LONG)]
 
 
 @pytest.mark.parametrize("by", OWNERS)
@@ -114,11 +98,30 @@ def test_what_is_not_there(world: World) -> None:
         service.destroy(created.id)
 
 
-def test_two_threads(world: World) -> None:
+def test_two_threads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one waits for the first and returns as it does; the workspace goes once."""
     service = world.service()
     created = service.create("shell")
-    assert destroy_all_at_once(world, service, created.id) == [True, True]
+    gate = Gate()
+    world.script.at("halfway remove", gate)
+    waits = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(service.destroy, created.id)
+        gate.wait_until_reached()
+        wait_for = IN_HAND._changed.wait_for
+
+        def wait(done: Callable[[], bool], timeout: float) -> bool:
+            waits.set()
+            return wait_for(done, timeout)
+
+        monkeypatch.setattr(IN_HAND._changed, "wait_for", wait)
+        second = pool.submit(service.destroy, created.id)
+        second.add_done_callback(lambda _: waits.set())
+        assert waits.wait(LONG)
+        has_waited = not second.done()
+        gate.open()
+        assert has_waited
+        assert [first.result(LONG), second.result(LONG)] == [True, True]
     assert world.script.passed.count("before remove") == 1
     assert not world.is_there(created.id)
     assert [step.kind for step in world.story(created.id)][2:] == ["updated", "deleted"]
