@@ -100,8 +100,8 @@ class Settings:
         if not settings.is_loopback and not settings.allowed_hosts:
             raise SettingError(
                 "WAGGLE_ALLOWED_HOSTS",
-                f"must say by which names clients call this server, because {host or 'it'!r} is "
-                "not an address of the loopback interface, and whoever can reach it may use it",
+                "must say by which names clients call this server, because WAGGLE_LISTEN_ADDR "
+                "is not on the loopback interface, and whoever can reach it may use it",
             )
         return settings
 

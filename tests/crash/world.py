@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from waggle_fsstore.store import state
 from waggle_fsstore.domain.process import boot_id
+from waggle_fsstore.store import state
 
 _STORE: Final = "waggle_fsstore.store."
 

@@ -223,6 +223,15 @@ def test_unreadable_documents(
     assert path.read_text() == text
 
 
+def test_the_workspace_of_an_unreadable_document(file_world: World, tmp_path: Path) -> None:
+    """It is no stray: whoever mends the document has it again."""
+    created = file_world.service().create("shell")
+    (tmp_path / "store" / "environments" / f"{created.id}.json").write_text("{")
+    result = file_world.service().reconcile()
+    assert len(result.unreadable) == 1
+    assert result.strays == []
+
+
 @pytest.mark.parametrize(
     "error",
     [

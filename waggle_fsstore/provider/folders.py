@@ -59,7 +59,10 @@ def make_folders(path: str) -> None:
     try:
         make_folder(path)
     except FileNotFoundError:
-        make_folders(os.path.dirname(path))
+        parent = os.path.dirname(path)
+        if os.path.isdir(parent):
+            raise  # None can be made there, as in /proc.
+        make_folders(parent)
         make_folders(path)
     except FileExistsError:
         if not os.path.isdir(path):

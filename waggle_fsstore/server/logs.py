@@ -32,6 +32,7 @@ def configure() -> None:
     handler = logging.StreamHandler()  # Standard output carries the protocol.
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     # A line for each request is too much; what a call did stands in the history.
     for name in ("mcp", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, Field
@@ -11,7 +10,7 @@ from pydantic import BaseModel, Field
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.event import Event, EventKind
-from waggle_fsstore.service.reasons import reason_of
+from waggle_fsstore.service.reasons import document_in, reason_of
 
 
 class EnvironmentInfo(BaseModel):
@@ -54,8 +53,7 @@ class Unreadable(BaseModel):
     @classmethod
     def of(cls, error: Exception) -> Self:
         """What a client may know of it: no path."""
-        path = getattr(error, "path", None) or getattr(error, "filename", None) or "?"
-        return cls(document=Path(path).name, reason=reason_of(error))
+        return cls(document=document_in(error), reason=reason_of(error))
 
 
 class EnvironmentList(BaseModel):

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import signal
+from contextlib import suppress
 from typing import Final
 
 from waggle_fsstore.config import Settings
@@ -29,8 +30,13 @@ async def _serve(host: Host) -> None:
     def stop() -> None:
         stop_soon(host, grace=0)
 
+    def handle(*_: object) -> None:
+        # When the loop is closed, the end has come already: the input was closed.
+        with suppress(RuntimeError):
+            # Not from here: a signal comes between any two instructions.
+            loop.call_soon_threadsafe(stop)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Not from the handler: a signal comes between any two instructions.
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+        signal.signal(number, handle)
     _log.info("serving on standard input and output")
     await make_server(host.service).run_stdio_async()

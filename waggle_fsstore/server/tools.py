@@ -13,9 +13,11 @@ from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
-from mcp.types import ToolAnnotations
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, ToolAnnotations
 from pydantic import Field
 
 from waggle_fsstore import __version__
@@ -53,7 +55,12 @@ _log: Final = logging.getLogger(__name__)
 def make_server(service: EnvironmentService) -> MCPServer[Any]:
     """An MCP server whose tools work on a service."""
     server: MCPServer[Any] = MCPServer(
-        "waggle", version=__version__, instructions=_INSTRUCTIONS, log_level="INFO"
+        "waggle",
+        version=__version__,
+        instructions=_INSTRUCTIONS,
+        # Nobody is told of changes, so nobody may be promised that.
+        subscriptions=False,
+        middleware=[_refuse_prompts],
     )
     tools = Tools(service)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -197,6 +204,15 @@ class Tools:
 
     def _info(self, environment: Environment) -> EnvironmentInfo:
         return EnvironmentInfo.of(environment, self._service.locate(environment))
+
+
+async def _refuse_prompts(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """There are none. The SDK takes a request for one as a failure of its own."""
+    if ctx.method == "prompts/get":
+        raise MCPError(INVALID_PARAMS, "there are no prompts")
+    return await call_next(ctx)
 
 
 @contextmanager

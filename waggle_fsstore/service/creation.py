@@ -81,7 +81,7 @@ class Creation:
         labels: dict[str, str] | None,
     ) -> Environment:
         timeout = self._default_timeout if timeout is None else timeout
-        if not timedelta(0) < timeout <= MAX_TIMEOUT:
+        if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_TIMEOUT:
             raise InvalidEnvironmentError("timeout", "is not above 0 and at most 60 minutes")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise InvalidEnvironmentError("name", f"is not 1-{_MAX_NAME} printable characters")

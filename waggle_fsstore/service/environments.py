@@ -15,6 +15,7 @@ from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.in_hand import IN_HAND
 from waggle_fsstore.service.ports import DEFAULT_PORTS, Ports
 from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.reasons import document_in
 from waggle_fsstore.service.reconciling import Reconciliation, expire, settle, verify
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touches import INTERVAL, Touches
@@ -40,7 +41,8 @@ class EnvironmentService:
     how many seconds :meth:`destroy` waits for others that work on the same environment.
 
     Actor and reason of each change are those of the :class:`audit` block of the caller;
-    where that gives no reason, the step itself does.
+    where that gives no reason, the step itself does. Where a step fails, the failure is
+    the reason.
     """
 
     def __init__(
@@ -185,7 +187,10 @@ class EnvironmentService:
                     verify(self._repository, self._provider, environment, result)
         if workspaces:
             with result.noting_problems("workspaces"):
-                strays = self._provider.find_strays([one.id for one in environments])
+                known = [one.id for one in environments]
+                # What cannot be read has a workspace too: a document is called like its id.
+                known += [document_in(error).removesuffix(".json") for error in result.unreadable]
+                strays = self._provider.find_strays(known)
                 result.strays += [name for name in strays if name in workspaces]
         return result
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What went wrong, in words that may be stored and shown to a client: without paths."""
 
+import os
+
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     HistoryPrunedError,
@@ -11,6 +13,12 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
     WaggleError,
 )
+
+
+def document_in(error: Exception) -> str:
+    """The name of the file that an error is about; empty if it is about none."""
+    path = getattr(error, "path", None) or getattr(error, "filename", None) or ""
+    return os.path.basename(path)
 
 
 def reason_of(error: BaseException) -> str:

@@ -65,7 +65,9 @@ def settle(
     if not _is_interrupted(environment):
         return False
     if environment.status is Status.CREATING:
-        reason = "could not be created: the process that was at it ended"
+        has_owner = environment.owner is not None
+        whose = "the process that was at it ended" if has_owner else "nobody is at it"
+        reason = f"could not be created: {whose}"
         with audit(actor="reconcile"):
             steps.to_error(
                 repository,

@@ -179,7 +179,10 @@ class Disk:
         try:
             os.mkdir(path, FOLDER_MODE)
         except FileNotFoundError:
-            self.make_folder(os.path.dirname(path))
+            parent = os.path.dirname(path)
+            if os.path.isdir(parent):
+                raise  # None can be made there, as in /proc.
+            self.make_folder(parent)
             self.make_folder(path)
             return
         except FileExistsError:
