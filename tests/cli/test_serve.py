@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb serve as it is typed; what it serves is tested in tests/server."""
+
+import subprocess
+
+import pytest
+
+from tests.cli.program import PYTHON, run
+
+_SERVE = """
+import sys
+sys.modules[{missing!r}] = None
+from waggle_fsstore.cli import main
+sys.argv = ["waggle-fsstore", "serve"]
+sys.exit(main())
+"""
+
+_LIGHT = """
+import sys
+import waggle_fsstore.cli.app
+heavy = {"mcp", "mcp_types", "anyio", "asyncio", "pydantic", "starlette", "uvicorn"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("missing", ["mcp", "uvicorn", "starlette", "anyio"])
+def test_without_the_extra(missing: str) -> None:
+    """It says how to get it, and exits 2."""
+    result = _python(_SERVE.format(missing=missing))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    *_, line = result.stderr.splitlines()
+    assert f"serving needs the extra 'server' ({missing}" in line
+    assert line.endswith("pip install 'waggle-fsstore[server]'")
+
+
+def test_a_fault_of_the_package_is_no_missing_extra() -> None:
+    """A module of its own that is missing is a bug, and shown as one."""
+    result = _python(_SERVE.format(missing="waggle_fsstore.server.tools"))
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "pip install" not in result.stderr
+
+
+def test_other_verbs_do_not_wait_for_the_server() -> None:
+    """What only serving needs is imported when it is asked for."""
+    result = _python(_LIGHT)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_help() -> None:
+    """It says where it listens, and what it leaves alone when it ends."""
+    result = run("serve", "--help")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for expected in ("--stdio", "WAGGLE_LISTEN_ADDR (127.0.0.1:8080)", "/mcp", "destroys none"):
+        assert expected in text

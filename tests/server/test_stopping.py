@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a server ends: in time, with nothing lost and nothing destroyed."""
+
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.processes import LONG, HttpServer, Server, StdioServer, hold
+from tests.server.talking import call
+from waggle_fsstore import FileStore, Status
+from waggle_fsstore.testing import make_environment
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+#: The time in which a server has to end after a signal, in seconds.
+IN_TIME = 10.0
+
+# Sends itself a signal just when it begins to reconcile.
+DURING_START = """
+import os, signal
+from waggle_fsstore.service.reaper import Reaper
+def start(self, real=Reaper.start):
+    os.kill(os.getpid(), signal.{name})
+    real(self)
+Reaper.start = start
+"""
+
+
+# While all is being closed, after the last call was answered.
+DURING_CLOSE = """
+import os
+from waggle_fsstore.service.reaper import Reaper
+def stop(self, *, patience, real=Reaper.stop):
+    os.kill(os.getpid(), {number})
+    return real(self, patience=patience)
+Reaper.stop = stop
+"""
+
+
+def _start(kind: type[Server], store: Path, *, code: str = "") -> Server:
+    """Start one, and wait until it serves."""
+    server = kind(store, code=code)
+    if isinstance(server, StdioServer):
+        server.begin()
+    server.wait_for("serving on ")
+    return server
+
+
+def _call(server: Server, tool: str, **arguments: object) -> dict[str, Any]:
+    if isinstance(server, StdioServer):
+        return server.call(tool, **arguments)
+    assert isinstance(server, HttpServer)
+    return call(server.url, tool, **arguments)
+
+
+def _post(server: Server, pool: ThreadPoolExecutor, tool: str, **arguments: object) -> None:
+    """Call a tool without caring for the answer."""
+    if isinstance(server, StdioServer):
+        server.post(tool, **arguments)
+    else:
+        assert isinstance(server, HttpServer)
+        pool.submit(call, server.url, tool, **arguments)
+
+
+def assert_settled(store: Path) -> None:
+    """Nobody who opens the store has anything to recover."""
+    last = max((store / "journal").glob("*.jsonl"))
+    content = json.loads(last.read_bytes().strip().splitlines()[-1])
+    with FileStore(store) as opened:
+        info = opened.info()
+        assert content["checkpoint"]["through"] == info.last_seq
+        assert not info.is_recovery_due
+        assert opened.recovery_findings == ()
+        assert list(opened.check()) == []
+    assert list((store / ".waggle" / "tmp").iterdir()) == []
+
+
+def assert_ended(server: Server) -> None:
+    """It ended by itself, well, in time, and said so in its log."""
+    assert server.process.wait(IN_TIME) == 0
+    server.wait()
+    assert server.log()[-1]["message"] == "stopped; all environments are as they were"
+    for entry in server.log():
+        # That a call was given up is told by uvicorn, at length.
+        assert "traceback" not in entry or entry["logger"] == "uvicorn.error"
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal(tmp_path: Path, kind: type[Server], number: signal.Signals) -> None:
+    """The environments stay, with their last use, and the store is left in order."""
+    store = tmp_path / "store"
+    with _start(kind, store) as server:
+        created = _call(server, "create_environment", runtime="shell")
+        environment_id = created["environment_id"]
+        used = _call(server, "get_environment", environment_id=environment_id)
+        server.process.send_signal(number)
+        assert_ended(server)
+    assert_settled(store)
+    assert Path(created["workspace"]).is_dir()
+    with FileStore(store) as opened:
+        [stored] = opened.find_all()
+        assert (stored.id, stored.status) == (environment_id, Status.RUNNING)
+        assert used["last_used"].startswith(f"{stored.last_used:%Y-%m-%dT%H:%M:%S.%f}")
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_a_venv_is_made(
+    tmp_path: Path, kind: type[Server], number: signal.Signals
+) -> None:
+    """The creation is cut short, and what came of it is stored; the others stay."""
+    store = tmp_path / "store"
+    with _start(kind, store) as server, ThreadPoolExecutor() as pool, FileStore(store) as opened:
+        kept = _call(server, "create_environment", runtime="shell")
+        _post(server, pool, "create_environment", runtime="python", with_pip=True)
+        events = opened.watch(after=0, timeout=LONG)
+        started = next(
+            event
+            for event in events
+            if event.status is Status.CREATING and event.environment_id != kept["environment_id"]
+        )
+        server.process.send_signal(number)
+        assert_ended(server)
+        found = {one.id: one for one in opened.find_all()}
+    assert_settled(store)
+    assert found.keys() == {kept["environment_id"], started.environment_id}
+    assert found[kept["environment_id"]].is_running
+    assert found[started.environment_id].status is Status.ERROR
+    assert found[started.environment_id].status_reason.startswith("could not be created: ")
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+def test_signals_while_a_call_goes_on_and_on(tmp_path: Path, kind: type[Server]) -> None:
+    """It ends in time all the same, however often it is told to; the next start goes on."""
+    store = tmp_path / "store"
+    code = hold("write_new", is_released_by_input=False)
+    with _start(kind, store, code=code) as server, ThreadPoolExecutor() as pool:
+        _post(server, pool, "create_environment", runtime="shell")
+        server.wait_for("held")
+        for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
+            server.process.send_signal(number)
+        assert_ended(server)
+        assert "a call goes on" in server.said()
+    assert_settled(store)
+    with _start(kind, store) as server:
+        [found] = _call(server, "list_environments")["environments"]
+        assert found["status"] == "error"
+        assert found["status_reason"] == "could not be created: the process that was at it ended"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_input_was_closed(tmp_path: Path, number: signal.Signals) -> None:
+    """A client closes the input, and sends a signal if that takes too long: no harm."""
+    store = tmp_path / "store"
+    code = DURING_CLOSE.format(number=number.value)
+    with _start(StdioServer, store, code=code) as server:
+        _call(server, "create_environment", runtime="shell")
+        server.close_input()
+        assert_ended(server)
+    assert_settled(store)
+
+
+def test_the_input_is_closed_while_a_call_goes_on(tmp_path: Path) -> None:
+    """A client closes the input, waits, and sends SIGTERM: it ends in time."""
+    store = tmp_path / "store"
+    with _start(StdioServer, store, code=hold("write_new", is_released_by_input=False)) as server:
+        assert isinstance(server, StdioServer)
+        server.post("create_environment", runtime="shell")
+        server.wait_for("held")
+        server.close_input()
+        server.process.terminate()
+        assert_ended(server)
+    assert_settled(store)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_the_start(tmp_path: Path, number: signal.Signals) -> None:
+    """It ends, and what is stored is as it was; the next one can start."""
+    store = tmp_path / "store"
+    made = make_environment(id="a")
+    with FileStore(store) as opened:
+        opened.save(made)
+    with HttpServer(store, code=DURING_START.format(name=number.name)) as server:
+        server.wait()
+        assert "serving on" not in server.said()
+        assert "Traceback" not in server.said()
+    assert_settled(store)
+    with FileStore(store) as opened:
+        assert opened.find_all() == [made]
