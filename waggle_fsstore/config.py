@@ -100,8 +100,8 @@ class Settings:
         if not settings.is_loopback and not settings.allowed_hosts:
             raise SettingError(
                 "WAGGLE_ALLOWED_HOSTS",
-                "must say by which names clients call this server, because WAGGLE_LISTEN_ADDR "
-                "is not on the loopback interface, and whoever can reach it may use it",
+                "must say by which names clients call this server: WAGGLE_LISTEN_ADDR, "
+                f"{host}:{port}, is not on the loopback interface, and who reaches it may use it",
             )
         return settings
 

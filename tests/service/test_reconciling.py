@@ -25,6 +25,7 @@ from waggle_fsstore.service.in_hand import IN_HAND
 
 ENDED = "the process that was removing it ended"
 INTERRUPTED = "could not be created: the process that was at it ended"
+NOBODY = "could not be created: nobody is at it"
 
 GONE: dict[str, Callable[[], Owner | None]] = {
     "nobody": lambda: None,
@@ -43,8 +44,9 @@ def test_an_interrupted_creation(world: World, by: str) -> None:
     assert result.failed == [name]
     stored = world.stored(name)
     assert (stored.status, stored.owner) == (Status.ERROR, None)
-    assert stored.status_reason == INTERRUPTED
-    assert world.story(name)[1:] == [Step("updated", "error", "reconcile", INTERRUPTED)]
+    reason = NOBODY if by == "nobody" else INTERRUPTED
+    assert stored.status_reason == reason
+    assert world.story(name)[1:] == [Step("updated", "error", "reconcile", reason)]
     assert world.service().destroy(name)
     assert not world.is_there(name)
 
