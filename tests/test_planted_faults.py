@@ -6,13 +6,20 @@ from pathlib import Path
 
 import pytest
 
+import tests.server.faults  # Adds its own to those of the store.
 import tests.service.faults  # noqa: F401  # Adds its own to those of the store.
 from tests import faults
 
 # Each run is a fresh process that has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
-    ["tests.faults", "tests.service.faults", "hypothesis", "waggle_fsstore.testing"]
+    [
+        "tests.faults",
+        "tests.server.faults",
+        "tests.service.faults",
+        "hypothesis",
+        "waggle_fsstore.testing",
+    ]
 )
 
 

@@ -19,7 +19,8 @@ PYTHON = (sys.executable, "-W", "error")
 #: For how long anything may take that should take no time, in seconds.
 LONG = 30.0
 
-_START = """
+#: How each server begins.
+START = """
 import sys
 from waggle_fsstore.cli import main
 sys.exit(main())
@@ -56,7 +57,7 @@ class Server:
 
     def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
         self.process = subprocess.Popen(
-            [*PYTHON, "-c", code + _START, "--store", str(store), "serve", *self.flags],
+            [*PYTHON, "-c", code + START, "--store", str(store), "serve", *self.flags],
             env={"PATH": os.environ["PATH"], **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
