@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.provider.faults
 import tests.server.faults  # Adds its own to those of the store.
 import tests.service.faults  # noqa: F401  # Adds its own to those of the store.
 from tests import faults
@@ -15,6 +16,7 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
     [
         "tests.faults",
+        "tests.provider.faults",
         "tests.server.faults",
         "tests.service.faults",
         "hypothesis",

@@ -34,7 +34,7 @@ from waggle_fsstore.server.models import (
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reasons import reason_of
 
-_PAGE: Final = 100
+_PAGE: Final = 20
 _MAX_PAGE: Final = 1_000
 _MAX_CLIENT_NAME: Final = 100
 
