@@ -220,6 +220,13 @@ def test_broken_requests_do_no_harm(http_server: HttpServer) -> None:
     assert call(http_server.url, "list_environments")["environments"] == []
 
 
+def test_ipv6(tmp_path: Path) -> None:
+    """The address in the log is the one that a client calls, in brackets."""
+    with HttpServer(tmp_path / "store", WAGGLE_LISTEN_ADDR="[::1]:0") as server:
+        assert server.address.startswith("[::1]:")
+        assert call(server.url, "list_environments")["count"] == 0
+
+
 # Who watches
 
 

@@ -2,7 +2,10 @@
 """Standard input and output: nothing but the protocol on it, and several servers of a store."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import IO
 
 import pytest
 
@@ -88,6 +91,37 @@ def test_it_ends_with_its_input(tmp_path: Path) -> None:
         assert server.wait() == 0
     with FileStore(store) as opened:
         assert opened.find_by_id(created["environment_id"]).is_running
+
+
+class Leaving(StdioServer):
+    """The client of it hears one answer, and then no more."""
+
+    def _read_output(self, pipe: IO[bytes]) -> None:
+        self._answers.put(json.loads(pipe.readline()))
+        pipe.close()
+        self._answers.put({"id": "left"})
+
+
+def test_a_client_that_dies(tmp_path: Path) -> None:
+    """Nobody hears the answer: the server ends in order, and what it did stays done."""
+    store = tmp_path / "store"
+    with Leaving(store) as server:
+        server.begin()
+        assert server.answer() == {"id": "left"}
+        server.post("create_environment", runtime="shell")
+        # What waits for the next line hears of nothing else before that.
+        with suppress(BrokenPipeError):
+            while server.process.poll() is None:
+                server.post("list_environments")
+                with suppress(TimeoutExpired):
+                    server.process.wait(0.05)
+        assert server.wait() == 0
+        assert [entry["message"] for entry in server.log()][-2:] == [
+            "the client is gone",
+            "stopped; all environments are as they were",
+        ]
+    with FileStore(store) as opened:
+        assert [one.status for one in opened.find_all()] == [Status.RUNNING]
 
 
 @pytest.mark.parametrize("kind", [StdioServer, HttpServer])

@@ -3,14 +3,14 @@
 
 import json
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.server.processes import LONG, HttpServer, Server, StdioServer, hold
-from tests.server.talking import call
+from tests.server.talking import call, refused
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.testing import make_environment
 
@@ -57,13 +57,15 @@ def _call(server: Server, tool: str, **arguments: object) -> dict[str, Any]:
     return call(server.url, tool, **arguments)
 
 
-def _post(server: Server, pool: ThreadPoolExecutor, tool: str, **arguments: object) -> None:
-    """Call a tool without caring for the answer."""
+def _post(
+    server: Server, pool: ThreadPoolExecutor, tool: str, **arguments: object
+) -> Future[str] | None:
+    """Call a tool; over HTTP, what it will say when it refuses."""
     if isinstance(server, StdioServer):
         server.post(tool, **arguments)
-    else:
-        assert isinstance(server, HttpServer)
-        pool.submit(call, server.url, tool, **arguments)
+        return None
+    assert isinstance(server, HttpServer)
+    return pool.submit(refused, server.url, tool, **arguments)
 
 
 def assert_settled(store: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_signal_while_a_venv_is_made(
     store = tmp_path / "store"
     with _start(kind, store) as server, ThreadPoolExecutor() as pool, FileStore(store) as opened:
         kept = _call(server, "create_environment", runtime="shell")
-        _post(server, pool, "create_environment", runtime="python", with_pip=True)
+        answer = _post(server, pool, "create_environment", runtime="python", with_pip=True)
         events = opened.watch(after=0, timeout=LONG)
         started = next(
             event
@@ -126,6 +128,12 @@ def test_a_signal_while_a_venv_is_made(
         )
         server.process.send_signal(number)
         assert_ended(server)
+        if answer is not None:
+            # There is time to be told.
+            assert answer.result(LONG) in {
+                "the provider was closed",
+                "the making of its venv was cut short",
+            }
         found = {one.id: one for one in opened.find_all()}
     assert_settled(store)
     assert found.keys() == {kept["environment_id"], started.environment_id}

@@ -39,4 +39,7 @@ async def _serve(host: Host) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
     _log.info("serving on standard input and output")
-    await make_server(host.service).run_stdio_async()
+    try:
+        await make_server(host.service).run_stdio_async()
+    except* BrokenPipeError:
+        _log.info("the client is gone")
