@@ -150,6 +150,8 @@ BAD = {
             f"127.0.0.1:{ONE}",
         ),
         f"127.0.0.1:{'9' * 5_000}",
+        "w\N{LATIN SMALL LETTER A WITH DIAERESIS}gle:80",
+        "w\udcffgle:80",
     ],
     "MAX_ENVIRONMENTS": [
         "0",

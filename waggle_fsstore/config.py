@@ -133,6 +133,8 @@ def _address(text: str) -> tuple[str, int]:
     is_bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
         raise ValueError(f"{text!r:.100} is not HOST:PORT, such as {_LISTEN_ADDR}")
+    if not host.isascii():
+        raise ValueError(f"{text!r:.100} is not HOST:PORT: a host is written in ASCII")
     if ":" in host and not is_bracketed:
         raise ValueError(f"{text!r:.100} is not HOST:PORT: write [{host}]:{port} for IPv6")
     return host[1:-1] if is_bracketed else host, int(port)

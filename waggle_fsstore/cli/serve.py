@@ -2,6 +2,7 @@
 """The verb that serves environments to AI agents."""
 
 import gc
+import sys
 from typing import Annotated
 
 import typer
@@ -39,6 +40,8 @@ def serve(
     # What was imported stays. To look through it for garbage takes 50 ms, in which nobody is
     # answered.
     gc.freeze()
+    if stdio and sys.stdin is None:
+        raise typer.BadParameter("there is no standard input to serve on", param_hint="'--stdio'")
     if stdio:
         standard_io.serve(settings, target.location)
     else:

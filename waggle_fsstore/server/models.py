@@ -40,7 +40,8 @@ class EnvironmentInfo(BaseModel):
             last_used=environment.last_used,
             timeout=format_duration(environment.timeout),
             ssh_port=environment.ssh_port,
-            workspace=workspace,
+            # A path need not be text, and an answer has to be.
+            workspace=workspace.encode(errors="replace").decode(),
         )
 
 
