@@ -228,10 +228,9 @@ def signature_without_the_time_of_change(patch: Patch) -> None:
 def signature_of_what_was_not_read(patch: Patch) -> None:
     real = documents._read
 
-    def read(name: str, path: str, opened: list[os.stat_result]) -> environment.Environment:
-        found = real(name, path, opened)
-        opened[:] = [os.lstat(path)]
-        return found
+    def read(name: str, path: str) -> tuple[environment.Environment, os.stat_result]:
+        found, _ = real(name, path)
+        return found, os.lstat(path)
 
     patch.setattr(documents, "_read", read)
 

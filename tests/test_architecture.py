@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "testing": {"testing", "domain"},
     "pytest_plugin": {"testing", ""},
     "__main__": {"cli"},
-    "": {"app", "domain", "provider", "service", "store"},
+    "": {"app", "config", "domain", "provider", "service", "store"},
 }
 
 #: Third-party packages, and the only modules that may import them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store of environments that keeps each one as a readable JSON file in a directory.
+"""A store of environments, each a readable JSON file in a directory, and what serves them.
 
 Every public name is here and nowhere else. Each is imported when it is first asked
 for: the pytest plugin is loaded before coverage starts, and must not pull in the
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from waggle_fsstore.app import open_repository, open_service
+    from waggle_fsstore.config import Settings
     from waggle_fsstore.domain.audit import audit
     from waggle_fsstore.domain.environment import (
         Capabilities,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.domain.repository import Repository, TransactionalRepository
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
+    from waggle_fsstore.service.ports import Ports
     from waggle_fsstore.service.provider import Provider
     from waggle_fsstore.service.reaper import Reaper
     from waggle_fsstore.service.reconciling import Reconciliation
@@ -61,6 +63,7 @@ __version__: Final = "0.1.0"
 
 _HOMES: Final = {
     "app": ("open_repository", "open_service"),
+    "config": ("Settings",),
     "domain.audit": ("audit",),
     "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
     "domain.errors": (
@@ -94,6 +97,7 @@ _HOMES: Final = {
     "domain.repository": ("Repository", "TransactionalRepository"),
     "provider.local": ("LocalProvider",),
     "service.environments": ("EnvironmentService",),
+    "service.ports": ("Ports",),
     "service.provider": ("Provider",),
     "service.reaper": ("Reaper",),
     "service.reconciling": ("Reconciliation",),
@@ -130,6 +134,7 @@ __all__ = [
     "NoFreePortError",
     "OutcomeUnknownError",
     "Owner",
+    "Ports",
     "Provider",
     "ProviderError",
     "Reaper",
@@ -139,6 +144,7 @@ __all__ = [
     "RuntimeUnavailableError",
     "ServerRunningError",
     "SettingError",
+    "Settings",
     "Severity",
     "Status",
     "StoreClosedError",

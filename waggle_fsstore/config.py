@@ -11,16 +11,13 @@ import platformdirs
 
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import SettingError
-
-_LISTEN_ADDR: Final = "127.0.0.1:8080"
-_MAX_ENVIRONMENTS: Final = "10"
-_DEFAULT_TIMEOUT_MIN: Final = "30"
-_REAPER_INTERVAL: Final = "1m"
-_SSH_PORT_BASE: Final = "10000"
-_SSH_PORT_MAX: Final = "11000"
-
-# Waggle's: no environment lives longer without being used.
-_MAX_TIMEOUT_MIN: Final = 60
+from waggle_fsstore.domain.limits import (
+    DEFAULT_CAPACITY,
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_PORTS,
+    DEFAULT_REAPER_INTERVAL,
+    MAX_IDLE_TIMEOUT,
+)
 
 _MAX_PORT: Final = 65_535
 _MANY: Final = 1_000_000
@@ -57,13 +54,13 @@ class Settings:
       may call the server beside those of the loopback interface.
     """
 
-    host: str
-    port: int
-    max_environments: int
-    default_timeout: timedelta
-    reaper_interval: timedelta
-    ssh_ports: range
-    allowed_hosts: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_environments: int = DEFAULT_CAPACITY
+    default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT
+    reaper_interval: timedelta = DEFAULT_REAPER_INTERVAL
+    ssh_ports: range = DEFAULT_PORTS
+    allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -73,37 +70,30 @@ class Settings:
         """
         variables = os.environ if environ is None else environ
 
-        def read(variable: str, default: str, parse: Callable[[str], _T]) -> _T:
-            text = variables.get(variable, "").strip() or default
+        def read(variable: str, parse: Callable[[str], _T], default: _T) -> _T:
+            text = variables.get(variable, "").strip()
             try:
-                return parse(text)
+                return parse(text) if text else default
             except ValueError as error:
                 raise SettingError(variable, str(error)) from None
 
-        host, port = read("WAGGLE_LISTEN_ADDR", _LISTEN_ADDR, _address)
-        first = read("WAGGLE_SSH_PORT_BASE", _SSH_PORT_BASE, _integer(1, _MAX_PORT))
-        last = read("WAGGLE_SSH_PORT_MAX", _SSH_PORT_MAX, _integer(1, _MAX_PORT))
+        other = cls()
+        host, port = read("WAGGLE_LISTEN_ADDR", _address, (other.host, other.port))
+        first = read("WAGGLE_SSH_PORT_BASE", _integer(1, _MAX_PORT), other.ssh_ports[0])
+        last = read("WAGGLE_SSH_PORT_MAX", _integer(1, _MAX_PORT), other.ssh_ports[-1])
         if last < first:
             raise SettingError("WAGGLE_SSH_PORT_MAX", f"{last} is below WAGGLE_SSH_PORT_BASE")
-        minutes = _integer(1, _MAX_TIMEOUT_MIN)
-        settings = cls(
+        return cls(
             host=host,
             port=port,
-            max_environments=read("WAGGLE_MAX_ENVIRONMENTS", _MAX_ENVIRONMENTS, _integer(1, _MANY)),
-            default_timeout=timedelta(
-                minutes=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _DEFAULT_TIMEOUT_MIN, minutes)
+            max_environments=read(
+                "WAGGLE_MAX_ENVIRONMENTS", _integer(1, _MANY), other.max_environments
             ),
-            reaper_interval=read("WAGGLE_REAPER_INTERVAL", _REAPER_INTERVAL, _interval),
+            default_timeout=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _minutes, other.default_timeout),
+            reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, other.reaper_interval),
             ssh_ports=range(first, last + 1),
-            allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", "", _hosts),
+            allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, other.allowed_hosts),
         )
-        if not settings.is_loopback and not settings.allowed_hosts:
-            raise SettingError(
-                "WAGGLE_ALLOWED_HOSTS",
-                "must say by which names clients call this server: WAGGLE_LISTEN_ADDR, "
-                f"{host}:{port}, is not on the loopback interface, and who reaches it may use it",
-            )
-        return settings
 
     @property
     def is_loopback(self) -> bool:
@@ -128,11 +118,15 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _minutes(text: str) -> timedelta:
+    return timedelta(minutes=_integer(1, MAX_IDLE_TIMEOUT // timedelta(minutes=1))(text))
+
+
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
-        raise ValueError(f"{text!r:.100} is not HOST:PORT, such as {_LISTEN_ADDR}")
+        raise ValueError(f"{text!r:.100} is not HOST:PORT, such as 127.0.0.1:8080")
     if not host.isascii():
         raise ValueError(f"{text!r:.100} is not HOST:PORT: a host is written in ASCII")
     if ":" in host and not is_bracketed:

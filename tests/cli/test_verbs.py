@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import document, environment, run
-from waggle_fsstore.domain.environment import DEFAULT_TIMEOUT, Environment, Runtime, Status
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
+from waggle_fsstore.domain.limits import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.store import codec
 from waggle_fsstore.store.file import FileStore
 from waggle_fsstore.store.memory import MemoryStore
@@ -24,7 +25,7 @@ def test_create_prints_the_id_of_what_it_stored(store: FileStore) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     stored = store.find_by_id(result.stdout.removesuffix("\n"))
     assert (stored.name, stored.runtime) == ("data-analysis", Runtime.PYTHON)
-    assert (stored.status, stored.timeout) == (Status.CREATING, DEFAULT_TIMEOUT)
+    assert (stored.status, stored.timeout) == (Status.CREATING, DEFAULT_IDLE_TIMEOUT)
     assert stored.labels == {}
 
 

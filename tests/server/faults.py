@@ -15,8 +15,8 @@ from tests.server import processes
 from waggle_fsstore.app import open_repository, open_service, server_lock
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import hosting, http, readiness, tools
-from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server import http, readiness, serving, tools
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
 
@@ -122,7 +122,7 @@ def two_servers_over_http(patch: Patch) -> None:
     def lock(name: str, location: str | None) -> ServerLock | None:
         return None if name == "http.lock" else server_lock(name, location)
 
-    patch.setattr(hosting, "server_lock", lock)
+    patch.setattr(serving, "server_lock", lock)
 
 
 @fault("tests/server/test_starting.py::test_a_store_that_is_served_already")
@@ -131,13 +131,13 @@ def store_opened_before_the_lock(patch: Patch) -> None:
         open_service(open_repository(location)).reconcile()
         return server_lock(name, location)
 
-    patch.setattr(hosting, "server_lock", lock)
+    patch.setattr(serving, "server_lock", lock)
 
 
 @fault("tests/server/test_starting.py::test_a_port_that_is_taken")
 def store_opened_before_the_port(patch: Patch) -> None:
     def serve(settings: Settings, location: str) -> None:
-        with Host(settings, location, is_http=True), http.listen(settings):
+        with Serving(settings, location, is_http=True), http.listen(settings):
             pass
 
     patch.setattr(http, "serve", serve)
@@ -145,12 +145,12 @@ def store_opened_before_the_port(patch: Patch) -> None:
 
 @fault("tests/server/test_starting.py::test_a_start_that_fails_frees_the_store")
 def failed_start_keeps_the_lock(patch: Patch) -> None:
-    patch.setattr(hosting, "_release", lambda *_: None)
+    patch.setattr(serving, "_release", lambda *_: None)
 
 
 @fault("tests/server/test_starting.py::test_the_first_one_leads")
 def everybody_leads(patch: Patch) -> None:
-    patch.setattr(Host, "leads", lambda _: True)
+    patch.setattr(Serving, "leads", lambda _: True)
 
 
 # Stopping
@@ -158,15 +158,15 @@ def everybody_leads(patch: Patch) -> None:
 
 @fault("tests/server/test_starting.py::test_a_host_closes_once")
 def closing_destroys(patch: Patch) -> None:
-    real = Host.close
+    real = Serving.close
 
-    def close(self: Host) -> None:
+    def close(self: Serving) -> None:
         if not self._is_closed:
             for environment in self.service.find_all():
                 self.service.destroy(environment.id)
         real(self)
 
-    patch.setattr(Host, "close", close)
+    patch.setattr(Serving, "close", close)
 
 
 @fault("tests/server/test_stopping.py::test_a_signal_after_the_input_was_closed[15]")
@@ -198,7 +198,7 @@ def calls_waited_for(patch: Patch) -> None:
         patch,
         """
 from waggle_fsstore.server import stdio
-stdio.stop_soon = lambda host, grace: host.close()
+stdio.stop_soon = lambda serving, grace: serving.close()
 """,
     )
 

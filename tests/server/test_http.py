@@ -19,8 +19,8 @@ from tests.server.processes import LONG, HttpServer, hold
 from tests.server.talking import ask, call, refused, talk
 from waggle_fsstore import FileStore
 from waggle_fsstore.config import Settings
-from waggle_fsstore.server.hosting import Host
 from waggle_fsstore.server.http import application
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.server.tools import make_server
 from waggle_fsstore.testing import make_environment
 
@@ -49,10 +49,10 @@ def _settings(**variables: str) -> Settings:
 
 
 @contextmanager
-def _hosted(root: Path) -> Iterator[tuple[Host, ASGIApp]]:
+def _hosted(root: Path) -> Iterator[tuple[Serving, ASGIApp]]:
     """A host in this process, and its application."""
     settings = _settings()
-    with Host(settings, str(root), is_http=True) as host:
+    with Serving(settings, str(root), is_http=True) as host:
         yield host, application(host, settings)
 
 
@@ -357,7 +357,7 @@ def test_what_recovery_found_is_told(root: Path) -> None:
 
 def test_who_does_not_lead_says_so(root: Path) -> None:
     """Of two servers one reconciles and sweeps, and an operator can see which."""
-    with Host(_settings(), str(root)), _hosted(root) as (_, app):
+    with Serving(_settings(), str(root)), _hosted(root) as (_, app):
         status, report = _get(app, "/readyz")
         assert (status, report["leads"]) == (200, False)
 

@@ -20,7 +20,7 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
-from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
 
@@ -133,22 +133,23 @@ def test_a_port_that_is_taken(tmp_path: Path, taken: str) -> None:
     with pytest.raises(SettingError) as caught:
         http.serve(Settings.of({"WAGGLE_LISTEN_ADDR": taken}), str(tmp_path / "store"))
     assert str(caught.value) == (
-        f"WAGGLE_LISTEN_ADDR: cannot listen on {taken}: Address already in use"
+        f"WAGGLE_LISTEN_ADDR: cannot listen on {taken}: Address already in use; "
+        "stop what listens there, or set this"
     )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_is_served_already(root: Path) -> None:
     """The second server is refused, names the first, and has changed nothing."""
-    with Host(ANYWHERE, str(root), is_http=True) as host:
+    with Serving(ANYWHERE, str(root), is_http=True) as host:
         # Something that a careless second server would set right.
         host.repository.save(make_environment(id="a", status="creating"))
         before = listing(root.parent)
         with pytest.raises(ServerRunningError, match=f"by process {os.getpid()} on ") as caught:
-            Host(ANYWHERE, str(root), is_http=True)
+            Serving(ANYWHERE, str(root), is_http=True)
         assert listing(root.parent) == before
         assert caught.value.holder is not None
-    with Host(ANYWHERE, str(root), is_http=True):
+    with Serving(ANYWHERE, str(root), is_http=True):
         pass
 
 
@@ -217,11 +218,11 @@ def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.Monk
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("waggle_fsstore.server.hosting.open_service", fail)
+        patch.setattr("waggle_fsstore.server.serving.open_service", fail)
         with pytest.raises(OSError, match="Input/output error") as caught:
-            Host(ANYWHERE, str(root), is_http=True)
-    with Host(ANYWHERE, str(root), is_http=True) as host:
-        assert host.leads()
+            Serving(ANYWHERE, str(root), is_http=True)
+    with Serving(ANYWHERE, str(root), is_http=True) as host:
+        assert host.try_to_lead()
     assert caught.tb  # Which keeps what was half made from being thrown away.
 
 
@@ -231,15 +232,15 @@ def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.Monk
 def test_the_first_one_leads(root: Path) -> None:
     """One at a time does, the lock file tells which process, and the next one follows."""
     lock = ServerLock(root, "server.lock")
-    with Host(ANYWHERE, str(root)) as second:
-        with Host(ANYWHERE, str(root), is_http=True) as third:
-            assert (second.leads(), third.leads()) == (True, False)
+    with Serving(ANYWHERE, str(root)) as second:
+        with Serving(ANYWHERE, str(root), is_http=True) as third:
+            assert (second.try_to_lead(), third.try_to_lead()) == (True, False)
         holder = lock.holder()
         assert holder is not None
         assert holder.pid == os.getpid()
-        with Host(ANYWHERE, str(root), is_http=True) as third:
+        with Serving(ANYWHERE, str(root), is_http=True) as third:
             second.close()
-            assert third.leads()
+            assert third.try_to_lead()
             assert not lock.try_acquire()
     assert lock.try_acquire()
     lock.release()
@@ -247,7 +248,7 @@ def test_the_first_one_leads(root: Path) -> None:
 
 def test_a_host_closes_once(root: Path) -> None:
     """Closing again does nothing, and destroys nothing."""
-    with Host(ANYWHERE, str(root)) as host:
+    with Serving(ANYWHERE, str(root)) as host:
         made = host.service.create("shell")
         host.close()
         host.close()

@@ -118,7 +118,7 @@ def test_a_client_that_dies(tmp_path: Path) -> None:
         assert server.wait() == 0
         assert [entry["message"] for entry in server.log()][-2:] == [
             "the client is gone",
-            "stopped; all environments are as they were",
+            "stopped; no environment was destroyed",
         ]
     with FileStore(store) as opened:
         assert [one.status for one in opened.find_all()] == [Status.RUNNING]

@@ -85,7 +85,7 @@ def assert_ended(server: Server) -> None:
     """It ended by itself, well, in time, and said so in its log."""
     assert server.process.wait(IN_TIME) == 0
     server.wait()
-    assert server.log()[-1]["message"] == "stopped; all environments are as they were"
+    assert server.log()[-1]["message"] == "stopped; no environment was destroyed"
     for entry in server.log():
         # That a call was given up is told by uvicorn, at length.
         assert "traceback" not in entry or entry["logger"] == "uvicorn.error"

@@ -17,7 +17,8 @@ from waggle_fsstore import (
     ProviderError,
     Status,
 )
-from waggle_fsstore.service.ports import DEFAULT_PORTS, Ports
+from waggle_fsstore.domain.limits import DEFAULT_PORTS
+from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.testing import make_environment
 
 

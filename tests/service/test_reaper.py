@@ -239,5 +239,6 @@ def test_what_it_tells(world: World, tmp_path: Path, caplog: pytest.LogCaptureFi
         name = service.create("shell").id
         world.clock.pass_by(60 * MINUTE)
         reaper.turn()
-    assert f"swept: {{'expired': ['{name}']}}" in caplog.text
+    assert f"swept: expired: {name}" in caplog.text
+    assert [record.fields for record in caplog.records] == [{"expired": [name]}]  # type: ignore[attr-defined]
     assert str(tmp_path) not in caplog.text

@@ -12,6 +12,7 @@ from waggle_fsstore.domain.errors import (
     InvalidRuntimeError,
     InvalidTransitionError,
 )
+from waggle_fsstore.domain.limits import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.values import (
     MAX_REVISION,
     check_id,
@@ -23,7 +24,6 @@ from waggle_fsstore.domain.values import (
 )
 
 MAX_PORT: Final = 65535
-DEFAULT_TIMEOUT: Final = timedelta(minutes=30)
 
 # A century. Up to here a number of seconds keeps its microseconds as a JSON double.
 MAX_TIMEOUT: Final = timedelta(days=36_500)
@@ -123,7 +123,7 @@ class Owner:
 
 @dataclass(kw_only=True, slots=True)
 class Environment:
-    """One isolated execution environment.
+    """One execution environment.
 
     A plain mutable value. The constructor takes its own copies of ``labels`` and
     ``extra``, turns times to UTC and the strings of ``runtime`` and ``status`` to
@@ -151,7 +151,7 @@ class Environment:
     ssh_port: int = 0
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_used: datetime = field(default_factory=lambda: datetime.now(UTC))
-    timeout: timedelta = DEFAULT_TIMEOUT
+    timeout: timedelta = DEFAULT_IDLE_TIMEOUT
     capabilities: Capabilities | None = None
     labels: dict[str, str] = field(default_factory=dict)
     provider: str | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from waggle_fsstore.domain.environment import Capabilities, Environment, Runtime
@@ -30,6 +31,7 @@ from waggle_fsstore.provider.folders import (
 )
 from waggle_fsstore.provider.machine import Machine, search, search_path
 from waggle_fsstore.provider.running import Running
+from waggle_fsstore.service.provider import WITH_PIP
 
 _log: Final = logging.getLogger(__name__)
 
@@ -63,6 +65,11 @@ class LocalProvider:
         self._root = os.path.abspath(root)
         self._running = Running()
         self._last_search: Machine | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds all workspaces, absolute; it need not exist yet."""
+        return Path(self._root)
 
     def create(self, environment: Environment) -> Capabilities:
         """Make the folder and its runtime; raises if anything is there under its name."""
@@ -251,7 +258,7 @@ def _reason(error: Exception) -> str:
 
 
 def _wants_pip(environment: Environment) -> bool:
-    return environment.labels.get("pip") == "yes"
+    return WITH_PIP.items() <= environment.labels.items()
 
 
 def _why_no_venv(pip: bool) -> str:

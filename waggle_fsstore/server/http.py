@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
-from waggle_fsstore.server.hosting import Host
 from waggle_fsstore.server.readiness import readiness
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.server.stopping import stop_soon
 from waggle_fsstore.server.tools import make_server
 
@@ -37,40 +37,52 @@ def serve(settings: Settings, location: str | None = None) -> None:
     """Serve the store at a location until SIGTERM or Ctrl-C.
 
     Takes the port, then the store: who cannot have both changes nothing. Raises
-    :class:`SettingError`, also for a port that is taken, and what :class:`Host` raises.
+    :class:`SettingError`, also for a port that is taken, and what :class:`Serving` raises.
     """
-    with listen(settings) as listener, Host(settings, location, is_http=True) as host:
-        asyncio.run(_serve(host, listener, settings))
+    with listen(settings) as listener, Serving(settings, location, is_http=True) as serving:
+        asyncio.run(_serve(serving, listener, settings))
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket that listens where the settings say."""
+    """A socket that listens where the settings say.
+
+    Raises :class:`SettingError` if it cannot, or if others could reach it and nobody said by
+    which names they call.
+    """
+    where = f"{settings.host}:{settings.port}"
+    if not settings.is_loopback and not settings.allowed_hosts:
+        raise SettingError(
+            "WAGGLE_ALLOWED_HOSTS",
+            "must say by which names clients call this server: WAGGLE_LISTEN_ADDR, "
+            f"{where}, is not on the loopback interface, and who reaches it may use it",
+        )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
         # Not strerror: that says the address again, in another form.
         problem = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise SettingError("WAGGLE_LISTEN_ADDR", f"cannot listen on {where}: {problem}") from None
+        reason = f"cannot listen on {where}: {problem}; stop what listens there, or set this"
+        raise SettingError("WAGGLE_LISTEN_ADDR", reason) from None
     # Connections inherit it. Without it, each answer waits 40 ms for the client's next packet;
     # asyncio sets it only where a socket names its protocol, which this one does not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-async def _serve(host: Host, listener: socket.socket, settings: Settings) -> None:
-    server = _Server(application(host, settings), host)
+async def _serve(serving: Serving, listener: socket.socket, settings: Settings) -> None:
+    server = _Server(application(serving, settings), serving)
     address, port = listener.getsockname()[:2]
     address = f"[{address}]" if ":" in address else address
-    _log.info("serving on http://%s:%s/mcp", address, port)
+    fields = {"fields": serving.fields}
+    _log.info("serving on http://%s:%s/mcp", address, port, extra=fields)
     await server.serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Has the process end when a signal comes, also where a call goes on and on."""
 
-    def __init__(self, app: ASGIApp, host: Host) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -81,7 +93,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._host = host
+        self._serving = serving
         self._loop = asyncio.get_running_loop()
         # Uvicorn raises what it caught once more when it is done: by then all is well.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,10 +107,10 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def _stop(self) -> None:
-        stop_soon(self._host, grace=_GRACE + 1)
+        stop_soon(self._serving, grace=_GRACE + 1)
 
 
-def application(host: Host, settings: Settings) -> ASGIApp:
+def application(serving: Serving, settings: Settings) -> ASGIApp:
     """The ASGI application over an open store."""
     # Of its own: who asks does not wait for calls that take all other threads.
     one_at_a_time = CapacityLimiter(1)
@@ -107,11 +119,11 @@ def application(host: Host, settings: Settings) -> ASGIApp:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        is_ready, report = await to_thread.run_sync(readiness, host, limiter=one_at_a_time)
+        is_ready, report = await to_thread.run_sync(readiness, serving, limiter=one_at_a_time)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
     security = security_of(settings)
-    app = make_server(host.service).streamable_http_app(transport_security=security)
+    app = make_server(serving.service).streamable_http_app(transport_security=security)
     app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
     return _Guard(app, security)
 

@@ -25,7 +25,7 @@ class EnvironmentInfo(BaseModel):
     last_used: datetime
     timeout: str = Field(description="It is removed after so long without use, such as 30m0s.")
     ssh_port: int = Field(description="The port reserved for it; 0 for none.")
-    workspace: str = Field(description="Where its files are, on the machine of the server.")
+    workspace: str = Field(description="Its folder on the machine of the server.")
 
     @classmethod
     def of(cls, environment: Environment, workspace: str) -> Self:

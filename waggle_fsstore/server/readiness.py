@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from waggle_fsstore.domain.errors import WaggleError
-from waggle_fsstore.server.hosting import Host
 from waggle_fsstore.server.models import Unreadable
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.service.reasons import reason_of
 from waggle_fsstore.store.file import FileStore
 
@@ -17,23 +17,25 @@ _PATIENCE: Final = 1.0
 _OK: Final = "ok"
 
 
-def readiness(host: Host) -> tuple[bool, dict[str, Any]]:
+def readiness(serving: Serving) -> tuple[bool, dict[str, Any]]:
     """Whether environments can be created and removed now, and what an operator should know.
 
     Names files, but no folders. Bad documents, workspaces without a record and other
     findings are told, and do not make a server unready: it works without them.
     """
-    store, provider = _store(host), _provider(host)
+    store, provider = _store(serving), _provider(serving)
     is_ready = store == provider == _OK
     unreadable: list[Exception] = []
     findings: list[str] = []
     try:
-        host.service.find_all(on_corrupt=unreadable.append)
+        serving.service.find_all(on_corrupt=unreadable.append)
     except (WaggleError, OSError) as error:
         findings.append(reason_of(error))
-    if isinstance(host.repository, FileStore):
-        findings += [f"{one.path.name}: {one.problem}" for one in host.repository.recovery_findings]
-    reconciliation = host.reaper.reconciliation
+    if isinstance(serving.repository, FileStore):
+        findings += [
+            f"{one.path.name}: {one.problem}" for one in serving.repository.recovery_findings
+        ]
+    reconciliation = serving.reaper.reconciliation
     return is_ready, {
         "status": "ready" if is_ready else "not ready",
         "store": store,
@@ -46,18 +48,18 @@ def readiness(host: Host) -> tuple[bool, dict[str, Any]]:
     }
 
 
-def _store(host: Host) -> str:
-    if isinstance(host.repository, FileStore):
+def _store(serving: Serving) -> str:
+    if isinstance(serving.repository, FileStore):
         try:
-            host.repository.check_writable(timeout=_PATIENCE)
+            serving.repository.check_writable(timeout=_PATIENCE)
         except (WaggleError, OSError) as error:
             return reason_of(error)
     return _OK
 
 
-def _provider(host: Host) -> str:
+def _provider(serving: Serving) -> str:
     try:
-        host.service.provider.check()
+        serving.service.provider.check()
     except WaggleError as error:
         return reason_of(error)
     return _OK

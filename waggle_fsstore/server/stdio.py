@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from waggle_fsstore.config import Settings
-from waggle_fsstore.server.hosting import Host
+from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.server.stopping import stop_soon
 from waggle_fsstore.server.tools import make_server
 
@@ -18,17 +18,17 @@ _log: Final = logging.getLogger(__name__)
 def serve(settings: Settings, location: str | None = None) -> None:
     """Serve the store at a location until the client closes the input, SIGTERM or Ctrl-C.
 
-    Others may serve the same store. Raises what :class:`Host` raises.
+    Others may serve the same store. Raises what :class:`Serving` raises.
     """
-    with Host(settings, location) as host:
-        asyncio.run(_serve(host))
+    with Serving(settings, location) as serving:
+        asyncio.run(_serve(serving))
 
 
-async def _serve(host: Host) -> None:
+async def _serve(serving: Serving) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        stop_soon(host, grace=0)
+        stop_soon(serving, grace=0)
 
     def handle(*_: object) -> None:
         # When the loop is closed, the end has come already: the input was closed.
@@ -38,8 +38,8 @@ async def _serve(host: Host) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
-    _log.info("serving on standard input and output")
+    _log.info("serving on standard input and output", extra={"fields": serving.fields})
     try:
-        await make_server(host.service).run_stdio_async()
+        await make_server(serving.service).run_stdio_async()
     except* BrokenPipeError:
         _log.info("the client is gone")

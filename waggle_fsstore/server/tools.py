@@ -23,7 +23,13 @@ from pydantic import Field
 from waggle_fsstore import __version__
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError, WaggleError
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    EnvironmentNotRunningError,
+    StoreError,
+    WaggleError,
+)
+from waggle_fsstore.domain.limits import MAX_IDLE_TIMEOUT
 from waggle_fsstore.server.models import (
     DestroyResult,
     EnvironmentInfo,
@@ -32,18 +38,21 @@ from waggle_fsstore.server.models import (
     Unreadable,
 )
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.provider import WITH_PIP
 from waggle_fsstore.service.reasons import reason_of
 
 _PAGE: Final = 20
 _MAX_PAGE: Final = 1_000
 _MAX_CLIENT_NAME: Final = 100
+_HOUR: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
 _INSTRUCTIONS: Final = (
-    "Environments are workspaces with a runtime (python, node or shell) ready to be used. They "
-    "outlive this server and its restarts; environment_id is the handle that stays valid. One "
-    "that is not used for as long as its timeout says is removed with all its files: "
-    "get_environment counts as use. Destroy what is not needed any more: only so many may live "
-    "at a time."
+    "Environments are workspaces with a runtime (python, node or shell) ready to be used. Work "
+    "in the folder that workspace names, with your own tools; a python environment has its "
+    "interpreter in .venv/bin/python there. They outlive this server and its restarts; "
+    "environment_id is the handle that stays valid. One that is not used for as long as its "
+    "timeout says is removed with all its files: get_environment counts as use, writing files "
+    "does not. Destroy what is not needed any more: only so many may live at a time."
 )
 
 _Id = Annotated[str, Field(description="As create_environment returned it.", strict=True)]
@@ -91,7 +100,7 @@ def make_server(service: EnvironmentService) -> MCPServer[Any]:
         "waggle://environments/{environment_id}",
         name="environment",
         title="An environment",
-        description="One environment, as get_environment gives it; reading it is no use of it.",
+        description="One environment, as get_environment gives it; does not count as use.",
         mime_type="application/json",
     )(tools.read_environment)
     return server
@@ -112,7 +121,7 @@ class Tools:
         ] = None,
         timeout_minutes: Annotated[
             int | None,
-            Field(description="Idle minutes after which it is removed.", ge=1, le=60, strict=True),
+            Field(description="Idle minutes until it is removed.", ge=1, le=_HOUR, strict=True),
         ] = None,
         with_pip: Annotated[
             bool, Field(description="Whether a python environment gets pip; slower.", strict=True)
@@ -122,7 +131,7 @@ class Tools:
         timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
         with _as_client(ctx):
             environment = self._service.create(
-                runtime, name=name, timeout=timeout, labels={"pip": "yes"} if with_pip else None
+                runtime, name=name, timeout=timeout, labels=WITH_PIP if with_pip else None
             )
             _log_change("created", environment.id, ctx)
         return self._info(environment)
@@ -150,9 +159,9 @@ class Tools:
     def get_environment(self, environment_id: _Id) -> EnvironmentInfo:
         """Get one environment. Counts as use: it puts off its removal."""
         with _told():
-            environment = self._service.find_by_id(environment_id)
-            if environment.is_running:
-                self._service.touch(environment_id)
+            try:
+                environment = self._service.touch(environment_id)
+            except EnvironmentNotRunningError:
                 environment = self._service.find_by_id(environment_id)
         return self._info(environment)
 
@@ -185,6 +194,8 @@ class Tools:
             try:
                 events = self._service.history(environment_id, after=after)
             except ValueError:
+                if not after:
+                    raise
                 raise ToolError(f"after: {after} is beyond the last change") from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after:

@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import (
     NoFreePortError,
     WaggleError,
 )
+from waggle_fsstore.domain.limits import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
@@ -23,8 +24,6 @@ from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.reasons import reason_of
 
-#: Waggle's limit.
-MAX_TIMEOUT: Final = timedelta(minutes=60)
 _MAX_NAME: Final = 200
 
 _log: Final = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Creation:
         labels: dict[str, str] | None,
     ) -> Environment:
         timeout = self._default_timeout if timeout is None else timeout
-        if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_TIMEOUT:
+        if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
             raise InvalidEnvironmentError("timeout", "is not above 0 and at most 60 minutes")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise InvalidEnvironmentError("name", f"is not 1-{_MAX_NAME} printable characters")

@@ -4,24 +4,23 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-from waggle_fsstore.domain.environment import DEFAULT_TIMEOUT, Environment, Runtime
+from waggle_fsstore.domain.environment import Environment, Runtime
 from waggle_fsstore.domain.errors import WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.limits import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.in_hand import IN_HAND
-from waggle_fsstore.service.ports import DEFAULT_PORTS, Ports
+from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reasons import document_in
+from waggle_fsstore.service.reasons import id_in
 from waggle_fsstore.service.reconciling import Reconciliation, expire, settle, verify
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touches import INTERVAL, Touches
-
-#: Waggle's limit.
-DEFAULT_CAPACITY: Final = 10
 
 # How long to wait for whoever is creating or removing an environment (seconds).
 _PATIENCE: Final = 30.0
@@ -51,7 +50,7 @@ class EnvironmentService:
         provider: Provider,
         *,
         capacity: int = DEFAULT_CAPACITY,
-        default_timeout: timedelta = DEFAULT_TIMEOUT,
+        default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT,
         ports: Ports | None = None,
         touches: Touches | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -98,7 +97,8 @@ class EnvironmentService:
         Raises :class:`InvalidEnvironmentError` (:class:`InvalidRuntimeError`),
         :class:`CapacityError` and :class:`NoFreePortError`, and has then stored nothing;
         :class:`ProviderError`, and the environment is then stored in status error, with
-        the reason; :class:`EnvironmentNotFoundError` when it was destroyed meanwhile.
+        the reason, as it is if another process took the last port just now;
+        :class:`EnvironmentNotFoundError` when it was destroyed meanwhile.
         """
         return self._creation.create(runtime, name, timeout, labels)
 
@@ -112,14 +112,16 @@ class EnvironmentService:
         """All environments, sorted by id; see :meth:`TransactionalRepository.find_all`."""
         return [self._as_used(one) for one in self._repository.find_all(on_corrupt=on_corrupt)]
 
-    def touch(self, environment_id: str) -> None:
-        """Note that an environment is used now, which puts off its expiry.
+    def touch(self, environment_id: str) -> Environment:
+        """Note that an environment is used now, which puts off its expiry; returns it.
 
         Stored within five seconds, together with later touches. Raises
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
         """
-        steps.require_running(self._repository.find_by_id(environment_id))
+        environment = self._repository.find_by_id(environment_id)
+        steps.require_running(environment)
         self._touches.note(environment_id, self._now())
+        return self._as_used(environment)
 
     def probe(self, environment_id: str) -> Environment:
         """Have the provider look what an environment can do, and store what it finds.
@@ -158,7 +160,8 @@ class EnvironmentService:
         false.
 
         Raises :class:`EnvironmentNotFoundError`; :class:`ProviderError`, and it then
-        stays in status destroying, so that it can be tried again.
+        stays in status destroying, so that it can be tried again, or as it is if another
+        provider made it.
         """
         return self._removal.destroy(environment_id, only_if)
 
@@ -177,7 +180,7 @@ class EnvironmentService:
         result = Reconciliation()
         workspaces: list[str] = []
         with result.noting_problems("workspaces"):
-            # Before the records are read: who makes one from now on stores it first.
+            # All that there are, before the records are read: whoever makes one stores it first.
             workspaces += self._provider.find_strays(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._ports.learn(environments)
@@ -188,8 +191,8 @@ class EnvironmentService:
         if workspaces:
             with result.noting_problems("workspaces"):
                 known = [one.id for one in environments]
-                # What cannot be read has a workspace too: a document is called like its id.
-                known += [document_in(error).removesuffix(".json") for error in result.unreadable]
+                # What cannot be read has a workspace too.
+                known += [id_in(error) for error in result.unreadable]
                 strays = self._provider.find_strays(known)
                 result.strays += [name for name in strays if name in workspaces]
         return result
@@ -233,6 +236,17 @@ class EnvironmentService:
         is_idle = IN_HAND.wait_until_idle(patience)
         self._touches.close()
         return is_idle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _as_used(self, environment: Environment) -> Environment:
         environment.last_used = self._touches.last_used(environment)

@@ -3,13 +3,9 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError
-
-#: The ports that Waggle gives out, both ends included.
-DEFAULT_PORTS: Final = range(10_000, 11_001)
 
 
 class Ports:
@@ -24,7 +20,7 @@ class Ports:
         self._ports = ports
         self._is_free = is_free or _is_free
         self._lock = threading.Lock()
-        self._taken: dict[int, str] = {}
+        self._taken: dict[int, str] = {}  # By whom; by "" what is about to be stored.
         self._next = 0
 
     def learn(self, environments: Iterable[Environment]) -> None:

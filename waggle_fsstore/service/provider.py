@@ -2,9 +2,12 @@
 """What a provider promises: it makes environments real, and takes them away again."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from waggle_fsstore.domain.environment import Capabilities, Environment
+
+#: The labels of a python environment that is to have pip.
+WITH_PIP: Final = {"pip": "yes"}
 
 
 class Provider(Protocol):

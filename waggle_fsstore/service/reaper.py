@@ -5,13 +5,12 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
+from waggle_fsstore.domain.limits import DEFAULT_REAPER_INTERVAL
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reconciling import Reconciliation
-
-#: How often Waggle sweeps.
-DEFAULT_INTERVAL: Final = timedelta(minutes=1)
 
 # How often a server that may not sweep asks whether it may by now (seconds).
 _OFTEN: Final = 2.0
@@ -29,7 +28,7 @@ class Reaper:
         self,
         service: EnvironmentService,
         *,
-        interval: timedelta = DEFAULT_INTERVAL,
+        interval: timedelta = DEFAULT_REAPER_INTERVAL,
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._service = service
@@ -51,6 +50,8 @@ class Reaper:
                 self._reconciliation = None
             elif self._reconciliation is None:
                 self._reconciliation = self._service.reconcile()
+                for error in self._reconciliation.unreadable:
+                    _log.warning("a document cannot be read: %s", error)
                 _report("reconciled", self._reconciliation)
             else:
                 _report("swept", self._service.sweep(is_stopping=self._stopping.is_set))
@@ -58,7 +59,9 @@ class Reaper:
             _log.exception("no sweep was made; the next one comes in %g s", self._pause())
 
     def start(self) -> None:
-        """Reconcile now, and begin to sweep."""
+        """Reconcile now, and begin to sweep. Once only; so does ``with``, which stops it too."""
+        if self._thread is not None:
+            raise RuntimeError("the reaper was started already")
         self.turn()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self._thread.start()
@@ -71,6 +74,18 @@ class Reaper:
         self._thread.join(patience)
         return not self._thread.is_alive()
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
     def _run(self) -> None:
         while not self._stopping.wait(self._pause()):
             self.turn()
@@ -81,12 +96,9 @@ class Reaper:
 
 
 def _report(what: str, result: Reconciliation) -> None:
-    found = {
-        name: getattr(result, name)
-        for name in ("failed", "finished", "lost", "expired", "strays", "problems")
-        if getattr(result, name)
-    }
-    for error in result.unreadable:
-        _log.warning("a document cannot be read: %s", error)
+    """Tell what was done. Problems were told where they arose."""
+    names = ("failed", "finished", "lost", "expired", "strays")
+    found = {name: getattr(result, name) for name in names if getattr(result, name)}
     if found:
-        _log.info("%s: %s", what, found)
+        told = "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
+        _log.info("%s: %s", what, told, extra={"fields": found})

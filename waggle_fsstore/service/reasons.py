@@ -2,6 +2,7 @@
 """What went wrong, in words that may be stored and shown to a client: without paths."""
 
 import os
+from urllib.parse import unquote
 
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -19,6 +20,11 @@ def document_in(error: Exception) -> str:
     """The name of the file that an error is about; empty if it is about none."""
     path = getattr(error, "path", None) or getattr(error, "filename", None) or ""
     return os.path.basename(path)
+
+
+def id_in(error: Exception) -> str:
+    """The id whose document cannot be read: files are called so (docs/format.md)."""
+    return unquote(document_in(error).removesuffix(".json"))
 
 
 def reason_of(error: BaseException) -> str:

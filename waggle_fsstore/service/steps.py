@@ -29,7 +29,7 @@ class BusyError(Exception):
 
 
 def because(reason: str) -> audit:
-    """The block to make a change in; the reason of the caller's block goes before this one."""
+    """The block to make a change in; the reason of the caller's block wins over this one."""
     return audit(reason=current_author().reason or reason)
 
 

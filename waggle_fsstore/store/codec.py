@@ -12,7 +12,6 @@ from typing import Any, Final
 from zlib import crc32
 
 from waggle_fsstore.domain.environment import (
-    DEFAULT_TIMEOUT,
     Capabilities,
     Environment,
     Owner,
@@ -23,6 +22,7 @@ from waggle_fsstore.domain.errors import (
     InvalidEnvironmentError,
     UnsupportedFormatError,
 )
+from waggle_fsstore.domain.limits import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.values import MAX_REVISION
 from waggle_fsstore.store.jsontext import canonical, parse
 
@@ -98,7 +98,7 @@ def environment_of(document: dict[str, Any], path: str) -> Environment:
             ssh_port=take("ssh_port", 0),
             created_at=created,
             last_used=created if last_used is None else _time("last_used", last_used),
-            timeout=_seconds(take("timeout_seconds", DEFAULT_TIMEOUT.total_seconds())),
+            timeout=_seconds(take("timeout_seconds", DEFAULT_IDLE_TIMEOUT.total_seconds())),
             capabilities=_capabilities(take("capabilities", None)),
             labels=take("labels", {}),
             provider=take("provider", None),

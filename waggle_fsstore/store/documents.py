@@ -176,11 +176,9 @@ class Documents:
                 good.append(known.environment)
                 continue
             path = f"{folder}{os.sep}{name}"
-            opened: list[os.stat_result] = []
             try:
-                environment = _read(name, path, opened)
+                environment, status = _read(name, path)
                 good.append(environment)
-                status = opened[0]
                 if status.st_size <= _MOST_REMEMBERED and is_settled(status, folder, now):
                     # A change since then, while it was read too, shows at its first use.
                     remembered[name] = _Remembered(signature_of(status), environment)
@@ -228,15 +226,14 @@ class Documents:
         return max((revision_in(f"{folder}{os.sep}{name}") for name in self.names()), default=0)
 
 
-def _read(name: str, path: str, opened: list[os.stat_result]) -> Environment:
-    """What a file holds, and in ``opened`` its status before it was read."""
-    data = read(
-        path, codec.MAX_DOCUMENT_BYTES, lambda descriptor: opened.append(os.fstat(descriptor))
-    )
+def _read(name: str, path: str) -> tuple[Environment, os.stat_result]:
+    """What a file holds, and its status before it was read."""
+    before: list[os.stat_result] = []
+    data = read(path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened)))
     environment = codec.decode(data, path)
     if document_name(environment.id) != name:
         raise _misplaced(path, environment.id)
-    return environment
+    return environment, before[0]
 
 
 def revision_in(path: str) -> int:

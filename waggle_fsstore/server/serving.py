@@ -23,7 +23,7 @@ _PATIENCE: Final = 1.5
 _log: Final = logging.getLogger(__name__)
 
 
-class Host:
+class Serving:
     """An open store with its provider, its service and its reaper."""
 
     def __init__(
@@ -48,15 +48,26 @@ class Host:
         try:
             self.repository = open_repository(location)
             self.service = open_service(self.repository, settings)
-            self.reaper = Reaper(self.service, interval=settings.reaper_interval, leads=self.leads)
+            self.reaper = Reaper(
+                self.service, interval=settings.reaper_interval, leads=self.try_to_lead
+            )
             self.reaper.start()
         except BaseException:
             _release(self._http, self._leader)
             raise
 
-    def leads(self) -> bool:
-        """Whether this server is the one that reconciles and sweeps; tries to become it."""
+    def try_to_lead(self) -> bool:
+        """Become the server that reconciles and sweeps, if no other is; whether this one is it."""
         return self._leader is None or self._leader.try_acquire()
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What the log says of it at the start."""
+        return {
+            "store": str(getattr(self.repository, "path", "memory:")),
+            "workspaces": str(getattr(self.service.provider, "root", "")),
+            "leads": self.reaper.reconciliation is not None,
+        }
 
     def cut_short(self) -> None:
         """Let no environment begin, and those end that are being created."""
@@ -68,14 +79,14 @@ class Host:
             if self._is_closed:
                 return
             self._is_closed = True
-            self.service.provider.close()
+            self.cut_short()
             if not self.reaper.stop(patience=_PATIENCE):
                 _log.warning("a sweep goes on; the next start goes on with it")
             if not self.service.close(patience=_PATIENCE):
                 _log.warning("a call goes on; the next start goes on with it")
             self.repository.close()
             _release(self._http, self._leader)
-            _log.info("stopped; all environments are as they were")
+            _log.info("stopped; no environment was destroyed")
 
     def __enter__(self) -> Self:
         return self
