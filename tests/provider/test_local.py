@@ -545,6 +545,14 @@ def test_different_ones_can_be_created_at_once(root: Path) -> None:
     assert provider.find_strays(map(str, range(count))) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_place_where_no_folder_can_be_made() -> None:
+    """It is told, and not tried for ever."""
+    provider = LocalProvider("/proc/waggle/workspaces")
+    with pytest.raises(ProviderError, match="No such file or directory"):
+        provider.create(environment())
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_disk_errors(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """What the operating system reports is told without its path, and is the cause."""

@@ -126,6 +126,13 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, name: str) -> None
     assert sorted(tree(tmp_path / "home")) == [name]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_place_where_no_folder_can_be_made() -> None:
+    """It is told, and not tried for ever."""
+    with FileStore("/proc/waggle/store") as store, pytest.raises(FileNotFoundError):
+        store.save(make_environment())
+
+
 def test_a_folder_that_fills_after_opening_is_refused(tmp_path: Path) -> None:
     """The folder is looked at again before anything is made in it."""
     store = FileStore(tmp_path / "home")

@@ -57,13 +57,11 @@ def make_folders(path: str) -> None:
     Those that exist are left as they are.
     """
     try:
-        make_folder(path)
-    except FileNotFoundError:
-        parent = os.path.dirname(path)
-        if os.path.isdir(parent):
-            raise  # None can be made there, as in /proc.
-        make_folders(parent)
-        make_folders(path)
+        try:
+            make_folder(path)
+        except FileNotFoundError:
+            make_folders(os.path.dirname(path))
+            make_folder(path)  # Fails where none can be made, as in /proc.
     except FileExistsError:
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None

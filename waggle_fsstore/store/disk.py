@@ -177,14 +177,11 @@ class Disk:
         folder, a symbolic link to one included: the store stays within its root.
         """
         try:
-            os.mkdir(path, FOLDER_MODE)
-        except FileNotFoundError:
-            parent = os.path.dirname(path)
-            if os.path.isdir(parent):
-                raise  # None can be made there, as in /proc.
-            self.make_folder(parent)
-            self.make_folder(path)
-            return
+            try:
+                os.mkdir(path, FOLDER_MODE)
+            except FileNotFoundError:
+                self.make_folder(os.path.dirname(path))
+                os.mkdir(path, FOLDER_MODE)  # Fails where none can be made, as in /proc.
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise NotADirectoryError(
