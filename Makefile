@@ -11,39 +11,47 @@ WORKERS ?= auto
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
+# What demo and serve need.
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[server]' --group dev
+	@echo "Setting up $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[server]'
 	@touch $@
 
-demo: $(VENV)/ready ## Keep environments, kill a writer in mid-save, see what survived
+# What the others need beside it.
+$(VENV)/ready-dev: $(VENV)/ready
+	@echo "Setting up $(VENV) for development" >&2
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+demo: $(VENV)/ready ## Kill a writer in mid-save, and a server of environments; see what survived
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo/demo.sh
 
 serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp until Ctrl-C
 	@$(BIN)/waggle-fsstore serve
 
-test: $(VENV)/ready ## Run all tests
+test: $(VENV)/ready-dev ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-conformance: $(VENV)/ready ## Run the public conformance tool of MCP against the server; needs npm
+conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server; needs npm
 	@$(BIN)/python -m tests.conformance
 
-lint: $(VENV)/ready ## Check style and types
+lint: $(VENV)/ready-dev ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/ready ## Put the sources into shape
+format: $(VENV)/ready-dev ## Put the sources into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/ready ## Measure beside sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
+bench: $(VENV)/ready-dev ## Measure beside sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-torture: $(VENV)/ready ## The long tests; as root on Linux with real power cuts
+torture: $(VENV)/ready-dev ## The long tests; as root on Linux with real power cuts
 	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 WAGGLE_TEST_CRASH_STATES=full \
 	  WAGGLE_TEST_COPIES=50 WAGGLE_TEST_STRIDE=1 $(BIN)/python -m pytest -n $(WORKERS)
 	$(BIN)/python -m pytest -m torture tests/torture

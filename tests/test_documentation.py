@@ -46,6 +46,17 @@ def test_files(page: Path) -> None:
         assert (ROOT / name).exists() or (ROOT / "waggle_fsstore" / name).exists(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables(page: Path) -> None:
+    """Each table has a head, and rows as wide: else a page shows it as it stands."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = table.splitlines()
+        assert re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", rows[1]), table
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+        assert len(widths) == 1, table
+
+
 def test_modules() -> None:
     """The list of modules has each one of the parts that have folders, and no other."""
     text = (ROOT / "CONTRIBUTING.md").read_text()

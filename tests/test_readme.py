@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from waggle_fsstore.config import Settings
+from waggle_fsstore import SettingError, Settings
 from waggle_fsstore.domain import errors
-from waggle_fsstore.domain.errors import SettingError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -192,10 +191,17 @@ def test_verbs_and_exit_codes() -> None:
 
 
 def test_variables() -> None:
-    """Each variable of the table is one that the program reads, and each of those is in it."""
+    """Each variable of the two tables is one that the program reads, and each of those is there."""
     source = (ROOT / "waggle_fsstore" / "config.py").read_text()
-    table = re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", README, re.MULTILINE)
-    assert sorted(table) == sorted(set(re.findall(r'"(WAGGLE_[A-Z_]+)"', source)))
+    rows = r"^\| the (\w+) \|.*\n\|[-|]+\n((?:\| `WAGGLE_.*\n)+)"
+    tables = dict(re.findall(rows, README, re.MULTILINE))
+    assert list(tables) == ["store", "server"]
+    named = {
+        name: re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", tables[name], re.MULTILINE) for name in tables
+    }
+    assert named["store"] == ["WAGGLE_STORE_PATH", "WAGGLE_DATA_DIR"]
+    read = set(re.findall(r'"(WAGGLE_[A-Z_]+)"', source))
+    assert sorted(named["store"] + named["server"]) == sorted(read)
 
 
 def test_defaults() -> None:
@@ -229,6 +235,7 @@ def test_tools(server_url: str) -> None:
         assert names(arguments) == list(tool.input_schema["properties"]), tool.name
         fields = list((tool.output_schema or {})["properties"])
         if answer.startswith("the environment"):
-            answer = README.partition("An environment is ")[2].partition(", the folder")[0]
+            answer = README.partition("An environment is `")[2].partition(", the folder")[0]
+            answer = f"`{answer}"
         assert set(fields) <= set(names(answer)) | {"environments"}, tool.name
     assert [f"`{template}`" in README for template in templates] == [True]
