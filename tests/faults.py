@@ -74,7 +74,9 @@ def run(name: str, output: str) -> None:
         FAULTS[name].plant(pytest.MonkeyPatch())
         plugins = [f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist")]
         # The modules under test are here already, too late to rewrite their assertions.
-        code = pytest.main(["-q", "-x", "--assert=plain", *plugins, FAULTS[name].test])
+        # A folder of its own: others clear away old ones of the usual place meanwhile.
+        options = ["-q", "-x", "--assert=plain", f"--basetemp={output}.d"]
+        code = pytest.main([*options, *plugins, FAULTS[name].test])
     os._exit(code)
 
 

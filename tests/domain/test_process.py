@@ -128,6 +128,13 @@ def test_another_boot(child: Child) -> None:
     assert is_gone(replace(owner_of(child), boot_id="another", host="another"))
 
 
+def test_a_boot_that_cannot_be_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without descriptors to spare takes nobody for gone."""
+    owner = owner_of(child)
+    monkeypatch.setattr(process, "boot_id", lambda: "")
+    assert not is_gone(owner)
+
+
 def test_another_host() -> None:
     """A process in another container of this boot cannot be seen: it may live."""
     assert not is_gone(replace(this_process(), host="another", pid=2**22 + 1))

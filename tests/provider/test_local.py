@@ -48,7 +48,8 @@ def mode_of(path: Path) -> int:
 
 
 def files_below(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir()) if root.exists() else []
+    found = {path.name for path in root.iterdir()} if root.exists() else set()
+    return sorted(found - {".waggle-workspaces"})
 
 
 def is_running(group: int) -> bool:
@@ -357,10 +358,23 @@ def test_a_half_made_workspace(provider: LocalProvider, root: Path, length: int 
     assert error.reason == "its workspace is half made"
 
 
+def test_a_root_that_is_not_mounted(provider: LocalProvider, root: Path, tmp_path: Path) -> None:
+    """An empty folder in its place tells nothing of a workspace: nothing is given up for it."""
+    provider.create(environment())
+    root.rename(tmp_path / "elsewhere")
+    root.mkdir()
+    with pytest.raises(ProviderError, match="is its disk mounted") as caught:
+        provider.probe(environment())
+    assert not isinstance(caught.value, WorkspaceGoneError)
+    root.rmdir()
+    (tmp_path / "elsewhere").rename(root)
+    provider.probe(environment())
+
+
 def test_the_marker(provider: LocalProvider, root: Path) -> None:
     """The marker says in JSON whose workspace it is in."""
     provider.create(environment("A"))
-    path = next(root.iterdir()) / ".waggle-workspace"
+    path = root / files_below(root)[0] / ".waggle-workspace"
     assert json.loads(path.read_text()) == {"id": "A", "runtime": "shell"}
 
 

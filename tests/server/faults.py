@@ -150,7 +150,7 @@ def failed_start_keeps_the_lock(patch: Patch) -> None:
 
 @fault("tests/server/test_starting.py::test_the_first_one_leads")
 def everybody_leads(patch: Patch) -> None:
-    patch.setattr(Serving, "leads", lambda _: True)
+    patch.setattr(Serving, "try_to_lead", lambda _: True)
 
 
 # Stopping

@@ -23,7 +23,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _workspaces(store: Path) -> list[str]:
-    return sorted(path.name for path in store.with_name("store-workspaces").iterdir())
+    found = {path.name for path in store.with_name("store-workspaces").iterdir()}
+    return sorted(found - {".waggle-workspaces"})
 
 
 @pytest.mark.parametrize(

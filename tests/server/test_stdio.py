@@ -188,4 +188,4 @@ def test_capacity_holds_over_servers(tmp_path: Path) -> None:
         ids = sorted(one["environment_id"] for one in made)
         listed = first.call("list_environments")
         assert [one["environment_id"] for one in listed["environments"]] == ids
-        assert sorted(path.name for path in (tmp_path / "store-workspaces").iterdir()) == ids
+        assert sorted(path.name for path in (tmp_path / "store-workspaces").glob("[!.]*")) == ids

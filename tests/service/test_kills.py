@@ -86,7 +86,8 @@ class Site:
 
     def workspace(self) -> str:
         """What is there in all."""
-        folders = list((self.folder / "workspaces").glob("*"))
+        everything = (self.folder / "workspaces").glob("*")
+        folders = [path for path in everything if path.is_dir()]
         if not folders:
             return "no"
         [folder] = folders

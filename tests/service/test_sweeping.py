@@ -107,8 +107,55 @@ def test_time_that_jumps(world: World) -> None:
     world.clock.time += timedelta(days=1)
     assert service.sweep().expired == []
     world.clock.time -= timedelta(days=2)
-    assert service.idle_time(world.stored(name)) < timedelta(0)
+    assert service.idle_time(world.stored(name)) == timedelta(0)
     assert service.sweep().expired == []
+
+
+def test_a_clock_that_is_set_forward(world: World) -> None:
+    """What was used a second ago was not idle for an hour, however long the service runs."""
+    service = world.service()
+    world.clock.pass_by(60 * MINUTE)
+    service.sweep()
+    name = service.create("shell", timeout=5 * MINUTE).id
+    other = service.create("shell", timeout=5 * MINUTE).id
+    world.clock.pass_by(4 * MINUTE)
+    service.touch(other)
+    world.clock.time += 60 * MINUTE
+    assert service.sweep().expired == []
+    world.clock.pass_by(MINUTE + INTERVAL + INSTANT)
+    assert service.sweep().expired == [name]
+    world.clock.pass_by(4 * MINUTE)
+    assert service.sweep().expired == [other]
+
+
+def test_a_clock_that_is_set_back(world: World) -> None:
+    """A use counts, and so does time without one."""
+    service = world.service()
+    name = service.create("shell", timeout=5 * MINUTE).id
+    service.sweep()
+    world.clock.time -= 60 * MINUTE
+    world.clock.pass_by(4 * MINUTE)
+    service.touch(name)
+    service.close()
+    assert world.stored(name).last_used == world.clock.now()
+    world.clock.pass_by(4 * MINUTE)
+    assert service.sweep().expired == []
+    world.clock.pass_by(MINUTE + INTERVAL + INSTANT)
+    assert service.sweep().expired == [name]
+
+
+def test_a_process_that_was_stopped(world: World) -> None:
+    """While it was stopped nobody could use anything: of that time little counts."""
+    service = world.service(sweep_interval=MINUTE)
+    name = service.create("shell", timeout=5 * MINUTE).id
+    world.clock.pass_by(60 * MINUTE)
+    assert service.sweep().expired == []
+    assert service.idle_time(world.stored(name)) == MINUTE + INTERVAL
+    for _ in range(4):
+        assert service.sweep().expired == []
+        world.clock.pass_by(MINUTE)
+    world.clock.pass_by(INSTANT)
+    assert service.sweep().expired == [name]
 
 
 def test_what_is_in_the_middle(world: World) -> None:

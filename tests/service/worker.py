@@ -59,6 +59,7 @@ class ToldLocal(LocalProvider):
         with suppress(TypeError, ValueError):
             path = os.fsdecode(arguments[0])
             halfway = path.startswith(f"{self._root}/") and event not in ("os.mkdir", "os.rename")
+            halfway = halfway and not path.endswith("/.waggle-workspaces")
             if halfway and event not in ("os.chmod", "os.listdir", "os.scandir"):
                 point, self._watching = self._watching, ""
                 self._script(point)

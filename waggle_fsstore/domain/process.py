@@ -43,7 +43,8 @@ def is_gone(owner: Owner) -> bool:
     another host of this boot is in another container, whose processes are not seen here.
     """
     now = boot_id()
-    if owner.boot_id != now:
+    # One that cannot be read, for want of descriptors, is no other one.
+    if now and owner.boot_id != now:
         return True
     if owner.host != host_name():
         return False

@@ -17,6 +17,9 @@ from typing import Final
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
+#: In the root folder. One without it is another one, such as a place where none is mounted.
+ROOT_MARKER: Final = ".waggle-workspaces"
+
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # Windows keeps these for devices.
@@ -65,6 +68,18 @@ def make_folders(path: str) -> None:
     except FileExistsError:
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+
+
+def make_root(path: str) -> None:
+    """Make the root folder of workspaces, as far as it is missing."""
+    make_folders(path)
+    with suppress(FileExistsError):
+        write_new(os.path.join(path, ROOT_MARKER), "")
+
+
+def is_another_root(path: str) -> bool:
+    """Whether there is a folder that never was the root of workspaces."""
+    return os.path.isdir(path) and not os.path.lexists(os.path.join(path, ROOT_MARKER))
 
 
 def make_folder(path: str) -> None:

@@ -20,9 +20,11 @@ from waggle_fsstore.domain.errors import (
     WorkspaceGoneError,
 )
 from waggle_fsstore.provider.folders import (
+    ROOT_MARKER,
     folder_name,
+    is_another_root,
     make_folder,
-    make_folders,
+    make_root,
     original_name,
     read_start,
     remove_entry,
@@ -77,7 +79,7 @@ class LocalProvider:
         self._check_runtime(environment)
         workspace = self.locate(environment)
         with self._told("make its workspace"):
-            make_folders(self._root)
+            make_root(self._root)
             try:
                 make_folder(workspace)
             except FileExistsError as error:
@@ -170,6 +172,9 @@ class LocalProvider:
         try:
             mode = os.lstat(workspace).st_mode
         except FileNotFoundError as error:
+            if is_another_root(self._root):
+                reason = "the folder of all workspaces is empty: is its disk mounted?"
+                raise ProviderError(self.name, reason) from error
             raise WorkspaceGoneError(self.name, "its workspace is gone") from error
         if not stat.S_ISDIR(mode):
             raise WorkspaceGoneError(
@@ -230,7 +235,7 @@ class LocalProvider:
 
     def _entries(self) -> list[str]:
         try:
-            return os.listdir(self._root)
+            return [entry for entry in os.listdir(self._root) if entry != ROOT_MARKER]
         except FileNotFoundError:
             return []
 

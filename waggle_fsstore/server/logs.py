@@ -1,9 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: one JSON object a line, on standard error."""
+"""The log: one JSON object a line, on standard error, which nobody waits for."""
 
 import json
 import logging
+import os
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from queue import Full, Queue
+from typing import Final
+
+# Standard output carries the protocol.
+_STANDARD_ERROR: Final = 2
+
+# Lines that wait to be written. Whoever started the server need not read them.
+_WAITING: Final = 10_000
+
+# How long an end waits for lines to be written (seconds).
+_PATIENCE: Final = 0.5
 
 
 class JsonFormatter(logging.Formatter):
@@ -27,9 +42,46 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class PatientHandler(logging.Handler):
+    """Has a thread of its own write the lines, so that a pipe that nobody reads stops no call.
+
+    What is more than some thousand lines behind is dropped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: Queue[str] = Queue(_WAITING)
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line to the thread."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # A line that cannot be made must not fail a call.
+            line = json.dumps({"level": "error", "message": f"unprintable: {record.msg!r:.200}"})
+        with suppress(Full):
+            self._lines.put_nowait(line)
+
+    def flush(self) -> None:
+        """Wait until all is written, for a moment at most."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _write(self) -> None:
+        while True:
+            rest = f"{self._lines.get()}\n".encode()
+            # A reader that is gone misses the rest.
+            with suppress(OSError):
+                while rest:
+                    # Not through sys.stderr: an end would wait for its lock.
+                    rest = rest[os.write(_STANDARD_ERROR, rest) :]
+            self._lines.task_done()
+
+
 def configure() -> None:
     """Send all that is logged to standard error."""
-    handler = logging.StreamHandler()  # Standard output carries the protocol.
+    handler = PatientHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -58,6 +58,8 @@ class Serving:
 
     def try_to_lead(self) -> bool:
         """Become the server that reconciles and sweeps, if no other is; whether this one is it."""
+        if self._http is not None:
+            self._http.try_acquire()  # Anew, if somebody took its file away.
         return self._leader is None or self._leader.try_acquire()
 
     @property

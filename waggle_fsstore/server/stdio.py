@@ -9,7 +9,7 @@ from typing import Final
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server.serving import Serving
-from waggle_fsstore.server.stopping import stop_soon
+from waggle_fsstore.server.stopping import deadline, stop_soon
 from waggle_fsstore.server.tools import make_server
 
 _log: Final = logging.getLogger(__name__)
@@ -20,8 +20,12 @@ def serve(settings: Settings, location: str | None = None) -> None:
 
     Others may serve the same store. Raises what :class:`Serving` raises.
     """
-    with Serving(settings, location) as serving:
+    serving = Serving(settings, location)
+    try:
         asyncio.run(_serve(serving))
+    finally:
+        with deadline():  # No signal is listened to any more.
+            serving.close()
 
 
 async def _serve(serving: Serving) -> None:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end: within ten seconds, whatever is still going on, and with nothing lost."""
 
+import atexit
 import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from waggle_fsstore.server.serving import Serving
@@ -25,23 +28,30 @@ def stop_soon(serving: Serving, *, grace: float) -> None:
     threading.Thread(target=_stop, args=(serving, grace), name="stop", daemon=True).start()
 
 
-def _stop(serving: Serving, grace: float) -> NoReturn:
-    last = threading.Timer(_DEADLINE, _give_up)
-    last.daemon = True
-    last.start()
-    serving.cut_short()
-    time.sleep(grace)
+@contextmanager
+def deadline() -> Iterator[None]:
+    """Have the process end if what is done in the block takes too long."""
+    timer = threading.Timer(_DEADLINE, _give_up)
+    timer.daemon = True
+    timer.start()
     try:
-        serving.close()
+        yield
     finally:
-        _exit()
+        timer.cancel()
 
 
-def _give_up() -> None:
+def _stop(serving: Serving, grace: float) -> NoReturn:
+    with deadline():
+        serving.cut_short()
+        time.sleep(grace)
+        try:
+            serving.close()
+        finally:
+            atexit._run_exitfuncs()  # What a process does that ends by itself.
+            os._exit(0)
+
+
+def _give_up() -> NoReturn:
     _log.warning("not all could be closed in time; the next start goes on with what is left")
-    _exit()
-
-
-def _exit() -> NoReturn:
     logging.shutdown()
     os._exit(0)

@@ -64,12 +64,10 @@ class Creation:
                 self._make_port_unique(environment)
                 capabilities = self._provider.create(environment)
                 return steps.to_running(self._repository, environment.id, capabilities, self._now())
-            except (EnvironmentNotFoundError, steps.NotWantedError):
-                # Somebody lost patience and destroyed it beside us.
-                self._provider.remove(environment)
-                raise EnvironmentNotFoundError(environment.id) from None
             except BaseException as error:
                 self._give_up(environment, error)
+                if isinstance(error, steps.NotWantedError):
+                    return self._repository.find_by_id(environment.id)  # A hand was faster.
                 raise
 
     def _new(
@@ -140,8 +138,8 @@ class Creation:
     def _give_up(self, environment: Environment, error: BaseException) -> None:
         """Store that a creation failed. The workspace, as far as it came, goes with it later.
 
-        If it was destroyed meanwhile, what was made of it since goes now, and
-        :class:`EnvironmentNotFoundError` is raised.
+        If somebody lost patience and destroyed it meanwhile, what was made of it since goes
+        now, and :class:`EnvironmentNotFoundError` is raised. What a hand changed stays.
         """
         reason = f"could not be created: {reason_of(error)}"
         try:
@@ -151,6 +149,7 @@ class Creation:
                 reason,
                 only_if=lambda stored: stored.status is Status.CREATING,
             )
+            self._ports.give_back(environment.ssh_port)
         except (EnvironmentNotFoundError, steps.NotWantedError):
             if self._is_destroyed(environment.id):
                 self._provider.remove(environment)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of environments: created, used, destroyed, each step of it stored first."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from waggle_fsstore.domain.limits import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT,
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
 from waggle_fsstore.service.creation import Creation
+from waggle_fsstore.service.idleness import Idleness
 from waggle_fsstore.service.in_hand import IN_HAND
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
@@ -38,6 +40,8 @@ class EnvironmentService:
     ``ports`` where each gets its ``ssh_port``. ``now`` tells the time, ``uptime`` the
     seconds since some moment, without those in which the machine slept. ``patience`` is
     how many seconds :meth:`destroy` waits for others that work on the same environment.
+    ``sweep_interval`` is how often :meth:`sweep` is called: of a longer pause only so much
+    counts as idle time, because the process was stopped then.
 
     Actor and reason of each change are those of the :class:`audit` block of the caller;
     where that gives no reason, the step itself does. Where a step fails, the failure is
@@ -56,12 +60,13 @@ class EnvironmentService:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         uptime: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
+        sweep_interval: timedelta | None = None,
     ) -> None:
         self._repository = repository
         self._provider = provider
         self._now = now
-        self._uptime = uptime
-        self._started = uptime()
+        gap = math.inf if sweep_interval is None else (sweep_interval + INTERVAL).total_seconds()
+        self._idleness = Idleness(uptime, longest_gap=gap)
         self._touches = touches or Touches(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
         self._creation = Creation(
@@ -120,7 +125,9 @@ class EnvironmentService:
         """
         environment = self._repository.find_by_id(environment_id)
         steps.require_running(environment)
-        self._touches.note(environment_id, self._now())
+        now = self._now()
+        self._touches.note(environment_id, now)
+        self._idleness.note(environment_id, self._touches.last_used(environment))
         return self._as_used(environment)
 
     def probe(self, environment_id: str) -> Environment:
@@ -203,12 +210,15 @@ class EnvironmentService:
         What is in error expires too. No failure stops it, only ``is_stopping`` does.
         """
         result = Reconciliation()
-        for environment in self._repository.find_all(on_corrupt=result.unreadable.append):
+        environments = self._repository.find_all(on_corrupt=result.unreadable.append)
+        self._idleness.begin_pass({one.id for one in environments})
+        for environment in environments:
             if is_stopping():
                 break
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):
                     expire(self._removal, environment, result, self.idle_time, self.is_expired)
+        self._idleness.end_pass()
         return result
 
     def is_expired(self, environment: Environment) -> bool:
@@ -221,9 +231,13 @@ class EnvironmentService:
         return not never and self.idle_time(environment) > environment.timeout + INTERVAL
 
     def idle_time(self, environment: Environment) -> timedelta:
-        """How long an environment has not been used, since this service began at most."""
-        idle = self._now() - self._touches.last_used(environment)
-        return min(idle, timedelta(seconds=self._uptime() - self._started))
+        """How long an environment has not been used, since this service began at most.
+
+        No clock that is set makes it longer, nor does a time in which this process was
+        stopped.
+        """
+        last_used = self._touches.last_used(environment)
+        return self._idleness.of(environment.id, last_used, self._now())
 
     def close(self, *, patience: float = 3.0) -> bool:
         """End: cut creations short, wait for what is in hand, store the last touches.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an environment goes: stored as destroying, torn down by the provider, deleted."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from waggle_fsstore.service.reasons import reason_of
 
 # How often to look whether another process is done (seconds).
 _PAUSE: Final = 0.02
+
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Removal:
     def _claim(
         self, environment_id: str, only_if: Callable[[Environment], bool], deadline: float
     ) -> Environment:
+        has_room = True
         while True:
             try:
                 return steps.to_destroying(
@@ -70,6 +74,23 @@ class Removal:
                 )
             except steps.BusyError:
                 time.sleep(_PAUSE)
+            except OSError as error:
+                if error.errno not in _DISK_FULL or not has_room:
+                    raise
+                has_room = False
+                self._make_room(environment_id, only_if)
+
+    def _make_room(self, environment_id: str, only_if: Callable[[Environment], bool]) -> None:
+        """On a full disk, remove the workspace before that is stored: it makes the room for it.
+
+        Whoever is killed just then leaves a record without a workspace, which becomes error.
+        """
+        environment = self._repository.find_by_id(environment_id)
+        steps.require_of(environment, self._provider.name)
+        if not only_if(environment):
+            raise steps.NotWantedError
+        _log.warning("environment %s: the disk is full; its files go first", environment_id)
+        self._provider.remove(environment)
 
     def _tear_down(self, environment: Environment) -> None:
         """Remove the workspace, then the record."""

@@ -103,6 +103,7 @@ def to_error(
         stored.transition_to(Status.ERROR)
         stored.status_reason = reason
         stored.owner = None
+        stored.ssh_port = 0  # Nobody can use it any more, and others need one.
 
     with audit(reason=reason[:_MAX_REASON]):
         repository.update(environment_id, change)

@@ -14,11 +14,14 @@ from typing import Final
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
 
 #: No environment's uses are stored more often than this, and none waits longer.
 INTERVAL: Final = timedelta(seconds=5)
+
+# By how much another process can have noted a later use, and more.
+_AHEAD: Final = timedelta(minutes=1)
 
 
 class Touches:
@@ -58,6 +61,9 @@ class Touches:
             for environment_id, at in pending.items():
                 try:
                     self._store(environment_id, at)
+                except LockTimeoutError as error:
+                    _log.error("the last uses are not stored: %s", error)
+                    break  # The others would wait for as long.
                 except (WaggleError, OSError) as error:
                     _log.error(
                         "the last use of environment %s is not stored: %s", environment_id, error
@@ -102,7 +108,9 @@ class _NotNeededError(Exception):
 
 def _raise_last_used(at: datetime) -> Callable[[Environment], None]:
     def change(environment: Environment) -> None:
-        if not environment.is_running or environment.last_used >= at:
+        # A use that lies ahead was noted before the clock was set back.
+        is_later = at <= environment.last_used <= at + _AHEAD
+        if not environment.is_running or is_later:
             raise _NotNeededError
         environment.touch(at)
 
