@@ -298,6 +298,19 @@ def test_destroyed_meanwhile(world: World) -> None:
     assert world.provider.workspaces() == set()
 
 
+def test_changed_by_a_hand_meanwhile(world: World) -> None:
+    """What a hand set to running while it was made is returned as it is, with its workspace."""
+
+    def change() -> None:
+        [stored] = world.store.real.find_all()
+        world.store.real.update(stored.id, lambda one: one.transition_to(Status.RUNNING))
+
+    world.script.at("halfway make", change)
+    created = world.service().create("shell")
+    assert created.is_running
+    assert world.provider.workspaces() == {created.id}
+
+
 @pytest.mark.parametrize("error", [ProviderError("fake", "cut short"), KeyboardInterrupt()])
 @pytest.mark.parametrize("point", ["after remove", "after delete"])
 def test_destroyed_meanwhile_and_failed(world: World, point: str, error: BaseException) -> None:

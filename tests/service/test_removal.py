@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an environment is destroyed: from every status, by several at once, and when it fails."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -235,6 +237,34 @@ def test_the_provider_fails(world: World) -> None:
     assert world.story(created.id)[-1].reason == "could not be removed: in use"
     assert service.destroy(created.id)
     assert not world.is_there(created.id)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(world: World, number: int) -> None:
+    """Its own files make room to store that it goes; what is in use stays all the same."""
+    service = world.service()
+    created = service.create("shell")
+    full = OSError(number, os.strerror(number))
+    world.script.at("before update", failing(full))
+    assert not service.destroy(created.id, only_if=lambda _: False)
+    assert world.provider.workspaces() == {created.id}
+    world.script.at("before update", failing(full))
+    assert service.destroy(created.id)
+    assert not world.is_there(created.id)
+    assert [step.status for step in world.story(created.id)][2:] == ["destroying", None]
+
+
+def test_a_disk_that_stays_full(world: World) -> None:
+    """It is told, and what is left becomes an error, which can be destroyed later."""
+    service = world.service()
+    created = service.create("shell")
+    world.script.always("before update", failing(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        service.destroy(created.id)
+    world.script.forget()
+    assert world.stored(created.id).is_running
+    assert service.reconcile().lost == [created.id]
+    assert service.destroy(created.id)
 
 
 @pytest.mark.parametrize("point", ["before remove", "halfway remove", "before delete"])

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log: lines of JSON that nobody has to read."""
+
+import json
+import logging
+import subprocess
+import sys
+
+from tests.server.processes import LONG
+from waggle_fsstore.server.logs import JsonFormatter
+
+FLOOD = """
+import logging
+from waggle_fsstore.server import logs
+logs.configure()
+for number in range(30_000):
+    logging.error("line %d %s", number, "x" * 200)
+print("done", flush=True)
+"""
+
+FEW = """
+import logging
+from waggle_fsstore.server import logs
+logs.configure()
+for number in range(100):
+    logging.warning("line %d", number)
+logging.error("%d", "no number")
+"""
+
+
+def test_nobody_reads_it() -> None:
+    """Who started the server and reads nothing stops no call, nor the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+            assert process.wait(LONG) == 0
+        finally:
+            process.kill()
+
+
+def test_what_is_logged_is_written_before_the_end() -> None:
+    """Each line, in order, also one that cannot be made."""
+    done = subprocess.run(
+        [sys.executable, "-c", FEW], capture_output=True, text=True, check=True, timeout=LONG
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["message"] for line in lines[:-1]] == [f"line {number}" for number in range(100)]
+    assert lines[-1] == {"level": "error", "message": "unprintable: '%d'"}
+    assert done.stdout == ""
+
+
+def test_fields_and_tracebacks() -> None:
+    """A line has what its record brings along, and stays one line."""
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        information = sys.exc_info()
+    record = logging.LogRecord("a.b", logging.ERROR, __file__, 1, "%s\n", ("x",), information)
+    record.fields = {"environment_id": "e"}
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    fields = json.loads(text)
+    assert (fields["level"], fields["logger"], fields["message"]) == ("error", "a.b", "x\n")
+    assert fields["environment_id"] == "e"
+    assert "ValueError: two\nlines" in fields["traceback"]
