@@ -367,6 +367,10 @@ def test_a_root_that_is_not_mounted(provider: LocalProvider, root: Path, tmp_pat
         provider.probe(environment())
     assert not isinstance(caught.value, WorkspaceGoneError)
     root.rmdir()
+    root.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ProviderError, match="is its disk mounted"):
+        provider.probe(environment())
+    root.unlink()
     (tmp_path / "elsewhere").rename(root)
     provider.probe(environment())
 

@@ -78,8 +78,8 @@ def make_root(path: str) -> None:
 
 
 def is_another_root(path: str) -> bool:
-    """Whether there is a folder that never was the root of workspaces."""
-    return os.path.isdir(path) and not os.path.lexists(os.path.join(path, ROOT_MARKER))
+    """Whether something is there that never was the root of workspaces."""
+    return os.path.lexists(path) and not os.path.lexists(os.path.join(path, ROOT_MARKER))
 
 
 def make_folder(path: str) -> None:

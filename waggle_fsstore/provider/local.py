@@ -173,7 +173,7 @@ class LocalProvider:
             mode = os.lstat(workspace).st_mode
         except FileNotFoundError as error:
             if is_another_root(self._root):
-                reason = "the folder of all workspaces is empty: is its disk mounted?"
+                reason = "the folder of all workspaces is another one: is its disk mounted?"
                 raise ProviderError(self.name, reason) from error
             raise WorkspaceGoneError(self.name, "its workspace is gone") from error
         if not stat.S_ISDIR(mode):
