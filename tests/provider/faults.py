@@ -76,3 +76,8 @@ def doubt_told_as_loss(patch: Patch) -> None:
             raise WorkspaceGoneError(self.name, error.reason) from error
 
     patch.setattr(LocalProvider, "probe", certain)
+
+
+@fault(f"{_HERE}::test_a_root_that_is_not_mounted")
+def unmounted_taken_for_gone(patch: Patch) -> None:
+    patch.setattr(local, "is_another_root", lambda _: False)

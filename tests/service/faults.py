@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the service: each breaks one thing that it promises."""
 
+import errno
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -15,6 +17,7 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import creation, in_hand, reconciling, steps
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.idleness import Idleness
 from waggle_fsstore.service.in_hand import InHand
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.reaper import Reaper
@@ -273,6 +276,24 @@ def idle_before_the_start(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "idle_time", idle_time)
 
 
+@fault("tests/service/test_sweeping.py::test_a_clock_that_is_set_forward[memory]")
+def clocks_trusted(patch: Patch) -> None:
+    def of(_: Idleness, __: str, last_used: datetime, now: datetime) -> timedelta:
+        return now - last_used
+
+    patch.setattr(Idleness, "of", of)
+
+
+@fault("tests/service/test_sweeping.py::test_a_process_that_was_stopped[memory]")
+def stops_counted(patch: Patch) -> None:
+    real = Idleness.__init__
+
+    def init(self: Idleness, uptime: Callable[[], float], **_: float) -> None:
+        real(self, uptime, longest_gap=math.inf)
+
+    patch.setattr(Idleness, "__init__", init)
+
+
 @fault("tests/service/test_sweeping.py::test_what_never_expires[memory-timeout0]")
 def never_taken_for_at_once(patch: Patch) -> None:
     patch.setattr(
@@ -313,3 +334,8 @@ def a_lock_that_nobody_sees(patch: Patch) -> None:
 @fault("tests/test_config.py::test_addresses_that_others_reach[0.0.0.0:80]")
 def open_to_all(patch: Patch) -> None:
     patch.setattr(Settings, "is_loopback", True)
+
+
+@fault(f"tests/service/test_removal.py::test_a_full_disk[memory-{errno.ENOSPC}]")
+def no_room_made(patch: Patch) -> None:
+    patch.setattr(Removal, "_make_room", _nothing)

@@ -244,11 +244,14 @@ def test_a_full_disk(world: World, number: int) -> None:
     """Its own files make room to store that it goes; what is in use stays all the same."""
     service = world.service()
     created = service.create("shell")
-    full = OSError(number, os.strerror(number))
-    world.script.at("before update", failing(full))
+
+    def fill() -> None:
+        if world.provider.workspaces():
+            raise OSError(number, os.strerror(number))
+
+    world.script.always("before update", fill)
     assert not service.destroy(created.id, only_if=lambda _: False)
     assert world.provider.workspaces() == {created.id}
-    world.script.at("before update", failing(full))
     assert service.destroy(created.id)
     assert not world.is_there(created.id)
     assert [step.status for step in world.story(created.id)][2:] == ["destroying", None]
