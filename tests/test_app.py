@@ -122,12 +122,12 @@ def test_a_service_over_files(tmp_path: Path) -> None:
     """Its workspaces are beside the store, in a folder that is called like it."""
     with FileStore(tmp_path / "s", durable=False) as store:
         service = open_service(store, Settings.of({}))
-        assert sorted(path.name for path in tmp_path.iterdir()) == []
+        assert sorted(path.name for path in tmp_path.glob("[!.]*")) == []
         created = service.create("shell")
         assert service.locate(created) == str(tmp_path / "s-workspaces" / created.id)
         assert Path(service.locate(created)).is_dir()
         assert service.destroy(created.id)
-        assert list((tmp_path / "s-workspaces").iterdir()) == []
+        assert list((tmp_path / "s-workspaces").glob("[!.]*")) == []
 
 
 TEMPORARY = """
