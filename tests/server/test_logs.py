@@ -52,6 +52,36 @@ def test_what_is_logged_is_written_before_the_end() -> None:
     assert done.stdout == ""
 
 
+ODD = """
+import threading
+from waggle_fsstore.server import logs
+logs.configure()
+class Odd:
+    def __init__(self, error):
+        self.error = error
+    def __del__(self):
+        raise self.error
+Odd(BrokenPipeError())
+Odd(ValueError("thrown away"))
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+"""
+
+
+def test_what_python_would_print() -> None:
+    """Errors that nobody can handle are lines too; a client that is gone was told already."""
+    done = subprocess.run(
+        [sys.executable, "-c", ODD], capture_output=True, text=True, check=True, timeout=LONG
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["message"] for line in lines] == [
+        "nobody could handle an error",
+        "a thread failed",
+    ]
+    assert ["thrown away" in lines[0]["traceback"], "Zero" in lines[1]["traceback"]] == [True, True]
+
+
 def test_fields_and_tracebacks() -> None:
     """A line has what its record brings along, and stays one line."""
     try:

@@ -4,6 +4,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +20,8 @@ _WAITING: Final = 10_000
 
 # How long an end waits for lines to be written (seconds).
 _PATIENCE: Final = 0.5
+
+_log: Final = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -79,12 +82,28 @@ class PatientHandler(logging.Handler):
             self._lines.task_done()
 
 
+def _tell_unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """Log what Python would print, such as an error while something is thrown away."""
+    if isinstance(what.exc_value, BrokenPipeError):
+        return  # A client that is gone, as was told.
+    trace = (what.exc_type, what.exc_value or what.exc_type(), what.exc_traceback)
+    _log.error("nobody could handle an error", exc_info=trace)
+
+
+def _tell_thread(what: threading.ExceptHookArgs) -> None:
+    """Log what Python would print of a thread that failed."""
+    trace = (what.exc_type, what.exc_value or what.exc_type(), what.exc_traceback)
+    _log.error("a thread failed", exc_info=trace)
+
+
 def configure() -> None:
     """Send all that is logged to standard error."""
     handler = PatientHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    sys.unraisablehook = _tell_unraisable
+    threading.excepthook = _tell_thread
     # A line for each request is too much; what a call did stands in the history.
     for name in ("mcp", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
