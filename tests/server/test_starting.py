@@ -105,6 +105,7 @@ def test_an_address_that_others_reach(
 ) -> None:
     """It is refused until somebody says by which names they call."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("waggle_fsstore.server.logs.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", address)
     result = run("serve")
     assert result.exit_code == 2

@@ -452,7 +452,7 @@ def test_the_resource_template(server: MCPServer[Any]) -> None:
 
 def test_the_resource_is_no_use(server: MCPServer[Any], store: FileStore) -> None:
     """It says what get_environment says, but that it was used."""
-    made = make_environment(id="a")
+    made = make_environment(id="a", last_used=datetime(2026, 1, 2, tzinfo=UTC))
     store.save(made)
     content = json.loads(_read(server, "waggle://environments/a"))
     assert content.keys() == FIELDS
