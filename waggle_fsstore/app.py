@@ -57,7 +57,6 @@ def open_service(
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
         ports=Ports(settings.ssh_ports),
-        sweep_interval=settings.reaper_interval,
     )
 
 

@@ -255,7 +255,8 @@ class World:
         self.clock = Clock()
         self._services: list[EnvironmentService] = []
 
-    def service(self, **options: Any) -> EnvironmentService:
+    def service(self, *, keeps_time: bool = False, **options: Any) -> EnvironmentService:
+        """A service; to one that keeps no time, a clock that leaps is no stop of its process."""
         options.setdefault("ports", Ports(range(20_000, 20_100), is_free=lambda _: True))
         options.setdefault("patience", LONG)
         repository = options.pop("repository", self.store)
@@ -263,6 +264,8 @@ class World:
         service = EnvironmentService(
             repository, provider, now=self.clock.now, uptime=self.clock.uptime, **options
         )
+        if not keeps_time:
+            service.keep_time = lambda _: None  # type: ignore[assignment,method-assign]
         self._services.append(service)
         return service
 

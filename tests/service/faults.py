@@ -2,7 +2,6 @@
 """Planted faults of the service: each breaks one thing that it promises."""
 
 import errno
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -286,12 +285,7 @@ def clocks_trusted(patch: Patch) -> None:
 
 @fault("tests/service/test_sweeping.py::test_a_process_that_was_stopped[memory]")
 def stops_counted(patch: Patch) -> None:
-    real = Idleness.__init__
-
-    def init(self: Idleness, uptime: Callable[[], float], **_: float) -> None:
-        real(self, uptime, longest_gap=math.inf)
-
-    patch.setattr(Idleness, "__init__", init)
+    patch.setattr(Idleness, "keep_time", _nothing)
 
 
 @fault("tests/service/test_sweeping.py::test_what_never_expires[memory-timeout0]")

@@ -15,6 +15,7 @@ from tests.service.test_removal import store_one
 from tests.service.worker import started
 from waggle_fsstore import Reaper, Status
 from waggle_fsstore.service import reaper as module
+from waggle_fsstore.service.touches import INTERVAL
 from waggle_fsstore.store.server_lock import ServerLock
 
 MINUTE = timedelta(minutes=1)
@@ -242,3 +243,19 @@ def test_what_it_tells(world: World, tmp_path: Path, caplog: pytest.LogCaptureFi
     assert f"swept: expired: {name}" in caplog.text
     assert [record.fields for record in caplog.records] == [{"expired": [name]}]  # type: ignore[attr-defined]
     assert str(tmp_path) not in caplog.text
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_it_keeps_the_time(world: World, leads: bool) -> None:
+    """A pause between two turns was a stop; without one time passes, whether it leads or not."""
+    service = world.service(keeps_time=True)
+    reaper = Reaper(service, interval=MINUTE, leads=lambda: leads)
+    reaper.turn()
+    name = service.create("shell", timeout=10 * MINUTE).id
+    world.clock.pass_by(60 * MINUTE)
+    reaper.turn()
+    assert service.idle_time(world.stored(name)) == MINUTE + INTERVAL
+    for _ in range(3):
+        world.clock.pass_by(MINUTE)
+        reaper.turn()
+    assert service.idle_time(world.stored(name)) == 4 * MINUTE + INTERVAL

@@ -146,7 +146,8 @@ def test_a_clock_that_is_set_back(world: World) -> None:
 
 def test_a_process_that_was_stopped(world: World) -> None:
     """While it was stopped nobody could use anything: of that time little counts."""
-    service = world.service(sweep_interval=MINUTE)
+    service = world.service(keeps_time=True)
+    service.keep_time(MINUTE)
     name = service.create("shell", timeout=5 * MINUTE).id
     world.clock.pass_by(60 * MINUTE)
     assert service.sweep().expired == []

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of environments: created, used, destroyed, each step of it stored first."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -40,8 +39,6 @@ class EnvironmentService:
     ``ports`` where each gets its ``ssh_port``. ``now`` tells the time, ``uptime`` the
     seconds since some moment, without those in which the machine slept. ``patience`` is
     how many seconds :meth:`destroy` waits for others that work on the same environment.
-    ``sweep_interval`` is how often :meth:`sweep` is called: of a longer pause only so much
-    counts as idle time, because the process was stopped then.
 
     Actor and reason of each change are those of the :class:`audit` block of the caller;
     where that gives no reason, the step itself does. Where a step fails, the failure is
@@ -60,13 +57,11 @@ class EnvironmentService:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         uptime: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
-        sweep_interval: timedelta | None = None,
     ) -> None:
         self._repository = repository
         self._provider = provider
         self._now = now
-        gap = math.inf if sweep_interval is None else (sweep_interval + INTERVAL).total_seconds()
-        self._idleness = Idleness(uptime, longest_gap=gap)
+        self._idleness = Idleness(uptime)
         self._touches = touches or Touches(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
         self._creation = Creation(
@@ -220,6 +215,13 @@ class EnvironmentService:
                     expire(self._removal, environment, result, self.idle_time, self.is_expired)
         self._idleness.end_pass()
         return result
+
+    def keep_time(self, interval: timedelta) -> None:
+        """Note that time passes, at least every ``interval``.
+
+        Of a longer pause only so much counts as idle time: this process was stopped then.
+        """
+        self._idleness.keep_time((interval + INTERVAL).total_seconds())
 
     def is_expired(self, environment: Environment) -> bool:
         """Whether an environment was idle for longer than its timeout.

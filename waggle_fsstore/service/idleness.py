@@ -5,6 +5,7 @@ Neither a clock that somebody sets, nor hours in which this process was stopped 
 there, make an environment idle.
 """
 
+import math
 import threading
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -13,19 +14,28 @@ from datetime import datetime, timedelta
 class Idleness:
     """Since when each environment was not used.
 
-    ``uptime`` tells the seconds since some moment. Where more than ``longest_gap`` seconds
-    lie between two looks, this process was stopped, and only so many of them count.
+    ``uptime`` tells the seconds since some moment.
     """
 
-    def __init__(self, uptime: Callable[[], float], *, longest_gap: float) -> None:
+    def __init__(self, uptime: Callable[[], float]) -> None:
         self._uptime = uptime
-        self._longest_gap = longest_gap
+        self._longest_gap = math.inf
         self._lock = threading.Lock()
         self._looked = uptime()
         self._lived = 0.0
-        # When a pass over all environments began, the one before the last one that did.
+        # When the last pass over all environments ended.
         self._before = 0.0
         self._seen: dict[str, tuple[datetime, float]] = {}
+
+    def keep_time(self, longest_gap: float) -> None:
+        """Note that time passes.
+
+        Where more than so many seconds lie between two calls, this process was stopped, and
+        no more of them count.
+        """
+        with self._lock:
+            self._longest_gap = longest_gap
+            self._look()
 
     def begin_pass(self, known: Collection[str]) -> None:
         """Note that all environments are looked at now, and forget those that are gone."""

@@ -32,7 +32,7 @@ class Reaper:
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._service = service
-        self._interval = interval.total_seconds()
+        self._interval = interval
         self._leads = leads
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -46,6 +46,7 @@ class Reaper:
     def turn(self) -> None:
         """Do what is to be done now. What fails is told to the log, and tried again later."""
         try:
+            self._service.keep_time(self._interval)
             if not self._leads():
                 self._reconciliation = None
             elif self._reconciliation is None:
@@ -92,7 +93,8 @@ class Reaper:
 
     def _pause(self) -> float:
         is_leading = self._reconciliation is not None
-        return self._interval if is_leading else min(self._interval, _OFTEN)
+        interval = self._interval.total_seconds()
+        return interval if is_leading else min(interval, _OFTEN)
 
 
 def _report(what: str, result: Reconciliation) -> None:
