@@ -35,7 +35,9 @@ child = os.fork()
 if not child:
     assert not lock.try_acquire()
     lock.release()
-print("parent" if child else "child", os.getpid(), flush=True)
+# One call of the system a line: both write into the same pipe, and print with
+# PYTHONUNBUFFERED set writes word by word.
+os.write(1, f"{'parent' if child else 'child'} {os.getpid()}\\n".encode())
 sys.stdin.readline()
 """
 
