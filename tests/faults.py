@@ -29,7 +29,9 @@ from waggle_fsstore.store import (
     last_words,
     layout,
     lines,
+    listing,
     lock,
+    notices,
     permanent,
     position,
     pruning,
@@ -212,45 +214,97 @@ def checksum_ignored(patch: Patch) -> None:
 
 @fault("tests/store/test_file.py::test_a_change_by_hand_is_seen_by_the_next_read")
 def reads_from_a_stale_cache(patch: Patch) -> None:
-    patch.setattr(documents, "read", lru_cache(reading.read))
+    cached = lru_cache(reading.read)
+    patch.setattr(documents, "read", cached)
+    patch.setattr(listing, "read", cached)
 
 
-@fault("tests/store/test_documents.py::test_changes_within_a_tick")
+@fault("tests/store/test_listing.py::test_changes_within_a_tick")
 def remembered_within_the_tick(patch: Patch) -> None:
     patch.setattr(signature, "_SETTLED", -(1 << 62))
 
 
-@fault("tests/store/test_documents.py::test_a_change_by_hand_is_seen_at_once")
+@fault("tests/store/test_listing.py::test_a_change_by_hand_is_seen_at_once")
 def signature_without_the_time_of_change(patch: Patch) -> None:
     names = ("st_ino", "st_size", "st_mtime_ns", "st_mode", "st_dev")
-    patch.setattr(documents, "signature_of", attrgetter(*names))
+    patch.setattr(listing, "signature_of", attrgetter(*names))
 
 
-@fault("tests/store/test_documents.py::test_folders_exchanged_while_it_is_read")
+@fault("tests/store/test_listing.py::test_folders_exchanged_while_it_is_read")
 def signature_of_what_was_not_read(patch: Patch) -> None:
-    real = documents._read
+    real = listing.read_document
 
     def read(name: str, path: str) -> tuple[environment.Environment, os.stat_result]:
         found, _ = real(name, path)
         return found, os.lstat(path)
 
-    patch.setattr(documents, "_read", read)
+    patch.setattr(listing, "read_document", read)
 
 
-@fault("tests/store/test_documents.py::test_what_is_found_is_the_callers")
+@fault("tests/store/test_listing.py::test_what_is_found_is_the_callers")
 def remembered_values_handed_out(patch: Patch) -> None:
     patch.setattr(environment.Environment, "twin", lambda self: self)
 
 
-@fault("tests/store/test_documents.py::test_capacity_counts_what_hands_did")
+@fault("tests/store/test_listing.py::test_capacity_counts_what_hands_did")
 def count_from_memory(patch: Patch) -> None:
-    real = documents.Documents.statuses
+    real = listing.Listing.live
 
-    def statuses(self: documents.Documents) -> dict[str, Status]:
-        found = [known.environment for known in self._remembered.values()]
-        return {one.id: one.status for one in found} or real(self)
+    def live(self: listing.Listing) -> set[str]:
+        return (self._seen or listing._NOTHING).live or real(self)
 
-    patch.setattr(documents.Documents, "statuses", statuses)
+    patch.setattr(listing.Listing, "live", live)
+
+
+@fault("tests/store/test_listing.py::test_a_child_inherits_what_is_remembered")
+def notices_shared_with_a_child(patch: Patch) -> None:
+    patch.setattr(listing.Listing, "forget_after_fork", lambda _: None)
+
+
+@fault("tests/store/test_listing.py::test_a_name_in_another_folder")
+def notices_alone_relied_on(patch: Patch) -> None:
+    patch.setattr(listing, "_LOOKS_EVERY", float("inf"))
+
+
+@fault("tests/store/test_notices.py::test_a_folder_above_is_exchanged")
+def notices_of_a_folder_that_was_exchanged(patch: Patch) -> None:
+    patch.setattr(notices.Notices, "is_in_place", lambda _: True)
+
+
+@fault("tests/store/test_listing.py::test_a_listing_in_the_middle_of_one")
+def notices_taken_by_a_signal_handler(patch: Patch) -> None:
+    real = listing.Listing._look
+
+    def look(self: listing.Listing) -> listing._Seen:
+        self._seen = self._seen or listing._NOTHING
+        return real(self)
+
+    patch.setattr(listing.Listing, "_look", look)
+
+
+@fault("tests/store/test_listing.py::test_a_listing_that_ends_in_the_middle")
+def notices_lost_with_a_listing(patch: Patch) -> None:
+    real = listing.Listing._look
+
+    def look(self: listing.Listing) -> listing._Seen:
+        before = self._seen
+        try:
+            return real(self)
+        except BaseException:
+            self._seen = before
+            raise
+
+    patch.setattr(listing.Listing, "_look", look)
+
+
+@fault("tests/store/test_notices.py::test_more_than_the_system_keeps")
+def lost_notices_not_missed(patch: Patch) -> None:
+    real = notices.Notices.changed
+
+    def changed(self: notices.Notices) -> set[str]:
+        return real(self) or set()
+
+    patch.setattr(notices.Notices, "changed", changed)
 
 
 @fault("tests/store/test_file.py::test_deleting_a_corrupt_document_keeps_the_evidence")
@@ -278,8 +332,8 @@ def symbolic_links_followed(patch: Patch) -> None:
 
 @fault("tests/store/test_file.py::test_a_corrupt_document_harms_no_other")
 def one_bad_document_hides_all(patch: Patch) -> None:
-    def strict(self: documents.Documents, names: list[str]) -> Any:
-        return [self.find(name.removesuffix(".json")) for name in names], []
+    def strict(self: documents.Documents) -> Any:
+        return [self.find(name.removesuffix(".json")) for name in self.names()], []
 
     patch.setattr(documents.Documents, "read_all", strict)
 

@@ -13,6 +13,7 @@ from waggle_fsstore import FileStore
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.listing import Listing
 from waggle_fsstore.store.publishing import Step
 from waggle_fsstore.testing import make_environment
 
@@ -30,15 +31,15 @@ def during_listings(
     monkeypatch: pytest.MonkeyPatch, *events: Callable[[list[str]], list[str]]
 ) -> list[int]:
     """Let the n-th listing of a folder be changed by the n-th event; counts the listings."""
-    real = Documents.names
+    real = Listing.names
     seen: list[int] = []
 
-    def names(self: Documents) -> list[str]:
+    def names(self: Listing) -> list[str]:
         seen.append(len(seen))
         found = real(self)
         return events[seen[-1]](found) if seen[-1] < len(events) else found
 
-    monkeypatch.setattr(Documents, "names", names)
+    monkeypatch.setattr(Listing, "names", names)
     return seen
 
 
@@ -73,12 +74,12 @@ def test_all_or_nothing_of_a_batch_is_seen(
     other = FileStore(store.path, durable=False)
     real = Documents.read_all
 
-    def read_all(self: Documents, names: list[str]) -> Any:
-        before = real(self, ["a.json"])
+    def read_all(self: Documents) -> Any:
+        before = self.find("a")
         other.save_all([make_environment(id="a", name="new"), make_environment(id="b", name="new")])
         other.delete("c")
-        after = real(self, [name for name in names if name != "a.json"])
-        return before[0] + after[0], before[1] + after[1]
+        after, bad = real(self)
+        return [before, *(found for found in after if found.id != "a")], bad
 
     monkeypatch.setattr(Documents, "read_all", read_all)
     found = store.find_all()

@@ -79,12 +79,10 @@ class Batch:
 
     def live(self) -> int:
         """How many environments are live after what is in the batch so far."""
-        found = self._documents.statuses()
-        for name, left in self._left.items():
-            found.pop(name, None)
-            if left.now:
-                found[name] = left.now.status
-        return sum(status.is_live for status in found.values())
+        live = self._documents.live()
+        replaced = sum(document_name(name) in live for name in self._left)
+        now = sum(bool(left.now and left.now.status.is_live) for left in self._left.values())
+        return len(live) - replaced + now
 
     def add(
         self,

@@ -1,32 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents as they stand on disk: read one, list them, read all."""
 
-import errno
 import os
-from operator import attrgetter
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import (
-    CorruptDocumentError,
-    EnvironmentNotFoundError,
-    UnsupportedFormatError,
-)
+from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFoundError
 from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store import codec
 from waggle_fsstore.store.disk import FILE_MODE, mode_of
-from waggle_fsstore.store.layout import Layout, document_name, is_document_name
-from waggle_fsstore.store.linux import file_clock
+from waggle_fsstore.store.layout import Layout, document_name
+from waggle_fsstore.store.listing import OUT_OF_RESOURCES, BadFile, Listing, misplaced
 from waggle_fsstore.store.reading import read
-from waggle_fsstore.store.signature import Signature, is_settled, signature_of
-
-BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
-
-# These concern the process, not the one file that was being opened.
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-# A larger document is read each time: as objects it takes up to twenty times its size.
-_MOST_REMEMBERED: Final = 1 << 14
 
 
 class Stored:
@@ -83,26 +68,14 @@ class Stored:
         return Status(self._environment.status if self._environment else self.document["status"])
 
 
-class _Remembered(NamedTuple):
-    """What a file held, and by what it is known to hold it still."""
-
-    signature: Signature
-    environment: Environment
-
-
 class Documents:
-    """The documents of one store. Takes no lock: a document is replaced as a whole.
+    """The documents of one store. Takes no lock: a document is replaced as a whole."""
 
-    Remembers what it read of all, and reads again only what may have changed since. That
-    takes 1-3 kB for each document that was there when all were read last.
-    """
-
-    __slots__ = ("_layout", "_remembered")
+    __slots__ = ("_layout", "_listing")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        # Never changed, only replaced: threads may share it, and a child inherits it whole.
-        self._remembered: dict[str, _Remembered] = {}
+        self._listing = Listing(layout)
 
     def find(self, environment_id: str) -> Environment:
         """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
@@ -114,7 +87,7 @@ class Documents:
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         if environment.id != environment_id:
-            raise _misplaced(path, environment.id)
+            raise misplaced(path, environment.id)
         return environment
 
     def stored(self, environment_id: str) -> Stored | None:
@@ -127,7 +100,7 @@ class Documents:
         except FileNotFoundError:
             return None
         if stored.id != environment_id:
-            raise _misplaced(path, stored.id)
+            raise misplaced(path, stored.id)
         return stored
 
     def at(self, name: str) -> Stored | None:
@@ -138,102 +111,29 @@ class Documents:
         except FileNotFoundError:
             return None
         if document_name(stored.id) != name:
-            raise _misplaced(path, stored.id)
+            raise misplaced(path, stored.id)
         return stored
 
     def names(self) -> list[str]:
         """The file names that belong to some id; files of other names are ignored."""
-        try:
-            names = os.listdir(self._layout.environments)
-        except FileNotFoundError:
-            return []
-        remembered = self._remembered
-        return [name for name in names if name in remembered or is_document_name(name)]
+        return self._listing.names()
 
-    def read_all(self, names: list[str]) -> tuple[list[Environment], list[BadFile]]:
-        """What these files hold, and what is wrong with the others, sorted by id and by name.
+    def read_all(self) -> tuple[list[Environment], list[BadFile]]:
+        """See :meth:`Listing.read_all`."""
+        return self._listing.read_all()
 
-        A file that is gone was deleted meanwhile, and is in neither.
-        """
-        good, bad = self._all(names)
-        return [environment.twin() for environment in good], bad
+    def live(self) -> set[str]:
+        """See :meth:`Listing.live`."""
+        return self._listing.live()
 
-    def statuses(self) -> dict[str, Status]:
-        """The status of each environment that can be read, by its id."""
-        good, _ = self._all(self.names())
-        return {environment.id: environment.status for environment in good}
-
-    def _all(self, names: list[str]) -> tuple[list[Environment], list[BadFile]]:
-        """As :meth:`read_all`, but what it returns is remembered too: nobody may change it."""
-        good: list[Environment] = []
-        bad: list[BadFile] = []
-        folder = self._layout.environments
-        now = file_clock()
-        remembered = self._unchanged(names)
-        for name in sorted(names):
-            known = remembered.get(name)
-            if known is not None:
-                good.append(known.environment)
-                continue
-            path = f"{folder}{os.sep}{name}"
-            try:
-                environment, status = _read(name, path)
-                good.append(environment)
-                if status.st_size <= _MOST_REMEMBERED and is_settled(status, folder, now):
-                    # A change since then, while it was read too, shows at its first use.
-                    remembered[name] = _Remembered(signature_of(status), environment)
-            except FileNotFoundError:
-                continue
-            except (CorruptDocumentError, UnsupportedFormatError) as error:
-                bad.append(error)
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    raise
-                bad.append(error)
-        self._remembered = remembered
-        good.sort(key=attrgetter("id"))
-        return good, bad
-
-    def _unchanged(self, names: list[str]) -> dict[str, _Remembered]:
-        """What is remembered of these files, of those that are as they were."""
-        before = self._remembered
-        if not before:
-            return {}
-        unchanged = {}
-        try:
-            # Relative to the folder, a status takes a tenth less time.
-            folder = os.open(self._layout.environments, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return {}  # Whoever reads them will hear of it.
-        try:
-            for name in names:
-                known = before.get(name)
-                if known is None:
-                    continue
-                try:
-                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                except OSError:
-                    continue  # As above.
-                if known.signature == signature_of(status):
-                    unchanged[name] = known
-        finally:
-            os.close(folder)
-        return unchanged
+    def close(self) -> None:
+        """See :meth:`Listing.close`."""
+        self._listing.close()
 
     def highest_revision(self) -> int:
         """The highest revision in any file, readable as an environment or not; 0 for none."""
         folder = self._layout.environments
         return max((revision_in(f"{folder}{os.sep}{name}") for name in self.names()), default=0)
-
-
-def _read(name: str, path: str) -> tuple[Environment, os.stat_result]:
-    """What a file holds, and its status before it was read."""
-    before: list[os.stat_result] = []
-    data = read(path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened)))
-    environment = codec.decode(data, path)
-    if document_name(environment.id) != name:
-        raise _misplaced(path, environment.id)
-    return environment, before[0]
 
 
 def revision_in(path: str) -> int:
@@ -249,9 +149,3 @@ def revision_in(path: str) -> int:
         if error.errno in OUT_OF_RESOURCES:
             raise
         return 0
-
-
-def _misplaced(path: str, environment_id: str) -> CorruptDocumentError:
-    return CorruptDocumentError(
-        path, f"id: is {environment_id!r}, whose file is {document_name(environment_id)}"
-    )

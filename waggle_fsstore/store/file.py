@@ -59,10 +59,10 @@ class FileStore(Upkeep):
         self._layout = Layout(os.path.realpath(path))
         self._disk = Disk(durable=durable)
         # One for both: what a reader remembers, a writer that counts need not read again.
-        documents = Documents(self._layout)
-        self._writer = Writer(self._layout, documents, self._disk, lock_timeout=lock_timeout)
+        self._documents = Documents(self._layout)
+        self._writer = Writer(self._layout, self._documents, self._disk, lock_timeout=lock_timeout)
         self._lock_timeout = lock_timeout
-        self._view = View(self._layout, documents)
+        self._view = View(self._layout, self._documents)
         self._history = History(self._layout, self._view)
         self._durable = durable
         self._closed = False
@@ -244,7 +244,10 @@ class FileStore(Upkeep):
         incoming.refuse_inside(self._layout.root)
         # First, so that nobody waits for an event of a store that is closing.
         self._closed = True
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            self._documents.close()
 
     def __enter__(self) -> Self:
         self._begin_reading()

@@ -17,10 +17,11 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.store import damage, evidence, founding, last_words, segments, surroundings
 from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.documents import OUT_OF_RESOURCES, Documents, Stored
+from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.findings import Finding, Severity
 from waggle_fsstore.store.last_words import LastWords, Word, trusted_state
 from waggle_fsstore.store.layout import SUFFIX, Layout, environment_id_of
+from waggle_fsstore.store.listing import OUT_OF_RESOURCES
 from waggle_fsstore.store.lock import StoreLock
 from waggle_fsstore.store.view import View
 from waggle_fsstore.store.writing import Writer

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linux says about mounts and clocks, and its calls that Python has no name for."""
 
+import errno
 import os
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 # linux/stat.h, linux/fcntl.h
@@ -83,11 +85,31 @@ def _unescape(field: bytes) -> bytes:
 
 def syncfs(descriptor: int) -> None:
     """Flush the whole file system that an open file is on (man 2 syncfs)."""
+    _checked(_libc().syncfs, descriptor)
+
+
+def inotify_init() -> int:
+    """A descriptor from which notices can be read (man 2 inotify_init); reading does not wait."""
+    try:
+        call = _libc().inotify_init1
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    return _checked(call, os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def inotify_add_watch(descriptor: int, path: str, mask: int) -> None:
+    """Have changes of a path noticed (man 2 inotify_add_watch)."""
+    _checked(_libc().inotify_add_watch, descriptor, os.fsencode(path), mask)
+
+
+def _checked(call: Callable[..., int], *arguments: Any) -> int:
     import ctypes
 
-    if _libc().syncfs(descriptor) != 0:
+    result = call(*arguments)
+    if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+    return result
 
 
 def _libc() -> Any:

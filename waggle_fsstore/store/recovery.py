@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store.batch import free_path
 from waggle_fsstore.store.disk import FILE_MODE, Disk, mode_of, temporary_path
-from waggle_fsstore.store.documents import OUT_OF_RESOURCES, Documents, Stored
+from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.findings import Finding, Severity
 from waggle_fsstore.store.jsontext import canonical
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.listing import OUT_OF_RESOURCES
 from waggle_fsstore.store.reading import is_regular
 from waggle_fsstore.store.window import last_of_each
 

@@ -41,9 +41,21 @@ def is_settled(status: os.stat_result, folder: str, now: int) -> bool:
         changed < now - _SETTLED
         # Else the file system may count in seconds: two changes too easily have the same time.
         and changed % _SECOND != 0
-        and S_ISREG(status.st_mode)
-        and _has_change_times(folder, status.st_dev)
+        and is_stamped(status, folder)
     )
+
+
+def is_stamped(status: os.stat_result, folder: str) -> bool:
+    """Whether each change of a file in a folder is stamped by this system, and noticed by it."""
+    return S_ISREG(status.st_mode) and _has_change_times(folder, status.st_dev)
+
+
+def has_change_times_at(folder: str) -> bool:
+    """Whether that is so of the files in a folder."""
+    try:
+        return _has_change_times(folder, os.stat(folder).st_dev)
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=16)

@@ -13,9 +13,10 @@ from typing import Final
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store import founding
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.documents import OUT_OF_RESOURCES, BadFile, Documents
+from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.jsontext import canonical
 from waggle_fsstore.store.layout import Layout, document_name
+from waggle_fsstore.store.listing import OUT_OF_RESOURCES, BadFile
 from waggle_fsstore.store.view import View
 
 SUMS: Final = "SHA256SUMS"
@@ -73,12 +74,12 @@ class _Copy:
         self._disk = disk
         self._dest = dest
 
-    def take(self, names: list[str]) -> None:
-        """Copy the documents with these names, and nothing else."""
+    def take(self) -> None:
+        """Copy the documents that there are now, and nothing else."""
         for name in list(self.sums):
             self._drop(name)
         self._bad.clear()
-        for name in sorted(names):
+        for name in sorted(self._documents.names()):
             try:
                 stored = self._documents.at(name)
             except (CorruptDocumentError, UnsupportedFormatError) as error:

@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFoundError
 from waggle_fsstore.store import codec, lines, segments
-from waggle_fsstore.store.documents import OUT_OF_RESOURCES, BadFile, Documents, Stored
+from waggle_fsstore.store.documents import Documents, Stored
 from waggle_fsstore.store.layout import Layout, document_name
+from waggle_fsstore.store.listing import OUT_OF_RESOURCES, BadFile
 from waggle_fsstore.store.state import State, identity, is_trusted, peek, place
 from waggle_fsstore.store.window import changes, find_window, last_of_each, open_changes
 
@@ -137,7 +138,7 @@ class View:
 
     def count(self) -> int:
         """How many file names belong to some id; opens none."""
-        files, over, _ = self.scan(set)
+        files, over, _ = self.scan(lambda: set(self._documents.names()))
         for name, change in over.items():
             if change["kind"] == "deleted":
                 files.discard(document_name(name))
@@ -145,8 +146,8 @@ class View:
                 files.add(document_name(name))
         return len(files)
 
-    def scan(self, collect: Callable[[list[str]], _T]) -> Scan[_T]:
-        """What ``collect`` makes of the file names, and the changes to lay over it.
+    def scan(self, collect: Callable[[], _T]) -> Scan[_T]:
+        """What ``collect`` makes of the documents, and the changes to lay over it.
 
         Together they are the store as of one change, the last that was committed when the
         scan ended: no document is missed, and no batch is seen by half. ``collect`` may be
@@ -156,11 +157,11 @@ class View:
         for _ in range(_TRIES):
             if self._has_due():
                 window = find_window(self._layout, place(self._layout))
-                result = collect(self._documents.names())
+                result = collect()
                 over = last_of_each(open_changes(self._layout, window))
                 return Scan(result, over, self.state().committed)
             before = peek(self._layout.state)
-            result = collect(self._documents.names())
+            result = collect()
             after = peek(self._layout.state)
             if before is None and after is None:
                 break  # Nobody ever wrote.

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is remembered of documents, and that no change by anybody is overlooked for it."""
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields
@@ -20,15 +23,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from waggle_fsstore import CapacityError, Environment, FileStore, Status, WaggleError
-from waggle_fsstore.store import documents, reading, signature
+from waggle_fsstore.store import documents, listing, notices, reading, signature
 from waggle_fsstore.store.linux import file_clock
 from waggle_fsstore.testing import make_environment
 
 Seen = tuple[list[tuple[Environment, int]], list[str]]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
+NEVER, ALWAYS = 1 << 30, 0
+
+by_signature = pytest.mark.parametrize("store", [NEVER], indirect=True)
+by_notice = pytest.mark.parametrize("store", [ALWAYS], indirect=True)
+
+
+@pytest.fixture(params=[NEVER, ALWAYS], ids=["by signature", "by notice"])
+def store(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FileStore]:
+    """One that knows what may have changed by signature alone, and one by notices."""
+    monkeypatch.setattr(listing, "_WORTH_NOTICES", request.param)
     with FileStore(tmp_path / "store", durable=False) as store:
         store.save_all(
             make_environment(id=name, name="before", labels={"n": name}) for name in "abc"
@@ -59,6 +72,11 @@ def look(store: FileStore) -> Seen:
     return [(one, one.revision) for one in found], [f"{type(one)} {one}" for one in errors]
 
 
+def live(seen: Seen) -> set[str]:
+    """The file names of the live ones in a listing."""
+    return {f"{one.id}.json" for one, _ in seen[0] if one.status.is_live}
+
+
 def look_afresh(store: FileStore) -> Seen:
     """The same from a store object that can remember nothing."""
     return look(FileStore(store.path, durable=False))
@@ -72,8 +90,12 @@ def settle(store: FileStore) -> None:
     look(store)
 
 
+def listing_of(store: FileStore) -> listing.Listing:
+    return store._documents._listing
+
+
 def remembered(store: FileStore) -> set[str]:
-    return set(store._view._documents._remembered)
+    return set((listing_of(store)._seen or listing._NOTHING).known)
 
 
 def rewrite(path: Path, data: bytes) -> None:
@@ -97,6 +119,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return reading.read(path, *rest)
 
     monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(listing, "read", read)
     return names
 
 
@@ -228,7 +251,7 @@ def test_a_change_by_hand_is_seen_at_once(store: FileStore, hand: str) -> None:
     assert after == look_afresh(store)
     is_root_reading = hand == "no longer readable" and os.geteuid() == 0
     assert (after == before) == is_root_reading
-    assert store._view._documents.statuses() == {one.id: one.status for one, _ in after[0]}
+    assert listing_of(store).live() == live(after)
 
 
 @pytest.mark.usefixtures("prompt")
@@ -272,13 +295,13 @@ def tick(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
             values[name] = rounded(values[name])
         return SimpleNamespace(**values)
 
-    monkeypatch.setattr(documents, "signature_of", lambda status: signature_of(coarse(status)))
+    monkeypatch.setattr(listing, "signature_of", lambda status: signature_of(coarse(status)))
     monkeypatch.setattr(
-        documents,
+        listing,
         "is_settled",
         lambda status, folder, now: is_settled(coarse(status), folder, now),
     )
-    monkeypatch.setattr(documents, "file_clock", lambda: rounded(file_clock()))
+    monkeypatch.setattr(listing, "file_clock", lambda: rounded(file_clock()))
 
 
 def test_changes_within_a_tick(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +334,7 @@ def test_what_is_unchanged_is_not_read_again(
     assert opened == ["c.json", "c.json"]  # The first by the save.
 
 
+@by_signature
 def test_what_was_just_changed_is_read_again(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +342,7 @@ def test_what_was_just_changed_is_read_again(
     look(store)
     assert remembered(store) == set()
     now = file_clock()
-    monkeypatch.setattr(documents, "file_clock", lambda: now + 2_100_000_000)
+    monkeypatch.setattr(listing, "file_clock", lambda: now + 2_100_000_000)
     look(store)
     assert remembered(store) == {"a.json", "b.json", "c.json"}
 
@@ -344,7 +368,7 @@ def test_what_is_not_remembered(store: FileStore, monkeypatch: pytest.MonkeyPatc
     store.delete("a")
     del opened[:]
     look(store)
-    assert opened == ["bad.json", "large.json"]
+    assert [name for name in opened if name != "a.json"] == ["bad.json", "large.json"]
     assert remembered(store) == {"b.json", "c.json"}
 
 
@@ -371,7 +395,7 @@ def test_a_change_while_it_is_read(store: FileStore, monkeypatch: pytest.MonkeyP
                 return data
 
             with monkeypatch.context() as patch:
-                patch.setattr(documents, "read", read)
+                patch.setattr(listing, "read", read)
                 look(store)
             assert path.read_bytes() == new
             assert look(store) == look_afresh(store)
@@ -396,7 +420,7 @@ def test_folders_exchanged_while_it_is_read(
         return data
 
     with monkeypatch.context() as patch:
-        patch.setattr(documents, "read", read)
+        patch.setattr(listing, "read", read)
         assert [one.name for one, _ in look(store)[0]] == ["before"] * 3
     for name, folder in (("after!", new), ("before", old)):
         assert [one.name for one, _ in look(store)[0]] == ["before", name, "before"]
@@ -543,8 +567,124 @@ def test_a_child_inherits_what_is_remembered(store: FileStore) -> None:
     rewrite(path, edited(path))
     os.write(write_end, b"!")
     assert os.waitpid(child, 0)[1] == 0
+    assert look(store) == look_afresh(store)
     os.close(read_end)
     os.close(write_end)
+
+
+# Notices
+
+
+@by_notice
+def test_what_was_just_changed_is_not_read_again(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With notices it needs no time to pass: each version is read once."""
+    look(store)
+    opened = reads(monkeypatch)
+    for number in range(3):
+        rewrite(store.document_path("b"), store.document_path("b").read_bytes())
+        assert look(store) == look(store)
+        assert opened == ["b.json"] * (number + 1)
+
+
+def test_notices_are_asked_for_where_they_are_worth_it(tmp_path: Path) -> None:
+    """Not for few documents, nor for one listing; closing gives back what they take."""
+    with FileStore(tmp_path / "store", durable=False) as store:
+        environments = [make_environment(id=f"env-{number}") for number in range(100)]
+        store.save_all(environments[1:])
+        for _ in range(3):
+            look(store)
+        assert listing_of(store)._notices is None
+        store.save(environments[0])
+        look(store)
+        assert listing_of(store)._notices is None
+        look(store)
+        noticed = listing_of(store)._notices
+        assert noticed is not None
+        descriptor = noticed._descriptor
+        os.fstat(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@by_notice
+def test_where_there_are_none_left(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has as many as the system gives goes on by signatures."""
+
+    def refuse() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(notices, "inotify_init", refuse)
+    _rewrite_often(store)
+    assert listing_of(store)._notices is None
+
+
+@by_notice
+@pytest.mark.usefixtures("prompt")
+def test_a_name_in_another_folder(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a change through it nothing is noticed: it shows after 5 s, and from then on at once."""
+    settle(store)
+    path = store.document_path("b")
+    link = tmp_path / "link"
+    os.link(path, link)
+    rewrite(link, edited(link))
+    look(store)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 5.1)
+    assert store.find_all()[1].name == "after!"
+    monkeypatch.undo()
+    for name in (b"1first", b"2nd...", b"3third"):
+        rewrite(link, re.sub(rb'"name": "......"', b'"name": "%b"' % name, link.read_bytes()))
+        assert store.find_all()[1].name == name.decode()
+
+
+@pytest.mark.usefixtures("prompt")
+def test_a_listing_in_the_middle_of_one(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that lists sees what is there, and takes nothing from whom it interrupts."""
+    settle(store)
+    paths = [store.document_path(name) for name in "abc"]
+    inside: list[Seen] = []
+
+    def read(path: str, *rest: Any) -> bytes:
+        if not inside:
+            inside.append(([], []))
+            rewrite(paths[0], edited(paths[0]))
+            inside.append(look(store))
+            inside.append(look_afresh(store))
+        return reading.read(path, *rest)
+
+    rewrite(paths[1], edited(paths[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "read", read)
+        look(store)
+    assert inside[1] == inside[2]
+    assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EMFILE, "too many")])
+@pytest.mark.usefixtures("prompt")
+def test_a_listing_that_ends_in_the_middle(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """What it knew to have changed is not forgotten with it."""
+    settle(store)
+    for name in "ab":
+        path = store.document_path(name)
+        rewrite(path, edited(path))
+
+    def read(path: str, *rest: Any) -> bytes:
+        if path.endswith("b.json"):
+            raise error
+        return reading.read(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "read", read)
+        with pytest.raises(type(error)):
+            look(store)
+    assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
 
 
 # Anything, in any order
@@ -556,12 +696,15 @@ HANDLES = st.integers(0, 1)
 class Hands(RuleBasedStateMachine):
     """Two store objects that remember, one that never does, and hands on their documents."""
 
+    worth_notices = NEVER
+
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(signature, "_has_change_times", lambda *_: True)
         self.patch.setattr(signature, "_SETTLED", 0)
+        self.patch.setattr(listing, "_WORTH_NOTICES", self.worth_notices)
         self.stores = [FileStore(self.folder / "store", durable=False) for _ in range(2)]
         self.stores[0].save_all(make_environment(id=name, name="before") for name in "abc")
 
@@ -610,9 +753,16 @@ class Hands(RuleBasedStateMachine):
         expected = look_afresh(self.stores[0])
         for store in self.stores:
             assert look(store) == expected
-            live = sum(one.status.is_live for one, _ in expected[0])
-            assert sum(one.is_live for one in store._view._documents.statuses().values()) == live
+            assert listing_of(store).live() == live(expected)
+
+
+class NoticedHands(Hands):
+    """The same with notices."""
+
+    worth_notices = ALWAYS
 
 
 Hands.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+NoticedHands.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestHands = Hands.TestCase
+TestNoticedHands = NoticedHands.TestCase
