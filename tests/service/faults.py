@@ -90,6 +90,17 @@ def ports_not_learned_at_the_start(patch: Patch) -> None:
     patch.setattr(Ports, "learn", _nothing)
 
 
+@fault("tests/service/test_ports.py::test_following_is_as_good_as_looking")
+def ports_of_the_deleted_not_followed(patch: Patch) -> None:
+    real = Ports._note
+
+    def note(self: Ports, environment_id: str, port: int) -> None:
+        if port:
+            real(self, environment_id, port)
+
+    patch.setattr(Ports, "_note", note)
+
+
 @fault("tests/service/test_ports.py::test_destroyed_before_its_port_is_changed[memory]")
 def port_that_leaks(patch: Patch) -> None:
     patch.setattr(Ports, "give_back", _nothing)

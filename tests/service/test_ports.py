@@ -13,6 +13,8 @@ from tests.service.fakes import LONG, Gate, World, failing
 from waggle_fsstore import (
     CapacityError,
     EnvironmentNotFoundError,
+    HistoryPrunedError,
+    MemoryStore,
     NoFreePortError,
     ProviderError,
     Status,
@@ -82,21 +84,21 @@ def test_what_is_stored_is_taken() -> None:
     """What was learned holds; what was taken and is not stored yet is not forgotten."""
     some = ports(10, 13)
     assert some.take() == 10
-    some.learn([make_environment(ssh_port=11), make_environment(ssh_port=0)])
+    some.learn(storing({"a": 11, "b": 0}))
     assert some.take() == 12
-    some.keep(12, "a")
-    some.learn([])
+    some.keep(12, "c")
+    some.learn(MemoryStore())
     assert [some.take() for _ in range(3)] == [13, 11, 12]
     with pytest.raises(NoFreePortError):
         some.take()
 
 
-@given(st.lists(st.sampled_from(["take", "keep", "back", "learn"]), max_size=60))
+@given(st.lists(st.sampled_from(["take", "keep", "back", "forget", "learn"]), max_size=60))
 def test_no_port_twice(steps: list[str]) -> None:
     """Whatever is taken, stored, given back and learned, no port is given out twice."""
     some = ports(1, 5)
     pending: list[int] = []
-    stored: dict[int, str] = {}
+    stored: dict[str, int] = {}
     for number, step in enumerate(steps):
         if step == "take":
             if len(pending) + len(stored) == 5:
@@ -105,17 +107,84 @@ def test_no_port_twice(steps: list[str]) -> None:
             else:
                 port = some.take()
                 assert port not in pending
-                assert port not in stored
+                assert port not in stored.values()
                 pending.append(port)
         elif step == "keep" and pending:
-            stored[pending[0]] = f"env-{number}"
-            some.keep(pending.pop(0), f"env-{number}")
-        elif step == "back" and stored:
-            port = min(stored)
-            del stored[port]
-            some.give_back(port)
+            name = f"env-{number}"
+            stored[name] = pending.pop(0)
+            some.keep(stored[name], name)
+        elif step == "back" and pending:
+            some.give_back(pending.pop())
+        elif step == "forget" and stored:
+            name = min(stored)
+            del stored[name]
+            some.forget(name)
         elif step == "learn":
-            some.learn(make_environment(id=name, ssh_port=port) for port, name in stored.items())
+            some.learn(storing(stored))
+
+
+def storing(stored: dict[str, int]) -> MemoryStore:
+    """A store in which environments have these ports."""
+    store = MemoryStore()
+    for name, port in stored.items():
+        store.save(make_environment(id=name, ssh_port=port))
+    return store
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.sampled_from([None, 0, 10, 11, 12]),
+            st.sampled_from(["", "", "follow", "learn"]),
+        ),
+        max_size=30,
+    )
+)
+def test_following_is_as_good_as_looking(changes: list[tuple[str, int | None, str]]) -> None:
+    """Whatever was stored, moved and deleted by others, it knows what a listing would tell."""
+    some, store = ports(10, 12), MemoryStore()
+    for name, port, then in changes:
+        if port is not None:
+            store.save(make_environment(id=name, ssh_port=port))
+        elif store.count() and any(one.id == name for one in store.find_all()):
+            store.delete(name)
+        if then == "learn":
+            some.learn(store)
+        elif then == "follow":
+            own = make_environment(id="own", ssh_port=10)
+            some.follow(store, store.save(own))
+            others = [one.ssh_port for one in store.find_all() if one.id != "own"]
+            for own.ssh_port in (10, 11, 12):
+                assert some.is_shared(own) == (own.ssh_port in others)
+
+
+def test_a_history_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the documents tell."""
+    some, store = ports(10, 12), MemoryStore()
+    own = make_environment(id="own", ssh_port=10)
+    some.follow(store, store.save(own))
+    store.save(make_environment(ssh_port=11))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HistoryPrunedError(7)
+
+    monkeypatch.setattr(store, "history", refuse)
+    some.follow(store, store.save(own))
+    own.ssh_port = 11
+    assert some.is_shared(own)
+
+
+def test_a_create_lists_nothing(world: World) -> None:
+    """However many environments there are, only what is new is looked at for a port."""
+    one, other = (world.service(ports=ports(10, 19)) for _ in range(2))
+    created = [service.create("shell") for service in (one, other)]
+    world.script.passed.clear()
+    created += [service.create("shell") for service in (one, other, one)]
+    assert one.destroy(created.pop(0).id)
+    created += [service.create("shell") for service in (other, one)]
+    assert "before find_all" not in world.script.passed
+    assert len({one.ssh_port for one in created}) == len(created)
 
 
 def test_after_a_restart(world: World) -> None:

@@ -59,9 +59,9 @@ class Creation:
         """See :meth:`EnvironmentService.create`."""
         environment = self._new(runtime, name, timeout, labels)
         with IN_HAND.hold(environment.id):
-            self._register(environment)
+            revision = self._register(environment)
             try:
-                self._make_port_unique(environment)
+                self._make_port_unique(environment, revision)
                 capabilities = self._provider.create(environment)
                 return steps.to_running(self._repository, environment.id, capabilities, self._now())
             except BaseException as error:
@@ -96,23 +96,23 @@ class Creation:
             owner=this_process(),
         )
 
-    def _register(self, environment: Environment) -> None:
+    def _register(self, environment: Environment) -> int:
         with self._another_port(environment), steps.because("create was called"):
-            self._repository.create(environment, capacity=self._capacity)
+            return self._repository.create(environment, capacity=self._capacity)
 
-    def _make_port_unique(self, environment: Environment) -> None:
+    def _make_port_unique(self, environment: Environment, revision: int) -> None:
         """Take another port, if another process has stored the same one just now.
 
         Whoever sees that does so; whoever of the two stored last sees it.
         """
         while True:
-            stored = self._learn_ports()
-            if environment.ssh_port not in {
-                one.ssh_port for one in stored if one.id != environment.id
-            }:
+            self._ports.follow(self._repository, revision)
+            if not self._ports.is_shared(environment):
                 return
             with self._another_port(environment):
-                steps.set_port(self._repository, environment.id, environment.ssh_port)
+                revision = steps.set_port(
+                    self._repository, environment.id, environment.ssh_port
+                ).revision
 
     @contextmanager
     def _another_port(self, environment: Environment) -> Iterator[None]:
@@ -120,7 +120,7 @@ class Creation:
         try:
             port = self._ports.take()
         except NoFreePortError:
-            self._learn_ports()  # Another process may have given some back.
+            self._ports.learn(self._repository)  # Another process may have given some back.
             port = self._ports.take()
         environment.ssh_port = port
         try:
@@ -129,11 +129,6 @@ class Creation:
             self._ports.give_back(port)
             raise
         self._ports.keep(port, environment.id)
-
-    def _learn_ports(self) -> list[Environment]:
-        stored = self._repository.find_all(on_corrupt=lambda _: None)
-        self._ports.learn(stored)
-        return stored
 
     def _give_up(self, environment: Environment, error: BaseException) -> None:
         """Store that a creation failed. The workspace, as far as it came, goes with it later.
@@ -149,7 +144,7 @@ class Creation:
                 reason,
                 only_if=lambda stored: stored.status is Status.CREATING,
             )
-            self._ports.give_back(environment.ssh_port)
+            self._ports.forget(environment.id)
         except (EnvironmentNotFoundError, steps.NotWantedError):
             if self._is_destroyed(environment.id):
                 self._provider.remove(environment)

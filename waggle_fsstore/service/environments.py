@@ -73,7 +73,7 @@ class EnvironmentService:
             default_timeout=default_timeout,
         )
         self._removal = Removal(repository, provider, self._ports, patience=patience)
-        self._ports.learn(repository.find_all(on_corrupt=lambda _: None))
+        self._ports.learn(repository)
 
     @property
     def provider(self) -> Provider:
@@ -185,7 +185,7 @@ class EnvironmentService:
             # All that there are, before the records are read: whoever makes one stores it first.
             workspaces += self._provider.find_strays(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
-        self._ports.learn(environments)
+        self._ports.learn(self._repository)
         for environment in environments:
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):

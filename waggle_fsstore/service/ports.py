@@ -2,10 +2,11 @@
 """Ports: which one an environment gets, so that no two have the same."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import NoFreePortError
+from waggle_fsstore.domain.errors import NoFreePortError, StoreError
+from waggle_fsstore.domain.repository import TransactionalRepository
 
 
 class Ports:
@@ -20,39 +21,78 @@ class Ports:
         self._ports = ports
         self._is_free = is_free or _is_free
         self._lock = threading.Lock()
-        self._taken: dict[int, str] = {}  # By whom; by "" what is about to be stored.
+        self._pending: set[int] = set()
+        self._stored: dict[str, int] = {}  # By id.
+        self._as_of: int | None = None  # Up to which change of the store all is known.
         self._next = 0
 
-    def learn(self, environments: Iterable[Environment]) -> None:
-        """Note the ports of all stored environments, and forget those of others.
-
-        A port that was taken and is not stored yet stays taken.
-        """
+    def learn(self, repository: TransactionalRepository) -> None:
+        """Note the ports of all stored environments, and forget those of others."""
         with self._lock:
-            pending = {port: "" for port, owner in self._taken.items() if not owner}
-            self._taken = pending | {one.ssh_port: one.id for one in environments if one.ssh_port}
+            self._learn(repository)
+
+    def follow(self, repository: TransactionalRepository, revision: int) -> None:
+        """Note what has become of the ports up to a revision that was stored just now."""
+        with self._lock:
+            if self._as_of is None:
+                self._learn(repository)
+                self._as_of = revision
+                return
+            try:
+                for event in repository.history(after=self._as_of, until=revision):
+                    # The event of a deletion has the environment that is no more.
+                    stored = event.environment if event.status else None
+                    self._note(event.environment_id, stored.ssh_port if stored else 0)
+            except StoreError:  # Pruned, or damaged: the documents tell as well.
+                self._learn(repository)
+            self._as_of = max(revision, self._as_of)
 
     def take(self) -> int:
         """A port that nobody has. Raises :class:`NoFreePortError` when there is none."""
         with self._lock:
+            taken = self._pending.union(self._stored.values())
             for step in range(len(self._ports)):
                 index = (self._next + step) % len(self._ports)
                 port = self._ports[index]
-                if port not in self._taken and self._is_free(port):
+                if port not in taken and self._is_free(port):
                     self._next = index + 1
-                    self._taken[port] = ""
+                    self._pending.add(port)
                     return port
         raise NoFreePortError(self._ports[0], self._ports[-1])
 
     def keep(self, port: int, environment_id: str) -> None:
         """Note that a port that was taken is stored with an environment."""
         with self._lock:
-            self._taken[port] = environment_id
+            self._pending.discard(port)
+            self._note(environment_id, port)
 
     def give_back(self, port: int) -> None:
-        """Let a port be taken again."""
+        """Let a port that was taken, and is not stored, be taken again."""
         with self._lock:
-            self._taken.pop(port, None)
+            self._pending.discard(port)
+
+    def forget(self, environment_id: str) -> None:
+        """Let the port of an environment be taken again: it has it no more."""
+        with self._lock:
+            self._note(environment_id, 0)
+
+    def is_shared(self, environment: Environment) -> bool:
+        """Whether another stored environment has the same port."""
+        with self._lock:
+            return any(
+                port == environment.ssh_port and owner != environment.id
+                for owner, port in self._stored.items()
+            )
+
+    def _learn(self, repository: TransactionalRepository) -> None:
+        stored = repository.find_all(on_corrupt=lambda _: None)
+        self._stored = {one.id: one.ssh_port for one in stored if one.ssh_port}
+
+    def _note(self, environment_id: str, port: int) -> None:
+        if port:
+            self._stored[environment_id] = port
+        else:
+            self._stored.pop(environment_id, None)
 
 
 def _is_free(port: int) -> bool:

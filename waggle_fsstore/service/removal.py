@@ -106,4 +106,4 @@ class Removal:
             raise
         with suppress(EnvironmentNotFoundError), steps.because("its workspace is removed"):
             self._repository.delete(environment.id)
-        self._ports.give_back(environment.ssh_port)
+        self._ports.forget(environment.id)

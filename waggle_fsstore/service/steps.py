@@ -45,14 +45,14 @@ def require_of(environment: Environment, provider: str) -> None:
         raise ProviderError(provider, f"it was made by {environment.provider!r}, which is not here")
 
 
-def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> None:
+def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
     """Give an environment another port."""
 
     def change(stored: Environment) -> None:
         stored.ssh_port = port
 
     with because("another environment has the same port"):
-        repository.update(environment_id, change)
+        return repository.update(environment_id, change)
 
 
 def set_capabilities(
