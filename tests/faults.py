@@ -338,6 +338,24 @@ def one_bad_document_hides_all(patch: Patch) -> None:
     patch.setattr(documents.Documents, "read_all", strict)
 
 
+@fault("tests/store/test_lines.py::test_nothing_wanted_comes_before_where_it_begins")
+def reading_that_begins_too_late(patch: Patch) -> None:
+    real = lines.start_after
+    patch.setattr(lines, "start_after", lambda data, seq: real(data, seq + 2))
+
+
+@fault("tests/store/test_lines.py::test_what_does_not_mention_it_is_left_out")
+def damage_passed_over(patch: Patch) -> None:
+    def mentioning(data: bytes, start: int, about: bytes) -> list[lines.Line]:
+        good = [
+            lines.Line(*span, lines.decode(data[span[0] : span[1] - 1]) or {})
+            for span in lines.split(data, start)
+        ]
+        return [line for line in good if about in line.text(data)]
+
+    patch.setattr(lines, "_mentioning", mentioning)
+
+
 # Names
 
 

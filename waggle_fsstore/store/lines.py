@@ -29,6 +29,9 @@ CHANGES: Final = "changes"
 CHECKPOINT: Final = "checkpoint"
 FOLLOWS: Final = "follows"
 
+# Reading so many bytes takes less than looking where to begin in them.
+_NEAR: Final = 1 << 13
+
 _CHECKPOINT: Final = b'"%b":' % CHECKPOINT.encode()
 
 
@@ -68,16 +71,11 @@ def mention(environment_id: str) -> bytes:
     return compact({"id": environment_id})[1:-1]
 
 
-def decode(data: bytes, about: bytes = b"") -> dict[str, Any] | None:
-    """What a line without its newline holds; ``None`` for a bad one.
-
-    Nothing for a good one that lacks the bytes ``about``: to parse takes most of the time.
-    """
+def decode(data: bytes) -> dict[str, Any] | None:
+    """What a line without its newline holds; ``None`` for a bad one."""
     rest = data[_HEAD_BYTES:]
     if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
         return None
-    if about not in rest:
-        return {}
     try:
         content = parse(b"{" + rest)
     except ValueError:
@@ -112,21 +110,67 @@ def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
 def scan(data: bytes, start: int = 0, about: bytes = b"") -> tuple[list[Line], list[BadLine]]:
     """The good lines from an offset on, and what is bad between or after them.
 
-    Those that lack the bytes ``about`` come without what they hold.
+    Where nothing is bad, good ones that lack the bytes ``about`` are left out.
     """
+    mentioning = _mentioning(data, start, about) if about else None
+    if mentioning is not None:
+        return mentioning, []
     good: list[Line] = []
     bad: list[BadLine] = []
     for begin, end in split(data, start):
         # A line that was cut off or written into is no line, whatever it looks like.
         is_whole = data[end - 1 : end] == b"\n"
         start = begin
-        content = decode(data[begin : end - 1], about) if is_whole else None
+        content = decode(data[begin : end - 1]) if is_whole else None
         # Where the newline before a good line was hit, that line is the rest of a bad one.
         while content is None and is_whole and start >= 0:
             start = data.find(_HEAD[:_CRC_AT], start + 1, end)
-            content = decode(data[start : end - 1], about) if start >= 0 else None
+            content = decode(data[start : end - 1]) if start >= 0 else None
         if start != begin or content is None:
             bad.append(BadLine(begin, start if content is not None else end))
         if content is not None:
             good.append(Line(start, end, content))
     return good, bad
+
+
+def start_after(data: bytes, seq: int) -> int:
+    """Where some line begins that no change after ``seq`` comes before, as far on as is seen.
+
+    It halves, and looks at a few lines only: the numbers of good lines rise.
+    """
+    low, high = 0, len(data)
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        begin = data.rfind(b"\n", low, middle) + 1 or data.find(b"\n", middle, high) + 1
+        if begin == 0:
+            break
+        end = data.find(b"\n", begin)
+        content = decode(data[begin : max(end, begin)]) or {}
+        changes = content.get(CHANGES)
+        if changes and changes[0]["seq"] <= seq:
+            low = begin
+        elif changes or data[begin:high].isspace():
+            high = middle
+        else:
+            break  # Damage, or a line of another kind: what comes before is not known.
+    return low
+
+
+def _mentioning(data: bytes, start: int, about: bytes) -> list[Line] | None:
+    """The lines that have the bytes ``about``; ``None`` if any line is not good at first sight."""
+    found: list[Line] = []
+    *whole, rest = data[start:].split(b"\n")
+    if rest and not rest.isspace():
+        return None
+    for line in whole:
+        tail = line[_HEAD_BYTES:]
+        if line[:_HEAD_BYTES] == _HEAD % crc32(tail):
+            if about in tail:
+                content = decode(line)
+                if content is None:
+                    return None
+                found.append(Line(start, start + len(line) + 1, content))
+        elif line and not line.isspace():
+            return None
+        start += len(line) + 1
+    return found

@@ -110,11 +110,22 @@ def counted(layout: Layout, first: int, successor: int | None) -> bytes:
 
 
 def segment(
-    layout: Layout, first: int, successor: int | None, start: int = 0, about: bytes = b""
+    layout: Layout,
+    first: int,
+    successor: int | None,
+    start: int = 0,
+    *,
+    after: int = 0,
+    about: bytes = b"",
 ) -> Segment:
-    """What counts of one segment, its lines from an offset on; see :func:`lines.scan`."""
+    """What counts of one segment, its lines from an offset on; see :func:`lines.scan`.
+
+    Without an offset, lines that come before the changes after ``after`` may be left out.
+    """
     data = load(layout, first)
     size = _count(layout, first, successor)
+    if after and not start:
+        start = lines.start_after(data[:size], after)
     good, bad = lines.scan(data[:size], start, about)
     if size is not None and size > len(data):
         bad.append(lines.BadLine(len(data), size))

@@ -83,15 +83,12 @@ def changes(
             return
         start = offset if name == first else 0
         try:
-            segment = segments.segment(layout, name, successor, start, mention)
-            if segment.bad and mention:
-                # What comes before it, and what after, only all that the lines hold tells.
-                segment = segments.segment(layout, name, successor, start)
+            segment = segments.segment(layout, name, successor, start, after=last, about=mention)
         except FileNotFoundError:
             if strict and has_begun:
                 raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
             continue
-        has_begun = has_begun or bool(segment.good)
+        has_begun = has_begun or bool(segment.data)
         for line in segment.good:
             if until is not None and line.changes and line.changes[0]["seq"] > until:
                 return  # What is being written just now may look like anything.
