@@ -338,7 +338,7 @@ def one_bad_document_hides_all(patch: Patch) -> None:
     patch.setattr(documents.Documents, "read_all", strict)
 
 
-@fault("tests/store/test_lines.py::test_nothing_wanted_comes_before_where_it_begins")
+@fault("tests/store/test_lines.py::test_it_looks_at_few")
 def reading_that_begins_too_late(patch: Patch) -> None:
     real = lines.start_after
     patch.setattr(lines, "start_after", lambda data, seq: real(data, seq + 2))

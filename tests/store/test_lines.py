@@ -43,7 +43,7 @@ def test_nothing_wanted_comes_before_where_it_begins(
 def test_it_looks_at_few() -> None:
     """Of 1,000 lines nearly all are passed over, wherever the number is."""
     data = b"".join(line(range(seq, seq + 1), 500) for seq in range(1, 1_001)) + b" " * 50_000
-    for seq in (1, 10, 500, 990, 1_000):
+    for seq in range(1, 1_001):
         begin = lines.start_after(data, seq)
         passed = data[:begin].count(b"\n")
         assert seq - 20 <= passed <= seq
