@@ -338,6 +338,16 @@ def one_bad_document_hides_all(patch: Patch) -> None:
     patch.setattr(documents.Documents, "read_all", strict)
 
 
+@fault("tests/store/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
+def half_lines_of_a_copy_taken_for_damage(patch: Patch) -> None:
+    patch.setattr(position, "mend_copy", lambda *_: [])
+
+
+@fault("tests/store/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
+def damage_taken_for_half_lines(patch: Patch) -> None:
+    patch.setattr(damage, "_was_room", lambda *_: True)
+
+
 @fault("tests/store/test_lines.py::test_it_looks_at_few")
 def reading_that_begins_too_late(patch: Patch) -> None:
     real = lines.start_after

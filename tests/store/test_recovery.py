@@ -406,6 +406,50 @@ def test_copies_of_a_live_store(tmp_path: Path) -> None:
         writer.join()
 
 
+TORN: dict[str, Callable[[bytes], bytes]] = {
+    "its end was there": lambda line: b" " * 200 + line[200:],
+    "its last bytes were there": lambda line: line[-2:].rjust(len(line)),
+    "its middle was not": lambda line: line[:100] + b" " * 200 + line[300:],
+    "a byte is wrong": lambda line: line.replace(b"b2", b"b7"),
+}
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+@pytest.mark.parametrize("how", TORN)
+def test_a_line_that_was_written_while_it_was_copied(
+    root: Path, tmp_path: Path, reboot: Callable[[], None], how: str, is_copy: bool
+) -> None:
+    """In a copy, a line that is room in part is left out, and told; all else is damage."""
+    if is_copy:
+        root = shutil.copytree(root, tmp_path / "copy")
+    path = root / "journal" / SEGMENT
+    whole = path.read_bytes()
+    [line] = [line for line in whole.splitlines(keepends=True) if b'"name":"b2"' in line]
+    data = whole.replace(line, TORN[how](line))
+    assert len(data) == len(whole) != data.count(b" ")
+    path.write_bytes(data)
+    reboot()
+    with FileStore(root) as store:
+        if not is_copy or how == "a byte is wrong":
+            with pytest.raises(JournalDamagedError):
+                store.save(make_environment(id="d"))
+            return
+        assert names(store) == ["a1", "b2"]
+        [finding] = store.recovery_findings
+        assert (finding.severity, finding.path, finding.is_repaired) == (
+            Severity.WARNING,
+            path,
+            True,
+        )
+        [kept] = lost_and_found(root)
+        assert (root / ".waggle" / "lost+found" / kept).read_bytes() == data
+        assert store.save(make_environment(id="d")) == 6
+        assert [event.seq for event in store.history()] == [1, 2, 3, 5, 6]
+    with FileStore(root) as store:
+        assert store.recovery_findings == ()
+        assert names(store)[:2] == ["a1", "b2"]
+
+
 def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that was written and not published is carried into a new segment, and published."""
     line = lines.encode(

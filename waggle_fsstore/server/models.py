@@ -3,9 +3,10 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Self
+from enum import StrEnum
+from typing import Annotated, Self, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -13,13 +14,27 @@ from waggle_fsstore.domain.event import Event, EventKind
 from waggle_fsstore.service.reasons import document_in, reason_of
 
 
+def _in_place(values: type[StrEnum]) -> WithJsonSchema:
+    """The schema of some words where they are used.
+
+    A reference to one takes the client's check of an answer a third more time, and not
+    every client follows it.
+    """
+    return WithJsonSchema({"type": "string", "enum": [value.value for value in values]})
+
+
+RuntimeWord: TypeAlias = Annotated[Runtime, _in_place(Runtime)]
+_StatusWord: TypeAlias = Annotated[Status, _in_place(Status)]
+_KindWord: TypeAlias = Annotated[EventKind, _in_place(EventKind)]
+
+
 class EnvironmentInfo(BaseModel):
     """One environment."""
 
     environment_id: str = Field(description="The handle to use in all other calls.")
     name: str
-    runtime: Runtime
-    status: Status = Field(description="Only one that is running can be used.")
+    runtime: RuntimeWord
+    status: _StatusWord = Field(description="Only one that is running can be used.")
     status_reason: str = Field(description="Why it is in status error, or could not be removed.")
     created_at: datetime
     last_used: datetime
@@ -69,7 +84,7 @@ class EnvironmentList(BaseModel):
 class DestroyResult(BaseModel):
     """What became of an environment that was to be destroyed."""
 
-    status: Status
+    status: _StatusWord
     message: str
 
 
@@ -78,9 +93,11 @@ class HistoryEntry(BaseModel):
 
     seq: int = Field(description="Its number, which only rises.")
     at: datetime
-    kind: EventKind
-    status: Status | None = Field(description="The status that it left; null once it is deleted.")
-    previous_status: Status | None
+    kind: _KindWord
+    status: _StatusWord | None = Field(
+        description="The status that it left; null once it is deleted."
+    )
+    previous_status: _StatusWord | None
     actor: str
     reason: str
 

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from waggle_fsstore import __version__
 from waggle_fsstore.domain.audit import audit
-from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
@@ -35,6 +35,7 @@ from waggle_fsstore.server.models import (
     EnvironmentInfo,
     EnvironmentList,
     History,
+    RuntimeWord,
     Unreadable,
 )
 from waggle_fsstore.service.environments import EnvironmentService
@@ -115,7 +116,7 @@ class Tools:
     def create_environment(
         self,
         ctx: Context[Any],
-        runtime: Runtime,
+        runtime: RuntimeWord,
         name: Annotated[
             str | None, Field(description="What to call it; made up if left out.", strict=True)
         ] = None,

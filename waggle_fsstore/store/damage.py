@@ -20,6 +20,9 @@ _MEND: Final = "'waggle-fsstore fsck --repair' blanks it out and keeps a copy"
 _NEWLINE: Final = ord("\n")
 _NOTHING: Final = "nothing is to be done"
 
+# More blanks in a row than a damaged line is likely to have.
+_ROOM: Final = 64 * lines.BLANK
+
 
 class Damage(NamedTuple):
     """What is bad in the journal; ``first`` names the segment if it can be mended."""
@@ -71,6 +74,27 @@ def mend(layout: Layout, disk: Disk, first: int) -> str:
     if is_packed:
         kept = evidence.move(layout, disk, segment.path, stem, COMPRESSED_SUFFIX, 1)
     return kept
+
+
+def mend_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
+    """Blank out lines that were being written when the live segment was copied.
+
+    ``cp`` reads piece by piece. It can find room where a line begins, and read on when that
+    and the next ones are written. Other damage is left. Only under the store lock.
+    """
+    segment = _load(layout, first, None)
+    torn = [bad for bad in segment.bad if bad.start < segment.end] if segment else []
+    if segment is None or not torn or not all(_was_room(segment.data, bad) for bad in torn):
+        return []
+    kept = mend(layout, disk, first)
+    problem = "was written to while it was copied; changes made meanwhile may not be in it"
+    remedy = f"its whole lines count; as it was, it is {kept}"
+    return [Finding(Severity.WARNING, Path(segment.path), problem, remedy, True)]
+
+
+def _was_room(data: bytes, bad: BadLine) -> bool:
+    """Whether a part of a bad line is free room still. No line begins with a blank."""
+    return data.startswith(lines.BLANK, bad.start) or _ROOM in data[bad.start : bad.end]
 
 
 def _segment(

@@ -9,6 +9,7 @@ from typing import Any
 
 from waggle_fsstore.store import founding, lines, segments
 from waggle_fsstore.store.checkpoint import flush_everything
+from waggle_fsstore.store.damage import mend_copy
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.findings import Finding, Severity
@@ -240,14 +241,14 @@ class Position:
             self._begin(highest)
             return
         window = WHOLE if self._has_lost_all else find_window(layout, place(layout))
+        mended = mend_copy(layout, self._disk, names[-1]) if window.is_of_a_copy else []
         live = segments.segment(layout, names[-1], None)
         numbers = [change["seq"] for line in live.good for change in line.changes]
         self.journal.open(live.first, live.end)
         self.journal.flush_name()
         self.journal.flush()
-        self.findings = replay(
-            layout, self._disk, partial(open_changes, layout, window, strict=True)
-        )
+        found = partial(open_changes, layout, window, strict=True)
+        self.findings = mended + replay(layout, self._disk, found)
         if window.is_whole or state is None or not state.durable:
             highest = max(highest, Documents(layout).highest_revision())
         self.committed = self.published = max(highest, live.first - 1, *numbers)

@@ -13,13 +13,15 @@ class Window(NamedTuple):
     """What a crash may have taken from the documents: the changes after ``through``.
 
     They begin at ``offset`` (bytes) of segment ``first``. ``is_whole`` if no checkpoint was
-    ever made in this place: then it is all there is.
+    ever made in this place: then it is all there is. ``is_of_a_copy`` if one was made in
+    another place.
     """
 
     through: int
     first: int
     offset: int
     is_whole: bool
+    is_of_a_copy: bool = False
 
 
 #: All there is.
@@ -33,7 +35,7 @@ def find_window(layout: Layout, place: str) -> Window:
         checkpoint = lines.last_checkpoint(segments.counted(layout, first, successor))
         if checkpoint is not None:
             if checkpoint["place"] != place:
-                break
+                return WHOLE._replace(is_of_a_copy=True)
             return Window(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
         successor = first
     return WHOLE
