@@ -142,17 +142,13 @@ def start_after(data: bytes, seq: int) -> int:
     while high - low > _NEAR:
         middle = (low + high) // 2
         begin = data.rfind(b"\n", low, middle) + 1 or data.find(b"\n", middle, high) + 1
-        if begin == 0:
-            break
         end = data.find(b"\n", begin)
-        content = decode(data[begin : max(end, begin)]) or {}
-        changes = content.get(CHANGES)
+        content = decode(data[begin:end]) if 0 < begin < end else None
+        changes = content.get(CHANGES) if content else None
         if changes and changes[0]["seq"] <= seq:
             low = begin
-        elif changes or data[begin:high].isspace():
-            high = middle
         else:
-            break  # Damage, or a line of another kind: what comes before is not known.
+            high = middle  # Also for what tells nothing: room, a control line, damage.
     return low
 
 
