@@ -4,6 +4,7 @@
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -31,9 +32,16 @@ def ports(first: int, last: int) -> Ports:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Another program of this machine, which listens on a port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
+    """Another program of this machine, which listens on a port.
+
+    It is none of those that the system gives out by itself (from 32,768 on): where tests run
+    side by side, such a one has its next user as soon as it is free.
+    """
+    for port in range(31_001, 32_768):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
+            yield listener
+            return
+    pytest.fail("there is no free port")
 
 
 def test_the_usual_range() -> None:
