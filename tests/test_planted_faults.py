@@ -31,7 +31,7 @@ def test_a_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     process = _processes.Process(target=faults.run, args=(name, str(output)))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=300)
     process.kill()
     process.join()
     text = output.read_text()
