@@ -4,6 +4,7 @@
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ VARYING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z": "TIME",
     r'"checksum": "[0-9a-f]{8}"': '"checksum": CHECKSUM',
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ID",
-    r"/\S+-workspaces/": "WORKSPACES/",
+    r"/.+-workspaces/": "WORKSPACES/",
 }
 
 #: Where the examples expect the server.
@@ -152,7 +153,8 @@ def test_recipes(folder: Path) -> None:
             assert steady(done.stdout) == steady(expected), command
             here = Path(after.read_text().strip())
             if command.startswith("export "):
-                exported += f"{command.replace('=', f'={folder}/')}\n"
+                name, _, value = command.partition("=")
+                exported += f"{name}={shlex.quote(f'{folder}/{value}')}\n"
 
 
 def test_examples_are_there() -> None:

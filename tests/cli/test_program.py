@@ -2,6 +2,7 @@
 """The program as it is started: its entry points, its help, its completion, its imports."""
 
 import os
+import shlex
 import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -135,7 +136,7 @@ assert not {"rich.table", "rich.progress", "rich.cells"} & set(sys.modules)
 def _complete_in_bash(*words: str) -> list[str]:
     result = execute(
         _WAGGLE_FSSTORE_COMPLETE="complete_bash",
-        COMP_WORDS=" ".join(("waggle-fsstore", *words)),
+        COMP_WORDS=shlex.join(("waggle-fsstore", *words)),
         COMP_CWORD=str(len(words)),
     )
     assert result.stderr == b""
