@@ -201,6 +201,7 @@ from waggle_fsstore.server import stdio
 stdio.stop_soon = lambda serving, grace: serving.close()
 """,
     )
+    patch.setattr("tests.server.test_stopping.IN_TIME", 10.0)
 
 
 @fault("tests/server/test_stdio.py::test_a_stray_print")

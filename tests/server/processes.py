@@ -17,7 +17,14 @@ from typing import IO, Any, Self
 PYTHON = (sys.executable, "-W", "error")
 
 #: For how long anything may take that should take no time, in seconds.
-LONG = 30.0
+LONG = 60.0
+
+# What a server gives itself for its end is enough where it can run. A machine that stands
+# still for a while must not look like a server that hangs.
+_PATIENT = """
+from waggle_fsstore.server import logs, stopping
+logs._PATIENCE = stopping._DEADLINE = 50
+"""
 
 #: How each server begins.
 START = """
@@ -57,7 +64,7 @@ class Server:
 
     def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
         self.process = subprocess.Popen(
-            [*PYTHON, "-c", code + START, "--store", str(store), "serve", *self.flags],
+            [*PYTHON, "-c", _PATIENT + code + START, "--store", str(store), "serve", *self.flags],
             env={"PATH": os.environ["PATH"], **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

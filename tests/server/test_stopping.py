@@ -12,12 +12,14 @@ import pytest
 from tests.server.processes import LONG, HttpServer, Server, StdioServer, hold
 from tests.server.talking import call, refused
 from waggle_fsstore import FileStore, Status
+from waggle_fsstore.server import http, logs, serving, stopping
 from waggle_fsstore.testing import make_environment
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
-#: The time in which a server has to end after a signal, in seconds.
-IN_TIME = 10.0
+#: How long a test waits for a server to end by itself, in seconds. It allows itself less: see
+#: test_the_waits_add_up.
+IN_TIME = LONG
 
 # Sends itself a signal just when it begins to reconcile.
 DURING_START = """
@@ -29,6 +31,29 @@ def start(self, real=Reaper.start):
 Reaper.start = start
 """
 
+
+# A venv that is never done. The program that makes it runs as ever, and does not come to an end.
+ENDLESS = """
+from waggle_fsstore.provider import local
+def venv_command(*arguments, real=local._venv_command):
+    return ["/bin/sh", "-c", '"$@"; exec sleep 1000', "sh", *real(*arguments)]
+local._venv_command = venv_command
+"""
+
+# However long it takes to tell a client what became of its call.
+PATIENT_WITH_CALLS = """
+from waggle_fsstore.server import http
+http._GRACE = 50
+"""
+
+# Something in the end of it hangs.
+HANGING = """
+import threading
+from waggle_fsstore.server import stopping
+from waggle_fsstore.server.serving import Serving
+stopping._DEADLINE = 0.1
+Serving.close = lambda self: threading.Event().wait()
+"""
 
 # While all is being closed, after the last call was answered.
 DURING_CLOSE = """
@@ -117,7 +142,11 @@ def test_a_signal_while_a_venv_is_made(
 ) -> None:
     """The creation is cut short, and what came of it is stored; the others stay."""
     store = tmp_path / "store"
-    with _start(kind, store) as server, ThreadPoolExecutor() as pool, FileStore(store) as opened:
+    with (
+        _start(kind, store, code=ENDLESS + PATIENT_WITH_CALLS) as server,
+        ThreadPoolExecutor() as pool,
+        FileStore(store) as opened,
+    ):
         kept = _call(server, "create_environment", runtime="shell")
         answer = _post(server, pool, "create_environment", runtime="python", with_pip=True)
         events = opened.watch(after=0, timeout=LONG)
@@ -159,6 +188,27 @@ def test_signals_while_a_call_goes_on_and_on(tmp_path: Path, kind: type[Server])
         [found] = _call(server, "list_environments")["environments"]
         assert found["status"] == "error"
         assert found["status_reason"] == "could not be created: the process that was at it ended"
+
+
+def test_the_waits_add_up() -> None:
+    """All that a server waits for at its end takes less time than it has, which is ten seconds."""
+    waits = http._GRACE + 1 + 2 * serving._PATIENCE + logs._PATIENCE
+    assert waits < stopping._DEADLINE < 10
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+def test_an_end_that_hangs(tmp_path: Path, kind: type[Server]) -> None:
+    """When its time is up the server ends all the same, and says so; nothing is lost."""
+    store = tmp_path / "store"
+    with _start(kind, store, code=HANGING) as server:
+        created = _call(server, "create_environment", runtime="shell")
+        server.process.terminate()
+        assert server.process.wait(IN_TIME) == 0
+        server.wait()
+        assert server.log()[-1]["message"].startswith("not all could be closed in time; ")
+    with FileStore(store) as opened:
+        assert [one.id for one in opened.find_all()] == [created["environment_id"]]
+        assert opened.find_by_id(created["environment_id"]).is_running
 
 
 @pytest.mark.parametrize("number", SIGNALS)
