@@ -77,7 +77,7 @@ def run(name: str, output: str) -> None:
         plugins = [f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist")]
         # The modules under test are here already, too late to rewrite their assertions.
         # A folder of its own: others clear away old ones of the usual place meanwhile.
-        options = ["-q", "-x", "--assert=plain", f"--basetemp={output}.d"]
+        options = ["-q", "-x", "--color=no", "--assert=plain", f"--basetemp={output}.d"]
         code = pytest.main([*options, *plugins, FAULTS[name].test])
     os._exit(code)
 

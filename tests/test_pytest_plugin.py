@@ -49,8 +49,9 @@ def test_nothing_is_imported():
 
 def run(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_project.py").write_text(source)
+    pytest = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *options],
+        [*pytest, "-W", "error", *options],
         cwd=folder,
         capture_output=True,
         text=True,
