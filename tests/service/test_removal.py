@@ -4,9 +4,11 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,8 +73,16 @@ def test_who_is_at_it_is_waited_for_with_patience(
     assert not world.is_there(name)
 
 
-def test_of_another_container(world: World) -> None:
+def test_of_another_container(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner on another host of this boot may live: it is waited for, until the deadline."""
+    now = time.monotonic()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr("waggle_fsstore.service.removal.time", clock)
     name = store_one(world, status=Status.CREATING, owner=owner(host="another"))
     assert world.service(patience=0.05).destroy(name)
     assert len([point for point in world.script.passed if point == "before update"]) > 1
