@@ -30,7 +30,7 @@ from waggle_fsstore.service.ports import Ports
 T = TypeVar("T")
 
 #: For how long anything may take that should take no time, in seconds.
-LONG = 30.0
+LONG = 60.0
 
 START = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 CAPABILITIES = Capabilities(detected_at=START, path="/bin")

@@ -24,7 +24,7 @@ from waggle_fsstore.store.batch import Change
 from waggle_fsstore.store.writing import Writer
 from waggle_fsstore.testing import make_environment
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture
