@@ -32,12 +32,13 @@ _NODE_OF_TOOL: Final = 22
 #: How npm says that a registry cannot be reached, or does not give what is asked for.
 _UNREACHABLE: Final = re.compile(
     r"npm (?:error|ERR!) code "
-    r"(EAI_AGAIN|ECONN\w+|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT|ERR_SOCKET_TIMEOUT|E\d{3})\b"
+    r"(EAI_AGAIN|ECONN\w+|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EPIPE|EPROTO|ETIMEDOUT|E\d{3}"
+    r"|ERR_SOCKET_TIMEOUT|ERR_SSL\w*|\w*CERT\w*|UNABLE_TO_\w+)\b"
 )
 
 # How long things may take (seconds).
 _INSTALLATION: Final = 600
-_START: Final = 30
+_START: Final = 60
 _RUN: Final = 300
 _STOP: Final = 15
 
