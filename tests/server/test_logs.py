@@ -18,9 +18,11 @@ for number in range(30_000):
 print("done", flush=True)
 """
 
+# An end waits for the lines to be written, however slow the machine.
 FEW = """
 import logging
 from waggle_fsstore.server import logs
+logs._PATIENCE = 50
 logs.configure()
 for number in range(100):
     logging.warning("line %d", number)
@@ -55,6 +57,7 @@ def test_what_is_logged_is_written_before_the_end() -> None:
 ODD = """
 import threading
 from waggle_fsstore.server import logs
+logs._PATIENCE = 50
 logs.configure()
 class Odd:
     def __init__(self, error):
