@@ -120,6 +120,11 @@ def ancestors_taken_for_durable(patch: Patch) -> None:
     patch.setattr(founding, "_flush_ancestors", _nothing)
 
 
+@fault("tests/store/test_founding.py::test_a_strange_umask[191]")
+def files_left_to_the_umask(patch: Patch) -> None:
+    patch.setattr(os, "fchmod", _nothing)
+
+
 @fault("tests/store/test_failures.py::test_each_call_failing_once[28-save]")
 def temporary_file_leaked_on_a_full_disk(patch: Patch) -> None:
     patch.setattr(disk.Disk, "discard", _nothing)

@@ -281,6 +281,10 @@ def test_a_strange_umask(tmp_path: Path, umask: int) -> None:
         os.umask(old)
     for name in ("environments", ".waggle", ".waggle/tmp"):
         assert stat.S_IMODE((tmp_path / "store" / name).stat().st_mode) == 0o700
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert len(files) > 4
+    # Root would not notice.
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_an_empty_path() -> None:

@@ -220,6 +220,8 @@ def open_to_write(path: str, flags: int = 0) -> int:
         descriptor = _move_up(descriptor)
     if flags & os.O_CREAT:
         try:
+            if os.fstat(descriptor).st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
+                os.fchmod(descriptor, FILE_MODE)  # The umask may have taken our own rights.
             _inherit_owner(descriptor, os.path.dirname(path))
         except BaseException:
             os.close(descriptor)
