@@ -26,6 +26,7 @@ from waggle_fsstore.domain.environment import Owner
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.service.in_hand import IN_HAND
 from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.touches import Touches
 
 T = TypeVar("T")
 
@@ -261,6 +262,8 @@ class World:
         options.setdefault("patience", LONG)
         repository = options.pop("repository", self.store)
         provider = options.pop("provider", self.provider)
+        # Nobody stores them by himself, however slow the machine: it is another clock that counts.
+        options.setdefault("touches", Touches(repository, interval=timedelta(days=1)))
         service = EnvironmentService(
             repository, provider, now=self.clock.now, uptime=self.clock.uptime, **options
         )
