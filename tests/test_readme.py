@@ -32,6 +32,16 @@ VARYING = {
 #: Where the examples expect the server.
 URL = "http://127.0.0.1:8080/mcp"
 
+# A use is stored after five seconds. In the README it comes and goes in less.
+SERVE = """
+import sys
+from datetime import timedelta
+from waggle_fsstore.cli import main
+from waggle_fsstore.service.touches import Touches
+Touches.__init__.__kwdefaults__["interval"] = timedelta(days=1)
+sys.exit(main())
+"""
+
 
 class Block(NamedTuple):
     language: str
@@ -75,7 +85,7 @@ def server_url(tmp_path: Path) -> Iterator[str]:
     """Where a server with an empty store listens."""
     pytest.importorskip("mcp")
     with subprocess.Popen(
-        [sys.executable, "-m", "waggle_fsstore", "--store", str(tmp_path / "served"), "serve"],
+        [sys.executable, "-c", SERVE, "--store", str(tmp_path / "served"), "serve"],
         env={"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"},
         stderr=subprocess.PIPE,
         text=True,
