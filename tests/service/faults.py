@@ -270,6 +270,23 @@ def first_problem_stops_it(patch: Patch) -> None:
     patch.setattr(Reconciliation, "noting_problems", lambda *_: nullcontext())
 
 
+@fault("tests/service/test_reconciling.py::test_the_lock_is_not_to_be_had[memory]")
+def lock_waited_for_again_and_again(patch: Patch) -> None:
+    patch.setattr(reconciling, "LockTimeoutError", KeyError)
+
+
+@fault("tests/service/test_reaper.py::test_not_complete[memory]")
+def what_was_left_never_looked_at(patch: Patch) -> None:
+    real = EnvironmentService.reconcile
+
+    def reconcile(self: EnvironmentService) -> Reconciliation:
+        result = real(self)
+        result.is_complete = True
+        return result
+
+    patch.setattr(EnvironmentService, "reconcile", reconcile)
+
+
 @fault("tests/service/test_reconciling.py::test_a_provider_that_cannot_tell[memory-error0]")
 def doubt_taken_for_loss(patch: Patch) -> None:
     patch.setattr(reconciling, "WorkspaceGoneError", ProviderError)

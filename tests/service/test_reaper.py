@@ -13,7 +13,7 @@ import pytest
 from tests.service.fakes import LONG, Gate, World, failing, owner
 from tests.service.test_removal import store_one
 from tests.service.worker import started
-from waggle_fsstore import Reaper, Status
+from waggle_fsstore import LockTimeoutError, Reaper, Status
 from waggle_fsstore.service import reaper as module
 from waggle_fsstore.service.touches import INTERVAL
 from waggle_fsstore.store.server_lock import ServerLock
@@ -83,6 +83,21 @@ def test_a_sweep_that_fails(world: World) -> None:
     world.script.at("before find_all", failing(OSError(5, "Input/output error")))
     reaper.turn()
     assert reaper.reconciliation is first
+
+
+def test_not_complete(world: World) -> None:
+    """What could not all be looked at is reconciled again, and nothing is swept before."""
+    lost = world.service().create("shell").id
+    (world.provider.root / lost / "whole").unlink()
+    reaper = Reaper(world.service())
+    world.script.at("before update", failing(LockTimeoutError("/s/lock", None, 10.0)))
+    for is_complete in (False, True):
+        world.clock.pass_by(60 * MINUTE)
+        reaper.turn()
+        result = reaper.reconciliation
+        assert result is not None
+        assert (result.is_complete, result.lost) == (is_complete, [lost] if is_complete else [])
+    assert world.stored(lost).status is Status.ERROR
 
 
 def test_stops_within_a_long_interval(world: World) -> None:

@@ -238,7 +238,6 @@ def test_the_workspace_of_an_unreadable_document(file_world: World, tmp_path: Pa
     "error",
     [
         OSError(28, "No space left on device"),
-        LockTimeoutError("/s/lock", None, 1.0),
         WaggleError("odd"),
         RuntimeError("odd"),
     ],
@@ -257,6 +256,23 @@ def test_the_store_fails_in_the_middle(
     assert "/s/lock" not in result.problems[0]
     assert names[1] in caplog.text
     assert service.reconcile().failed == [names[1]]
+
+
+def test_the_lock_is_not_to_be_had(world: World) -> None:
+    """It is waited for once: the others are left as they are, and to the next pass."""
+    names = sorted(store_one(world, owner=owner()) for _ in range(3))
+    service = world.service()
+    stuck = failing(LockTimeoutError("/s/lock", None, 10.0))
+    for look in (service.reconcile, service.sweep):
+        world.script.always("before update", stuck)
+        before = world.script.passed.count("before update")
+        result = look()
+        assert world.script.passed.count("before update") == before + 1
+        assert (result.failed, result.is_complete) == ([], False)
+        assert result.problems == [f"environment {names[0]}: the store is busy: try again"]
+    world.script.forget()
+    result = service.reconcile()
+    assert (result.failed, result.is_complete) == (names, True)
 
 
 def test_the_provider_fails_in_the_middle(world: World) -> None:

@@ -177,7 +177,7 @@ class EnvironmentService:
         What a process that is gone was creating becomes error, what it was removing is
         removed. What is running without its workspace becomes error. Workspaces without a
         record are reported, and so is each document that cannot be read. No failure stops
-        it.
+        it, but for a store lock that is not to be had in time.
         """
         result = Reconciliation()
         workspaces: list[str] = []
@@ -187,6 +187,8 @@ class EnvironmentService:
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._ports.learn(self._repository)
         for environment in environments:
+            if not result.is_complete:
+                break
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):
                     verify(self._repository, self._provider, environment, result)
@@ -202,13 +204,14 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove what has expired, and go on with what a process that is gone began.
 
-        What is in error expires too. No failure stops it, only ``is_stopping`` does.
+        What is in error expires too. No failure stops it, but for a store lock that is not
+        to be had in time; ``is_stopping`` does.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._idleness.begin_pass({one.id for one in environments})
         for environment in environments:
-            if is_stopping():
+            if not result.is_complete or is_stopping():
                 break
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):

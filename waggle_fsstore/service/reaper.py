@@ -21,7 +21,8 @@ _log: Final = logging.getLogger(__name__)
 class Reaper:
     """Reconciles once, and then sweeps every ``interval``, while ``leads`` says that it may.
 
-    Of several servers of a store one at a time leads. The next one reconciles anew.
+    One that is not complete is made again in the place of the next sweep. Of several
+    servers of a store one at a time leads. The next one reconciles anew.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Reaper:
             self._service.keep_time(self._interval)
             if not self._leads():
                 self._reconciliation = None
-            elif self._reconciliation is None:
+            elif self._reconciliation is None or not self._reconciliation.is_complete:
                 self._reconciliation = self._service.reconcile()
                 for error in self._reconciliation.unreadable:
                     _log.warning("a document cannot be read: %s", error)

@@ -11,7 +11,11 @@ from typing import Final
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WorkspaceGoneError
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    LockTimeoutError,
+    WorkspaceGoneError,
+)
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import steps
 from waggle_fsstore.service.in_hand import IN_HAND, is_with_others
@@ -24,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class Reconciliation:
-    """What was found and done; ids, but for the last three.
+    """What was found and done; ids, but for the last four.
 
     - ``failed``: was being created by a process that is gone; is in error now.
     - ``finished``: was being removed by such a one; is removed now.
@@ -33,6 +37,8 @@ class Reconciliation:
     - ``strays``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
     - ``problems``: what failed on the way, in words without paths.
+    - ``is_complete``: whether all were looked at. Where the store lock was not to be had in
+      time, the rest is left to the next pass: each would wait for it as long.
     """
 
     failed: list[str] = field(default_factory=list)
@@ -42,6 +48,7 @@ class Reconciliation:
     strays: list[str] = field(default_factory=list)
     unreadable: list[Exception] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_complete: bool = True
 
     @contextmanager
     def noting_problems(self, about: str) -> Iterator[None]:
@@ -53,6 +60,8 @@ class Reconciliation:
         except Exception as error:  # noqa: BLE001  # Whatever it is, the others have no part in it.
             _log.error("%s: %s", about, error)
             self.problems.append(f"{about}: {reason_of(error)}")
+            if isinstance(error, LockTimeoutError):
+                self.is_complete = False
 
 
 def settle(
