@@ -76,7 +76,11 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     from waggle_fsstore.provider.local import LocalProvider
 
     if isinstance(repository, FileStore):
-        return LocalProvider(f"{repository.path}-workspaces")
+        stored = repository.find_all(on_corrupt=lambda _: None)
+        has_workspaces = any(
+            one.is_running and one.provider == LocalProvider.name for one in stored
+        )
+        return LocalProvider(f"{repository.path}-workspaces", has_workspaces=has_workspaces)
     import shutil
     import tempfile
 

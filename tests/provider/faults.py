@@ -78,6 +78,11 @@ def doubt_told_as_loss(patch: Patch) -> None:
     patch.setattr(LocalProvider, "probe", certain)
 
 
-@fault(f"{_HERE}::test_a_root_that_is_not_mounted")
+@fault(f"{_HERE}::test_a_root_that_is_not_mounted[an empty folder-True]")
 def unmounted_taken_for_gone(patch: Patch) -> None:
-    patch.setattr(local, "is_another_root", lambda _: False)
+    patch.setattr(local, "why_no_root", lambda _: "")
+
+
+@fault(f"{_HERE}::test_a_root_that_is_not_mounted[nothing-False]")
+def a_new_root_in_the_place_of_one(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "_check_root", lambda _: None)

@@ -358,21 +358,60 @@ def test_a_half_made_workspace(provider: LocalProvider, root: Path, length: int 
     assert error.reason == "its workspace is half made"
 
 
-def test_a_root_that_is_not_mounted(provider: LocalProvider, root: Path, tmp_path: Path) -> None:
-    """An empty folder in its place tells nothing of a workspace: nothing is given up for it."""
+NO_ROOT = (
+    "the folder of all workspaces is missing, or another one: mount its disk, or, if it is lost, "
+    "make a new one with an empty file .waggle-workspaces in it"
+)
+
+#: What can be in the place of a root folder whose disk is not mounted.
+UNMOUNTED: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _: None,
+    "an empty folder": Path.mkdir,
+    "a link that leads nowhere": lambda root: root.symlink_to("/nowhere"),
+}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("place", UNMOUNTED)
+def test_a_root_that_is_not_mounted(
+    provider: LocalProvider, root: Path, tmp_path: Path, place: str, is_new: bool
+) -> None:
+    """Without it nothing is given up, made or removed, by who made workspaces or knows of some."""
     provider.create(environment())
     root.rename(tmp_path / "elsewhere")
-    root.mkdir()
-    with pytest.raises(ProviderError, match="is its disk mounted") as caught:
-        provider.probe(environment())
-    assert not isinstance(caught.value, WorkspaceGoneError)
-    root.rmdir()
-    root.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ProviderError, match="is its disk mounted"):
-        provider.probe(environment())
-    root.unlink()
+    UNMOUNTED[place](root)
+    before = files_below(tmp_path)
+    if is_new:
+        provider = LocalProvider(root, has_workspaces=True)
+    for call in (provider.probe, provider.create, provider.remove):
+        error = failure_of(lambda call=call: call(environment()), provider)  # type: ignore[misc]
+        assert not isinstance(error, WorkspaceGoneError)
+        assert error.reason == NO_ROOT
+    assert failure_of(provider.check, provider)
+    assert files_below(tmp_path) == before
+    if root.is_symlink():
+        root.unlink()
+    elif root.exists():
+        root.rmdir()
     (tmp_path / "elsewhere").rename(root)
+    provider.check()
     provider.probe(environment())
+    provider.remove(environment())
+    assert files_below(root) == []
+
+
+def test_a_root_that_is_lost(root: Path) -> None:
+    """What is made by hand as the reason says is a root folder, in which workspaces are gone."""
+    provider = LocalProvider(root, has_workspaces=True)
+    assert failure_of(provider.check, provider).reason == NO_ROOT
+    root.mkdir()
+    assert failure_of(provider.check, provider).reason == NO_ROOT
+    (root / ".waggle-workspaces").touch()
+    provider.check()
+    assert isinstance(
+        failure_of(lambda: provider.probe(environment()), provider), WorkspaceGoneError
+    )
+    provider.create(environment())
 
 
 def test_the_marker(provider: LocalProvider, root: Path) -> None:

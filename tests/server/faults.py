@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.faults import Patch, fault
 from tests.server import processes
+from waggle_fsstore import app
 from waggle_fsstore.app import open_repository, open_service, server_lock
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
@@ -107,6 +108,11 @@ def ready_without_a_look_at_the_store(patch: Patch) -> None:
 @fault("tests/server/test_http.py::test_a_provider_that_cannot_work")
 def ready_without_a_look_at_the_provider(patch: Patch) -> None:
     patch.setattr(readiness, "_provider", lambda _: "ok")
+
+
+@fault("tests/server/test_http.py::test_a_folder_of_workspaces_that_is_not_there")
+def workspaces_that_nobody_knows_of(patch: Patch) -> None:
+    patch.setattr(app, "any", lambda _: False, raising=False)
 
 
 @fault("tests/server/test_http.py::test_what_does_not_make_it_unready")

@@ -266,7 +266,7 @@ def _documents_in_the_way(root: Path) -> None:
 def test_a_store_that_cannot_be_written(root: Path, damage: Any) -> None:
     """It is not ready, and says why, without a path; that it lives is another matter."""
     with FileStore(root, durable=False) as store:
-        store.save_all([make_environment() for _ in range(3)])
+        store.save_all([make_environment(provider=None) for _ in range(3)])
     with _hosted(root) as (_, app):
         assert _get(app, "/readyz")[0] == 200
         damage(root)
@@ -282,7 +282,7 @@ def test_a_damaged_journal(root: Path) -> None:
     """A server starts over it and shows what there is, and says that it can change nothing."""
     with FileStore(root, durable=False) as store:
         for number in range(3):
-            store.save(make_environment(id=f"e-{number}"))
+            store.save(make_environment(id=f"e-{number}", provider=None))
     [segment] = (root / "journal").glob("*.jsonl")
     segment.write_bytes(segment.read_bytes().replace(b'"id":"e-1"', b'"id":"e-7"', 1))
     (root / ".waggle" / "state").unlink()
@@ -303,6 +303,28 @@ def test_a_provider_that_cannot_work(root: Path) -> None:
         status, report = _get(app, "/readyz")
         assert (status, report["status"], report["store"]) == (503, "not ready", "ok")
         assert report["provider"] == "what is in the place of its root folder is none"
+
+
+def test_a_folder_of_workspaces_that_is_not_there(root: Path) -> None:
+    """Nobody is given up for it and nothing made; once it is there again, all goes on."""
+    with _hosted(root) as (host, _):
+        made = host.service.create("shell")
+    workspaces, elsewhere = root.parent / "store-workspaces", root.parent / "elsewhere"
+    workspaces.rename(elsewhere)
+    with _hosted(root) as (host, app):
+        status, report = _get(app, "/readyz")
+        assert (status, report["store"]) == (503, "ok")
+        assert "is missing, or another one: mount its disk, or, if it is" in report["provider"]
+        assert report["problems"] == [f"workspaces: {report['provider']}"]
+        said = refused(make_server(host.service), "create_environment", runtime="shell")
+        assert said == report["provider"]
+        host.reaper.turn()
+        assert not workspaces.exists()
+        elsewhere.rename(workspaces)
+        host.reaper.turn()
+        assert host.service.find_by_id(made.id).is_running
+        status, report = _get(app, "/readyz")
+        assert (status, report["problems"]) == (200, [])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
@@ -330,6 +352,7 @@ def test_what_does_not_make_it_unready(root: Path) -> None:
     (root / "environments" / "b.json").write_text("{")
     workspaces = root.parent / "store-workspaces"
     (workspaces / "left-over").mkdir(parents=True)
+    (workspaces / ".waggle-workspaces").touch()
     # Names that are no text can be there too.
     os.mkdir(os.fsencode(workspaces) + b"/\xff")
     with _hosted(root) as (_, app):

@@ -146,6 +146,7 @@ class FolderProvider:
         return sorted(self.workspaces() - set(known))
 
     def check(self) -> None:
+        self._script("before check")
         if self.is_closed:
             raise ProviderError(self.name, "the provider was closed")
 

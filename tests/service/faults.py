@@ -292,7 +292,17 @@ def doubt_taken_for_loss(patch: Patch) -> None:
     patch.setattr(reconciling, "WorkspaceGoneError", ProviderError)
 
 
+@fault("tests/service/test_reconciling.py::test_a_provider_that_cannot_work[memory]")
+def judged_without_the_provider(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "_check_provider", _nothing)
+
+
 # Expiring
+
+
+@fault("tests/service/test_sweeping.py::test_time_without_the_provider[memory-True]")
+def idle_while_nothing_could_be_used(patch: Patch) -> None:
+    patch.setattr(Idleness, "end_pass", _nothing)
 
 
 @fault("tests/service/test_sweeping.py::test_time_before_the_start[memory]")

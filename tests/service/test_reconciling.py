@@ -2,6 +2,7 @@
 """Reconciling: what a process that is gone left halfway is brought to an end, and told."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_a_provider_that_cannot_tell(world: World, error: Exception) -> None:
     assert result.problems[0].startswith(f"environment {names[0]}: ")
     assert world.stored(names[0]).is_running
     assert result.lost == [names[2]]
+
+
+def test_a_provider_that_cannot_work(world: World) -> None:
+    """All is left as it is and to the next pass, what nobody is at too; it is told once."""
+    service = world.service()
+    lost = service.create("shell").id
+    shutil.rmtree(world.provider.root)
+    left = [store_one(world, status=status) for status in (Status.CREATING, Status.DESTROYING)]
+    world.script.at("before check", failing(ProviderError("fake", "not mounted")))
+    result = service.reconcile()
+    assert (result.problems, result.is_complete) == (["workspaces: not mounted"], False)
+    assert result.failed == result.finished == result.lost == []
+    assert world.stored(lost).is_running
+    result = service.reconcile()
+    assert (result.problems, result.is_complete) == ([], True)
+    assert [*result.failed, *result.finished, *result.lost] == [*left, lost]
 
 
 def test_destroyed_while_it_is_looked_at(world: World) -> None:

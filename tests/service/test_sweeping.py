@@ -137,6 +137,7 @@ def test_a_clock_that_is_set_back(world: World) -> None:
     world.clock.pass_by(4 * MINUTE)
     service.touch(name)
     service.close()
+    world.provider.is_closed = False
     assert world.stored(name).last_used == world.clock.now()
     world.clock.pass_by(4 * MINUTE)
     assert service.sweep().expired == []
@@ -155,6 +156,24 @@ def test_a_process_that_was_stopped(world: World) -> None:
     for _ in range(4):
         assert service.sweep().expired == []
         world.clock.pass_by(MINUTE)
+    world.clock.pass_by(INSTANT)
+    assert service.sweep().expired == [name]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_time_without_the_provider(world: World, is_new: bool) -> None:
+    """While its disk is not mounted nobody can use anything, and nothing expires after that."""
+    name = world.service().create("shell", timeout=5 * MINUTE).id
+    service = world.service()
+    world.script.always("before check", failing(ProviderError("fake", "not mounted")))
+    for _ in range(2):
+        world.clock.pass_by(60 * MINUTE)
+        result = service.reconcile() if is_new else service.sweep()
+        assert (result.expired, result.problems) == ([], ["workspaces: not mounted"])
+        assert not result.is_complete
+    world.script.forget()
+    world.clock.pass_by(5 * MINUTE + INTERVAL)
+    assert service.sweep().expired == []
     world.clock.pass_by(INSTANT)
     assert service.sweep().expired == [name]
 

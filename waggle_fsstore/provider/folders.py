@@ -77,9 +77,23 @@ def make_root(path: str) -> None:
         write_new(os.path.join(path, ROOT_MARKER), "")
 
 
-def is_another_root(path: str) -> bool:
-    """Whether something is there that never was the root of workspaces."""
-    return os.path.lexists(path) and not os.path.lexists(os.path.join(path, ROOT_MARKER))
+def why_no_root(path: str) -> str:
+    """Why the root folder of workspaces is not there, but at most the place of it; "" if it is."""
+    if os.path.lexists(os.path.join(path, ROOT_MARKER)):
+        return ""
+    return (
+        "the folder of all workspaces is missing, or another one: mount its disk, or, if it is "
+        f"lost, make a new one with an empty file {ROOT_MARKER} in it"
+    )
+
+
+def why_unusable(path: str) -> str:
+    """Why no folder can be made in the root folder, or that one not be made; "" if it can."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        return "what is in the place of its root folder is none"
+    return "" if os.access(path, os.W_OK | os.X_OK) else "its root folder cannot be written to"
 
 
 def make_folder(path: str) -> None:

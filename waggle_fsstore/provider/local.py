@@ -22,13 +22,14 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.provider.folders import (
     ROOT_MARKER,
     folder_name,
-    is_another_root,
     make_folder,
     make_root,
     original_name,
     read_start,
     remove_entry,
     removing_name,
+    why_no_root,
+    why_unusable,
     write_new,
 )
 from waggle_fsstore.provider.machine import Machine, search, search_path
@@ -57,14 +58,17 @@ class LocalProvider:
 
     A python environment has a venv in ``.venv``, with pip if its label ``pip`` is ``yes``;
     a node environment is a package; a shell environment is a bare folder. Nothing is
-    created before the first :meth:`create`. A power cut may cost what was just made:
-    nothing is flushed. Not for Windows, which has no process groups of this kind.
+    created before the first :meth:`create`. Once there are workspaces, as
+    ``has_workspaces`` says of earlier ones, nothing is made, judged or removed while the
+    root folder is not there: its disk may not be mounted. A power cut may cost what was
+    just made: nothing is flushed. Not for Windows, which has no process groups of this kind.
     """
 
     name: Final = "local"
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, has_workspaces: bool = False) -> None:
         self._root = os.path.abspath(root)
+        self._has_workspaces = has_workspaces
         self._running = Running()
         self._last_search: Machine | None = None
 
@@ -76,10 +80,12 @@ class LocalProvider:
     def create(self, environment: Environment) -> Capabilities:
         """Make the folder and its runtime; raises if anything is there under its name."""
         self._check_open()
+        self._check_root()
         self._check_runtime(environment)
         workspace = self.locate(environment)
         with self._told("make its workspace"):
             make_root(self._root)
+            self._has_workspaces = True
             try:
                 make_folder(workspace)
             except FileExistsError as error:
@@ -119,6 +125,7 @@ class LocalProvider:
         was killed may go on for a while: what it makes later is found by
         :meth:`find_strays`.
         """
+        self._check_root()
         name = folder_name(environment.id)
         for pause in _PAUSES:
             failure: Exception | None = None
@@ -139,15 +146,11 @@ class LocalProvider:
             return sorted(entry for entry in self._entries() if original_name(entry) not in names)
 
     def check(self) -> None:
-        """Raise if the root folder is none, cannot be made, or cannot be written to."""
+        """Raise if the root folder is none, not there, or cannot be made or written to."""
         self._check_open()
-        path = self._root
-        while not os.path.lexists(path):
-            path = os.path.dirname(path)
-        if not os.path.isdir(path):
-            raise ProviderError(self.name, "what is in the place of its root folder is none")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise ProviderError(self.name, "its root folder cannot be written to")
+        if reason := why_unusable(self._root):
+            raise ProviderError(self.name, reason)
+        self._check_root()
 
     def close(self) -> None:
         """Cut short what is being created, create no more; all else still works."""
@@ -156,6 +159,10 @@ class LocalProvider:
     def _check_open(self) -> None:
         if self._running.is_closed:
             raise ProviderError(self.name, "the provider was closed")
+
+    def _check_root(self) -> None:
+        if self._has_workspaces and (reason := why_no_root(self._root)):
+            raise ProviderError(self.name, reason)
 
     def _check_runtime(self, environment: Environment) -> None:
         if environment.runtime is Runtime.PYTHON:
@@ -172,8 +179,7 @@ class LocalProvider:
         try:
             mode = os.lstat(workspace).st_mode
         except FileNotFoundError as error:
-            if is_another_root(self._root):
-                reason = "the folder of all workspaces is another one: is its disk mounted?"
+            if reason := why_no_root(self._root):
                 raise ProviderError(self.name, reason) from error
             raise WorkspaceGoneError(self.name, "its workspace is gone") from error
         if not stat.S_ISDIR(mode):

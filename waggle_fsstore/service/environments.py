@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from waggle_fsstore.domain.environment import Environment, Runtime
-from waggle_fsstore.domain.errors import WorkspaceGoneError
+from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.limits import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.repository import TransactionalRepository
@@ -177,7 +177,8 @@ class EnvironmentService:
         What a process that is gone was creating becomes error, what it was removing is
         removed. What is running without its workspace becomes error. Workspaces without a
         record are reported, and so is each document that cannot be read. No failure stops
-        it, but for a store lock that is not to be had in time.
+        it, but for a provider that cannot work, such as one whose disk is not mounted, and
+        a store lock that is not to be had in time.
         """
         result = Reconciliation()
         workspaces: list[str] = []
@@ -186,6 +187,7 @@ class EnvironmentService:
             workspaces += self._provider.find_strays(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._ports.learn(self._repository)
+        self._check_provider(result)
         for environment in environments:
             if not result.is_complete:
                 break
@@ -204,11 +206,12 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove what has expired, and go on with what a process that is gone began.
 
-        What is in error expires too. No failure stops it, but for a store lock that is not
-        to be had in time; ``is_stopping`` does.
+        What is in error expires too. No failure stops it, but for those that stop
+        :meth:`reconcile`; ``is_stopping`` does.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
+        self._check_provider(result)
         self._idleness.begin_pass({one.id for one in environments})
         for environment in environments:
             if not result.is_complete or is_stopping():
@@ -266,6 +269,14 @@ class EnvironmentService:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _check_provider(self, result: Reconciliation) -> None:
+        """Have nothing judged while the provider cannot work; what nobody can use is not idle."""
+        with result.noting_problems("workspaces", stops=ProviderError):
+            self._provider.check()
+        if not result.is_complete:
+            self._idleness.begin_pass(())
+            self._idleness.end_pass()
 
     def _as_used(self, environment: Environment) -> Environment:
         environment.last_used = self._touches.last_used(environment)

@@ -66,7 +66,10 @@ class Provider(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise :class:`ProviderError` if no workspace could be made now. Changes nothing."""
+        """Raise :class:`ProviderError` if no workspace could be made now. Changes nothing.
+
+        While it raises, no environment is judged, and none expires.
+        """
         ...
 
     def close(self) -> None:

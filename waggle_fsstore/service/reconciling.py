@@ -37,8 +37,9 @@ class Reconciliation:
     - ``strays``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
     - ``problems``: what failed on the way, in words without paths.
-    - ``is_complete``: whether all were looked at. Where the store lock was not to be had in
-      time, the rest is left to the next pass: each would wait for it as long.
+    - ``is_complete``: whether all were looked at. Where the provider cannot work, or the
+      store lock was not to be had in time, for which each would wait as long, the rest is
+      left to the next pass.
     """
 
     failed: list[str] = field(default_factory=list)
@@ -51,8 +52,10 @@ class Reconciliation:
     is_complete: bool = True
 
     @contextmanager
-    def noting_problems(self, about: str) -> Iterator[None]:
-        """Keep what fails inside from stopping the rest."""
+    def noting_problems(
+        self, about: str, *, stops: type[Exception] = LockTimeoutError
+    ) -> Iterator[None]:
+        """Keep what fails inside from stopping the rest, unless it is of the kind that does."""
         try:
             yield
         except (EnvironmentNotFoundError, steps.NotWantedError):
@@ -60,7 +63,7 @@ class Reconciliation:
         except Exception as error:  # noqa: BLE001  # Whatever it is, the others have no part in it.
             _log.error("%s: %s", about, error)
             self.problems.append(f"{about}: {reason_of(error)}")
-            if isinstance(error, LockTimeoutError):
+            if isinstance(error, stops):
                 self.is_complete = False
 
 
