@@ -21,6 +21,8 @@ from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
 
+_DURING_THE_START = "tests/server/test_stopping.py::test_a_signal_during_the_start"
+
 
 def _in_processes(patch: Patch, code: str) -> None:
     """Plant it in the servers that a test starts."""
@@ -181,8 +183,32 @@ def signals_to_a_closed_loop(patch: Patch) -> None:
         patch,
         """
 from contextlib import nullcontext
-from waggle_fsstore.server import stdio
-stdio.suppress = nullcontext
+from waggle_fsstore.server import stopping
+stopping.suppress = nullcontext
+""",
+    )
+
+
+@fault(f"{_DURING_THE_START}[serving.open_service-HttpServer-15]")
+def a_start_that_no_signal_ends(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import stopping
+stopping._stop_at_signals = lambda _: None
+""",
+    )
+
+
+@fault(f"{_DURING_THE_START}[environments.settle-StdioServer-2]")
+def reconciling_that_nothing_stops(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.service.environments import EnvironmentService
+def reconcile(self, *, is_stopping, real=EnvironmentService.reconcile):
+    return real(self)
+EnvironmentService.reconcile = reconcile
 """,
     )
 
@@ -203,8 +229,8 @@ def calls_waited_for(patch: Patch) -> None:
     _in_processes(
         patch,
         """
-from waggle_fsstore.server import stdio
-stdio.stop_soon = lambda serving, grace: serving.close()
+from waggle_fsstore.server import stopping
+stopping.stop_soon = lambda serving, grace: serving.close()
 """,
     )
     patch.setattr("tests.server.test_stopping.IN_TIME", 10.0)
@@ -228,6 +254,6 @@ def starts_without_reconciling(patch: Patch) -> None:
         """
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reconciling import Reconciliation
-EnvironmentService.reconcile = lambda self: Reconciliation()
+EnvironmentService.reconcile = lambda self, is_stopping: Reconciliation()
 """,
     )

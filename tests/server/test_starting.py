@@ -147,7 +147,7 @@ def test_a_store_that_is_served_already(root: Path) -> None:
         host.repository.save(make_environment(id="a", status="creating"))
         before = listing(root.parent)
         with pytest.raises(ServerRunningError, match=f"by process {os.getpid()} on ") as caught:
-            Serving(ANYWHERE, str(root), is_http=True)
+            Serving(ANYWHERE, str(root), is_http=True).open()
         assert listing(root.parent) == before
         assert caught.value.holder is not None
     with Serving(ANYWHERE, str(root), is_http=True):
@@ -221,7 +221,7 @@ def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr("waggle_fsstore.server.serving.open_service", fail)
         with pytest.raises(OSError, match="Input/output error") as caught:
-            Serving(ANYWHERE, str(root), is_http=True)
+            Serving(ANYWHERE, str(root), is_http=True).open()
     with Serving(ANYWHERE, str(root), is_http=True) as host:
         assert host.try_to_lead()
     assert caught.tb  # Which keeps what was half made from being thrown away.

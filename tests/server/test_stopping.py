@@ -11,7 +11,11 @@ import pytest
 
 from tests.server.processes import LONG, HttpServer, Server, StdioServer, hold
 from tests.server.talking import call, refused
+from tests.store.holding import lock_held
 from waggle_fsstore import FileStore, Status
+from waggle_fsstore.config import Settings
+from waggle_fsstore.server.serving import Serving
+from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.server import http, logs, serving, stopping
 from waggle_fsstore.testing import make_environment
 
@@ -21,14 +25,32 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 #: test_the_waits_add_up.
 IN_TIME = LONG
 
-# Sends itself a signal just when it begins to reconcile.
+# Sends itself a signal at some point of its start, and goes on when it is being closed.
 DURING_START = """
-import os, signal
-from waggle_fsstore.service.reaper import Reaper
-def start(self, real=Reaper.start):
-    os.kill(os.getpid(), signal.{name})
+import os, signal, threading
+from waggle_fsstore.server import serving
+from waggle_fsstore.service import environments
+closing = threading.Event()
+def close(self, real=serving.Serving.close):
+    closing.set()
     real(self)
-Reaper.start = start
+serving.Serving.close = close
+def held(*arguments, real={point}, **options):
+    os.kill(os.getpid(), signal.{name})
+    closing.wait()
+    return real(*arguments, **options)
+{point} = held
+"""
+
+
+SAYS_THAT_IT_WAITS = """
+import logging
+from waggle_fsstore.store.lock import StoreLock
+def wait(*arguments, real=StoreLock._wait):
+    if arguments[-1]:  # Not where it would not wait.
+        logging.getLogger("test").warning("it waits")
+    real(*arguments)
+StoreLock._wait = wait
 """
 
 
@@ -236,17 +258,73 @@ def test_the_input_is_closed_while_a_call_goes_on(tmp_path: Path) -> None:
     assert_settled(store)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_during_the_start(tmp_path: Path, number: signal.Signals) -> None:
-    """It ends, and what is stored is as it was; the next one can start."""
+POINTS = [
+    "serving.Serving.open",
+    "serving.open_repository",
+    "serving.open_service",
+    "serving.Reaper.start",
+    "serving.EnvironmentService.reconcile",
+    "environments.settle",
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(HttpServer, signal.SIGTERM), (StdioServer, signal.SIGINT)]
+)
+@pytest.mark.parametrize("point", POINTS)
+def test_a_signal_during_the_start(
+    tmp_path: Path, kind: type[Server], number: signal.Signals, point: str
+) -> None:
+    """It ends as a server that serves does; what was not begun is left to the next start."""
     store = tmp_path / "store"
-    made = make_environment(id="a")
     with FileStore(store) as opened:
-        opened.save(made)
-    with HttpServer(store, code=DURING_START.format(name=number.name)) as server:
-        server.wait()
+        opened.save_all(make_environment(id=name, status="creating") for name in "abc")
+    with kind(store, code=DURING_START.format(point=point, name=number.name)) as server:
+        assert_ended(server)
         assert "serving on" not in server.said()
-        assert "Traceback" not in server.said()
     assert_settled(store)
     with FileStore(store) as opened:
-        assert opened.find_all() == [made]
+        statuses = [one.status for one in opened.find_all()]
+    begun = [Status.ERROR] if point == "environments.settle" else []
+    assert statuses == [*begun, *[Status.CREATING] * (3 - len(begun))]
+    assert ServerLock(store, "server.lock").try_acquire()
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+def test_signals_while_the_start_goes_on_and_on(tmp_path: Path, kind: type[Server]) -> None:
+    """It ends in time all the same, however often it is told to; the next start goes on."""
+    store = tmp_path / "store"
+    with FileStore(store) as opened:
+        opened.save(make_environment(id="a", status="destroying", owner=None))
+    with kind(store, code=hold("removing_name", is_released_by_input=False)) as server:
+        server.wait_for("held")
+        for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
+            server.process.send_signal(number)
+        assert_ended(server)
+        assert "a sweep goes on" in server.said()
+    assert_settled(store)
+    with _start(kind, store) as server:
+        assert _call(server, "list_environments")["count"] == 0
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+def test_a_signal_while_another_one_holds_the_lock(tmp_path: Path, kind: type[Server]) -> None:
+    """A start that waits for the store lock is not waited for."""
+    store = tmp_path / "store"
+    with FileStore(store) as opened:
+        opened.save(make_environment(id="a", status="creating"))
+        with lock_held(opened), kind(store, code=SAYS_THAT_IT_WAITS) as server:
+            server.wait_for("it waits")
+            server.process.terminate()
+            assert server.process.wait(IN_TIME) == 0
+            server.wait()
+            assert "stopped; no environment was destroyed" in server.said()
+    assert_settled(store)
+
+
+def test_closed_before_it_is_open(tmp_path: Path) -> None:
+    """Nothing is opened any more."""
+    serving = Serving(Settings.of({}), str(tmp_path / "store"))
+    serving.close()
+    assert not serving.open()
+    assert list(tmp_path.iterdir()) == []

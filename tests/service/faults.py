@@ -258,9 +258,9 @@ def own_removal_never_finished(patch: Patch) -> None:
 def unreadable_document_stops_it(patch: Patch) -> None:
     real = EnvironmentService.reconcile
 
-    def reconcile(self: EnvironmentService) -> Reconciliation:
+    def reconcile(self: EnvironmentService, **options: Any) -> Reconciliation:
         self._repository.find_all()
-        return real(self)
+        return real(self, **options)
 
     patch.setattr(EnvironmentService, "reconcile", reconcile)
 
@@ -279,8 +279,8 @@ def lock_waited_for_again_and_again(patch: Patch) -> None:
 def what_was_left_never_looked_at(patch: Patch) -> None:
     real = EnvironmentService.reconcile
 
-    def reconcile(self: EnvironmentService) -> Reconciliation:
-        result = real(self)
+    def reconcile(self: EnvironmentService, **options: Any) -> Reconciliation:
+        result = real(self, **options)
         result.is_complete = True
         return result
 
@@ -348,6 +348,8 @@ def a_leader_for_ever(patch: Patch) -> None:
 @fault("tests/service/test_reaper.py::test_survives[memory-error1]")
 def a_reaper_that_dies(patch: Patch) -> None:
     def run(self: Any) -> None:
+        self.turn()
+        self._has_looked.set()
         while not self._stopping.wait(self._pause()) and self._reconciliation is not None:
             self.turn()
 

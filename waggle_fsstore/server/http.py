@@ -22,7 +22,7 @@ from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.server.readiness import readiness
 from waggle_fsstore.server.serving import Serving
-from waggle_fsstore.server.stopping import stop_soon
+from waggle_fsstore.server.stopping import run, stop_soon
 from waggle_fsstore.server.tools import make_server
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -39,8 +39,9 @@ def serve(settings: Settings, location: str | None = None) -> None:
     Takes the port, then the store: who cannot have both changes nothing. Raises
     :class:`SettingError`, also for a port that is taken, and what :class:`Serving` raises.
     """
-    with listen(settings) as listener, Serving(settings, location, is_http=True) as serving:
-        asyncio.run(_serve(serving, listener, settings))
+    with listen(settings) as listener:
+        serving = Serving(settings, location, is_http=True)
+        run(serving, lambda: _serve(serving, listener, settings))
 
 
 def listen(settings: Settings) -> socket.socket:

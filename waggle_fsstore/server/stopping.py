@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end: within ten seconds, whatever is still going on, and with nothing lost."""
 
+import asyncio
 import atexit
 import logging
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final, NoReturn
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn
+
+from anyio import to_thread
 
 from waggle_fsstore.server.serving import Serving
 
@@ -16,6 +20,38 @@ from waggle_fsstore.server.serving import Serving
 _DEADLINE: Final = 9.0
 
 _log: Final = logging.getLogger(__name__)
+
+
+def run(serving: Serving, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Open it, serve, and close it. SIGTERM and Ctrl-C have the process end, also at the start.
+
+    Raises what :meth:`Serving.open` raises.
+    """
+
+    async def main() -> None:
+        _stop_at_signals(serving)
+        # In a thread, so that signals are seen meanwhile.
+        if await to_thread.run_sync(serving.open):
+            await serve()
+
+    try:
+        asyncio.run(main())
+    finally:
+        with deadline():  # No signal is listened to any more.
+            serving.close()
+
+
+def _stop_at_signals(serving: Serving) -> None:
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        # When the loop is closed, the end has come already.
+        with suppress(RuntimeError):
+            # Not from here: a signal comes between any two instructions.
+            loop.call_soon_threadsafe(lambda: stop_soon(serving, grace=0))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
 
 
 def stop_soon(serving: Serving, *, grace: float) -> None:

@@ -171,14 +171,14 @@ class EnvironmentService:
         """What happened to an environment, oldest first, also to one that is gone."""
         return self._repository.history(environment_id, after=after)
 
-    def reconcile(self) -> Reconciliation:
+    def reconcile(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Bring store and provider together, as after a restart; what was found and done.
 
         What a process that is gone was creating becomes error, what it was removing is
         removed. What is running without its workspace becomes error. Workspaces without a
         record are reported, and so is each document that cannot be read. No failure stops
         it, but for a provider that cannot work, such as one whose disk is not mounted, and
-        a store lock that is not to be had in time.
+        a store lock that is not to be had in time; ``is_stopping`` does.
         """
         result = Reconciliation()
         workspaces: list[str] = []
@@ -189,7 +189,7 @@ class EnvironmentService:
         self._ports.learn(self._repository)
         self._check_provider(result)
         for environment in environments:
-            if not result.is_complete:
+            if not result.is_complete or is_stopping():
                 break
             with result.noting_problems(f"environment {environment.id}"):
                 if not settle(self._repository, self._removal, environment, result):

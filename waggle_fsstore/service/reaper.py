@@ -36,6 +36,8 @@ class Reaper:
         self._interval = interval
         self._leads = leads
         self._stopping = threading.Event()
+        self._has_looked = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._reconciliation: Reconciliation | None = None
 
@@ -51,7 +53,7 @@ class Reaper:
             if not self._leads():
                 self._reconciliation = None
             elif self._reconciliation is None or not self._reconciliation.is_complete:
-                self._reconciliation = self._service.reconcile()
+                self._reconciliation = self._service.reconcile(is_stopping=self._stopping.is_set)
                 for error in self._reconciliation.unreadable:
                     _log.warning("a document cannot be read: %s", error)
                 _report("reconciled", self._reconciliation)
@@ -61,20 +63,26 @@ class Reaper:
             _log.exception("no sweep was made; the next one comes in %g s", self._pause())
 
     def start(self) -> None:
-        """Reconcile now, and begin to sweep. Once only; so does ``with``, which stops it too."""
-        if self._thread is not None:
-            raise RuntimeError("the reaper was started already")
-        self.turn()
-        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
-        self._thread.start()
+        """Reconcile now, and begin to sweep. Once only; so does ``with``, which stops it too.
+
+        Another thread may stop it meanwhile: that ends the reconciling.
+        """
+        with self._starting:
+            if self._thread is not None:
+                raise RuntimeError("the reaper was started already")
+            self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+            self._thread.start()
+        self._has_looked.wait()
 
     def stop(self, *, patience: float = 3.0) -> bool:
         """Sweep no more; whether it ended within some seconds. Safe to repeat."""
         self._stopping.set()
-        if self._thread is None:
+        with self._starting:
+            thread = self._thread
+        if thread is None:
             return True
-        self._thread.join(patience)
-        return not self._thread.is_alive()
+        thread.join(patience)
+        return not thread.is_alive()
 
     def __enter__(self) -> Self:
         self.start()
@@ -89,8 +97,11 @@ class Reaper:
         self.stop()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._pause()):
+        while not self._stopping.is_set():
             self.turn()
+            self._has_looked.set()
+            self._stopping.wait(self._pause())
+        self._has_looked.set()
 
     def _pause(self) -> float:
         is_leading = self._reconciliation is not None

@@ -170,6 +170,8 @@ class StoreLock:
     def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
         pause = _SHORTEST_WAIT
         while not lock_descriptor(descriptor, blocking=False):
+            if self._closed:
+                raise StoreClosedError
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self._timed_out(timeout)
