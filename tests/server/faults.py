@@ -85,6 +85,18 @@ def client_names_as_they_are(patch: Patch) -> None:
     patch.setattr(tools, "_actor", actor)
 
 
+@fault("tests/server/test_http.py::test_answers_while_all_threads_are_busy")
+def readers_behind_writers(patch: Patch) -> None:
+    patch.setattr(processes, "LONG", 10.0)
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import tools
+tools.in_threads_of = lambda _, call: call
+""",
+    )
+
+
 # HTTP
 
 

@@ -15,6 +15,7 @@ import pytest
 from mcp import Client
 from starlette.types import ASGIApp, Message
 
+from tests.server import processes
 from tests.server.processes import LONG, HttpServer, hold
 from tests.server.talking import ask, call, refused, talk
 from waggle_fsstore import FileStore
@@ -386,7 +387,7 @@ def test_who_does_not_lead_says_so(root: Path) -> None:
 
 
 def test_answers_while_all_threads_are_busy(tmp_path: Path) -> None:
-    """Forty creations that go on and on hold up neither /healthz nor /readyz."""
+    """Forty creations that go on and on hold up neither /healthz nor /readyz, nor any reading."""
     many = 45
     variables = {"WAGGLE_MAX_ENVIRONMENTS": "100"}
     store = tmp_path / "store"
@@ -396,12 +397,20 @@ def test_answers_while_all_threads_are_busy(tmp_path: Path) -> None:
             calls = [ask(client, "create_environment", runtime="shell") for _ in range(many)]
             return await asyncio.gather(*calls)
 
+        async def read(client: Client) -> None:
+            async with asyncio.timeout(processes.LONG):
+                first, *_ = (await ask(client, "list_environments"))["environments"]
+                for tool in ("get_environment", "environment_history"):
+                    await ask(client, tool, environment_id=first["environment_id"])
+                await client.read_resource(f"waggle://environments/{first['environment_id']}")
+
         with ThreadPoolExecutor() as pool:
             answers = pool.submit(talk, server.url, dialogue)
             try:
                 server.wait_for("held", times=40)
                 assert server.get("/healthz")[0] == 200
                 assert server.get("/readyz")[0] == 200
+                talk(server.url, read)
             finally:
                 server.close_input()
             assert {one["status"] for one in answers.result(LONG)} == {"running"}

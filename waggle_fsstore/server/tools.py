@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tools: what an AI agent can do with environments.
 
-All of them are plain functions, which the SDK calls in threads: the store is synchronous,
-and must not hold up the answers to others.
+All of them are plain functions, called in threads: the store is synchronous, and must not
+hold up the answers to others.
 """
 
 import logging
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
+from anyio import CapacityLimiter
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
@@ -38,6 +39,7 @@ from waggle_fsstore.server.models import (
     RuntimeWord,
     Unreadable,
 )
+from waggle_fsstore.server.threads import in_threads_of
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.provider import WITH_PIP
 from waggle_fsstore.service.reasons import reason_of
@@ -45,6 +47,7 @@ from waggle_fsstore.service.reasons import reason_of
 _PAGE: Final = 20
 _MAX_PAGE: Final = 1_000
 _MAX_CLIENT_NAME: Final = 100
+_WRITERS: Final = 40
 _HOUR: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
 _INSTRUCTIONS: Final = (
@@ -73,9 +76,11 @@ def make_server(service: EnvironmentService) -> MCPServer[Any]:
         middleware=[_refuse_prompts],
     )
     tools = Tools(service)
+    # What writes may wait for the store lock, and what only reads never does.
+    writers = CapacityLimiter(_WRITERS)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     server.add_tool(
-        tools.create_environment,
+        in_threads_of(writers, tools.create_environment),
         title="Create an environment",
         annotations=ToolAnnotations(
             read_only_hint=False,
@@ -87,7 +92,7 @@ def make_server(service: EnvironmentService) -> MCPServer[Any]:
     server.add_tool(tools.list_environments, title="List environments", annotations=reads)
     server.add_tool(tools.get_environment, title="Get an environment", annotations=reads)
     server.add_tool(
-        tools.destroy_environment,
+        in_threads_of(writers, tools.destroy_environment),
         title="Destroy an environment",
         annotations=ToolAnnotations(
             read_only_hint=False,
