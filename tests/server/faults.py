@@ -16,7 +16,7 @@ from waggle_fsstore import app
 from waggle_fsstore.app import open_repository, open_service, server_lock
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import http, readiness, serving, tools
+from waggle_fsstore.server import http, logs, readiness, serving, tools
 from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
@@ -132,6 +132,22 @@ def workspaces_that_nobody_knows_of(patch: Patch) -> None:
 @fault("tests/server/test_http.py::test_what_does_not_make_it_unready")
 def names_that_are_no_text(patch: Patch) -> None:
     patch.setattr(readiness, "_as_text", list)
+
+
+@fault("tests/server/test_http.py::test_more_connections_than_descriptors")
+def accepting_all_the_time(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import http
+http._NO_MORE = ()
+""",
+    )
+
+
+@fault("tests/server/test_logs.py::test_what_an_event_loop_says_again")
+def the_same_told_again_and_again(patch: Patch) -> None:
+    patch.setattr(logs, "_SILENCE", 0)
 
 
 # Starting

@@ -4,10 +4,11 @@
 import asyncio
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -416,3 +417,25 @@ def test_answers_while_all_threads_are_busy(tmp_path: Path) -> None:
             assert {one["status"] for one in answers.result(LONG)} == {"running"}
         with FileStore(store) as opened:
             assert len({one.ssh_port for one in opened.find_all()}) == many
+
+
+# As many descriptors as a server needs, and no more.
+FEW_DESCRIPTORS = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+"""
+
+
+def test_more_connections_than_descriptors(tmp_path: Path) -> None:
+    """It says so now and then, tries once a second, and answers again when some are closed."""
+    with HttpServer(tmp_path / "store", code=FEW_DESCRIPTORS) as server, ExitStack() as connections:
+        host, port = server.address.split(":")
+        for _ in range(100):
+            connection = socket.create_connection((host, int(port)), timeout=LONG)
+            connections.enter_context(connection)
+        line = server.wait_for("left out: ")
+        assert int(re.findall("left out: ([0-9]+)", line)[0]) < 100
+        connections.close()
+        assert server.get("/healthz")[0] == 200
+        assert server.get("/readyz")[0] == 200
+        assert len(server.errors) < 20

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log: lines of JSON that nobody has to read."""
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
 
+import pytest
+
 from tests.server.processes import LONG
-from waggle_fsstore.server.logs import JsonFormatter
+from waggle_fsstore.server.logs import JsonFormatter, LoopErrors
 
 FLOOD = """
 import logging
@@ -83,6 +86,30 @@ def test_what_python_would_print() -> None:
         "a thread failed",
     ]
     assert ["thrown away" in lines[0]["traceback"], "Zero" in lines[1]["traceback"]] == [True, True]
+
+
+def test_what_an_event_loop_says_again(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told every few seconds, with how much was left out, and anything else at once."""
+    clock = [0.0]
+    handler = LoopErrors(lambda: clock[0])
+    loop = asyncio.new_event_loop()
+    for clock[0], message in [
+        (1, "a"),
+        (2, "a"),
+        (3, "b"),
+        (4, "b"),
+        (7, "b"),
+        (8, "b"),
+        (13, "b"),
+    ]:
+        handler(loop, {"message": message, "exception": OSError(message)})
+    loop.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "a",
+        "b",
+        "b\nleft out: 2",
+        "b\nleft out: 0",
+    ]
 
 
 def test_fields_and_tracebacks() -> None:

@@ -2,13 +2,14 @@
 """Serving over HTTP: ``/mcp``, and ``/healthz`` and ``/readyz`` for whoever watches."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
 import socket
 from collections.abc import Iterable
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from anyio import CapacityLimiter, to_thread
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.server.logs import LoopErrors
 from waggle_fsstore.server.readiness import readiness
 from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.server.stopping import run, stop_soon
@@ -29,6 +31,9 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 # From a signal on: how long calls may take to be answered (seconds).
 _GRACE: Final = 3
+
+# What asyncio waits a second for.
+_NO_MORE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -65,13 +70,36 @@ def listen(settings: Settings) -> socket.socket:
         problem = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         reason = f"cannot listen on {where}: {problem}; stop what listens there, or set this"
         raise SettingError("WAGGLE_LISTEN_ADDR", reason) from None
+    listener = _Listener(fileno=listener.detach())
     # Connections inherit it. Without it, each answer waits 40 ms for the client's next packet;
     # asyncio sets it only where a socket names its protocol, which this one does not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
+class _Listener(socket.socket):
+    """Has asyncio try again once a second, when there are no descriptors for connections.
+
+    It goes on to accept for as many as may wait, and each failure begins a new try in a
+    second: before long it would do nothing else.
+    """
+
+    _has_failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """See socket; after a failure, say once that nobody waits."""
+        if self._has_failed:
+            self._has_failed = False
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError as error:
+            self._has_failed = error.errno in _NO_MORE
+            raise
+
+
 async def _serve(serving: Serving, listener: socket.socket, settings: Settings) -> None:
+    asyncio.get_running_loop().set_exception_handler(LoopErrors())
     server = _Server(application(serving, settings), serving)
     address, port = listener.getsockname()[:2]
     address = f"[{address}]" if ":" in address else address

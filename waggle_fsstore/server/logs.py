@@ -7,10 +7,12 @@ import os
 import sys
 import threading
 import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Full, Queue
-from typing import Final
+from typing import Any, Final
 
 # Standard output carries the protocol.
 _STANDARD_ERROR: Final = 2
@@ -20,6 +22,9 @@ _WAITING: Final = 10_000
 
 # How long an end waits for lines to be written (seconds).
 _PATIENCE: Final = 0.5
+
+# How long nothing is told again that was told just now (seconds).
+_SILENCE: Final = 5.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -80,6 +85,27 @@ class PatientHandler(logging.Handler):
                     # Not through sys.stderr: an end would wait for its lock.
                     rest = rest[os.write(_STANDARD_ERROR, rest) :]
             self._lines.task_done()
+
+
+class LoopErrors:
+    """Logs what an event loop could not handle; the same again only every few seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._message = ""
+        self._told = 0.0
+        self._left_out = 0
+
+    def __call__(self, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        """See ``loop.set_exception_handler``."""
+        is_same = context["message"] == self._message
+        if is_same and self._clock() < self._told + _SILENCE:
+            self._left_out += 1
+            return
+        if is_same:
+            context = {**context, "left out": self._left_out}
+        self._message, self._told, self._left_out = context["message"], self._clock(), 0
+        loop.default_exception_handler(context)
 
 
 def _tell_unraisable(what: "sys.UnraisableHookArgs") -> None:
