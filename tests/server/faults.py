@@ -19,6 +19,7 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.server import http, logs, readiness, serving, tools
 from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.store.position import Position
 from waggle_fsstore.store.server_lock import ServerLock
 
 _DURING_THE_START = "tests/server/test_stopping.py::test_a_signal_during_the_start"
@@ -117,6 +118,11 @@ def only_the_protocol_is_guarded(patch: Patch) -> None:
 @fault("tests/server/test_http.py::test_a_store_that_cannot_be_written[_tmp_in_the_way]")
 def ready_without_a_look_at_the_store(patch: Patch) -> None:
     patch.setattr(readiness, "_store", lambda _: "ok")
+
+
+@fault("tests/server/test_http.py::test_a_journal_that_is_damaged_while_it_serves")
+def ready_until_the_next_crash(patch: Patch) -> None:
+    patch.setattr(Position, "refuse_damage", lambda _: None)
 
 
 @fault("tests/server/test_http.py::test_a_provider_that_cannot_work")

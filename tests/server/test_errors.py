@@ -57,7 +57,10 @@ ERRORS: list[tuple[Exception, str]] = [
         "its document was written by a newer program",
     ),
     (LockTimeoutError(f"{PLACE}/lock", None, 10), "the store is busy: try again"),
-    (JournalDamagedError(f"{PLACE}/1.jsonl", 4), "the store failed (JournalDamagedError)"),
+    (
+        JournalDamagedError(f"{PLACE}/1.jsonl", 4),
+        "the journal of the store is damaged: 'waggle-fsstore fsck' says where",
+    ),
     (OutcomeUnknownError(f"{PLACE}/a.json"), "the store failed (OutcomeUnknownError)"),
     (StoreClosedError(), "the server is shutting down"),
     (HistoryPrunedError(7), "the history starts at 7: what came before was pruned"),

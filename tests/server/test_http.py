@@ -280,6 +280,9 @@ def test_a_store_that_cannot_be_written(root: Path, damage: Any) -> None:
         assert _get(app, "/healthz") == (200, {"status": "ok"})
 
 
+DAMAGED = "the journal of the store is damaged: 'waggle-fsstore fsck' says where"
+
+
 def test_a_damaged_journal(root: Path) -> None:
     """A server starts over it and shows what there is, and says that it can change nothing."""
     with FileStore(root, durable=False) as store:
@@ -291,11 +294,30 @@ def test_a_damaged_journal(root: Path) -> None:
     with _hosted(root) as (host, app):
         status, report = _get(app, "/readyz")
         assert (status, report["provider"]) == (503, "ok")
-        assert report["store"] == "the store failed (JournalDamagedError)"
+        assert report["store"] == DAMAGED
         assert str(root.parent) not in json.dumps(report)
         assert call(make_server(host.service), "list_environments")["count"] == 3
         said = refused(make_server(host.service), "create_environment", runtime="shell")
-        assert said == "the store failed (JournalDamagedError)"
+        assert said == DAMAGED
+
+
+def test_a_journal_that_is_damaged_while_it_serves(root: Path) -> None:
+    """It is not ready, before a crash makes anything fail; once it is repaired it is."""
+    with _hosted(root) as (host, app):
+        for _ in range(3):
+            made = host.service.create("shell")
+        [segment] = (root / "journal").glob("*.jsonl")
+        good = segment.read_bytes()
+        place = good.index(b'"id":')
+        with segment.open("r+b") as file:
+            file.seek(place)
+            file.write(b"X")
+        status, report = _get(app, "/readyz")
+        assert (status, report["store"], report["provider"]) == (503, DAMAGED, "ok")
+        assert call(make_server(host.service), "get_environment", environment_id=made.id)
+        assert isinstance(host.repository, FileStore)
+        assert any(finding.is_repaired for finding in host.repository.repair())
+        assert _get(app, "/readyz")[0] == 200
 
 
 def test_a_provider_that_cannot_work(root: Path) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     HistoryPrunedError,
+    JournalDamagedError,
     LockTimeoutError,
     ProviderError,
     StoreClosedError,
@@ -44,6 +45,8 @@ def reason_of(error: BaseException) -> str:
             error, HistoryPrunedError
         ):
             return str(error)
+        case JournalDamagedError():
+            return "the journal of the store is damaged: 'waggle-fsstore fsck' says where"
         case StoreError():
             return f"the store failed ({type(error).__name__})"
         case OSError() if error.strerror:

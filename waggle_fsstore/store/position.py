@@ -144,6 +144,15 @@ class Position:
         state = self._record.read()
         return self.is_suspect or (state is not None and state.durable == SUSPECT)
 
+    def refuse_damage(self) -> None:
+        """Raise :class:`JournalDamagedError` if the next recovery would, after a crash.
+
+        Until then, such damage fails no change. Reads what no checkpoint covers.
+        """
+        window = find_window(self._layout, place(self._layout))
+        for _ in open_changes(self._layout, window, strict=True):
+            pass
+
     def folder(self) -> int:
         """The folder of the documents, opened before this object published the first."""
         if self._folder is None:

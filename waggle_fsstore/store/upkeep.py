@@ -48,6 +48,7 @@ class Upkeep:
     def check_writable(self, *, timeout: float) -> None:
         """Raise what a write would raise now: disk full, read-only, a damaged journal, ...
 
+        Also what one would raise after a crash, because of damage in the latest changes.
         Stores nothing; founds the store if there is none yet. Waits ``timeout`` seconds for
         the store lock.
         """

@@ -104,10 +104,11 @@ class Writer:
         self._lock.run(self._position.catch_up, timeout=timeout)
 
     def check(self, *, timeout: float) -> None:
-        """Do what every change begins with, and stage a file, which goes again."""
+        """Do what every change begins with, after a crash too, and stage a file for a moment."""
 
         def work() -> None:
             self._position.catch_up()
+            self._position.refuse_damage()
             path = temporary_path(self._layout.temporary)
             self._disk.stage(path, bytes(_SOME_BYTES), flush=False)
             self._disk.discard(path)
