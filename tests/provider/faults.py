@@ -10,6 +10,7 @@ from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.provider import folders, local
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.running import Running
 
 _HERE = "tests/provider/test_local.py"
 
@@ -86,3 +87,8 @@ def unmounted_taken_for_gone(patch: Patch) -> None:
 @fault(f"{_HERE}::test_a_root_that_is_not_mounted[nothing-False]")
 def a_new_root_in_the_place_of_one(patch: Patch) -> None:
     patch.setattr(LocalProvider, "_check_root", lambda _: None)
+
+
+@fault(f"{_HERE}::test_a_forked_child_ends_no_program")
+def programs_that_a_child_inherits(patch: Patch) -> None:
+    patch.setattr(Running, "forget_after_fork", lambda _: None)

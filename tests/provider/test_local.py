@@ -30,7 +30,7 @@ from waggle_fsstore import (
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.values import is_id
-from waggle_fsstore.provider import folders, local, machine
+from waggle_fsstore.provider import folders, local, machine, running
 from waggle_fsstore.provider.folders import folder_name, removing_name
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service.provider import Provider
@@ -723,6 +723,25 @@ def test_close_cuts_short_what_is_created(
         "its workspace is half made"
     )
     provider.remove(asked)
+
+
+def test_a_forked_child_ends_no_program(provider: LocalProvider, waiting: Waiting) -> None:
+    """What the parent is creating is none of its business, also when it closes the provider."""
+    asked = environment(runtime=Runtime.PYTHON)
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(failure_of, lambda: provider.create(asked), provider)
+        group = waiting.wait_for_start()
+        child = os.fork()
+        if child == 0:
+            try:
+                running._stop = lambda groups: os._exit(len(list(groups)))
+                provider.close()
+            finally:
+                os._exit(100)
+        status, is_well = os.waitpid(child, 0)[1], is_running(group)
+        provider.close()
+        assert (status, is_well) == (0, True)
+        assert creation.result().reason == "the provider was closed"
 
 
 def test_after_close(provider: LocalProvider, root: Path) -> None:

@@ -14,9 +14,9 @@ from tests.server.talking import call, refused
 from tests.store.holding import lock_held
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.config import Settings
+from waggle_fsstore.server import http, logs, serving, stopping
 from waggle_fsstore.server.serving import Serving
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.server import http, logs, serving, stopping
 from waggle_fsstore.testing import make_environment
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

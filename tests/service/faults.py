@@ -362,6 +362,26 @@ def a_lock_that_nobody_sees(patch: Patch) -> None:
     patch.setattr(PermanentFile, "is_in_place", lambda _: True)
 
 
+# Forks
+
+
+@fault("tests/service/test_forks.py::test_a_child_goes_on")
+def hands_that_a_child_inherits(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.LONG", 3.0)
+    patch.setattr(InHand, "forget_after_fork", _nothing)
+
+
+@fault("tests/service/test_forks.py::test_a_child_goes_on")
+def uses_that_a_child_inherits(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.LONG", 3.0)
+    patch.setattr(Touches, "forget_after_fork", _nothing)
+
+
+@fault("tests/service/test_forks.py::test_a_port_that_the_parent_is_about_to_store")
+def ports_that_a_child_inherits(patch: Patch) -> None:
+    patch.setattr(Ports, "forget_after_fork", _nothing)
+
+
 # Settings
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from waggle_fsstore.domain.forking import after_fork
+
 if TYPE_CHECKING:
     from subprocess import Popen
 
@@ -24,6 +26,12 @@ class Running:
         # Both under the lock: nothing is started that a close or a stop does not see.
         self._closed = False
         self._groups: dict[str, Popen[bytes]] = {}
+        after_fork(self)
+
+    def forget_after_fork(self) -> None:
+        """In a child: the programs are the parent's, and not to be ended from here."""
+        self._lock = threading.Lock()
+        self._groups = {}
 
     @property
     def is_closed(self) -> bool:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
+from waggle_fsstore.domain.forking import after_fork
+
 
 class Idleness:
     """Since when each environment was not used.
@@ -26,6 +28,11 @@ class Idleness:
         # When the last pass over all environments ended.
         self._before = 0.0
         self._seen: dict[str, tuple[datetime, float]] = {}
+        after_fork(self)
+
+    def forget_after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def keep_time(self, longest_gap: float) -> None:
         """Note that time passes.

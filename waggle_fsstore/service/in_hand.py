@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.domain.process import is_gone, this_process
 
 
@@ -18,6 +19,7 @@ class InHand:
     def __init__(self) -> None:
         self._threads: Counter[str] = Counter()
         self._changed = threading.Condition()
+        after_fork(self)
 
     @contextmanager
     def hold(self, environment_id: str, *, deadline: float = 0.0) -> Iterator[None]:
@@ -45,6 +47,11 @@ class InHand:
         if environment.owner is not None and environment.owner == this_process():
             return environment.id in self._threads
         return is_with_others(environment)
+
+    def forget_after_fork(self) -> None:
+        """In a child: the threads are the parent's."""
+        self._threads = Counter()
+        self._changed = threading.Condition()
 
     def wait_until_idle(self, patience: float) -> bool:
         """Wait until nothing is in hand, for some seconds at most; whether it is so."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.domain.repository import TransactionalRepository
 
 
@@ -25,6 +26,12 @@ class Ports:
         self._stored: dict[str, int] = {}  # By id.
         self._as_of: int | None = None  # Up to which change of the store all is known.
         self._next = 0
+        after_fork(self)
+
+    def forget_after_fork(self) -> None:
+        """In a child: what is about to be stored is so by the parent."""
+        self._lock = threading.Lock()
+        self._pending = set()
 
     def learn(self, repository: TransactionalRepository) -> None:
         """Note the ports of all stored environments, and forget those of others."""

@@ -15,6 +15,7 @@ from typing import Final
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutError, WaggleError
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.domain.repository import TransactionalRepository
 
 #: No environment's uses are stored more often than this, and none waits longer.
@@ -35,6 +36,14 @@ class Touches:
         self._pending: dict[str, datetime] = {}
         self._timer: threading.Timer | None = None
         self._is_closed = False
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        after_fork(self)
+
+    def forget_after_fork(self) -> None:
+        """In a child: the parent stores what it noted, and its timer runs there."""
+        self._pending = {}
+        self._timer = None
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 

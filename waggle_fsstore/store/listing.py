@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.store import codec
-from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.linux import file_clock
 from waggle_fsstore.store.notices import Notices

@@ -19,7 +19,7 @@ from typing import Final
 from filelock import lock_descriptor, unlock_descriptor
 
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
-from waggle_fsstore.store.forking import after_fork
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.store.permanent import PermanentFile
 
 # Waiting for another process: short at first, because most changes take well under a

@@ -22,8 +22,8 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
 )
 from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.store import codec, incoming
-from waggle_fsstore.store.forking import after_fork
 
 
 class MemoryStore:

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 
 from waggle_fsstore.domain.errors import LockHolder
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.store import founding
 from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import describe_holder, read_holder, try_lock
 from waggle_fsstore.store.permanent import PermanentFile

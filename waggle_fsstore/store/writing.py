@@ -18,13 +18,13 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
     StoreError,
 )
+from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.store import founding, incoming
 from waggle_fsstore.store.batch import Batch, Change
 from waggle_fsstore.store.checkpoint import flush_window
 from waggle_fsstore.store.disk import Disk, temporary_path
 from waggle_fsstore.store.documents import Documents
 from waggle_fsstore.store.findings import Finding
-from waggle_fsstore.store.forking import after_fork
 from waggle_fsstore.store.grouping import Group, Request
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.lock import StoreLock
