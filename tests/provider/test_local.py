@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -734,6 +735,7 @@ def test_a_forked_child_ends_no_program(provider: LocalProvider, waiting: Waitin
         child = os.fork()
         if child == 0:
             try:
+                signal.alarm(60)  # It must not hang either.
                 running._stop = lambda groups: os._exit(len(list(groups)))
                 provider.close()
             finally:

@@ -272,7 +272,12 @@ def first_problem_stops_it(patch: Patch) -> None:
 
 @fault("tests/service/test_reconciling.py::test_the_lock_is_not_to_be_had[memory]")
 def lock_waited_for_again_and_again(patch: Patch) -> None:
-    patch.setattr(reconciling, "LockTimeoutError", KeyError)
+    real = Reconciliation.noting_problems
+    patch.setattr(
+        Reconciliation,
+        "noting_problems",
+        lambda self, about, **_: real(self, about, stops=KeyError),
+    )
 
 
 @fault("tests/service/test_reaper.py::test_not_complete[memory]")

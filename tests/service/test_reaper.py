@@ -128,6 +128,25 @@ def test_stops_within_a_sweep(world: World) -> None:
     assert len(world.store.find_all()) == 1
 
 
+def test_interrupted_at_the_start(world: World) -> None:
+    """Ctrl-C while it reconciles ends it: who is not in the block cannot leave it."""
+    names = sorted(store_one(world, owner=owner()) for _ in range(2))
+    gate = Gate()
+    world.script.at("before update", gate)
+    reaper = Reaper(world.service(), interval=SHORT)
+
+    def interrupt(*_: object) -> None:
+        gate.wait_until_reached()
+        raise KeyboardInterrupt
+
+    reaper._has_looked.wait = interrupt  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt), reaper:
+        pass
+    gate.open()
+    assert reaper.stop(patience=LONG)
+    assert [world.stored(name).status for name in names] == [Status.ERROR, Status.CREATING]
+
+
 def test_never_started(world: World) -> None:
     """What does not run is stopped already."""
     assert Reaper(world.service()).stop()

@@ -72,7 +72,11 @@ class Reaper:
                 raise RuntimeError("the reaper was started already")
             self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
             self._thread.start()
-        self._has_looked.wait()
+        try:
+            self._has_looked.wait()
+        except BaseException:  # Ctrl-C: no block is entered, and none will be left.
+            self._stopping.set()
+            raise
 
     def stop(self, *, patience: float = 3.0) -> bool:
         """Sweep no more; whether it ended within some seconds. Safe to repeat."""
