@@ -157,7 +157,7 @@ def test_many_lines_take_no_more_memory(store: FileStore) -> None:
         finally:
             tracemalloc.stop()
 
-    batch = [make_environment(id=f"env-{number}") for number in range(250)]
+    batch = [make_environment(id=f"env-{number}", extra=PADDED) for number in range(50)]
     for _ in range(8):
         store.save_all(batch)
     few = peak()
