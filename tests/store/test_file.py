@@ -21,7 +21,7 @@ from waggle_fsstore import (
     UnsupportedFormatError,
     WaggleError,
 )
-from waggle_fsstore.store import documents, reading
+from waggle_fsstore.store import documents, listing, reading
 from waggle_fsstore.store.codec import MAX_DOCUMENT_BYTES
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.testing.contract import INVALID_IDS, ODD_IDS
@@ -276,6 +276,7 @@ def test_trouble_with_one_file_is_no_corruption(
         return real(path, limit, *opened)
 
     monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(listing, "read", read)
     for call in (
         lambda: store.find_by_id("bad"),
         lambda: store.save(make_environment(id="bad")),
@@ -300,7 +301,7 @@ def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
     def read(path: str, *_: object) -> object:
         raise OSError(24, "Too many open files", path)
 
-    monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(listing, "read", read)
     with pytest.raises(OSError, match="Too many open files"):
         store.find_all(on_corrupt=lambda _: None)
 
@@ -429,16 +430,16 @@ def test_scanning_a_read_only_store_with_a_busy_writer(
 ) -> None:
     """A reader without write access sees what a writer does while it scans, in one scan."""
     writer = FileStore(tmp_path / "store", durable=False)
-    real = documents.Documents.names
+    real = listing.Listing.names
     turns: list[int] = []
 
-    def names(self: documents.Documents) -> list[str]:
+    def names(self: listing.Listing) -> list[str]:
         turns.append(1)
         found = real(self)
         writer.save(make_environment(id=f"new-{len(turns)}"))
         return found
 
-    monkeypatch.setattr(documents.Documents, "names", names)
+    monkeypatch.setattr(listing.Listing, "names", names)
     with FileStore(read_only) as store:
         assert store.count() == 3
         assert len(store.find_all()) == 4

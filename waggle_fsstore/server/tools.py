@@ -121,7 +121,7 @@ class Tools:
     def create_environment(
         self,
         ctx: Context[Any],
-        runtime: RuntimeWord,
+        runtime: Annotated[RuntimeWord, Field(description="What is to be ready in it.")],
         name: Annotated[
             str | None, Field(description="What to call it; made up if left out.", strict=True)
         ] = None,
