@@ -24,6 +24,7 @@ from waggle_fsstore.store import (
     founding,
     fsck,
     grouping,
+    history,
     incoming,
     journal,
     last_words,
@@ -351,6 +352,19 @@ def half_lines_of_a_copy_taken_for_damage(patch: Patch) -> None:
 @fault("tests/store/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
 def damage_taken_for_half_lines(patch: Patch) -> None:
     patch.setattr(damage, "_was_room", lambda *_: True)
+
+
+@fault("tests/store/test_history.py::test_following_another_store")
+def places_of_another_store(patch: Patch) -> None:
+    real = history.History.events
+
+    def events(self: history.History, *arguments: Any) -> Any:
+        if self._last_seen:
+            here = self._view.state().identity
+            self._last_seen = self._last_seen._replace(identity=here)
+        return real(self, *arguments)
+
+    patch.setattr(history.History, "events", events)
 
 
 @fault("tests/store/test_lines.py::test_it_looks_at_few")

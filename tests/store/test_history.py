@@ -15,6 +15,7 @@ from waggle_fsstore import (
     JournalDamagedError,
     audit,
 )
+from waggle_fsstore.store import segments
 from waggle_fsstore.store.disk import Disk
 from waggle_fsstore.store.layout import Layout
 from waggle_fsstore.store.publishing import Step
@@ -77,6 +78,47 @@ def test_history_of_one_reads_past_the_others(store: FileStore) -> None:
     assert [next(events).seq, next(events).seq] == [6, 16]
     with pytest.raises(JournalDamagedError, match="line 21"):
         next(events)
+
+
+def test_following_piece_by_piece(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking again for what came since gives each event once, and reads little else."""
+    loaded: list[int] = []
+    real = segments.load
+
+    def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
+        data = real(layout, first, size, start=start)
+        loaded.append(len(data))
+        return data
+
+    monkeypatch.setattr(segments, "load", load)
+    other = FileStore(store.path, durable=False)
+    cursor, seen = 0, []
+    for number in range(200):
+        (store if number % 3 else other).save(make_environment(id=f"env-{number % 7}"))
+        if number % 2:
+            new = [event.seq for event in store.history(after=cursor)]
+            cursor = new[-1]
+            seen += new
+    assert seen == list(range(1, 201))
+    assert sum(loaded) < 4 * sum(len(path.read_bytes()) for path in journal_of(store))
+
+
+def journal_of(store: FileStore) -> list[Path]:
+    return sorted((store.path / "journal").iterdir())
+
+
+def test_following_another_store(tmp_path: Path) -> None:
+    """Where one was put in the place of the store, its events come from its own places."""
+    one, other = (FileStore(tmp_path / name, durable=False) for name in ("one", "other"))
+    for number in range(40):
+        one.save(make_environment(id=f"env-{number}"))
+        other.save(make_environment(id=f"other-{number}", extra={"padding": "x" * number}))
+    assert len(list(one.history(after=1))) == 39
+    other.save(make_environment(id="last"))
+    other.close()
+    one.path.rename(tmp_path / "away")
+    other.path.rename(tmp_path / "one")
+    assert [event.environment_id for event in one.history(after=40)] == ["last"]
 
 
 def test_watching_across_segments(store: FileStore) -> None:

@@ -2,6 +2,7 @@
 """Ports: which one an environment gets, so that no two have the same."""
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
 
 from waggle_fsstore.domain.environment import Environment
@@ -25,7 +26,7 @@ class Ports:
         self._pending: set[int] = set()
         self._stored: dict[str, int] = {}  # By id.
         self._as_of: int | None = None  # Up to which change of the store all is known.
-        self._next = 0
+        self._next = ports.start
         after_fork(self)
 
     def forget_after_fork(self) -> None:
@@ -57,12 +58,11 @@ class Ports:
     def take(self) -> int:
         """A port that nobody has. Raises :class:`NoFreePortError` when there is none."""
         with self._lock:
-            taken = self._pending.union(self._stored.values())
-            for step in range(len(self._ports)):
-                index = (self._next + step) % len(self._ports)
-                port = self._ports[index]
-                if port not in taken and self._is_free(port):
-                    self._next = index + 1
+            free = sorted(set(self._ports).difference(self._pending, self._stored.values()))
+            turn = bisect_left(free, self._next)
+            for port in free[turn:] + free[:turn]:
+                if self._is_free(port):
+                    self._next = port + 1
                     self._pending.add(port)
                     return port
         raise NoFreePortError(self._ports[0], self._ports[-1])
@@ -86,10 +86,8 @@ class Ports:
     def is_shared(self, environment: Environment) -> bool:
         """Whether another stored environment has the same port."""
         with self._lock:
-            return any(
-                port == environment.ssh_port and owner != environment.id
-                for owner, port in self._stored.items()
-            )
+            has_it = self._stored.get(environment.id) == environment.ssh_port
+            return list(self._stored.values()).count(environment.ssh_port) > has_it
 
     def _learn(self, repository: TransactionalRepository) -> None:
         stored = repository.find_all(on_corrupt=lambda _: None)

@@ -11,6 +11,7 @@ from waggle_fsstore.domain.event import Event, EventKind, check_range, check_tim
 from waggle_fsstore.domain.values import is_id
 from waggle_fsstore.store import codec, segments
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.state import State
 from waggle_fsstore.store.view import View
 from waggle_fsstore.store.window import changes
 
@@ -25,15 +26,31 @@ class History:
     def __init__(self, layout: Layout, view: View) -> None:
         self._layout = layout
         self._view = view
+        # How far the changes had come when somebody asked last, and where the next line began.
+        self._last_seen: State | None = None
 
     def events(self, environment_id: str | None, after: int, until: int | None) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`."""
-        last = self._view.state().published
+        before, state = self._last_seen, self._view.state()
+        self._last_seen = state
+        last = state.published
         self._check(after, until, last)
         if environment_id is not None and not is_id(environment_id):
             return iter(())
-        last = last if until is None else min(last, until)
-        found = changes(self._layout, after=after, until=last, about=environment_id, strict=True)
+        # Whoever follows the changes need not look for the place again.
+        begin = (0, 0)
+        if before and before.identity == state.identity and 0 < before.published <= after:
+            begin = (before.segment, before.offset)
+        found = changes(
+            self._layout,
+            after=after,
+            until=last if until is None else min(last, until),
+            first=begin[0],
+            offset=begin[1],
+            stop=(state.segment, state.offset),
+            about=environment_id,
+            strict=True,
+        )
         return (event_of(change, self._layout) for change in found)
 
     def watch(
@@ -74,6 +91,7 @@ class History:
                     until=state.published,
                     first=first,
                     offset=offset,
+                    stop=(state.segment, state.offset),
                     strict=True,
                 ):
                     cursor = change["seq"]

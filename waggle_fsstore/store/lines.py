@@ -48,6 +48,10 @@ class Line(NamedTuple):
         changes: list[dict[str, Any]] = self.content.get(CHANGES, [])
         return changes
 
+    def moved(self, by: int) -> "Line":
+        """The same line of a segment that the bytes it was found in begin so far into."""
+        return Line(self.start + by, self.end + by, self.content)
+
     def text(self, data: bytes) -> bytes:
         """Its bytes in those of its segment, the newline included."""
         return data[self.start : self.end]

@@ -218,7 +218,7 @@ class Position:
         if live.first != state.segment and not live.good:
             return False
         kept = [
-            (line, line.text(segment.data))
+            (line, segment.text(line))
             for segment in pending
             for line in segment.good
             if any(change["seq"] > state.published for change in line.changes)

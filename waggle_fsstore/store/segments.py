@@ -20,10 +20,14 @@ _PIECE: Final = 512  # of it, at most one that holds damage is lost
 
 
 class Segment(NamedTuple):
-    """What counts of one segment: its good lines, and its bytes up to the last that counts."""
+    """What counts of one segment: its good lines, and its bytes up to the last that counts.
+
+    ``base`` is where these begin (bytes), 0 if anything is bad.
+    """
 
     first: int
     path: str
+    base: int
     data: bytes
     good: list[Line]
     bad: list[lines.BadLine]
@@ -33,6 +37,10 @@ class Segment(NamedTuple):
     def end(self) -> int:
         """Where the last good line ends."""
         return self.good[-1].end if self.good else 0
+
+    def text(self, line: Line) -> bytes:
+        """The bytes of one of its lines."""
+        return self.data[line.start - self.base : line.end - self.base]
 
     def refuse_damage(self) -> None:
         """Raise :class:`JournalDamagedError` for what no crash leaves.
@@ -73,18 +81,19 @@ def packed_path(layout: Layout, first: int) -> str:
     return f"{layout.segment(first).removesuffix(SEGMENT_SUFFIX)}{COMPRESSED_SUFFIX}"
 
 
-def load(layout: Layout, first: int, size: int = -1) -> bytes:
-    """The bytes of a segment, or the first of them. Raises ``FileNotFoundError`` and others.
+def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
+    """The bytes of a segment from an offset on, or so many. Raises ``OSError``.
 
     A damaged compressed one gives the bytes before the damage: its lines have checksums.
     """
     try:
         with open(layout.segment(first), "rb") as file:
+            file.seek(start)
             return file.read(size)
     except FileNotFoundError:
         with open(packed_path(layout, first), "rb") as file:
-            data = file.read()
-    return _unpack(data) if size < 0 else _unpack(data)[:size]
+            data = _unpack(file.read())
+    return data[start:] if size < 0 else data[start : start + size]
 
 
 def _unpack(data: bytes) -> bytes:
@@ -115,21 +124,32 @@ def segment(
     successor: int | None,
     start: int = 0,
     *,
+    stop: int | None = None,
     after: int = 0,
     about: bytes = b"",
 ) -> Segment:
     """What counts of one segment, its lines from an offset on; see :func:`lines.scan`.
 
     Without an offset, lines that come before the changes after ``after`` may be left out.
+    If nothing is bad before ``stop``, what comes after that is not looked at.
     """
-    data = load(layout, first)
     size = _count(layout, first, successor)
-    if after and not start:
-        start = lines.start_after(data[:size], after)
+    room = -1 if stop is None else max(stop - start, 0)
+    data = load(layout, first, room, start=start)
+    if size is None or size <= start + len(data):
+        seen = data if size is None else data[: max(size - start, 0)]
+        begin = lines.start_after(seen, after) if after and not start else 0
+        good, bad = lines.scan(seen, begin, about)
+        if not bad:
+            good = [line.moved(start) for line in good] if start else good
+            path = path_of(layout, first)
+            return Segment(first, path, start, seen, good, [], size is not None)
+    # Where damage is, only all of it tells.
+    data = load(layout, first)
     good, bad = lines.scan(data[:size], start, about)
     if size is not None and size > len(data):
         bad.append(lines.BadLine(len(data), size))
-    return Segment(first, path_of(layout, first), data[:size], good, bad, size is not None)
+    return Segment(first, path_of(layout, first), 0, data[:size], good, bad, size is not None)
 
 
 def _count(layout: Layout, first: int, successor: int | None) -> int | None:

@@ -62,13 +62,15 @@ def changes(
     until: int | None = None,
     first: int = 0,
     offset: int = 0,
+    stop: tuple[int, int] = (0, 0),
     about: str | None = None,
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The changes with ``after`` < seq <= ``until``, in order; ``about`` one id, or all.
 
     Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
-    segment ``first``. Damage is left out, or with ``strict`` raises
+    segment ``first``; where it is known, ``stop`` is the segment and the offset at which the
+    last of them ends, not 0. Damage is left out, or with ``strict`` raises
     :class:`JournalDamagedError` where reading comes to it, and :class:`HistoryPrunedError`
     where the next segment is gone meanwhile. One segment is in memory at a time. A change
     that comes twice is left out.
@@ -85,7 +87,15 @@ def changes(
             return
         start = offset if name == first else 0
         try:
-            segment = segments.segment(layout, name, successor, start, after=last, about=mention)
+            segment = segments.segment(
+                layout,
+                name,
+                successor,
+                start,
+                stop=stop[1] if name == stop[0] and stop[1] else None,
+                after=last,
+                about=mention,
+            )
         except FileNotFoundError:
             if strict and has_begun:
                 raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
