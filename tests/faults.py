@@ -715,7 +715,7 @@ def history_of_what_may_be_taken_back(patch: Patch) -> None:
 
     def state_of(self: view.View) -> state.State:
         found = real(self)
-        return found._replace(published=found.committed)
+        return found._replace(published=found.committed, offset=0)
 
     patch.setattr(view.View, "state", state_of)
 
