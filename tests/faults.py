@@ -277,6 +277,11 @@ def notices_of_a_folder_that_was_exchanged(patch: Patch) -> None:
     patch.setattr(notices.Notices, "is_in_place", lambda _: True)
 
 
+@fault("tests/store/test_listing.py::test_a_folder_remade_under_the_same_number")
+def notices_relied_on_after_their_end(patch: Patch) -> None:
+    patch.setattr(notices, "_OVER", 0)
+
+
 @fault("tests/store/test_listing.py::test_a_listing_in_the_middle_of_one")
 def notices_taken_by_a_signal_handler(patch: Patch) -> None:
     real = listing.Listing._look
@@ -293,11 +298,11 @@ def notices_lost_with_a_listing(patch: Patch) -> None:
     real = listing.Listing._look
 
     def look(self: listing.Listing) -> listing._Seen:
-        before = self._seen
+        before, noticed = self._seen, self._notices
         try:
             return real(self)
         except BaseException:
-            self._seen = before
+            self._seen, self._notices = before, noticed
             raise
 
     patch.setattr(listing.Listing, "_look", look)

@@ -691,6 +691,39 @@ def test_a_listing_that_ends_in_the_middle(
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
 
 
+@by_notice
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_folder_remade_under_the_same_number(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """Of one that is removed nothing more is noticed, also where another one gets its inode."""
+    monkeypatch.setattr(notices, "_inode", lambda _: (1, 1))
+    folder = folder_of(store)
+    # One that has written holds its folder open, so that nothing gets that inode.
+    with FileStore(store.path, durable=False) as reader:
+        settle(reader)
+        documents = {path: path.read_bytes() for path in folder.iterdir()}
+        store.close()
+        shutil.rmtree(folder)
+        folder.mkdir()
+        for path, data in documents.items():
+            path.write_bytes(data)
+        if is_interrupted:
+
+            def interrupted(_: bytes) -> str:
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsdecode", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    listing_of(reader)._look()
+        look(reader)
+        rewrite(reader.document_path("b"), edited(reader.document_path("b")))
+        assert look(reader) == look_afresh(reader)
+        reader.document_path("a").unlink()
+        assert look(reader) == look_afresh(reader)
+
+
 # Anything, in any order
 
 IDS = st.sampled_from(["a", "b", "c"])

@@ -144,7 +144,8 @@ class Listing:
                 is_noticed = self._notices is not None
                 seen = self._seen = self._seen_after(before, changed, is_noticed=is_noticed)
             except BaseException:
-                self._seen = _NOTHING  # The notices are gone.
+                # What was noticed is lost, and so may be the notice that it is the last.
+                self._seen, self._notices = _NOTHING, None
                 raise
             return seen
 

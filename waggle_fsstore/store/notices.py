@@ -16,6 +16,9 @@ from waggle_fsstore.store.linux import inotify_add_watch, inotify_init
 # delete_self, move_self.
 _CHANGES: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 
+# Also: the folder is removed, or its file system unmounted, and nothing more will be noticed.
+_OVER: Final = 0x8000
+
 _EVENT: Final = Struct("=iIII")
 _READ_BYTES: Final = 1 << 16
 
@@ -32,7 +35,7 @@ class Notices:
             try:
                 # By the descriptor: what the path names may be exchanged meanwhile.
                 inotify_add_watch(self._descriptor, f"/proc/self/fd/{opened}", _CHANGES)
-                self._folder = _inode(os.fstat(opened))
+                self._folder: tuple[int, int] | None = _inode(os.fstat(opened))
             finally:
                 os.close(opened)
         except BaseException:
@@ -60,7 +63,9 @@ class Notices:
         while (data := self._read()) is not None:
             at = 0
             while at < len(data):
-                *_, length = _EVENT.unpack_from(data, at)
+                _, mask, _, length = _EVENT.unpack_from(data, at)
+                if mask & _OVER:
+                    self._folder = None  # Another one may get its inode, at the same path.
                 at += _EVENT.size + length
                 names.add(os.fsdecode(data[at - length : at].rstrip(b"\0")))
         # One without a name is of the folder itself, or says that notices were lost.
@@ -73,7 +78,7 @@ class Notices:
             os.close(descriptor)
 
     def is_in_place(self) -> bool:
-        """Whether the folder that is noticed is still the one at its path."""
+        """Whether the folder at the path is the one that is noticed, and is noticed still."""
         try:
             return _inode(os.stat(self._path)) == self._folder
         except OSError:
