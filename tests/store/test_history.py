@@ -121,6 +121,22 @@ def test_following_another_store(tmp_path: Path) -> None:
     assert [event.environment_id for event in one.history(after=40)] == ["last"]
 
 
+@pytest.mark.parametrize("until", range(1, 7))
+def test_history_up_to_what_is_damaged(store: FileStore, until: int) -> None:
+    """It ends in the error, and not as if there were no such change; before it, it is whole."""
+    store.save_all(make_environment(id=name) for name in "ab")
+    store.save_all(make_environment(id=name) for name in "ab")
+    store.save_all(make_environment(id=name) for name in "ab")
+    [segment] = (store.path / "journal").iterdir()
+    segment.write_bytes(segment.read_bytes().replace(b'"seq":3', b'"seq":0'))
+    events = store.history(until=until)
+    assert [next(events).seq for _ in range(min(until, 2))] == [1, 2][:until]
+    if until > 2:
+        with pytest.raises(JournalDamagedError, match="line 4"):
+            next(events)
+    assert list(events) == []
+
+
 def test_watching_across_segments(store: FileStore) -> None:
     """Two watches, one slow and one fast, see each event once, across segments and handles."""
     reader = FileStore(store.path, durable=False)

@@ -102,9 +102,12 @@ def changes(
             continue
         has_begun = has_begun or bool(segment.data)
         for line in segment.good:
+            is_damaged = strict and bool(segment.bad) and segment.bad[0].start < line.start
             if until is not None and line.changes and line.changes[0]["seq"] > until:
+                if is_damaged and last < until:
+                    break  # What is missing may be among what was asked for.
                 return  # What is being written just now may look like anything.
-            if strict and segment.bad and segment.bad[0].start < line.start:
+            if is_damaged:
                 break
             for change in line.changes:
                 if last < change["seq"] and (until is None or change["seq"] <= until):
