@@ -372,6 +372,11 @@ def places_of_another_store(patch: Patch) -> None:
     patch.setattr(history.History, "events", events)
 
 
+@fault("tests/store/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
+def an_original_taken_for_a_copy(patch: Patch) -> None:
+    patch.setattr(window, "is_another_store", lambda *_: True)
+
+
 @fault("tests/store/test_lines.py::test_it_looks_at_few")
 def reading_that_begins_too_late(patch: Patch) -> None:
     real = lines.start_after

@@ -414,14 +414,19 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("is_copy", [True, False])
+@pytest.mark.parametrize("where", ["a copy", "in place", "a marker touched", "a new marker"])
 @pytest.mark.parametrize("how", TORN)
 def test_a_line_that_was_written_while_it_was_copied(
-    root: Path, tmp_path: Path, reboot: Callable[[], None], how: str, is_copy: bool
+    root: Path, tmp_path: Path, reboot: Callable[[], None], how: str, where: str
 ) -> None:
     """In a copy, a line that is room in part is left out, and told; all else is damage."""
-    if is_copy:
+    if where == "a copy":
         root = shutil.copytree(root, tmp_path / "copy")
+    elif where == "a marker touched":
+        (root / "waggle.json").chmod(0o640)
+    elif where == "a new marker":
+        shutil.copy(root / "waggle.json", tmp_path / "marker")
+        (tmp_path / "marker").replace(root / "waggle.json")
     path = root / "journal" / SEGMENT
     whole = path.read_bytes()
     [line] = [line for line in whole.splitlines(keepends=True) if b'"name":"b2"' in line]
@@ -430,7 +435,7 @@ def test_a_line_that_was_written_while_it_was_copied(
     path.write_bytes(data)
     reboot()
     with FileStore(root) as store:
-        if not is_copy or how == "a byte is wrong":
+        if where != "a copy" or how == "a byte is wrong":
             with pytest.raises(JournalDamagedError):
                 store.save(make_environment(id="d"))
             return

@@ -103,6 +103,14 @@ def place(layout: Layout) -> str:
     return f"{folder.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
+def is_another_store(place: str, other: str) -> bool:
+    """Whether one of two places is a copy of the other: the folders differ.
+
+    A marker that a hand touched or replaced makes another place, but no copy.
+    """
+    return place.partition("-")[0] != other.partition("-")[0]
+
+
 def identity(layout: Layout) -> str:
     """Names this boot, this mount and this very store, as far as the system can tell.
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from waggle_fsstore.domain.errors import HistoryPrunedError
 from waggle_fsstore.store import lines, segments
 from waggle_fsstore.store.layout import Layout
+from waggle_fsstore.store.state import is_another_store
 
 
 class Window(NamedTuple):
@@ -14,7 +15,7 @@ class Window(NamedTuple):
 
     They begin at ``offset`` (bytes) of segment ``first``. ``is_whole`` if no checkpoint was
     ever made in this place: then it is all there is. ``is_of_a_copy`` if one was made in
-    another place.
+    another folder.
     """
 
     through: int
@@ -35,7 +36,7 @@ def find_window(layout: Layout, place: str) -> Window:
         checkpoint = lines.last_checkpoint(segments.counted(layout, first, successor))
         if checkpoint is not None:
             if checkpoint["place"] != place:
-                return WHOLE._replace(is_of_a_copy=True)
+                return WHOLE._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
             return Window(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
         successor = first
     return WHOLE
