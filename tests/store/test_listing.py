@@ -613,6 +613,17 @@ def test_notices_are_asked_for_where_they_are_worth_it(tmp_path: Path) -> None:
 
 
 @by_notice
+def test_a_listing_that_outlives_its_store(store: FileStore) -> None:
+    """A thread that lists while another one closes the store asks for no notices anew."""
+    look(store)
+    assert listing_of(store)._notices is not None
+    store.close()
+    for _ in range(3):
+        assert len(listing_of(store).read_all()[0]) == 3
+    assert listing_of(store)._notices is None
+
+
+@by_notice
 def test_where_there_are_none_left(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who has as many as the system gives goes on by signatures."""
 

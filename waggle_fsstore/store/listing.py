@@ -86,13 +86,14 @@ _NOTHING: Final = _Seen(-_LOOKS_EVERY, {}, set())
 class Listing:
     """The documents of one store. Does without the store lock. Of any thread."""
 
-    __slots__ = ("__weakref__", "_layout", "_notices", "_seen", "_threads")
+    __slots__ = ("__weakref__", "_is_closed", "_layout", "_notices", "_seen", "_threads")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._threads = threading.RLock()
         self._seen: _Seen | None = _NOTHING
         self._notices: Notices | None = None
+        self._is_closed = False
         after_fork(self)
 
     def names(self) -> list[str]:
@@ -117,8 +118,9 @@ class Listing:
         return self._look().live
 
     def close(self) -> None:
-        """Give back what the system lends: the next look reads all."""
+        """Give back what the system lends, for good: a thread may be about to look again."""
         with self._threads:
+            self._is_closed = True
             self._drop_notices()
 
     def forget_after_fork(self) -> None:
@@ -153,7 +155,8 @@ class Listing:
         """The names that there have been notices of, ``None`` where all must be looked at."""
         folder = self._layout.environments
         if self._notices is None:
-            if len(before.known) + len(before.again) >= _WORTH_NOTICES:
+            is_worth_it = len(before.known) + len(before.again) >= _WORTH_NOTICES
+            if is_worth_it and not self._is_closed:
                 self._notices = Notices.of(folder) if has_change_times_at(folder) else None
             return None
         changed = self._notices.changed()
