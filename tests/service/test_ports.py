@@ -295,3 +295,20 @@ def test_destroyed_before_its_port_is_changed(world: World) -> None:
     with pytest.raises(EnvironmentNotFoundError):
         one.create("shell")
     assert [one.create("shell").ssh_port for _ in range(2)] == [12, 11]
+
+
+def test_failed_before_its_port_is_changed(world: World) -> None:
+    """What is not being created any more gets no port: nobody would give it back."""
+    one, other = (world.service(ports=ports(10, 12)) for _ in range(2))
+
+    def fail() -> None:
+        [creating] = [s for s in world.store.real.find_all() if s.status is Status.CREATING]
+        creating.transition_to(Status.ERROR)
+        creating.ssh_port = 0
+        world.store.real.save(creating)
+
+    world.script.at("before create", lambda: other.create("shell"))
+    world.script.at("before update", fail, nth=2)
+    failed = one.create("shell")
+    assert (failed.status, failed.ssh_port) == (Status.ERROR, 0)
+    assert sorted(one.create("shell").ssh_port for _ in range(2)) == [11, 12]

@@ -89,6 +89,28 @@ def test_more_than_the_system_keeps(folder: Path, noticed: Notices) -> None:
     assert noticed.changed() == {"c"}
 
 
+def test_more_than_is_read_at_once(
+    folder: Path, noticed: Notices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who changes files faster than notices are read holds up nobody: all may have changed."""
+    monkeypatch.setattr(notices, "_READ_BYTES", 64)
+    monkeypatch.setattr(notices, "_MOST_READS", 3)
+    for number in range(10):
+        os.utime(folder / "ab"[number % 2])
+    answers = [noticed.changed() for _ in range(5)]
+    assert answers[0] is None
+    assert answers[-1] == set()
+
+
+def test_closed(folder: Path) -> None:
+    """Of a closed one nothing is known: a signal handler may close a store that lists."""
+    noticed = Notices(str(folder))
+    noticed.close()
+    assert noticed.changed() is None
+    assert not noticed.is_in_place()
+    noticed.close()
+
+
 def test_something_happens_to_the_folder(folder: Path, noticed: Notices) -> None:
     """It was moved, another one is in its place, or none: what is at its path is not noticed."""
     moved = folder.with_name("moved")

@@ -409,7 +409,7 @@ def test_copies_of_a_live_store(tmp_path: Path) -> None:
 TORN: dict[str, Callable[[bytes], bytes]] = {
     "its end was there": lambda line: b" " * 200 + line[200:],
     "its last bytes were there": lambda line: line[-2:].rjust(len(line)),
-    "its middle was not": lambda line: line[:100] + b" " * 200 + line[300:],
+    "its middle was not": lambda line: line[:60] + b" " * 512 + line[572:],
     "a byte is wrong": lambda line: line.replace(b"b2", b"b7"),
 }
 

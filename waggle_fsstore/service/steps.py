@@ -46,9 +46,14 @@ def require_of(environment: Environment, provider: str) -> None:
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
-    """Give an environment another port."""
+    """Give an environment that is being created another port.
+
+    Raises :class:`NotWantedError` if it was taken away meanwhile.
+    """
 
     def change(stored: Environment) -> None:
+        if stored.status is not Status.CREATING:
+            raise NotWantedError
         stored.ssh_port = port
 
     with because("another environment has the same port"):

@@ -21,7 +21,7 @@ _NEWLINE: Final = ord("\n")
 _NOTHING: Final = "nothing is to be done"
 
 # More blanks in a row than a damaged line is likely to have.
-_ROOM: Final = 64 * lines.BLANK
+_ROOM: Final = 512 * lines.BLANK
 
 
 class Damage(NamedTuple):
@@ -87,7 +87,7 @@ def mend_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
     if segment is None or not torn or not all(_was_room(segment.data, bad) for bad in torn):
         return []
     kept = mend(layout, disk, first)
-    problem = "was written to while it was copied; changes made meanwhile may not be in it"
+    problem = "has blanks in lines, as where it was copied in use: their changes are not in it"
     remedy = f"its whole lines count; as it was, it is {kept}"
     return [Finding(Severity.WARNING, Path(segment.path), problem, remedy, True)]
 

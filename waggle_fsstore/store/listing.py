@@ -153,14 +153,14 @@ class Listing:
 
     def _changed_since(self, before: _Seen) -> set[str] | None:
         """The names that there have been notices of, ``None`` where all must be looked at."""
-        folder = self._layout.environments
-        if self._notices is None:
+        folder, notices = self._layout.environments, self._notices
+        if notices is None:
             is_worth_it = len(before.known) + len(before.again) >= _WORTH_NOTICES
             if is_worth_it and not self._is_closed:
                 self._notices = Notices.of(folder) if has_change_times_at(folder) else None
             return None
-        changed = self._notices.changed()
-        if not self._notices.is_in_place():
+        changed = notices.changed()
+        if not notices.is_in_place():
             self._drop_notices()
             return None
         if before.has_other_names or time.monotonic() > before.looked_at + _LOOKS_EVERY:

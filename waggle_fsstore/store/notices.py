@@ -22,6 +22,9 @@ _OVER: Final = 0x8000
 _EVENT: Final = Struct("=iIII")
 _READ_BYTES: Final = 1 << 16
 
+# Who changes files all the time must not keep a listing reading for ever.
+_MOST_READS: Final = 50
+
 
 class Notices:
     """Of the changes of one folder, from its making on. Not for several threads at once."""
@@ -29,13 +32,14 @@ class Notices:
     def __init__(self, folder: str) -> None:
         """Raises ``OSError``: too many were made, or this system has none."""
         self._path = folder
+        self._folder: tuple[int, int] | None = None
         self._descriptor = inotify_init()
         try:
             opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 # By the descriptor: what the path names may be exchanged meanwhile.
                 inotify_add_watch(self._descriptor, f"/proc/self/fd/{opened}", _CHANGES)
-                self._folder: tuple[int, int] | None = _inode(os.fstat(opened))
+                self._folder = _inode(os.fstat(opened))
             finally:
                 os.close(opened)
         except BaseException:
@@ -60,7 +64,10 @@ class Notices:
         ``None`` if that is not known: too much has happened, or something to the folder.
         """
         names: set[str] = set()
-        while (data := self._read()) is not None:
+        for _ in range(_MOST_READS):
+            data = self._read()
+            if not data:
+                break
             at = 0
             while at < len(data):
                 _, mask, _, length = _EVENT.unpack_from(data, at)
@@ -68,11 +75,14 @@ class Notices:
                     self._folder = None  # Another one may get its inode, at the same path.
                 at += _EVENT.size + length
                 names.add(os.fsdecode(data[at - length : at].rstrip(b"\0")))
+        else:
+            return None
         # One without a name is of the folder itself, or says that notices were lost.
         return None if "" in names or not self.is_in_place() else names
 
     def close(self) -> None:
-        """Notice nothing more. It may take 10 ms."""
+        """Notice nothing more, and know of nothing. It may take 10 ms."""
+        self._folder = None
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -84,11 +94,11 @@ class Notices:
         except OSError:
             return False
 
-    def _read(self) -> bytes | None:
+    def _read(self) -> bytes:
         try:
-            return os.read(self._descriptor, _READ_BYTES)
+            return os.read(self._descriptor, _READ_BYTES) if self._descriptor >= 0 else b""
         except BlockingIOError:
-            return None
+            return b""
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
