@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from waggle_fsstore.store.notices import Notices
+
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -29,3 +31,12 @@ def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "waggle-data"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def needs_notices(tmp_path: Path) -> None:
+    """Skips a test where no notices of changes are to be had."""
+    noticed = Notices.of(str(tmp_path))
+    if noticed is None:
+        pytest.skip("needs inotify, and one more of fs.inotify.max_user_instances")
+    noticed.close()

@@ -41,6 +41,8 @@ def store(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FileStore]:
     """One that knows what may have changed by signature alone, and one by notices."""
+    if request.param == ALWAYS:
+        request.getfixturevalue("needs_notices")
     monkeypatch.setattr(listing, "_WORTH_NOTICES", request.param)
     with FileStore(tmp_path / "store", durable=False) as store:
         store.save_all(
@@ -592,6 +594,7 @@ def test_what_was_just_changed_is_not_read_again(
         assert opened == ["b.json"] * (number + 1)
 
 
+@pytest.mark.usefixtures("needs_notices")
 def test_notices_are_asked_for_where_they_are_worth_it(tmp_path: Path) -> None:
     """Not for few documents, nor for one listing; closing gives back what they take."""
     with FileStore(tmp_path / "store", durable=False) as store:

@@ -3,7 +3,6 @@
 
 import errno
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.store.recorder import open_descriptors
 from waggle_fsstore.store import notices
 from waggle_fsstore.store.notices import Notices
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is of Linux")
+pytestmark = pytest.mark.usefixtures("needs_notices")
 
 MOST_QUEUED = Path("/proc/sys/fs/inotify/max_queued_events")
 
