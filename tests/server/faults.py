@@ -211,6 +211,13 @@ def closing_destroys(patch: Patch) -> None:
     patch.setattr(Serving, "close", close)
 
 
+@fault("tests/server/test_stopping.py::test_a_signal_that_wakes_nobody[False-StdioServer]")
+def signals_seen_when_something_else_happens(patch: Patch) -> None:
+    code = "from waggle_fsstore.server import stopping; stopping._WAKES_EVERY = 1000\n"
+    _in_processes(patch, code)
+    patch.setattr("tests.server.test_stopping.IN_TIME", 5)
+
+
 @fault("tests/server/test_stopping.py::test_a_signal_after_the_input_was_closed[15]")
 def signals_to_a_closed_loop(patch: Patch) -> None:
     _in_processes(

@@ -54,6 +54,14 @@ StoreLock._wait = wait
 """
 
 
+# Has the system give all signals to a thread that sleeps, which interrupts no other one.
+SEEN_BY_ANOTHER_THREAD = """
+import signal, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+"""
+
+
 # A venv that is never done. The program that makes it runs as ever, and does not come to an end.
 ENDLESS = """
 from waggle_fsstore.provider import local
@@ -288,6 +296,20 @@ def test_a_signal_during_the_start(
     begun = [Status.ERROR] if point == "environments.settle" else []
     assert statuses == [*begun, *[Status.CREATING] * (3 - len(begun))]
     assert ServerLock(store, "server.lock").try_acquire()
+
+
+@pytest.mark.parametrize("kind", [HttpServer, StdioServer])
+@pytest.mark.parametrize("is_serving", [True, False])
+def test_a_signal_that_wakes_nobody(tmp_path: Path, kind: type[Server], is_serving: bool) -> None:
+    """Where it comes just as the main thread goes to sleep, it is seen a moment later."""
+    code = SEEN_BY_ANOTHER_THREAD
+    if not is_serving:
+        code += DURING_START.format(point="serving.open_service", name="SIGTERM")
+    with kind(tmp_path / "store", code=code) as server:
+        if is_serving:
+            server.wait_for("serving on")
+            server.process.terminate()
+        assert_ended(server)
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])

@@ -19,6 +19,9 @@ from waggle_fsstore.server.serving import Serving
 # When the process ends, in any case (seconds).
 _DEADLINE: Final = 9.0
 
+# How long a signal may go unseen (seconds).
+_WAKES_EVERY: Final = 0.5
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -30,15 +33,25 @@ def run(serving: Serving, serve: Callable[[], Coroutine[Any, Any, None]]) -> Non
 
     async def main() -> None:
         _stop_at_signals(serving)
-        # In a thread, so that signals are seen meanwhile.
-        if await to_thread.run_sync(serving.open):
-            await serve()
+        waking = asyncio.create_task(_wake_up_often())
+        try:
+            # In a thread, so that signals are seen meanwhile.
+            if await to_thread.run_sync(serving.open):
+                await serve()
+        finally:
+            waking.cancel()
 
     try:
         asyncio.run(main())
     finally:
         with deadline():  # No signal is listened to any more.
             serving.close()
+
+
+async def _wake_up_often() -> None:
+    """See signals also where none wakes the loop: it was just going to sleep, or is on Windows."""
+    while True:
+        await asyncio.sleep(_WAKES_EVERY)
 
 
 def _stop_at_signals(serving: Serving) -> None:
