@@ -186,7 +186,6 @@ class EnvironmentService:
             # All that there are, before the records are read: whoever makes one stores it first.
             workspaces += self._provider.find_strays(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
-        self._ports.learn(self._repository)
         self._check_provider(result)
         for environment in environments:
             if not result.is_complete or is_stopping():
