@@ -390,7 +390,7 @@ def damage_passed_over(patch: Patch) -> None:
             lines.Line(*span, lines.decode(data[span[0] : span[1] - 1]) or {})
             for span in lines.split(data, start)
         ]
-        return [line for line in good if about in line.text(data)]
+        return [line for line in good if about in data[line.start : line.end]]
 
     patch.setattr(lines, "_mentioning", mentioning)
 
@@ -769,7 +769,7 @@ def evidence_that_piles_up(patch: Patch) -> None:
 @fault("tests/store/test_fsck.py::test_a_damaged_line_during_a_watch")
 def damage_cut_out(patch: Patch) -> None:
     def cut(_: layout.Layout, segment: segments.Segment, __: list[int]) -> bytes:
-        return b"".join(line.text(segment.data) for line in segment.good).ljust(1 << 16)
+        return b"".join(segment.text(line) for line in segment.good).ljust(1 << 16)
 
     patch.setattr(damage, "_blanked", cut)
 

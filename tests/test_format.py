@@ -208,7 +208,7 @@ def test_the_lines() -> None:
     ]
     for line in good:
         ((kind, value),) = line.content.items()
-        assert lines.encode(kind, value) == line.text(SEGMENT)
+        assert lines.encode(kind, value) == SEGMENT[line.start : line.end]
         for change in line.changes:
             assert change.keys() == names("member of a change")
             assert codec.is_intact(canonical(change["document"]))

@@ -52,10 +52,6 @@ class Line(NamedTuple):
         """The same line of a segment that the bytes it was found in begin so far into."""
         return Line(self.start + by, self.end + by, self.content)
 
-    def text(self, data: bytes) -> bytes:
-        """Its bytes in those of its segment, the newline included."""
-        return data[self.start : self.end]
-
 
 class BadLine(NamedTuple):
     """Bytes between good lines, or after the last, that are no line and not blank."""
