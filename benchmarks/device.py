@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks import documents
-from waggle_fsstore.store import codec
+from waggle_fsstore.store.format import codec
 
 OVERWRITE: Final = "write over + fdatasync"
 JOURNALLED: Final = "bare journalled save"

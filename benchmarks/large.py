@@ -11,7 +11,7 @@ from benchmarks import documents
 from benchmarks.device import settle
 from benchmarks.timing import Samples
 from waggle_fsstore import FileStore
-from waggle_fsstore.store import codec
+from waggle_fsstore.store.format import codec
 
 SIZE: Final = 100_000
 

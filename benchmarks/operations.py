@@ -12,7 +12,7 @@ from benchmarks.effort import Effort
 from benchmarks.peers import Entrant, Peer, compare, open_peers
 from benchmarks.timing import Samples, Step, interleave, processor_time
 from waggle_fsstore import Environment
-from waggle_fsstore.store import codec
+from waggle_fsstore.store.format import codec
 
 SAVE: Final = "save"
 SAVE_NEW: Final = "save new"

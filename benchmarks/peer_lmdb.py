@@ -8,8 +8,9 @@ from typing import Final
 import lmdb
 
 from waggle_fsstore import Environment, EnvironmentNotFoundError
-from waggle_fsstore.domain.values import is_id
-from waggle_fsstore.store import codec, incoming
+from waggle_fsstore.domain.validation import is_id
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.write import inputs
 
 # The file takes only what is written; this bounds the address space.
 _MAP_BYTES: Final = 1 << 30
@@ -26,7 +27,7 @@ class Lmdb:
 
     def save(self, environment: Environment) -> int:
         """See :class:`benchmarks.peers.Peer`."""
-        environment = incoming.checked(environment)
+        environment = inputs.checked(environment)
         revision = next(self._revisions)
         data = codec.encode(environment, revision)
         with self._database.begin(write=True) as transaction:
@@ -35,7 +36,7 @@ class Lmdb:
 
     def save_all(self, environments: list[Environment]) -> list[int]:
         """See :class:`benchmarks.peers.Peer`."""
-        batch = [(incoming.checked(each), next(self._revisions)) for each in environments]
+        batch = [(inputs.checked(each), next(self._revisions)) for each in environments]
         items = [(each.id.encode(), codec.encode(each, revision)) for each, revision in batch]
         with self._database.begin(write=True) as transaction:
             transaction.cursor().putmulti(items)

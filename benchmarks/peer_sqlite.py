@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from waggle_fsstore import Environment, EnvironmentNotFoundError
-from waggle_fsstore.domain.values import is_id
-from waggle_fsstore.store import codec, incoming
+from waggle_fsstore.domain.validation import is_id
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.write import inputs
 
 # SQLite copies its log once so many pages piled up: its default, at which it is measured.
 _LOG_PAGES: Final = 1_000
@@ -72,14 +73,14 @@ class Sqlite:
 
     def save(self, environment: Environment) -> int:
         """See :class:`benchmarks.peers.Peer`."""
-        environment = incoming.checked(environment)
+        environment = inputs.checked(environment)
         revision = next(self._revisions)
         self._own.execute(_SAVE, (environment.id, codec.encode(environment, revision)))
         return revision
 
     def save_all(self, environments: list[Environment]) -> list[int]:
         """See :class:`benchmarks.peers.Peer`."""
-        batch = [(incoming.checked(each), next(self._revisions)) for each in environments]
+        batch = [(inputs.checked(each), next(self._revisions)) for each in environments]
         self._own.execute("BEGIN IMMEDIATE")
         self._own.execute_many(
             _SAVE, [(each.id, codec.encode(each, revision)) for each, revision in batch]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from waggle_fsstore.store.notices import Notices
+from waggle_fsstore.store.read.inotify import Notices
 
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(

@@ -25,19 +25,19 @@ MAY_IMPORT = {
     "service": {"service", "domain"},
     "provider": {"provider", "service", "domain"},
     "config": {"config", "domain"},
-    "app": {"app", "config", "service", "provider", "store", "domain"},
-    "cli": {"cli", "app", "config", "service", "provider", "store", "domain", "server", ""},
-    "server": {"server", "app", "config", "service", "provider", "store", "domain", ""},
+    "wiring": {"wiring", "config", "service", "provider", "store", "domain"},
+    "cli": {"cli", "wiring", "config", "service", "provider", "store", "domain", "server", ""},
+    "server": {"server", "wiring", "config", "service", "provider", "store", "domain", ""},
     "testing": {"testing", "domain"},
     "pytest_plugin": {"testing", ""},
     "__main__": {"cli"},
-    "": {"app", "config", "domain", "provider", "service", "store"},
+    "": {"wiring", "config", "domain", "provider", "service", "store"},
 }
 
 #: Third-party packages, and the only modules that may import them.
 IMPORTERS = {
-    "filelock": {"waggle_fsstore.store.lock"},
-    "orjson": {"waggle_fsstore.store.jsontext"},
+    "filelock": {"waggle_fsstore.store.fs.lock"},
+    "orjson": {"waggle_fsstore.store.format.canonical_json"},
     "platformdirs": {"waggle_fsstore.config"},
     "typer": {"waggle_fsstore.cli"},
     "click": {"waggle_fsstore.cli"},
@@ -51,7 +51,7 @@ IMPORTERS = {
 }
 
 #: The parts that change no files, but for ``store.disk``. A provider has workspaces of its own.
-UNCHANGING = frozenset({"store", "domain", "service", "app", "config", "server"})
+UNCHANGING = frozenset({"store", "domain", "service", "wiring", "config", "server"})
 
 #: Calls that change files, or make changes durable.
 CHANGING = frozenset(
@@ -113,7 +113,7 @@ def part(module: str) -> str:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module: str) -> None:
-    """Edges import the app, the app the stores, the stores the domain, and nothing back."""
+    """Edges import the wiring, the wiring the stores, the stores the domain, and nothing back."""
     imported = {part(name) for name in imports(MODULES[module]) if name in MODULES}
     assert imported <= MAY_IMPORT[part(module)]
 
@@ -142,7 +142,7 @@ def test_domain_is_standard_library_only() -> None:
     [
         module
         for module in MODULES
-        if part(module) in {"store", "domain", "service", "app", "config"}
+        if part(module) in {"store", "domain", "service", "wiring", "config"}
     ],
 )
 def test_only_disk_changes_files(module: str) -> None:
@@ -160,7 +160,7 @@ def test_only_disk_changes_files(module: str) -> None:
         if isinstance(function, ast.Name) and function.id == "open":
             mode = node.args[1].value if len(node.args) > 1 else "r"  # type: ignore[attr-defined]
             found.update(set(mode) & set("wax+"))
-    assert not found or module == "waggle_fsstore.store.disk"
+    assert not found or module == "waggle_fsstore.store.fs.disk"
 
 
 def _writing_flags(call: ast.Call) -> set[str]:
@@ -170,7 +170,7 @@ def _writing_flags(call: ast.Call) -> set[str]:
 
 def test_disk_is_where_files_change() -> None:
     """The search of the test above finds what it looks for."""
-    source = MODULES["waggle_fsstore.store.disk"].read_text()
+    source = MODULES["waggle_fsstore.store.fs.disk"].read_text()
     assert {"os.replace", "os.unlink", "os.fsync", "os.mkdir"} <= {
         ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
     }

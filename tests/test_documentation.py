@@ -162,7 +162,7 @@ def test_client_that_does_not_start() -> None:
 def test_unit() -> None:
     """The unit for systemd starts a server, and gives it the time that it takes to end."""
     pytest.importorskip("mcp")
-    from waggle_fsstore.server import stopping
+    from waggle_fsstore.server import shutdown
 
     [text] = _blocks("operating.md", "ini")
     unit = ConfigParser(interpolation=None)
@@ -172,7 +172,7 @@ def test_unit() -> None:
     assert service["ExecStart"] == f"{PROGRAM} serve"
     assert service["Restart"] == "always"
     assert "KillSignal" not in service
-    assert float(service["TimeoutStopSec"]) > stopping._DEADLINE
+    assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE
 
 
 def test_commands_of_the_operator() -> None:

@@ -25,11 +25,13 @@ from waggle_fsstore import (
     audit,
 )
 from waggle_fsstore.domain.event import EventKind
-from waggle_fsstore.store import codec, founding, lines, segments
-from waggle_fsstore.store.findings import Severity
-from waggle_fsstore.store.jsontext import canonical
-from waggle_fsstore.store.layout import Layout, document_name, environment_id_of
-from waggle_fsstore.store.state import State, place
+from waggle_fsstore.domain.finding import Severity
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.canonical_json import canonical
+from waggle_fsstore.store.format.layout import Layout, document_name, environment_id_of
+from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.store.journal.state import State, place
+from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
@@ -271,7 +273,7 @@ def test_the_place(store: FileStore) -> None:
 
 def test_the_marker() -> None:
     """The example is the marker that the code writes."""
-    assert MARKER == founding.MARKER
+    assert MARKER == initialize.MARKER
 
 
 def test_the_state_record(store: FileStore) -> None:

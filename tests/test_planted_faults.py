@@ -9,13 +9,13 @@ import pytest
 import tests.provider.faults
 import tests.server.faults  # Adds its own to those of the store.
 import tests.service.faults  # noqa: F401  # Adds its own to those of the store.
-from tests import faults
+from tests.store import faults
 
 # Each run is a fresh process that has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
     [
-        "tests.faults",
+        "tests.store.faults",
         "tests.provider.faults",
         "tests.server.faults",
         "tests.service.faults",

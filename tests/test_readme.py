@@ -37,7 +37,7 @@ SERVE = """
 import sys
 from datetime import timedelta
 from waggle_fsstore.cli import main
-from waggle_fsstore.service.touches import Touches
+from waggle_fsstore.service.touch_buffer import Touches
 Touches.__init__.__kwdefaults__["interval"] = timedelta(days=1)
 sys.exit(main())
 """
@@ -192,7 +192,7 @@ def test_error_tree() -> None:
 def test_verbs_and_exit_codes() -> None:
     """The table of verbs and the list of exit codes are those of the program."""
     from waggle_fsstore.cli.app import app
-    from waggle_fsstore.cli.exits import ExitCode
+    from waggle_fsstore.cli.exit_codes import ExitCode
 
     verbs = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[` ]", README, re.MULTILINE)
     assert verbs == [command.name for command in app.registered_commands]

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from waggle_fsstore.app import open_repository, open_service
     from waggle_fsstore.config import Settings
     from waggle_fsstore.domain.audit import audit
     from waggle_fsstore.domain.environment import (
@@ -48,21 +47,22 @@ if TYPE_CHECKING:
         WorkspaceGoneError,
     )
     from waggle_fsstore.domain.event import Event, EventKind
+    from waggle_fsstore.domain.finding import Finding, Severity
     from waggle_fsstore.domain.repository import Repository, TransactionalRepository
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.ports import Ports
     from waggle_fsstore.service.provider import Provider
     from waggle_fsstore.service.reaper import Reaper
-    from waggle_fsstore.service.reconciling import Reconciliation
-    from waggle_fsstore.store.file import FileStore
-    from waggle_fsstore.store.findings import Finding, Severity
-    from waggle_fsstore.store.memory import MemoryStore
+    from waggle_fsstore.service.reconcile import Reconciliation
+    from waggle_fsstore.store.file_store import FileStore
+    from waggle_fsstore.store.memory_store import MemoryStore
+    from waggle_fsstore.wiring import open_repository, open_service
 
 __version__: Final = "0.1.0"
 
 _HOMES: Final = {
-    "app": ("open_repository", "open_service"),
+    "wiring": ("open_repository", "open_service"),
     "config": ("Settings",),
     "domain.audit": ("audit",),
     "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
@@ -100,10 +100,10 @@ _HOMES: Final = {
     "service.ports": ("Ports",),
     "service.provider": ("Provider",),
     "service.reaper": ("Reaper",),
-    "service.reconciling": ("Reconciliation",),
-    "store.file": ("FileStore",),
-    "store.findings": ("Finding", "Severity"),
-    "store.memory": ("MemoryStore",),
+    "service.reconcile": ("Reconciliation",),
+    "store.file_store": ("FileStore",),
+    "domain.finding": ("Finding", "Severity"),
+    "store.memory_store": ("MemoryStore",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

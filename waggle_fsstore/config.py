@@ -9,15 +9,15 @@ from typing import Final, Self, TypeVar
 
 import platformdirs
 
-from waggle_fsstore.domain.duration import parse_duration
-from waggle_fsstore.domain.errors import SettingError
-from waggle_fsstore.domain.limits import (
+from waggle_fsstore.domain.defaults import (
     DEFAULT_CAPACITY,
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_PORTS,
     DEFAULT_REAPER_INTERVAL,
     MAX_IDLE_TIMEOUT,
 )
+from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.errors import SettingError
 
 _MAX_PORT: Final = 65_535
 _MANY: Final = 1_000_000

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from waggle_fsstore import Environment, FileStore, MemoryStore
 
 pytest.register_assert_rewrite(
-    "waggle_fsstore.testing.authors",
-    "waggle_fsstore.testing.contract",
+    "waggle_fsstore.testing.audit",
+    "waggle_fsstore.testing.repository",
     "waggle_fsstore.testing.history",
     "waggle_fsstore.testing.persistence",
     "waggle_fsstore.testing.transactional",
-    "waggle_fsstore.testing.updates",
-    "waggle_fsstore.testing.watching",
+    "waggle_fsstore.testing.update",
+    "waggle_fsstore.testing.watch",
 )
 
 

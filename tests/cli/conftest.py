@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.cli.program import PROGRAM, PYTHON, document, environment, execute, run
+from tests.cli.cli_runner import PROGRAM, PYTHON, document, environment, execute, run
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.table import in_batches, write_table
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.event import Event
-from waggle_fsstore.store import codec
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.format import codec
 
 HEADER = ["SEQ", "TIME", "KIND", "ID", "STATUS", "ACTOR", "REASON"]
 

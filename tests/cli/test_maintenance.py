@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import PROGRAM, document, environment, run
-from tests.store.holding import lock_held
-from waggle_fsstore.store.file import FileStore
-from waggle_fsstore.store.findings import Finding
-from waggle_fsstore.store.info import StoreInfo
+from tests.cli.cli_runner import PROGRAM, document, environment, run
+from tests.store.locks import lock_held
+from waggle_fsstore.domain.finding import Finding
+from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.maintenance.info import StoreInfo
 
 VERBS = [
     ("fsck",),
@@ -120,7 +120,7 @@ def test_fsck_that_cannot_look_everywhere(well: FileStore, monkeypatch: pytest.M
     """A lock that is held is an operational error (8), told in one line."""
     _zero(document(well.path, "a"))
     monkeypatch.setattr(
-        "waggle_fsstore.cli.target.open_repository",
+        "waggle_fsstore.cli.store_option.open_repository",
         lambda _: FileStore(well.path, lock_timeout=0.02),
     )
     with lock_held(well):

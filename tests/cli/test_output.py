@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.program import PROGRAM, PYTHON, document, environment, execute, run
+from tests.cli.cli_runner import PROGRAM, PYTHON, document, environment, execute, run
 from waggle_fsstore.cli.output import printable
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
 
 # Clears the screen; an 8-bit CSI; turns text around; a mark-up of Rich; a field separator.
 _HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import PYTHON, environment, execute, run
+from tests.cli.cli_runner import PYTHON, environment, execute, run
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import main
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
 
 VERBS = (
     "create",

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.cli.program import PYTHON, run
+from tests.cli.cli_runner import PYTHON, run
 
 _SERVE = """
 import sys

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import document, environment, run
+from tests.cli.cli_runner import document, environment, run
+from waggle_fsstore.domain.defaults import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
-from waggle_fsstore.domain.limits import DEFAULT_IDLE_TIMEOUT
-from waggle_fsstore.store import codec
-from waggle_fsstore.store.file import FileStore
-from waggle_fsstore.store.memory import MemoryStore
+from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.memory_store import MemoryStore
 
 # create
 
@@ -327,7 +327,7 @@ def test_a_store_in_memory(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     stored.revision = memory.save(stored)
     # One that outlives a command, which the real one cannot.
     monkeypatch.setattr(memory, "close", lambda: None)
-    monkeypatch.setattr("waggle_fsstore.cli.target.open_repository", lambda _: memory)
+    monkeypatch.setattr("waggle_fsstore.cli.store_option.open_repository", lambda _: memory)
     options = ("--store", "memory:")
     assert run(*options, "show", "al").stdout_bytes == codec.encode(stored, 1)
     assert run(*options, "set", "alpha", "--name", "new").exit_code == 0

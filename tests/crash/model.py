@@ -17,6 +17,7 @@ Of all the rest any part may survive, in any order, with these exceptions:
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
+from tests.crash.file_tree import Tree
 from tests.crash.operations import (
     Create,
     FailedFlush,
@@ -32,7 +33,6 @@ from tests.crash.operations import (
     Write,
 )
 from tests.crash.sectors import NAME, Atom, ModelFile
-from tests.crash.trees import Tree
 
 
 class _Edit(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from waggle_fsstore.store import disk
+from waggle_fsstore.store.fs import disk
 
 #: A path below the watched folder, ``""`` for that folder itself.
 RelativePath = str

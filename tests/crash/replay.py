@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from tests.crash.cases import Case, Depth, Run, cases, goes_deeper
+from tests.crash.crash_cases import Case, Depth, Run, cases, goes_deeper
 from tests.crash.expectations import (
     Begun,
     BrokenPromiseError,
@@ -21,11 +21,11 @@ from tests.crash.expectations import (
     look,
     require_same,
 )
+from tests.crash.file_tree import files_in
+from tests.crash.identity import World, inside
 from tests.crash.model import FileSystem
 from tests.crash.operations import RecordingOs, recording
-from tests.crash.trees import files_in
 from tests.crash.workloads import Session, Workload
-from tests.crash.world import World, inside
 from waggle_fsstore import Environment, FileStore, Runtime
 
 _STORE: Final = "store"

@@ -9,12 +9,12 @@ from typing import Final
 
 import pytest
 
-from tests.crash.cases import Depth
-from tests.crash.choices import Effort
+from tests.crash.crash_cases import Depth
+from tests.crash.identity import World
 from tests.crash.replay import Replay, Tally
+from tests.crash.surviving_writes import Effort
 from tests.crash.workloads import WORKLOADS
-from tests.crash.world import World
-from waggle_fsstore.store import disk
+from waggle_fsstore.store.fs import disk
 
 _IS_FULL: Final = os.environ.get("WAGGLE_TEST_CRASH_STATES") == "full"
 

@@ -4,6 +4,7 @@
 from itertools import chain, combinations
 from pathlib import Path
 
+from tests.crash.file_tree import Tree, files_in
 from tests.crash.model import FileSystem
 from tests.crash.operations import (
     Create,
@@ -18,7 +19,6 @@ from tests.crash.operations import (
     Write,
 )
 from tests.crash.sectors import DATA, NAME, SIZE, Atom
-from tests.crash.trees import Tree, files_in
 
 Files = dict[str, bytes | None]
 

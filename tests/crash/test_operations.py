@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.file_tree import files_in
 from tests.crash.model import FileSystem
 from tests.crash.operations import (
     Create,
@@ -20,9 +21,8 @@ from tests.crash.operations import (
     Write,
     recording,
 )
-from tests.crash.trees import files_in
-from waggle_fsstore.store import disk
-from waggle_fsstore.store.disk import Disk, open_to_write
+from waggle_fsstore.store.fs import disk
+from waggle_fsstore.store.fs.disk import Disk, open_to_write
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import os
 import shutil
 from typing import Any
 
-from tests.faults import Patch, fault
+from tests.store.faults import Patch, fault
 from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
-from waggle_fsstore.provider import folders, local
+from waggle_fsstore.provider import local, workspace_dirs
 from waggle_fsstore.provider.local import LocalProvider
-from waggle_fsstore.provider.running import Running
+from waggle_fsstore.provider.process_groups import Running
 
 _HERE = "tests/provider/test_local.py"
 
@@ -23,7 +23,7 @@ def half_made_taken_for_whole(patch: Patch) -> None:
 @fault(f"{_HERE}::test_a_removal_that_is_cut_short_leaves_nothing_that_looks_whole")
 def removed_where_it_stands(patch: Patch) -> None:
     def clear(self: LocalProvider, name: str) -> None:
-        folders.remove_entry(os.path.join(self._root, name))
+        workspace_dirs.remove_entry(os.path.join(self._root, name))
 
     patch.setattr(LocalProvider, "_clear", clear)
 
@@ -45,7 +45,9 @@ def what_is_there_reused(patch: Patch) -> None:
 
 @fault(f"{_HERE}::test_locked_folders_are_removed")
 def what_is_locked_left(patch: Patch) -> None:
-    patch.setattr(folders, "remove_entry", lambda path: shutil.rmtree(path, ignore_errors=True))
+    patch.setattr(
+        workspace_dirs, "remove_entry", lambda path: shutil.rmtree(path, ignore_errors=True)
+    )
     patch.setattr(local, "remove_entry", lambda path: shutil.rmtree(path, ignore_errors=True))
 
 

@@ -30,10 +30,10 @@ from waggle_fsstore import (
     RuntimeUnavailableError,
     WorkspaceGoneError,
 )
-from waggle_fsstore.domain.values import is_id
-from waggle_fsstore.provider import folders, local, machine, running
-from waggle_fsstore.provider.folders import folder_name, removing_name
+from waggle_fsstore.domain.validation import is_id
+from waggle_fsstore.provider import host_tools, local, process_groups, workspace_dirs
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.workspace_dirs import folder_name, removing_name
 from waggle_fsstore.service.provider import Provider
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -225,9 +225,9 @@ def test_nothing_is_inherited(
 def test_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the search path of the server, what means the same everywhere is used."""
     monkeypatch.setenv("PATH", ":.:bin:/usr/bin:/\udcff:/bin")
-    assert machine.search_path() == "/usr/bin:/bin"
+    assert host_tools.search_path() == "/usr/bin:/bin"
     monkeypatch.setenv("PATH", "")
-    assert machine.search_path().split(":")[-1] == "/opt/homebrew/bin"
+    assert host_tools.search_path().split(":")[-1] == "/opt/homebrew/bin"
 
 
 # Runtimes that are missing.
@@ -491,9 +491,9 @@ def test_probes_are_light(provider: LocalProvider, monkeypatch: pytest.MonkeyPat
     """Many probes start no program, and search the machine once, until that is outdated."""
     searches = []
 
-    def search() -> machine.Machine:
+    def search() -> host_tools.Machine:
         searches.append(1)
-        return machine.search()
+        return host_tools.search()
 
     monkeypatch.setattr(local, "search", search)
     asked = environment(runtime=Runtime.PYTHON)
@@ -736,7 +736,7 @@ def test_a_forked_child_ends_no_program(provider: LocalProvider, waiting: Waitin
         if child == 0:
             try:
                 signal.alarm(60)  # It must not hang either.
-                running._stop = lambda groups: os._exit(len(list(groups)))
+                process_groups._stop = lambda groups: os._exit(len(list(groups)))
                 provider.close()
             finally:
                 os._exit(100)
@@ -920,7 +920,7 @@ def test_who_goes_on_writing_is_told(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A removal gives up in the end, and says so; what is left is no stray."""
-    remove_entry = folders.remove_entry
+    remove_entry = workspace_dirs.remove_entry
 
     def disturbed(path: str) -> None:
         remove_entry(path)

@@ -10,9 +10,9 @@ import pytest
 from mcp.server import MCPServer
 
 from waggle_fsstore import EnvironmentService, FileStore
-from waggle_fsstore.app import open_service
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server.tools import make_server
+from waggle_fsstore.wiring import open_service
 
 
 @pytest.fixture(autouse=True)

@@ -10,19 +10,19 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from starlette.types import Receive, Scope, Send
 
-from tests.faults import Patch, fault
 from tests.server import processes
-from waggle_fsstore import app
-from waggle_fsstore.app import open_repository, open_service, server_lock
+from tests.store.faults import Patch, fault
+from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import http, logs, readiness, serving, tools
-from waggle_fsstore.server.serving import Serving
+from waggle_fsstore.server import http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.service.environments import EnvironmentService
-from waggle_fsstore.store.position import Position
 from waggle_fsstore.store.server_lock import ServerLock
+from waggle_fsstore.store.write.session import Position
+from waggle_fsstore.wiring import open_repository, open_service, server_lock
 
-_DURING_THE_START = "tests/server/test_stopping.py::test_a_signal_during_the_start"
+_DURING_THE_START = "tests/server/test_shutdown.py::test_a_signal_during_the_start"
 
 
 def _in_processes(patch: Patch, code: str) -> None:
@@ -132,7 +132,7 @@ def ready_without_a_look_at_the_provider(patch: Patch) -> None:
 
 @fault("tests/server/test_http.py::test_a_folder_of_workspaces_that_is_not_there")
 def workspaces_that_nobody_knows_of(patch: Patch) -> None:
-    patch.setattr(app, "any", lambda _: False, raising=False)
+    patch.setattr(wiring, "any", lambda _: False, raising=False)
 
 
 @fault("tests/server/test_http.py::test_what_does_not_make_it_unready")
@@ -151,9 +151,9 @@ http._NO_MORE = ()
     )
 
 
-@fault("tests/server/test_logs.py::test_what_an_event_loop_says_again")
+@fault("tests/server/test_json_log.py::test_what_an_event_loop_says_again")
 def the_same_told_again_and_again(patch: Patch) -> None:
-    patch.setattr(logs, "_SILENCE", 0)
+    patch.setattr(json_log, "_SILENCE", 0)
 
 
 # Starting
@@ -164,7 +164,7 @@ def two_servers_over_http(patch: Patch) -> None:
     def lock(name: str, location: str | None) -> ServerLock | None:
         return None if name == "http.lock" else server_lock(name, location)
 
-    patch.setattr(serving, "server_lock", lock)
+    patch.setattr(lifecycle, "server_lock", lock)
 
 
 @fault("tests/server/test_starting.py::test_a_store_that_is_served_already")
@@ -173,7 +173,7 @@ def store_opened_before_the_lock(patch: Patch) -> None:
         open_service(open_repository(location)).reconcile()
         return server_lock(name, location)
 
-    patch.setattr(serving, "server_lock", lock)
+    patch.setattr(lifecycle, "server_lock", lock)
 
 
 @fault("tests/server/test_starting.py::test_a_port_that_is_taken")
@@ -187,7 +187,7 @@ def store_opened_before_the_port(patch: Patch) -> None:
 
 @fault("tests/server/test_starting.py::test_a_start_that_fails_frees_the_store")
 def failed_start_keeps_the_lock(patch: Patch) -> None:
-    patch.setattr(serving, "_release", lambda *_: None)
+    patch.setattr(lifecycle, "_release", lambda *_: None)
 
 
 @fault("tests/server/test_starting.py::test_the_first_one_leads")
@@ -211,21 +211,21 @@ def closing_destroys(patch: Patch) -> None:
     patch.setattr(Serving, "close", close)
 
 
-@fault("tests/server/test_stopping.py::test_a_signal_that_wakes_nobody[False-StdioServer]")
+@fault("tests/server/test_shutdown.py::test_a_signal_that_wakes_nobody[False-StdioServer]")
 def signals_seen_when_something_else_happens(patch: Patch) -> None:
-    code = "from waggle_fsstore.server import stopping; stopping._WAKES_EVERY = 1000\n"
+    code = "from waggle_fsstore.server import shutdown; shutdown._WAKES_EVERY = 1000\n"
     _in_processes(patch, code)
-    patch.setattr("tests.server.test_stopping.IN_TIME", 5)
+    patch.setattr("tests.server.test_shutdown.IN_TIME", 5)
 
 
-@fault("tests/server/test_stopping.py::test_a_signal_after_the_input_was_closed[15]")
+@fault("tests/server/test_shutdown.py::test_a_signal_after_the_input_was_closed[15]")
 def signals_to_a_closed_loop(patch: Patch) -> None:
     _in_processes(
         patch,
         """
 from contextlib import nullcontext
-from waggle_fsstore.server import stopping
-stopping.suppress = nullcontext
+from waggle_fsstore.server import shutdown
+shutdown.suppress = nullcontext
 """,
     )
 
@@ -235,8 +235,8 @@ def a_start_that_no_signal_ends(patch: Patch) -> None:
     _in_processes(
         patch,
         """
-from waggle_fsstore.server import stopping
-stopping._stop_at_signals = lambda _: None
+from waggle_fsstore.server import shutdown
+shutdown._stop_at_signals = lambda _: None
 """,
     )
 
@@ -254,27 +254,27 @@ EnvironmentService.reconcile = reconcile
     )
 
 
-@fault("tests/server/test_stopping.py::test_a_signal[15-StdioServer]")
+@fault("tests/server/test_shutdown.py::test_a_signal[15-StdioServer]")
 def stores_left_open(patch: Patch) -> None:
     _in_processes(
         patch,
         """
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
 FileStore.close = lambda self: None
 """,
     )
 
 
-@fault("tests/server/test_stopping.py::test_signals_while_a_call_goes_on_and_on[StdioServer]")
+@fault("tests/server/test_shutdown.py::test_signals_while_a_call_goes_on_and_on[StdioServer]")
 def calls_waited_for(patch: Patch) -> None:
     _in_processes(
         patch,
         """
-from waggle_fsstore.server import stopping
-stopping.stop_soon = lambda serving, grace: serving.close()
+from waggle_fsstore.server import shutdown
+shutdown.stop_soon = lambda serving, grace: serving.close()
 """,
     )
-    patch.setattr("tests.server.test_stopping.IN_TIME", 10.0)
+    patch.setattr("tests.server.test_shutdown.IN_TIME", 10.0)
 
 
 @fault("tests/server/test_stdio.py::test_a_stray_print")
@@ -294,7 +294,7 @@ def starts_without_reconciling(patch: Patch) -> None:
         patch,
         """
 from waggle_fsstore.service.environments import EnvironmentService
-from waggle_fsstore.service.reconciling import Reconciliation
+from waggle_fsstore.service.reconcile import Reconciliation
 EnvironmentService.reconcile = lambda self, is_stopping: Reconciliation()
 """,
     )

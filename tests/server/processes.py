@@ -22,8 +22,8 @@ LONG = 60.0
 # What a server gives itself for its end is enough where it can run. A machine that stands
 # still for a while must not look like a server that hangs.
 _PATIENT = """
-from waggle_fsstore.server import logs, stopping
-logs._PATIENCE = stopping._DEADLINE = 50
+from waggle_fsstore.server import json_log, shutdown
+json_log._PATIENCE = shutdown._DEADLINE = 50
 """
 
 #: How each server begins.

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from mcp import Client
 
+from tests.server.client import ask, call, refusal, refused, talk
 from tests.server.processes import LONG, HttpServer, hold
-from tests.server.talking import ask, call, refusal, refused, talk
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.testing import make_environment
 

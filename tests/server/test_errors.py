@@ -16,7 +16,7 @@ from mcp import Client, MCPError
 from mcp.server import MCPServer
 from mcp.types import TextContent
 
-from tests.server.talking import refusal, refused, talk
+from tests.server.client import refusal, refused, talk
 from waggle_fsstore import (
     CapacityError,
     ConflictError,
@@ -32,11 +32,11 @@ from waggle_fsstore import (
     StoreClosedError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.app import open_service
 from waggle_fsstore.config import Settings
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.server.tools import make_server
 from waggle_fsstore.testing import make_environment
+from waggle_fsstore.wiring import open_service
 
 #: What a client must not see.
 PLACE = "/srv/secret/place"

@@ -17,12 +17,12 @@ from mcp import Client
 from starlette.types import ASGIApp, Message
 
 from tests.server import processes
+from tests.server.client import ask, call, refused, talk
 from tests.server.processes import LONG, HttpServer, hold
-from tests.server.talking import ask, call, refused, talk
 from waggle_fsstore import FileStore
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server.http import application
-from waggle_fsstore.server.serving import Serving
+from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.server.tools import make_server
 from waggle_fsstore.testing import make_environment
 

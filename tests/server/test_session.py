@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 
+from tests.server.client import Place, ask, refusal, talk
 from tests.server.processes import PYTHON, HttpServer
-from tests.server.talking import Place, ask, refusal, talk
 from waggle_fsstore import FileStore
-from waggle_fsstore.app import open_service
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server.tools import make_server
+from waggle_fsstore.wiring import open_service
 
 
 @pytest.fixture(params=["memory", "stdio", "http"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import run
+from tests.cli.cli_runner import run
+from tests.server.client import call
 from tests.server.processes import HttpServer, listing
-from tests.server.talking import call
 from waggle_fsstore import (
     FileStore,
     ServerRunningError,
@@ -20,7 +20,7 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
-from waggle_fsstore.server.serving import Serving
+from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
 
@@ -75,7 +75,7 @@ def test_a_bad_setting(
 ) -> None:
     """It is named in one line, the program ends with 2, and there is nothing on the disk."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.logs.configure", lambda: None)
+    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
     monkeypatch.setenv(variable, value)
     result = run("serve", *flags)
@@ -91,7 +91,7 @@ def test_a_bad_setting(
 def test_a_bad_location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, location: str) -> None:
     """The option is named, the program ends with 2, and there is nothing on the disk."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.logs.configure", lambda: None)
+    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
     result = run("--store", location, "serve")
     assert result.exit_code == 2
@@ -105,7 +105,7 @@ def test_an_address_that_others_reach(
 ) -> None:
     """It is refused until somebody says by which names they call."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.logs.configure", lambda: None)
+    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", address)
     result = run("serve")
     assert result.exit_code == 2
@@ -219,7 +219,7 @@ def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.Monk
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("waggle_fsstore.server.serving.open_service", fail)
+        patch.setattr("waggle_fsstore.server.lifecycle.open_service", fail)
         with pytest.raises(OSError, match="Input/output error") as caught:
             Serving(ANYWHERE, str(root), is_http=True).open()
     with Serving(ANYWHERE, str(root), is_http=True) as host:

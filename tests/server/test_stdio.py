@@ -9,8 +9,8 @@ from typing import IO
 
 import pytest
 
+from tests.server.client import call
 from tests.server.processes import HttpServer, Server, StdioServer
-from tests.server.talking import call
 from tests.service.fakes import owner
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.store.server_lock import ServerLock

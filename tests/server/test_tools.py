@@ -11,7 +11,7 @@ from mcp import Client, MCPError
 from mcp.server import MCPServer
 from mcp.types import TextResourceContents, Tool
 
-from tests.server.talking import ask, call, refused, talk
+from tests.server.client import ask, call, refused, talk
 from waggle_fsstore import EnvironmentService, FileStore, Status
 from waggle_fsstore.testing import make_environment
 

@@ -24,9 +24,9 @@ from waggle_fsstore import (
 from waggle_fsstore.domain.audit import host_name
 from waggle_fsstore.domain.environment import Owner
 from waggle_fsstore.domain.process import boot_id
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.in_progress import IN_HAND
 from waggle_fsstore.service.ports import Ports
-from waggle_fsstore.service.touches import Touches
+from waggle_fsstore.service.touch_buffer import Touches
 
 T = TypeVar("T")
 

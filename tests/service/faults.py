@@ -7,23 +7,23 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.faults import Patch, fault
+from tests.store.faults import Patch, fault
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_hand, reconciling, steps
+from waggle_fsstore.service import creation, in_progress, reconcile, transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
-from waggle_fsstore.service.idleness import Idleness
-from waggle_fsstore.service.in_hand import InHand
+from waggle_fsstore.service.idle_clock import Idleness
+from waggle_fsstore.service.in_progress import InHand
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.reaper import Reaper
-from waggle_fsstore.service.reconciling import Reconciliation
+from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
-from waggle_fsstore.service.touches import Touches
-from waggle_fsstore.store.permanent import PermanentFile
+from waggle_fsstore.service.touch_buffer import Touches
+from waggle_fsstore.store.fs.in_place_file import PermanentFile
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -45,7 +45,7 @@ def creation_stored_after_the_provider(patch: Patch) -> None:
         environment = self._new(runtime, name, timeout, labels)
         capabilities = self._provider.create(environment)
         self._register(environment)
-        return steps.to_running(self._repository, environment.id, capabilities, self._now())
+        return transitions.to_running(self._repository, environment.id, capabilities, self._now())
 
     patch.setattr(Creation, "create", create)
 
@@ -136,20 +136,20 @@ def probe_by_find_and_save(patch: Patch) -> None:
         repository: TransactionalRepository, name: str, found: Capabilities
     ) -> Environment:
         def change(one: Environment) -> None:
-            steps.require_running(one)
+            transitions.require_running(one)
             one.capabilities = found
 
         return _save(repository, name, change)
 
-    patch.setattr(steps, "set_capabilities", set_capabilities)
+    patch.setattr(transitions, "set_capabilities", set_capabilities)
 
 
-@fault("tests/service/test_touches.py::test_many_are_stored_as_one[memory]")
+@fault("tests/service/test_touch_buffer.py::test_many_are_stored_as_one[memory]")
 def each_touch_stored(patch: Patch) -> None:
     patch.setattr(Touches, "note", lambda self, name, at: self._store(name, at))
 
 
-@fault("tests/service/test_touches.py::test_while_it_is_stored[memory]")
+@fault("tests/service/test_touch_buffer.py::test_while_it_is_stored[memory]")
 def touch_forgotten_before_it_is_stored(patch: Patch) -> None:
     real = Touches._store
 
@@ -160,7 +160,7 @@ def touch_forgotten_before_it_is_stored(patch: Patch) -> None:
     patch.setattr(Touches, "_store", store)
 
 
-@fault("tests/service/test_touches.py::test_stored_at_the_end[memory]")
+@fault("tests/service/test_touch_buffer.py::test_stored_at_the_end[memory]")
 def touches_lost_at_the_end(patch: Patch) -> None:
     patch.setattr(Touches, "close", _nothing)
 
@@ -170,7 +170,7 @@ def touches_lost_at_the_end(patch: Patch) -> None:
 
 @fault("tests/service/test_removal.py::test_only_if_is_asked_about_what_is_stored_now[memory]")
 def destroy_without_reading_again(patch: Patch) -> None:
-    real = steps.to_destroying
+    real = transitions.to_destroying
 
     def to_destroying(
         repository: TransactionalRepository,
@@ -181,10 +181,10 @@ def destroy_without_reading_again(patch: Patch) -> None:
         is_forced: bool,
     ) -> Environment:
         if not only_if(repository.find_by_id(name)):
-            raise steps.NotWantedError
+            raise transitions.NotWantedError
         return real(repository, name, provider, only_if=lambda _: True, is_forced=is_forced)
 
-    patch.setattr(steps, "to_destroying", to_destroying)
+    patch.setattr(transitions, "to_destroying", to_destroying)
 
 
 @fault("tests/service/test_removal.py::test_the_record_goes_last[memory]")
@@ -198,7 +198,7 @@ def workspace_removed_after_the_record(patch: Patch) -> None:
 
 @fault("tests/service/test_removal.py::test_the_provider_fails[memory]")
 def failed_removal_keeps_its_owner(patch: Patch) -> None:
-    patch.setattr(steps, "to_nobody", _nothing)
+    patch.setattr(transitions, "to_nobody", _nothing)
 
 
 @fault("tests/service/test_removal.py::test_two_threads[memory]")
@@ -210,23 +210,23 @@ def threads_that_do_not_wait(patch: Patch) -> None:
     patch.setattr(InHand, "hold", hold)
 
 
-@fault("tests/service/test_reconciling.py::test_what_another_process_is_at[memory-True-creating]")
+@fault("tests/service/test_reconcile.py::test_what_another_process_is_at[memory-True-creating]")
 def others_taken_for_gone(patch: Patch) -> None:
-    patch.setattr(in_hand, "is_gone", lambda _: True)
+    patch.setattr(in_progress, "is_gone", lambda _: True)
 
 
 # Reconciling
 
 
 @fault(
-    "tests/service/test_reconciling.py::"
+    "tests/service/test_reconcile.py::"
     "test_an_interrupted_creation[memory-its number is another's now]"
 )
 def a_number_taken_for_a_process(patch: Patch) -> None:
     def is_gone(owner: Owner) -> bool:
         return process._started(owner.pid) is None
 
-    patch.setattr(in_hand, "is_gone", is_gone)
+    patch.setattr(in_progress, "is_gone", is_gone)
 
 
 @fault("tests/domain/test_process.py::test_a_proc_that_hides_others[missing]")
@@ -239,11 +239,11 @@ def boots_not_told_apart(patch: Patch) -> None:
     patch.setattr(process, "boot_id", lambda: "")
 
 
-@fault("tests/service/test_reconciling.py::test_an_interrupted_creation[memory-no such process]")
+@fault("tests/service/test_reconcile.py::test_an_interrupted_creation[memory-no such process]")
 def interrupted_creation_left_creating(patch: Patch) -> None:
-    real = reconciling._is_interrupted
+    real = reconcile._is_interrupted
     patch.setattr(
-        reconciling,
+        reconcile,
         "_is_interrupted",
         lambda one: one.status is not Status.CREATING and real(one),
     )
@@ -251,10 +251,10 @@ def interrupted_creation_left_creating(patch: Patch) -> None:
 
 @fault("tests/service/test_removal.py::test_the_store_fails_too[memory-before delete]")
 def own_removal_never_finished(patch: Patch) -> None:
-    patch.setattr(reconciling, "_is_left", reconciling._is_interrupted)
+    patch.setattr(reconcile, "_is_left", reconcile._is_interrupted)
 
 
-@fault("tests/service/test_reconciling.py::test_unreadable_documents[no JSON]")
+@fault("tests/service/test_reconcile.py::test_unreadable_documents[no JSON]")
 def unreadable_document_stops_it(patch: Patch) -> None:
     real = EnvironmentService.reconcile
 
@@ -265,12 +265,12 @@ def unreadable_document_stops_it(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "reconcile", reconcile)
 
 
-@fault("tests/service/test_reconciling.py::test_the_store_fails_in_the_middle[memory-error0]")
+@fault("tests/service/test_reconcile.py::test_the_store_fails_in_the_middle[memory-error0]")
 def first_problem_stops_it(patch: Patch) -> None:
     patch.setattr(Reconciliation, "noting_problems", lambda *_: nullcontext())
 
 
-@fault("tests/service/test_reconciling.py::test_the_lock_is_not_to_be_had[memory]")
+@fault("tests/service/test_reconcile.py::test_the_lock_is_not_to_be_had[memory]")
 def lock_waited_for_again_and_again(patch: Patch) -> None:
     real = Reconciliation.noting_problems
     patch.setattr(
@@ -292,12 +292,12 @@ def what_was_left_never_looked_at(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "reconcile", reconcile)
 
 
-@fault("tests/service/test_reconciling.py::test_a_provider_that_cannot_tell[memory-error0]")
+@fault("tests/service/test_reconcile.py::test_a_provider_that_cannot_tell[memory-error0]")
 def doubt_taken_for_loss(patch: Patch) -> None:
-    patch.setattr(reconciling, "WorkspaceGoneError", ProviderError)
+    patch.setattr(reconcile, "WorkspaceGoneError", ProviderError)
 
 
-@fault("tests/service/test_reconciling.py::test_a_provider_that_cannot_work[memory]")
+@fault("tests/service/test_reconcile.py::test_a_provider_that_cannot_work[memory]")
 def judged_without_the_provider(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "_check_provider", _nothing)
 

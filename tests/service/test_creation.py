@@ -37,7 +37,7 @@ from waggle_fsstore import (
     audit,
 )
 from waggle_fsstore.domain.process import this_process
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.in_progress import IN_HAND
 
 
 def test_stored_before_it_is_made(world: World) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 from tests.service.fakes import LONG, World
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.in_progress import IN_HAND
 from waggle_fsstore.service.ports import Ports
 
 

@@ -9,7 +9,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.service.fakes import Step, World
-from tests.service.test_reconciling import ENDED, INTERRUPTED
+from tests.service.test_reconcile import ENDED, INTERRUPTED
 from tests.service.worker import started
 from waggle_fsstore import CapacityError, FileStore, LocalProvider, Reconciliation, audit
 from waggle_fsstore.service.environments import EnvironmentService

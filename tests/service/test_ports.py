@@ -20,7 +20,7 @@ from waggle_fsstore import (
     ProviderError,
     Status,
 )
-from waggle_fsstore.domain.limits import DEFAULT_PORTS
+from waggle_fsstore.domain.defaults import DEFAULT_PORTS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.testing import make_environment
 

@@ -15,7 +15,7 @@ from tests.service.test_removal import store_one
 from tests.service.worker import started
 from waggle_fsstore import LockTimeoutError, Reaper, Status
 from waggle_fsstore.service import reaper as module
-from waggle_fsstore.service.touches import INTERVAL
+from waggle_fsstore.service.touch_buffer import INTERVAL
 from waggle_fsstore.store.server_lock import ServerLock
 
 MINUTE = timedelta(minutes=1)

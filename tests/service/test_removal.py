@@ -25,7 +25,7 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.domain.environment import Owner
 from waggle_fsstore.domain.process import this_process
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.in_progress import IN_HAND
 
 OWNERS: dict[str, Callable[[], Owner | None]] = {
     "nobody": lambda: None,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.service.fakes import FolderProvider, Script, Step, World, failing
 from tests.service.test_removal import store_one
 from waggle_fsstore import EnvironmentService, MemoryStore, ProviderError, Status
-from waggle_fsstore.service.touches import INTERVAL
+from waggle_fsstore.service.touch_buffer import INTERVAL
 from waggle_fsstore.testing import make_environment
 
 MINUTE = timedelta(minutes=1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from waggle_fsstore.store import disk
+from waggle_fsstore.store.fs import disk
 
 #: The calls by which disk.py changes files, or makes changes durable.
 CHANGING = frozenset(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.store.recorder import Call, record
 from waggle_fsstore import EnvironmentNotFoundError, FileStore
-from waggle_fsstore.store import disk
+from waggle_fsstore.store.fs import disk
 from waggle_fsstore.testing import make_environment
 
 

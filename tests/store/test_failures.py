@@ -15,7 +15,7 @@ import pytest
 
 from tests.store.recorder import Call, open_descriptors, record
 from waggle_fsstore import Environment, FileStore, OutcomeUnknownError, StoreError
-from waggle_fsstore.store import disk
+from waggle_fsstore.store.fs import disk
 from waggle_fsstore.testing import make_environment
 
 OLD = make_environment(id="a", name="old")

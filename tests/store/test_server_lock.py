@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.fakes import together
-from tests.store.holding import lock_held
+from tests.store.locks import lock_held
 from tests.store.recorder import open_descriptors
 from waggle_fsstore import FileStore, LockTimeoutError, UnsupportedFormatError
 from waggle_fsstore.store.server_lock import ServerLock

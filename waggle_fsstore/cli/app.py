@@ -9,8 +9,8 @@ from typer.core import TyperGroup
 
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import environments, events, maintenance, output, serve
-from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit, code_of
-from waggle_fsstore.cli.target import Target
+from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
+from waggle_fsstore.cli.store_option import Target
 
 _PROGRAM: Final = "waggle-fsstore"
 _EXIT_CODES: Final = (

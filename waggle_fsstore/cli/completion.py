@@ -6,8 +6,8 @@ from typing import Final
 
 import typer
 
-from waggle_fsstore.app import open_repository
-from waggle_fsstore.cli.exits import EXPECTED
+from waggle_fsstore.cli.exit_codes import EXPECTED
+from waggle_fsstore.wiring import open_repository
 
 # The shells' completion functions evaluate what they are given (zsh) or expand it (bash):
 # an id of any other kind could run a command. Such an id must be typed.

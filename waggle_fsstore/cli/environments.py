@@ -11,11 +11,11 @@ from typing import Annotated, Final
 import typer
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.author import Actor, Reason, author
+from waggle_fsstore.cli.audit_options import Actor, Reason, author
 from waggle_fsstore.cli.completion import complete_id
-from waggle_fsstore.cli.exits import EXPECTED, ExitCode, code_of
+from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
+from waggle_fsstore.cli.store_option import Target, document_of, raw_document
 from waggle_fsstore.cli.table import STATUS, write_table
-from waggle_fsstore.cli.target import Target, document_of, raw_document
 from waggle_fsstore.domain.duration import format_duration, parse_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
@@ -24,8 +24,8 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.store import codec
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.format import codec
 
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
 _SHOWN_CANDIDATES: Final = 5

@@ -13,8 +13,8 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
+from waggle_fsstore.cli.store_option import Target, refusals
 from waggle_fsstore.cli.table import STATUS, in_batches, write_table
-from waggle_fsstore.cli.target import Target, refusals
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -24,8 +24,8 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.store import codec
-from waggle_fsstore.store.jsontext import compact
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.canonical_json import compact
 
 _HEADER: Final = ("SEQ", "TIME", "KIND", "ID", STATUS, "ACTOR", "REASON")
 _FIELDS: Final = tuple(field.name for field in fields(Event))

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.author import Actor, Reason, author
+from waggle_fsstore.cli.audit_options import Actor, Reason, author
 from waggle_fsstore.cli.completion import complete_id
-from waggle_fsstore.cli.exits import EXPECTED, ExitCode, FsckBit
+from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit
 from waggle_fsstore.cli.progress import awaited, working
+from waggle_fsstore.cli.store_option import Target, in_a_folder, refusals
 from waggle_fsstore.cli.table import write_table
-from waggle_fsstore.cli.target import Target, in_a_folder, refusals
-from waggle_fsstore.store.findings import Severity
-from waggle_fsstore.store.jsontext import compact
+from waggle_fsstore.domain.finding import Severity
+from waggle_fsstore.store.format.canonical_json import compact
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

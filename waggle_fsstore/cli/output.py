@@ -12,7 +12,7 @@ from typing import Final
 
 import typer
 
-from waggle_fsstore.cli.exits import message_of
+from waggle_fsstore.cli.exit_codes import message_of
 
 # What JSON lets through: DEL and the C1 codes, of which one is as good as "ESC [" to a
 # terminal, and the marks that reorder the text around them.

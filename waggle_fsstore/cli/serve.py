@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from waggle_fsstore.cli.target import Target
+from waggle_fsstore.cli.store_option import Target
 from waggle_fsstore.config import Settings
 
 
@@ -29,7 +29,7 @@ def serve(
     settings = Settings.of()
     target: Target = ctx.obj
     try:
-        from waggle_fsstore.server import http, logs
+        from waggle_fsstore.server import http, json_log
         from waggle_fsstore.server import stdio as standard_io
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("waggle_fsstore"):
@@ -38,7 +38,7 @@ def serve(
             f"serving needs the extra 'server' ({error.name} is missing): "
             "pip install 'waggle-fsstore[server]'"
         ) from None
-    logs.configure()
+    json_log.configure()
     # What was imported stays. To look through it for garbage takes 50 ms, in which nobody is
     # answered.
     gc.freeze()

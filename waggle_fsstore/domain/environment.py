@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from waggle_fsstore.domain.defaults import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.errors import (
     InvalidEnvironmentError,
     InvalidRuntimeError,
     InvalidTransitionError,
 )
-from waggle_fsstore.domain.limits import DEFAULT_IDLE_TIMEOUT
-from waggle_fsstore.domain.values import (
+from waggle_fsstore.domain.validation import (
     MAX_REVISION,
     check_id,
     check_integer,

@@ -19,7 +19,9 @@ from waggle_fsstore.domain.errors import (
     RuntimeUnavailableError,
     WorkspaceGoneError,
 )
-from waggle_fsstore.provider.folders import (
+from waggle_fsstore.provider.host_tools import Machine, search, search_path
+from waggle_fsstore.provider.process_groups import Running
+from waggle_fsstore.provider.workspace_dirs import (
     ROOT_MARKER,
     folder_name,
     make_folder,
@@ -32,8 +34,6 @@ from waggle_fsstore.provider.folders import (
     why_unusable,
     write_new,
 )
-from waggle_fsstore.provider.machine import Machine, search, search_path
-from waggle_fsstore.provider.running import Running
 from waggle_fsstore.service.provider import WITH_PIP
 
 _log: Final = logging.getLogger(__name__)

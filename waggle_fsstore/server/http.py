@@ -21,10 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
-from waggle_fsstore.server.logs import LoopErrors
+from waggle_fsstore.server.json_log import LoopErrors
+from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.server.readiness import readiness
-from waggle_fsstore.server.serving import Serving
-from waggle_fsstore.server.stopping import run, stop_soon
+from waggle_fsstore.server.shutdown import run, stop_soon
 from waggle_fsstore.server.tools import make_server
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.event import Event, EventKind
-from waggle_fsstore.service.reasons import document_in, reason_of
+from waggle_fsstore.service.error_text import document_in, reason_of
 
 
 def _in_place(values: type[StrEnum]) -> WithJsonSchema:

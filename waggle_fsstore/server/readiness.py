@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from waggle_fsstore.domain.errors import WaggleError
+from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.server.models import Unreadable
-from waggle_fsstore.server.serving import Serving
-from waggle_fsstore.service.reasons import reason_of
-from waggle_fsstore.store.file import FileStore
+from waggle_fsstore.service.error_text import reason_of
+from waggle_fsstore.store.file_store import FileStore
 
 # A busy store is no broken one, and who asks does not wait for long (seconds).
 _PATIENCE: Final = 1.0

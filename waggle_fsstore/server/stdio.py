@@ -5,8 +5,8 @@ import logging
 from typing import Final
 
 from waggle_fsstore.config import Settings
-from waggle_fsstore.server.serving import Serving
-from waggle_fsstore.server.stopping import run
+from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.shutdown import run
 from waggle_fsstore.server.tools import make_server
 
 _log: Final = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from waggle_fsstore import __version__
 from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
@@ -30,7 +31,6 @@ from waggle_fsstore.domain.errors import (
     StoreError,
     WaggleError,
 )
-from waggle_fsstore.domain.limits import MAX_IDLE_TIMEOUT
 from waggle_fsstore.server.models import (
     DestroyResult,
     EnvironmentInfo,
@@ -41,8 +41,8 @@ from waggle_fsstore.server.models import (
 )
 from waggle_fsstore.server.threads import in_threads_of
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.provider import WITH_PIP
-from waggle_fsstore.service.reasons import reason_of
 
 _PAGE: Final = 20
 _MAX_PAGE: Final = 1_000

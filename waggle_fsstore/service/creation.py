@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
+from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
@@ -15,14 +16,13 @@ from waggle_fsstore.domain.errors import (
     NoFreePortError,
     WaggleError,
 )
-from waggle_fsstore.domain.limits import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import steps
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service import transitions
+from waggle_fsstore.service.error_text import reason_of
+from waggle_fsstore.service.in_progress import IN_HAND
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reasons import reason_of
 
 _MAX_NAME: Final = 200
 
@@ -63,10 +63,12 @@ class Creation:
             try:
                 self._make_port_unique(environment, revision)
                 capabilities = self._provider.create(environment)
-                return steps.to_running(self._repository, environment.id, capabilities, self._now())
+                return transitions.to_running(
+                    self._repository, environment.id, capabilities, self._now()
+                )
             except BaseException as error:
                 self._give_up(environment, error)
-                if isinstance(error, steps.NotWantedError):
+                if isinstance(error, transitions.NotWantedError):
                     return self._repository.find_by_id(environment.id)  # A hand was faster.
                 raise
 
@@ -97,7 +99,7 @@ class Creation:
         )
 
     def _register(self, environment: Environment) -> int:
-        with self._another_port(environment), steps.because("create was called"):
+        with self._another_port(environment), transitions.because("create was called"):
             return self._repository.create(environment, capacity=self._capacity)
 
     def _make_port_unique(self, environment: Environment, revision: int) -> None:
@@ -110,7 +112,7 @@ class Creation:
             if not self._ports.is_shared(environment):
                 return
             with self._another_port(environment):
-                revision = steps.set_port(
+                revision = transitions.set_port(
                     self._repository, environment.id, environment.ssh_port
                 ).revision
 
@@ -138,14 +140,14 @@ class Creation:
         """
         reason = f"could not be created: {reason_of(error)}"
         try:
-            steps.to_error(
+            transitions.to_error(
                 self._repository,
                 environment.id,
                 reason,
                 only_if=lambda stored: stored.status is Status.CREATING,
             )
             self._ports.forget(environment.id)
-        except (EnvironmentNotFoundError, steps.NotWantedError):
+        except (EnvironmentNotFoundError, transitions.NotWantedError):
             if self._is_destroyed(environment.id):
                 self._provider.remove(environment)
                 if isinstance(error, Exception):

@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 
+from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.environment import Environment, Runtime
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
-from waggle_fsstore.domain.limits import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import steps
+from waggle_fsstore.service import transitions
 from waggle_fsstore.service.creation import Creation
-from waggle_fsstore.service.idleness import Idleness
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service.error_text import id_in
+from waggle_fsstore.service.idle_clock import Idleness
+from waggle_fsstore.service.in_progress import IN_HAND
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reasons import id_in
-from waggle_fsstore.service.reconciling import Reconciliation, expire, settle, verify
+from waggle_fsstore.service.reconcile import Reconciliation, expire, settle, verify
 from waggle_fsstore.service.removal import Removal
-from waggle_fsstore.service.touches import INTERVAL, Touches
+from waggle_fsstore.service.touch_buffer import INTERVAL, Touches
 
 # How long to wait for whoever is creating or removing an environment (seconds).
 _PATIENCE: Final = 30.0
@@ -119,7 +119,7 @@ class EnvironmentService:
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
         """
         environment = self._repository.find_by_id(environment_id)
-        steps.require_running(environment)
+        transitions.require_running(environment)
         now = self._now()
         self._touches.note(environment_id, now)
         self._idleness.note(environment_id, self._touches.last_used(environment))
@@ -132,20 +132,20 @@ class EnvironmentService:
         if it is destroyed meanwhile, and :class:`ProviderError`.
         """
         environment = self._repository.find_by_id(environment_id)
-        steps.require_running(environment)
-        steps.require_of(environment, self._provider.name)
+        transitions.require_running(environment)
+        transitions.require_of(environment, self._provider.name)
         try:
             capabilities = self._provider.probe(environment)
         except WorkspaceGoneError:
             # As it is when somebody destroys it.
-            steps.require_running(self._repository.find_by_id(environment_id))
+            transitions.require_running(self._repository.find_by_id(environment_id))
             raise
-        stored = steps.set_capabilities(self._repository, environment_id, capabilities)
+        stored = transitions.set_capabilities(self._repository, environment_id, capabilities)
         return self._as_used(stored)
 
     def locate(self, environment: Environment) -> str:
         """Where its user finds an environment; empty if another provider made it."""
-        is_ours = steps.is_of(environment, self._provider.name)
+        is_ours = transitions.is_of(environment, self._provider.name)
         return self._provider.locate(environment) if is_ours else ""
 
     def destroy(

@@ -5,9 +5,9 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable
 
+from waggle_fsstore.domain.at_fork import after_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
-from waggle_fsstore.domain.forking import after_fork
 from waggle_fsstore.domain.repository import TransactionalRepository
 
 

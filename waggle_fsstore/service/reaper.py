@@ -8,9 +8,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from waggle_fsstore.domain.limits import DEFAULT_REAPER_INTERVAL
+from waggle_fsstore.domain.defaults import DEFAULT_REAPER_INTERVAL
 from waggle_fsstore.service.environments import EnvironmentService
-from waggle_fsstore.service.reconciling import Reconciliation
+from waggle_fsstore.service.reconcile import Reconciliation
 
 # How often a server that may not sweep asks whether it may by now (seconds).
 _OFTEN: Final = 2.0

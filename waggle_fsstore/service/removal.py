@@ -11,11 +11,11 @@ from typing import Final
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import steps
-from waggle_fsstore.service.in_hand import IN_HAND
+from waggle_fsstore.service import transitions
+from waggle_fsstore.service.error_text import reason_of
+from waggle_fsstore.service.in_progress import IN_HAND
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reasons import reason_of
 
 # How often to look whether another process is done (seconds).
 _PAUSE: Final = 0.02
@@ -54,7 +54,7 @@ class Removal:
                 environment = self._claim(environment_id, only_if, deadline)
             except EnvironmentNotFoundError:
                 return True  # Somebody else has done what was asked for.
-            except steps.NotWantedError:
+            except transitions.NotWantedError:
                 return False
             self._tear_down(environment)
         return True
@@ -65,14 +65,14 @@ class Removal:
         has_room = True
         while True:
             try:
-                return steps.to_destroying(
+                return transitions.to_destroying(
                     self._repository,
                     environment_id,
                     self._provider.name,
                     only_if=only_if,
                     is_forced=time.monotonic() >= deadline,
                 )
-            except steps.BusyError:
+            except transitions.BusyError:
                 time.sleep(_PAUSE)
             except OSError as error:
                 if error.errno not in _DISK_FULL or not has_room:
@@ -86,9 +86,9 @@ class Removal:
         Whoever is killed just then leaves a record without a workspace, which becomes error.
         """
         environment = self._repository.find_by_id(environment_id)
-        steps.require_of(environment, self._provider.name)
+        transitions.require_of(environment, self._provider.name)
         if not only_if(environment):
-            raise steps.NotWantedError
+            raise transitions.NotWantedError
         _log.warning("environment %s: the disk is full; its files go first", environment_id)
         self._provider.remove(environment)
 
@@ -99,11 +99,11 @@ class Removal:
         except BaseException as error:
             reason = f"could not be removed: {reason_of(error)}"
             try:
-                steps.to_nobody(self._repository, environment.id, reason)
+                transitions.to_nobody(self._repository, environment.id, reason)
             except (WaggleError, OSError) as problem:
                 # Of this process, and not in hand any more: that tells the same.
                 _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)
             raise
-        with suppress(EnvironmentNotFoundError), steps.because("its workspace is removed"):
+        with suppress(EnvironmentNotFoundError), transitions.because("its workspace is removed"):
             self._repository.delete(environment.id)
         self._ports.forget(environment.id)

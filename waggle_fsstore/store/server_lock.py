@@ -9,13 +9,13 @@ import os
 import threading
 from pathlib import Path
 
+from waggle_fsstore.domain.at_fork import after_fork
 from waggle_fsstore.domain.errors import LockHolder
-from waggle_fsstore.domain.forking import after_fork
-from waggle_fsstore.store import founding
-from waggle_fsstore.store.disk import Disk
-from waggle_fsstore.store.layout import Layout
-from waggle_fsstore.store.lock import describe_holder, read_holder, try_lock
-from waggle_fsstore.store.permanent import PermanentFile
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.lock import describe_holder, read_holder, try_lock
+from waggle_fsstore.store.write import initialize
 
 
 class ServerLock:
@@ -44,7 +44,7 @@ class ServerLock:
                 return True
             # Not the file that others see: ``git clean`` took it away.
             self._release()
-            founding.make_lock_folder(self._layout, Disk(durable=False))
+            initialize.make_lock_folder(self._layout, Disk(durable=False))
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():
                 self._release()

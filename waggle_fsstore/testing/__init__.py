@@ -12,10 +12,10 @@ Subclass a contract, give it its one fixture, and pytest runs it::
             return MyStore()
 """
 
-from waggle_fsstore.testing.contract import RepositoryContract
 from waggle_fsstore.testing.factories import make_environment
 from waggle_fsstore.testing.history import HistoryContract
 from waggle_fsstore.testing.persistence import PersistenceContract
+from waggle_fsstore.testing.repository import RepositoryContract
 from waggle_fsstore.testing.transactional import TransactionalContract
 
 __all__ = [

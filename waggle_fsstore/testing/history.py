@@ -13,10 +13,10 @@ from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import StoreClosedError, WaggleError
 from waggle_fsstore.domain.event import Event, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.testing.authors import AuthorContract
+from waggle_fsstore.testing.audit import AuthorContract
 from waggle_fsstore.testing.factories import make_environment
-from waggle_fsstore.testing.updates import never
-from waggle_fsstore.testing.watching import WatchContract
+from waggle_fsstore.testing.update import never
+from waggle_fsstore.testing.watch import WatchContract
 
 Write = Callable[[TransactionalRepository, Environment], object]
 

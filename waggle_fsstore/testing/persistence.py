@@ -17,9 +17,9 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.testing.contract import run_together
 from waggle_fsstore.testing.factories import make_environment
-from waggle_fsstore.testing.watching import PATIENCE
+from waggle_fsstore.testing.repository import run_together
+from waggle_fsstore.testing.watch import PATIENCE
 
 Open = Callable[[], TransactionalRepository]
 

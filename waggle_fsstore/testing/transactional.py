@@ -15,9 +15,9 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.testing.contract import RepositoryContract, run_together
 from waggle_fsstore.testing.factories import make_environment
-from waggle_fsstore.testing.updates import UpdateContract, never
+from waggle_fsstore.testing.repository import RepositoryContract, run_together
+from waggle_fsstore.testing.update import UpdateContract, never
 
 _LIVE = (Status.CREATING, Status.RUNNING, Status.DESTROYING)
 _DEAD = (Status.DESTROYED, Status.ERROR)

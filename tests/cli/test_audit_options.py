@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who makes a change, and why, is said by the options --actor and --reason."""
+
+import pytest
+
+from tests.cli.cli_runner import environment, run
+from waggle_fsstore.domain.audit import current_author
+from waggle_fsstore.store.file_store import FileStore
+
+WRITES = [
+    ("create",),
+    ("set", "a", "--name", "new"),
+    ("rm", "a", "b"),
+    ("restore", "a", "--revision", "1"),
+]
+
+
+@pytest.fixture
+def two(store: FileStore) -> FileStore:
+    """A store with a and b."""
+    store.save(environment("a"))
+    store.save(environment("b"))
+    return store
+
+
+@pytest.mark.parametrize("verb", WRITES)
+def test_the_history_has_who_and_why(two: FileStore, verb: tuple[str, ...]) -> None:
+    """Each change that a verb makes has both."""
+    assert run(*verb, "--actor", "maja", "--reason", "because\nso").exit_code == 0
+    authors = {(event.actor, event.reason) for event in two.history(after=2)}
+    assert authors == {("maja", "because\nso")}
+
+
+@pytest.mark.parametrize("verb", WRITES)
+def test_without_options_it_is_the_user(two: FileStore, verb: tuple[str, ...]) -> None:
+    """Without a reason, but for that of a restore."""
+    assert run(*verb).exit_code == 0
+    reason = "restored revision 1" if verb[0] == "restore" else ""
+    authors = {(event.actor, event.reason) for event in two.history(after=2)}
+    assert authors == {(current_author().actor, reason)}
+
+
+@pytest.mark.parametrize("verb", [*WRITES, ("restore", "folder")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--actor", ""), "actor: is empty"),
+        (("--actor", "x" * 201), "actor: is longer than 200 characters"),
+        (("--reason", "x" * 2001), "reason: is longer than 2000 characters"),
+        (("--reason", "\udcff"), "reason: holds a lone surrogate"),
+    ],
+)
+def test_an_author_that_no_history_keeps(
+    two: FileStore, verb: tuple[str, ...], options: tuple[str, str], message: str
+) -> None:
+    """Is wrong usage, and nothing is changed."""
+    result = run(*verb, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+    assert [event.seq for event in two.history()] == [1, 2]

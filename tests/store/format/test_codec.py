@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environments and their documents."""
+
+import json
+import os
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waggle_fsstore import (
+    CorruptDocumentError,
+    Environment,
+    InvalidEnvironmentError,
+    Runtime,
+    Status,
+    UnsupportedFormatError,
+)
+from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.write import initialize
+from waggle_fsstore.testing import make_environment
+
+PATH = "environments/a.json"
+MODIFIED = 1_700_000_000.25
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+TIMES = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.timezones())
+ENVIRONMENTS = st.builds(
+    make_environment,
+    name=TEXTS,
+    runtime=st.sampled_from(Runtime),
+    status=st.sampled_from(Status),
+    ssh_port=st.integers(0, 65535),
+    created_at=TIMES,
+    last_used=TIMES,
+    timeout=st.timedeltas(-MAX_TIMEOUT, MAX_TIMEOUT),
+    labels=st.dictionaries(TEXTS, TEXTS, max_size=3),
+    provider=st.none() | TEXTS,
+    status_reason=TEXTS,
+    capabilities=st.none() | st.just(make_environment().capabilities),
+    owner=st.none() | st.just(make_environment().owner),
+    extra=st.dictionaries(
+        TEXTS.filter(lambda key: key not in {*DOCUMENT_KEYS, "extra", "timeout"}), JSON, max_size=3
+    ),
+)
+
+
+def decode(data: bytes | str) -> Environment:
+    return codec.decode(data.encode() if isinstance(data, str) else data, PATH)
+
+
+def document(**changes: Any) -> str:
+    """A document as a hand might write it, with these keys changed; ``...`` removes one."""
+    values: dict[str, Any] = {
+        "id": "a",
+        "name": "n",
+        "runtime": "python",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    values.update(changes)
+    return json.dumps({key: value for key, value in values.items() if value is not ...})
+
+
+@given(ENVIRONMENTS, st.integers(0, 2**53 - 1))
+def test_round_trip(environment: Environment, revision: int) -> None:
+    """Every valid environment comes back equal, with its revision, from canonical bytes."""
+    data = codec.encode(environment, revision)
+    found = decode(data)
+    assert found == environment
+    assert found.revision == revision
+    assert codec.is_intact(data)
+    assert codec.encode(found, revision) == data
+    assert codec.revision_of(data) == revision
+
+
+def test_the_format_of_a_document() -> None:
+    """The bytes on disk, all of them: this is the format."""
+    environment = make_environment(id="env-x", name="data-analysis")
+    environment.created_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    environment.last_used = datetime(2026, 1, 2, 4, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
+    environment.ssh_port = 10_022
+    environment.timeout = timedelta(minutes=30)
+    environment.capabilities = None
+    assert (
+        codec.encode(environment.copy(), 7).decode()
+        == """\
+{
+  "capabilities": null,
+  "checksum": "8c8b23dd",
+  "colour": [
+    "amber",
+    {
+      "depth": 2.5
+    }
+  ],
+  "count": 3,
+  "created_at": "2026-01-02T03:04:05.000000Z",
+  "id": "env-x",
+  "labels": {
+    "team": "red",
+    "tier": "gold"
+  },
+  "last_used": "2026-01-02T03:04:05.000006Z",
+  "name": "data-analysis",
+  "owner": {
+    "boot_id": "boot-5",
+    "host": "maja",
+    "pid": 4242,
+    "process_started": 987654
+  },
+  "provider": "local",
+  "revision": 7,
+  "runtime": "node",
+  "schema": 1,
+  "ssh_port": 10022,
+  "status": "running",
+  "status_reason": "started by hand",
+  "timeout_seconds": 1800
+}
+"""
+    )
+
+
+def test_document_keys_are_the_keys_of_documents() -> None:
+    """The domain knows which keys ``extra`` may not hold."""
+    assert set(json.loads(codec.encode(make_environment(extra={}), 1))) == DOCUMENT_KEYS
+
+
+def test_the_least_document(tmp_path: Path) -> None:
+    """Id, name and runtime are enough; the file's own time stands in for its times."""
+    path = tmp_path / "a.json"
+    path.touch()
+    os.utime(path, (MODIFIED, MODIFIED))
+    found = codec.decode(document(created_at=...).encode(), str(path))
+    modified = datetime.fromtimestamp(MODIFIED, UTC)
+    assert found == Environment(
+        id="a", name="n", runtime=Runtime.PYTHON, created_at=modified, last_used=modified
+    )
+    assert found.revision == 0
+
+
+def test_last_used_defaults_to_created_at() -> None:
+    """A document with one time of the two does not expire by surprise."""
+    assert decode(document(created_at="2026-05-06T07:08:09Z")).last_used == datetime(
+        2026, 5, 6, 7, 8, 9, tzinfo=UTC
+    )
+
+
+def test_times_of_other_zones_are_read() -> None:
+    """A hand may write any offset; it is kept in UTC."""
+    assert decode(document(created_at="2026-05-06T07:08:09.5+02:00")).created_at == datetime(
+        2026, 5, 6, 5, 8, 9, 500_000, tzinfo=UTC
+    )
+
+
+def test_unknown_keys_are_kept() -> None:
+    """What a newer program added survives an older one."""
+    found = decode(document(colour={"deep": [1, None]}))
+    assert found.extra == {"colour": {"deep": [1, None]}}
+    assert json.loads(codec.encode(found, 1))["colour"] == {"deep": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ("\0" * 512, "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (document().encode().replace(b'"n"', b'"\xe9"'), "not valid JSON"),
+        (document(id=...), "id: is missing"),
+        (document(name=...), "name: is missing"),
+        (document(runtime=...), "runtime: is missing"),
+        (document(runtime="cobol"), "runtime: 'cobol' is not one of python, node, shell"),
+        (document(id=""), "id: is empty"),
+        (document(id=5), "id: is not a string"),
+        (document(name=None), "name: is not a string"),
+        (document(status="asleep"), "status: 'asleep' is not one of"),
+        (document(ssh_port=True), "ssh_port: is not an integer"),
+        (document(ssh_port=65536), "ssh_port: is not between"),
+        (document(ssh_port=1.0), "ssh_port: is not an integer"),
+        (document(created_at="yesterday"), "created_at: 'yesterday' is not an RFC 3339 time"),
+        (document(created_at="2026-01-01T00:00:00"), "created_at: has no time zone"),
+        (document(created_at="0001-01-01T00:00:00+09:00"), "created_at: is out of range"),
+        (document(last_used=5), "last_used: 5 is not"),
+        (document(timeout_seconds="30m"), "timeout_seconds: '30m' is not a number"),
+        (document(timeout_seconds=True), "timeout_seconds: True is not a number"),
+        (document(timeout_seconds=1e300), "timeout_seconds: 1e+300 is not a number"),
+        (document(timeout_seconds=1e12), "timeout_seconds: is more than a century"),
+        (document(labels={"n": 1}), "labels: is not a string"),
+        (document(labels=["n"]), "labels: is not a dict"),
+        (document(capabilities=[]), "capabilities: is not an object"),
+        (document(capabilities={}), "capabilities.detected_at: None is not"),
+        (
+            document(capabilities={"detected_at": "2026-01-01T00:00:00Z", "has_brew": True}),
+            "capabilities: 'has_brew' is no known key",
+        ),
+        (document(owner={"pid": 1}), "owner.host: is missing"),
+        (document(owner={"pid": 1, "shoe": 2}), "owner: 'shoe' is no known key"),
+        (document(revision=-1), "revision: is not between"),
+        (document(revision=2**53), "revision: is not between"),
+        (document(revision=1.5), "revision: is not an integer"),
+        (document(schema=0), "schema: 0 is not a positive integer"),
+        (document(schema="1"), "schema: '1' is not a positive integer"),
+        (document(extra={}), "extra: 'extra' is the name of a field"),
+        (document(timeout=5), "extra: 'timeout' is the name of a field"),
+        (document(deep=json.loads("[" * 150 + "]" * 150)), "extra: is nested deeper"),
+    ],
+)
+def test_corrupt_documents(data: bytes | str, reason: str) -> None:
+    """What is not a document says in which file, and in which field, what is wrong."""
+    with pytest.raises(CorruptDocumentError) as caught:
+        decode(data)
+    assert caught.value.reason.startswith(reason)
+    assert caught.value.path == Path(PATH)
+
+
+def test_newer_schema() -> None:
+    """A newer schema is refused whatever else the document holds."""
+    with pytest.raises(UnsupportedFormatError) as caught:
+        decode('{"schema": 2, "id": {"new": "shape"}}')
+    assert (caught.value.found, caught.value.supported) == (2, 1)
+
+
+@given(st.binary(max_size=200) | TEXTS.map(str.encode) | JSON.map(lambda j: json.dumps(j).encode()))
+def test_any_bytes(data: bytes) -> None:
+    """Whatever stands in a file, it is an environment or a clear error, and nothing else."""
+    with suppress(CorruptDocumentError, UnsupportedFormatError):
+        codec.decode(data, __file__)  # Any file that is there, for its time.
+
+
+@given(st.data())
+def test_a_change_by_hand_shows(data: st.DataObject) -> None:
+    """A changed value breaks the checksum; white space and the order of keys do not."""
+    document = json.loads(codec.encode(make_environment(id="a"), 7))
+    key = data.draw(st.sampled_from(sorted(document)))
+    reordered = json.dumps(dict(reversed(document.items())), indent=7).encode()
+    assert codec.is_intact(reordered)
+    assert not codec.is_intact(json.dumps({**document, key: "changed by hand"}).encode())
+    del document[key]
+    assert not codec.is_intact(json.dumps(document).encode())
+
+
+def test_too_large() -> None:
+    """A document of more than 1 MiB is refused, naming the field that makes it so."""
+    for field, value in [
+        ("name", "n" * codec.MAX_DOCUMENT_BYTES),
+        ("labels", {"l": "x" * codec.MAX_DOCUMENT_BYTES}),
+        ("extra", {"e": "x" * codec.MAX_DOCUMENT_BYTES}),
+    ]:
+        with pytest.raises(InvalidEnvironmentError, match="1048576 is the limit") as caught:
+            codec.encode(make_environment(**{field: value}), 1)
+        assert caught.value.field == field
+
+
+def test_array() -> None:
+    """Several documents make one JSON array, each as in its own file."""
+    environments = [make_environment(revision=3), make_environment(revision=4)]
+    assert json.loads(codec.encode_array(environments)) == [
+        json.loads(codec.encode(environment, environment.revision)) for environment in environments
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "revision"),
+    [
+        (b'{"revision": 9, "schema": 99}', 9),
+        (b'{"revision": "9"}', 0),
+        (b'{"revision": true}', 0),
+        (b'{"revision": 9007199254740992}', 0),
+        (b"[]", 0),
+        (b"{", 0),
+        (b"{}", 0),
+    ],
+)
+def test_revision_of_anything(data: bytes, revision: int) -> None:
+    """The counter can be rebuilt from files that this version cannot read otherwise."""
+    assert codec.revision_of(data) == revision
+
+
+def test_marker() -> None:
+    """The marker is one line of JSON that names the application and its format."""
+    data = initialize.MARKER
+    assert data == b'{"application": "waggle-fsstore", "format": 1}\n'
+    assert initialize._version_in(data, "waggle.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b'{"application": "other", "format": 1}', UnsupportedFormatError),
+        (b'{"format": 1}', UnsupportedFormatError),
+        (b'{"application": "waggle-fsstore"}', CorruptDocumentError),
+        (b'{"application": "waggle-fsstore", "format": "1"}', CorruptDocumentError),
+        (b"", CorruptDocumentError),
+    ],
+)
+def test_bad_markers(data: bytes, error: type[Exception]) -> None:
+    """A folder that another application marked, or nobody did properly, is not taken."""
+    with pytest.raises(error):
+        initialize._version_in(data, "waggle.json")

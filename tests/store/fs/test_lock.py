@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store lock."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.store.locks import lock_held
+from tests.store.recorder import open_descriptors
+from waggle_fsstore import (
+    Environment,
+    FileStore,
+    LockTimeoutError,
+    MemoryStore,
+    StoreClosedError,
+    StoreError,
+)
+from waggle_fsstore.store.fs.lock import StoreLock
+from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.testing import make_environment
+
+HOLD = """
+import sys
+from waggle_fsstore import FileStore
+store = FileStore(sys.argv[1], durable=False)
+def hold():
+    print("held", flush=True)
+    sys.stdin.readline()
+store._writer._lock.run(hold)
+"""
+
+
+@contextmanager
+def held_by_another_process(root: Path) -> Iterator[subprocess.Popen[str]]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with FileStore(tmp_path / "store", durable=False) as store:
+        store.save(make_environment(id="a", name="old"))
+    return tmp_path / "store"
+
+
+def test_timeout_names_the_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for another process ends in time, with an error that says who holds the lock."""
+    with held_by_another_process(root) as holder:
+        store = FileStore(root, lock_timeout=0.05)
+        slept: list[float] = []
+
+        def sleep(seconds: float, real: Callable[[float], None] = time.sleep) -> None:
+            slept.append(seconds)
+            real(seconds)
+
+        monkeypatch.setattr("waggle_fsstore.store.fs.lock.time.sleep", sleep)
+        with pytest.raises(LockTimeoutError) as caught:
+            store.save(make_environment(id="a", name="new"))
+        assert sum(slept) < 0.1
+        error = caught.value
+        assert error.holder is not None
+        assert error.holder.pid == holder.pid
+        assert error.path == root / ".waggle" / "lock"
+        assert f"process {holder.pid} on " in str(error)
+        assert isinstance(error, TimeoutError)
+        assert store.find_by_id("a").name == "old"
+    store.save(make_environment(id="a", name="new"))
+    assert store.find_by_id("a").name == "new"
+
+
+def test_timeout_between_threads(root: Path) -> None:
+    """A thread does not wait longer for a thread than for a process."""
+    store = FileStore(root, durable=False, lock_timeout=0.05)
+    with lock_held(store):
+        failures: list[BaseException] = []
+
+        def save() -> None:
+            try:
+                store.save(make_environment())
+            except LockTimeoutError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+        assert len(failures) == 1
+    store.save(make_environment())
+
+
+def test_a_killed_holder_leaves_nothing_locked(root: Path) -> None:
+    """The lock of a process that was killed is free at once, without any age or clean-up."""
+    with held_by_another_process(root) as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        FileStore(root, lock_timeout=5).save(make_environment(id="a", name="new"))
+
+
+def test_reads_do_not_wait_for_a_stopped_holder(root: Path) -> None:
+    """A process stopped in the middle of a change holds up no reader."""
+    with held_by_another_process(root) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        with FileStore(root, lock_timeout=0) as store:
+            assert store.find_by_id("a").name == "old"
+            assert len(store.find_all()) == store.count() == 1
+
+
+def test_the_lock_file_is_permanent(root: Path) -> None:
+    """Neither use nor close removes the lock file or puts another one in its place."""
+    lock = root / ".waggle" / "lock"
+    before = lock.stat().st_ino
+    for _ in range(3):
+        with FileStore(root, durable=False) as store:
+            store.save(make_environment())
+            store.delete("a" if _ == 0 else store.find_all()[0].id)
+    assert lock.stat().st_ino == before
+
+
+def test_a_removed_lock_file_is_noticed(root: Path) -> None:
+    """After ``git clean`` took ``.waggle``, an open store and a new one exclude each other."""
+    store = FileStore(root, durable=False)
+    store.save(make_environment())
+    shutil.rmtree(root / ".waggle")
+    store.save(make_environment())
+    with held_by_another_process(root):
+        impatient = FileStore(root, durable=False, lock_timeout=0)
+        for other in (store, impatient):
+            other._writer._lock._timeout = 0
+            with pytest.raises(LockTimeoutError):
+                other.save(make_environment())
+
+
+def test_a_store_moved_away_under_a_live_one(root: Path) -> None:
+    """An open store follows its path: it locks the store that stands there now."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment())
+    root.rename(root.with_name("moved"))
+    shutil.copytree(root.with_name("moved"), root)
+    with held_by_another_process(root), pytest.raises(LockTimeoutError):
+        store.save(make_environment(id="b"))
+    store.save(make_environment(id="b"))
+    assert (root / "environments" / "b.json").exists()
+    assert not (root.with_name("moved") / "environments" / "b.json").exists()
+
+
+def test_a_child_can_use_an_inherited_store(root: Path) -> None:
+    """After fork, the child opens the lock anew, and the parent's lock stays the parent's."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment(id="before"))
+    with lock_held(store):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                store.save(make_environment(id="child"))
+            except LockTimeoutError:
+                code = 0  # The parent holds it, and the child's exit must not free it.
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(LockTimeoutError):
+            FileStore(root, durable=False, lock_timeout=0).save(make_environment())
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store.save(make_environment(id="child"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.find_by_id("child").id == "child"
+    store.save(make_environment(id="child"))
+
+
+def test_parent_and_child_exclude_each_other(root: Path) -> None:
+    """A child that inherited an open store does not share the parent's lock with it."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    store.save(make_environment())
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with lock_held(store):
+            os.write(writer, b"held")
+            time.sleep(60)
+        os._exit(1)
+    assert os.read(reader, 4) == b"held"
+    try:
+        with pytest.raises(LockTimeoutError) as caught:
+            store.save(make_environment())
+        assert caught.value.holder is not None
+        assert caught.value.holder.pid == child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+    store.save(make_environment())
+
+
+def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
+    """A child that inherits a change under way has no right to finish it."""
+    store = FileStore(root, durable=False)
+    before = store.save(make_environment(id="a"))
+    parent = os.getpid()
+    children: list[int] = []
+
+    def work(change: Change) -> int:
+        children.append(os.fork())
+        return change.store(make_environment(id=f"by {os.getpid() == parent}"), None)
+
+    error = ""
+    try:
+        store._writer.run(work)
+    except StoreError as refusal:
+        error = str(refusal)
+    finally:
+        if os.getpid() != parent:
+            os._exit(0 if "forked" in error else 1)
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert [event.environment_id for event in store.history(after=before)] == ["by True"]
+
+
+def test_descriptors_are_not_inherited(root: Path) -> None:
+    """A program started by a user of the store holds none of its files."""
+    store = FileStore(root, durable=False)
+    store.save(make_environment())
+    output = subprocess.run(
+        ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
+    ).stdout
+    assert ".waggle" not in output
+
+
+def test_descriptors_are_released(root: Path) -> None:
+    """Neither a closed store nor one that was dropped keeps a descriptor."""
+    before = open_descriptors()
+    for _ in range(5):
+        store = FileStore(root, durable=False)
+        store.save(make_environment())
+        store.close()
+        store.close()
+        dropped = FileStore(root, durable=False)
+        dropped.save(make_environment())
+        del store, dropped
+    assert open_descriptors() <= before
+
+
+def test_close_waits_for_a_change(root: Path) -> None:
+    """A change under way is finished before close returns; one that waits is refused."""
+    store = FileStore(root, durable=False)
+    order: list[str] = []
+    with lock_held(store):
+
+        def close() -> None:
+            store.close()
+            order.append("closed")
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        while not store._writer._lock.closed:
+            pass
+        order.append("changed")
+    closer.join()
+    assert order == ["changed", "closed"]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), 1e300])
+def test_a_timeout_is_finite(tmp_path: Path, timeout: float) -> None:
+    """Nobody waits for ever, by mistake or on purpose."""
+    with pytest.raises(ValueError, match="lock_timeout"):
+        FileStore(tmp_path / "store", lock_timeout=timeout)
+
+
+def test_an_unreadable_holder(root: Path) -> None:
+    """A lock file without a readable holder still makes a clear error."""
+    lock = StoreLock(str(root / ".waggle" / "lock"), timeout=0)
+    with held_by_another_process(root):
+        (root / ".waggle" / "lock").write_text("garbage")
+        with pytest.raises(LockTimeoutError, match="an unknown process") as caught:
+            lock.run(list)
+        assert caught.value.holder is None
+
+
+def test_a_signal_handler_that_writes(root: Path) -> None:
+    """A write from a handler in the middle of a write of the same thread is refused at once."""
+    store = FileStore(root, durable=False)
+    with lock_held(store), pytest.raises(RuntimeError, match="in the middle of a change"):
+        store.save(make_environment())
+    store.save(make_environment())
+
+
+class Interrupt(BaseException):
+    """Stands for Ctrl-C."""
+
+
+def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int) -> bool:
+    """Run it, raising before the instruction with this number in these files; whether it came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith(files):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen == number:
+                raise Interrupt
+        return trace
+
+    old = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before tracing begins.
+    sys.settrace(trace)
+    try:
+        work()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(old)
+    return False
+
+
+@pytest.mark.parametrize("change", ["save", "update", "delete"])
+def test_an_interrupt_at_any_instruction(root: Path, change: str) -> None:
+    """Ctrl-C between any two instructions leaves the lock free, for this process and others."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    other = FileStore(root, durable=False, lock_timeout=0)
+    work: dict[str, Callable[[], object]] = {
+        "save": lambda: store.save(make_environment(id="a")),
+        "update": lambda: store.update("a", Environment.touch),
+        "delete": lambda: store.delete("a"),
+    }
+    files = ("store/fs/lock.py", "store/write/writer.py", "store/write/inputs.py")
+    number = 0
+    while True:
+        number += 1
+        if not interrupted(work[change], files, number):
+            break
+        other.save(make_environment(id="a"))
+        store.save(make_environment(id="a"))
+        assert store.count() == other.count() == 1
+    assert number > 100
+
+
+def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
+    """It is refused, and opens nothing again."""
+    before = open_descriptors()
+    store = FileStore(root, durable=False)
+    refused: list[BaseException] = []
+
+    def save() -> None:
+        try:
+            store._writer.run(lambda _: None, alone=True)
+        except StoreClosedError as error:
+            refused.append(error)
+
+    def work(_: Change) -> None:
+        waiting.start()
+        closing.start()
+        while not store._writer._lock.closed:
+            pass
+
+    waiting = threading.Thread(target=save)
+    closing = threading.Thread(target=store.close)
+    store._writer.run(work)
+    waiting.join()
+    closing.join()
+    assert len(refused) == 1
+    assert open_descriptors() <= before
+
+
+def test_close_does_not_wait_for_ever(root: Path) -> None:
+    """A close that cannot wait for a change lets its holder clean up."""
+    before = open_descriptors()
+    store = FileStore(root, durable=False, lock_timeout=0)
+
+    def work(_: Change) -> None:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join()
+
+    store._writer.run(work)
+    assert open_descriptors() <= before
+    with pytest.raises(StoreClosedError):
+        store.count()
+
+
+def test_a_host_name_of_any_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no text is written as well as it can be."""
+    monkeypatch.setattr("waggle_fsstore.store.fs.lock._HOST", "caf\udce9")
+    FileStore(root, durable=False).save(make_environment())
+
+
+def test_memory_after_fork() -> None:
+    """A child can use an inherited MemoryStore, whatever other threads were at."""
+    store = MemoryStore()
+    store.save(make_environment(id="a"))
+    inside, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._lock:
+            inside.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if store.count() == 1 else 1)
+    done.set()
+    holder.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines: where reading may begin, and what it may pass over."""
+
+from itertools import accumulate
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waggle_fsstore.store.journal import lines
+
+# How many numbers a line uses up, and how long it is; or a checkpoint, or free room.
+SHAPES = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 4_000)) | st.sampled_from(["checkpoint", "room"]),
+    max_size=25,
+)
+
+
+def line(seqs: range, size: int = 10) -> bytes:
+    return lines.encode(lines.CHANGES, [{"seq": seq, "id": "x" * size} for seq in seqs])
+
+
+@given(SHAPES, st.integers(0, 90), st.integers(0, 20_000))
+def test_nothing_wanted_comes_before_where_it_begins(
+    shapes: list[tuple[int, int] | str], seq: int, room: int
+) -> None:
+    """Whatever the lines are like, all changes after a number follow, from the start of a line."""
+    texts, last = [], 0
+    for shape in shapes:
+        if shape == "checkpoint":
+            texts.append(lines.encode(lines.CHECKPOINT, {"through": last}))
+        elif isinstance(shape, str):
+            texts.append(b" " * 9_000 + b"\n")
+        else:
+            texts.append(line(range(last + 1, last + 1 + shape[0]), shape[1]))
+            last += shape[0]
+    data = b"".join(texts) + b" " * room
+    start = lines.start_after(data, seq)
+    assert start in {0, *accumulate(map(len, texts))}
+    wanted = [one for one in lines.scan(data)[0] if one.changes and one.changes[-1]["seq"] > seq]
+    assert not wanted or start <= wanted[0].start
+
+
+def test_it_looks_at_few() -> None:
+    """Of 1,000 lines nearly all are passed over, wherever the number is."""
+    data = b"".join(line(range(seq, seq + 1), 500) for seq in range(1, 1_001)) + b" " * 50_000
+    for seq in range(1, 1_001):
+        begin = lines.start_after(data, seq)
+        passed = data[:begin].count(b"\n")
+        assert seq - 20 <= passed <= seq
+
+
+def test_damage_on_the_way() -> None:
+    """Where lines that it looks at are bad, it begins before them."""
+    data = bytearray(b"".join(line(range(seq, seq + 1), 500) for seq in range(1, 101)))
+    third = len(data) // 3
+    data[third : 2 * third] = b"x" * third
+    start = lines.start_after(bytes(data), 90)
+    assert start < third
+    assert len(lines.scan(bytes(data), start)[1]) == 1
+
+
+@given(st.lists(st.sampled_from(["mine", "other", "hidden", "blank", "bad"]), max_size=12))
+def test_what_does_not_mention_it_is_left_out(kinds: list[str]) -> None:
+    """What is found of one id is what a look at all lines finds, and damage is told the same."""
+    texts = {
+        "mine": lines.encode(lines.CHANGES, [{"seq": 1, "id": "mine"}]),
+        "other": lines.encode(lines.CHANGES, [{"seq": 1, "id": "other"}]),
+        "hidden": lines.encode(lines.CHANGES, [{"seq": 1, "id": '"id":"mine"'}]),
+        "blank": b"   \n",
+        "bad": b'{"crc":"00000000","changes":[]}\n',
+    }
+    data = b"".join(texts[kind] for kind in kinds)
+    for end in (len(data), len(data) - 3):
+        good, bad = lines.scan(data[:end])
+        some, as_bad = lines.scan(data[:end], about=lines.mention("mine"))
+        assert as_bad == bad
+        mine = [one for one in good if one.changes[0]["id"] == "mine"]
+        assert [one for one in some if one.changes[0]["id"] == "mine"] == mine
+        assert bad or some == mine

@@ -1,0 +1,509 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruning takes the oldest history, never what recovery needs, and leaves no hole."""
+
+import errno
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.store.recorder import Call, record
+from waggle_fsstore import (
+    FileStore,
+    HistoryPrunedError,
+    JournalDamagedError,
+    LockTimeoutError,
+    StoreClosedError,
+)
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.testing import make_environment
+
+PAD = {"pad": "x" * 20_000}
+COUNT = 60
+
+
+def fill(store: FileStore, count: int = COUNT) -> None:
+    """Save padded documents, so that the journal gets several segments."""
+    for number in range(count):
+        store.save(make_environment(id=f"e{number % 5}", name=f"{number}", extra=PAD))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    """A store with 60 changes of 5 environments, in several segments."""
+    with FileStore(tmp_path / "store") as store:
+        fill(store)
+        yield store
+
+
+def names(store: FileStore) -> list[int]:
+    return segments.listed(Layout(str(store.path)))
+
+
+def files(store: FileStore) -> list[str]:
+    return sorted(path.name for path in (store.path / "journal").iterdir())
+
+
+def size(store: FileStore) -> int:
+    return sum(path.stat().st_size for path in (store.path / "journal").iterdir())
+
+
+def seqs(store: FileStore, **bounds: int) -> list[int]:
+    return [event.seq for event in store.history(**bounds)]  # type: ignore[arg-type]
+
+
+def age(store: FileStore, until: int, by: timedelta) -> None:
+    """Make the changes up to a number as old as that."""
+    layout = Layout(str(store.path))
+    for first, successor in segments.with_successors(names(store)):
+        if successor is None or successor > until + 1:
+            return
+        segment = segments.segment(layout, first, successor)
+        data = bytearray(segment.data)
+        for line in segment.good:
+            for change in line.changes:
+                at = datetime.fromisoformat(change["at"]) - by
+                change["at"] = f"{at.isoformat(timespec='microseconds')[:-6]}Z"
+            if line.changes:
+                new = lines.encode(lines.CHANGES, line.changes)
+                assert len(new) == line.end - line.start
+                data[line.start : line.end] = new
+        Path(layout.segment(first)).write_bytes(data)
+
+
+def after_a_power_cut(store: FileStore, root: Path) -> FileStore:
+    """The store as it is opened when the state was lost; in its own place."""
+    store.close()
+    (root / ".waggle" / "state").unlink()
+    return FileStore(root)
+
+
+def test_all_that_may_go(store: FileStore) -> None:
+    """With nothing to be kept, only what is in use stays, and no environment is lost."""
+    before = store.find_all()
+    first = names(store)
+    held = size(store)
+    pruned = store.prune_history(keep_bytes=0)
+    assert len(first) > 3
+    assert pruned.segments_removed == len(first) - 1
+    assert pruned.segments_compressed == 0
+    assert pruned.oldest == first[-1]
+    assert names(store) == first[-1:]
+    assert size(store) == held - pruned.bytes_freed
+    assert store.find_all() == before
+    assert seqs(store) == list(range(first[-1], COUNT + 1))
+    assert list(store.check()) == []
+
+
+def test_history_that_is_gone(store: FileStore) -> None:
+    """Who asks for what was pruned is told where the history begins; from 0 it begins there."""
+    oldest = store.prune_history(keep_bytes=0).oldest
+    assert seqs(store)[0] == oldest
+    assert seqs(store, after=oldest - 1)[0] == oldest
+    for ask in (store.history, store.watch):
+        with pytest.raises(HistoryPrunedError) as caught:
+            ask(after=oldest - 2)
+        assert caught.value.oldest == oldest
+
+
+def test_what_is_wanted_is_kept(store: FileStore) -> None:
+    """A generous limit removes nothing."""
+    before = names(store)
+    for pruned in (
+        store.prune_history(keep_bytes=1 << 40),
+        store.prune_history(keep_days=1),
+        store.prune_history(keep_days=10_000_000),
+        store.prune_history(keep_days=1e300),
+    ):
+        assert (pruned.segments_removed, pruned.bytes_freed, pruned.oldest) == (0, 0, 1)
+    assert names(store) == before
+
+
+def test_as_many_bytes(store: FileStore) -> None:
+    """The oldest go until the rest is small enough, and no more than that."""
+    before = names(store)
+    limit = size(store) - 1
+    pruned = store.prune_history(keep_bytes=limit)
+    assert pruned.segments_removed == 1
+    assert names(store) == before[1:]
+    assert size(store) <= limit
+    assert store.prune_history(keep_bytes=limit).segments_removed == 0
+
+
+def test_as_many_days(store: FileStore) -> None:
+    """Those go whose newest change is too old; the first that is not ends it."""
+    before = names(store)
+    age(store, before[2] - 1, timedelta(days=30))
+    assert store.prune_history(keep_days=31).segments_removed == 0
+    pruned = store.prune_history(keep_days=29)
+    assert pruned.segments_removed == 2
+    assert names(store) == before[2:]
+
+
+def test_clocks_may_go_back(store: FileStore) -> None:
+    """What is old but comes after something younger stays: there are no holes."""
+    before = names(store)
+    age(store, before[2] - 1, timedelta(days=30))
+    age(store, before[1] - 1, timedelta(days=-30))
+    assert store.prune_history(keep_days=29).segments_removed == 0
+    assert names(store) == before
+
+
+def test_days_or_bytes(store: FileStore) -> None:
+    """With both limits a segment goes that is beyond either."""
+    before = names(store)
+    age(store, before[1] - 1, timedelta(days=30))
+    assert store.prune_history(keep_days=29, keep_bytes=1 << 40).segments_removed == 1
+    assert store.prune_history(keep_days=29, keep_bytes=0).segments_removed == len(before) - 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"keep_days": -1},
+        {"keep_days": float("nan")},
+        {"keep_days": float("inf")},
+        {"keep_bytes": -1},
+    ],
+)
+def test_bad_arguments(store: FileStore, arguments: dict[str, Any]) -> None:
+    """What is no limit is refused, and nothing is removed."""
+    before = files(store)
+    with pytest.raises(ValueError, match="keep_"):
+        store.prune_history(**arguments)
+    assert files(store) == before
+
+
+def test_no_store(tmp_path: Path) -> None:
+    """Where there is no store nothing is pruned, and none is founded."""
+    with FileStore(tmp_path / "none") as store:
+        pruned = store.prune_history(keep_bytes=0)
+    assert (pruned.segments_removed, pruned.oldest) == (0, 0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_closed_and_inside_of_update(store: FileStore) -> None:
+    """A closed store is not pruned, nor one by a callback that it waits for."""
+    with pytest.raises(RuntimeError, match="update"):
+        store.update("e0", lambda _: store.prune_history(keep_bytes=0))
+    store.close()
+    with pytest.raises(StoreClosedError):
+        store.prune_history(keep_bytes=0)
+
+
+def test_a_busy_lock(store: FileStore) -> None:
+    """Who cannot have the lock in time prunes nothing."""
+    before = files(store)
+    program = (
+        "import sys; from tests.store.locks import lock_held\n"
+        "from waggle_fsstore import FileStore\n"
+        "with FileStore(sys.argv[1]) as store, lock_held(store):\n"
+        "    print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(store.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with (
+            FileStore(store.path, lock_timeout=0) as reader,
+            pytest.raises(LockTimeoutError),
+        ):
+            reader.prune_history(keep_bytes=0)
+        other.communicate(b"\n")
+    assert files(store) == before
+
+
+def test_without_flushes(tmp_path: Path) -> None:
+    """A store that flushes nothing makes no checkpoints, so recovery may need all of it."""
+    with FileStore(tmp_path / "store", durable=False) as store:
+        fill(store)
+        before = files(store)
+        assert store.prune_history(keep_bytes=0, compress=True).segments_removed == 0
+        assert files(store) == before
+
+
+def test_what_recovery_needs_stays(store: FileStore, tmp_path: Path) -> None:
+    """After pruning, a power cut that takes the state and documents loses nothing."""
+    store.prune_history(keep_bytes=0)
+    fill(store, 4)
+    expected = store.find_all()
+    kept = {event.environment_id for event in store.history(after=COUNT)}
+    store._writer._disk.durable = False  # No checkpoint when it is closed.
+    for name in kept:
+        store.document_path(name).write_bytes(b"")
+    with after_a_power_cut(store, tmp_path / "store") as again:
+        assert again.find_all() == expected
+
+
+def test_a_checkpoint_comes_first(store: FileStore, tmp_path: Path) -> None:
+    """Pruning makes a checkpoint, which lets more go, and stays itself."""
+    layout = Layout(str(store.path))
+    store.prune_history(keep_bytes=0)
+    [live] = names(store)
+    checkpoint = lines.last_checkpoint(segments.load(layout, live))
+    assert checkpoint is not None
+    assert checkpoint["through"] == COUNT
+    with after_a_power_cut(store, tmp_path / "store") as again:
+        assert again.count() == 5
+        assert not again.info().is_recovery_due
+
+
+def test_without_a_checkpoint_nothing_goes(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no checkpoint can be made, nothing is removed, and the reason is raised."""
+    before = files(store)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store._writer._position, "checkpoint", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        store.prune_history(keep_bytes=0)
+    assert files(store) == before
+
+
+def test_the_checkpoint_of_another_place(tmp_path: Path) -> None:
+    """In a copy the checkpoints of the original say nothing; it makes its own first."""
+    with FileStore(tmp_path / "store") as store:
+        fill(store)
+        expected = store.find_all()
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    with FileStore(tmp_path / "copy") as copy:
+        assert copy.prune_history(keep_bytes=0).segments_removed > 0
+        assert copy.find_all() == expected
+        assert copy.info().is_of_this_place
+
+
+def test_a_damaged_journal(store: FileStore, tmp_path: Path) -> None:
+    """Nothing of a journal is removed that has to be repaired first."""
+    store._writer._disk.durable = False  # No checkpoint when it is closed.
+    fill(store, 3)
+    live = Path(Layout(str(store.path)).segment(names(store)[-1]))
+    at = [line for line in lines.scan(live.read_bytes())[0] if line.changes][-2].start
+    with open(live, "r+b") as file:
+        file.seek(at)
+        file.write(b"#")
+    before = files(store)
+    with (
+        after_a_power_cut(store, tmp_path / "store") as again,
+        pytest.raises(JournalDamagedError),
+    ):
+        again.prune_history(keep_bytes=0)
+    assert files(store) == before
+
+
+def test_other_handles_go_on(store: FileStore) -> None:
+    """Another handle reads and writes on, whatever was pruned."""
+    with FileStore(store.path) as other:
+        fill(other, 1)
+        store.prune_history(keep_bytes=0)
+        assert other.save(make_environment(id="new")) == COUNT + 2
+        assert seqs(other)[-1] == COUNT + 2
+        assert store.find_by_id("new") == other.find_by_id("new")
+
+
+def test_watch_across_pruning(store: FileStore) -> None:
+    """Who has seen what is pruned goes on without a gap; who has not is told."""
+    current = store.watch(timeout=0)
+    late = store.watch(after=1, timeout=0)
+    assert next(late).seq == 2
+    oldest = store.prune_history(keep_bytes=0).oldest
+    fill(store, 80)
+    store.prune_history(keep_bytes=0)
+    fill(store, 1)
+    assert names(store)[0] > oldest
+    with pytest.raises(HistoryPrunedError):
+        list(late)
+    with pytest.raises(HistoryPrunedError):
+        list(current)
+    again = store.watch(after=COUNT + 80, timeout=0)
+    assert [event.seq for event in again] == [COUNT + 81]
+
+
+def test_watch_from_now(store: FileStore) -> None:
+    """A cursor in what is kept is not disturbed."""
+    events = store.watch(timeout=0)
+    store.prune_history(keep_bytes=0, compress=True)
+    fill(store, 2)
+    assert [event.seq for event in events] == [COUNT + 1, COUNT + 2]
+
+
+def test_compression(store: FileStore) -> None:
+    """What is not in use is compressed, and read as before."""
+    before = [(event.seq, event.environment) for event in store.history()]
+    documents = store.find_all()
+    plain = {name: (store.path / "journal" / name).read_bytes() for name in files(store)}
+    pruned = store.prune_history(compress=True)
+    packed = [name for name in files(store) if name.endswith(".gz")]
+    assert pruned.segments_compressed == len(packed) == len(plain) - 1
+    assert pruned.segments_removed == 0
+    assert pruned.oldest == 1
+    for name in packed:
+        path = store.path / "journal" / name
+        assert gzip.decompress(path.read_bytes()) == plain[name.removesuffix(".gz")]
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_bytes()[4:8] == bytes(4), "there is a time in it"
+    live = files(store)[-1]
+    assert size(store) == sum(map(len, plain.values())) - pruned.bytes_freed
+    assert not live.endswith(".gz")
+    assert [(event.seq, event.environment) for event in store.history()] == before
+    assert seqs(store, after=7, until=9) == [8, 9]
+    assert store.find_all() == documents
+    assert list(store.check()) == []
+
+
+def test_compressed_once(store: FileStore) -> None:
+    """What is compressed already is left alone, and pruned as any other."""
+    store.prune_history(compress=True)
+    before = files(store)
+    again = store.prune_history(compress=True)
+    assert (again.segments_compressed, again.bytes_freed) == (0, 0)
+    assert files(store) == before
+    assert store.prune_history(keep_bytes=0).segments_removed == len(before) - 1
+    assert seqs(store)[-1] == COUNT
+
+
+def test_pruned_and_compressed_at_once(store: FileStore) -> None:
+    """With both, the rest is compressed that was not removed."""
+    before = names(store)
+    age(store, before[1] - 1, timedelta(days=30))
+    pruned = store.prune_history(keep_days=29, compress=True)
+    assert (pruned.segments_removed, pruned.segments_compressed) == (1, len(before) - 2)
+    assert seqs(store) == list(range(before[1], COUNT + 1))
+
+
+def test_a_copy_with_compressed_segments(store: FileStore, tmp_path: Path) -> None:
+    """A copy is recovered from compressed segments, too."""
+    store.prune_history(compress=True)
+    expected = store.find_all()
+    store.close()
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    for path in (tmp_path / "copy" / "environments").iterdir():
+        path.unlink()
+    with FileStore(tmp_path / "copy") as copy:
+        assert copy.find_all() == expected
+
+
+def test_a_damaged_segment_is_not_compressed(store: FileStore) -> None:
+    """What has to be repaired stays as it is."""
+    path = store.path / "journal" / files(store)[1]
+    with open(path, "r+b") as file:
+        file.seek(200)
+        file.write(b"#")
+    before = len(files(store))
+    assert store.prune_history(compress=True).segments_compressed == before - 2
+    assert path.exists()
+
+
+def test_a_compression_that_was_cut_short(store: FileStore) -> None:
+    """Where both forms are there, the plain one counts; a pruning removes both."""
+    first = files(store)[0]
+    path = store.path / "journal" / first
+    packed = store.path / "journal" / f"{first}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    packed.chmod(0o600)
+    assert seqs(store) == list(range(1, COUNT + 1))
+    assert list(store.check()) == []
+    before = len(names(store))
+    assert store.prune_history(compress=True).segments_compressed == before - 1
+    assert not path.exists()
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    assert store.prune_history(keep_bytes=0).segments_removed == before - 1
+    assert not path.exists()
+    assert not packed.exists()
+
+
+class Fails:
+    """Fails one call of disk.py."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, number: int, _: Call, perform: Callable[[], Any]) -> Any:
+        if number != self._number:
+            return perform()
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("arguments", [{"keep_bytes": 0}, {"compress": True}], ids=str)
+def test_each_call_fails(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """Wherever it stops, what is left is the end of the history, and all environments."""
+    with FileStore(tmp_path / "whole") as store:
+        fill(store, 14)
+        expected = store.find_all()
+    shutil.copytree(tmp_path / "whole", tmp_path / "probe")
+    with FileStore(tmp_path / "probe") as probe, pytest.MonkeyPatch.context() as patch:
+        recorder = record(patch)
+        probe.prune_history(**arguments)
+        count = len(recorder.calls)
+    assert count > 6
+    for number in range(count):
+        shutil.copytree(tmp_path / "whole", tmp_path / "store")
+        with FileStore(tmp_path / "store") as store:
+            with pytest.MonkeyPatch.context() as patch:
+                record(patch, Fails(number))
+                with suppress(OSError):
+                    store.prune_history(**arguments)
+            assert store.find_all() == expected
+            found = seqs(store)
+            assert found == list(range(found[0], 15))
+            assert not list((store.path / ".waggle" / "tmp").iterdir())
+            store.prune_history(**arguments)
+            assert seqs(store) == list(range(names(store)[0], 15))
+        with after_a_power_cut(store, tmp_path / "store") as again:
+            assert again.find_all() == expected
+            assert list(again.check()) == []
+        shutil.rmtree(tmp_path / "store")
+
+
+def test_the_order_of_the_calls(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each removal is flushed before the next, oldest first, so that a crash leaves no hole."""
+    plain = files(store)[:-1]
+    recorder = record(monkeypatch)
+    store.prune_history(keep_bytes=0)
+    calls = [
+        call for call in recorder.calls if call.name in ("unlink", "fsync") and "TEMP" not in call
+    ]
+    removed = [n for n, call in enumerate(calls) if call.name == "unlink"]
+    done = [calls[n].files[0] for n in removed if calls[n].files[0] in plain]
+    assert done == plain
+    for n in removed:
+        if calls[n].files[0] in plain:
+            assert calls[n + 1] == Call("fsync", ("journal",))
+
+
+def test_times_are_those_of_the_changes(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The age of a segment is that of its newest change, not of its file."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Self:
+            return super().now(tz) + timedelta(days=40)
+
+    for path in (store.path / "journal").iterdir():
+        os.utime(path, (0, 0))
+    assert store.prune_history(keep_days=30).segments_removed == 0
+    monkeypatch.setattr("waggle_fsstore.store.maintenance.prune.datetime", Later)
+    assert store.prune_history(keep_days=30).segments_removed > 0
+
+
+def test_it_is_json_still(store: FileStore) -> None:
+    """Each line of what is kept is a JSON object, in compressed segments as well."""
+    store.prune_history(compress=True)
+    layout = Layout(str(store.path))
+    for first in names(store):
+        for line in segments.load(layout, first).splitlines():
+            if line.strip():
+                assert "crc" in json.loads(line)

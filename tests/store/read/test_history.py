@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""History and watching as only a store of files can go wrong with them."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from waggle_fsstore import (
+    Event,
+    EventKind,
+    FileStore,
+    HistoryPrunedError,
+    JournalDamagedError,
+    audit,
+)
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.write.publish import Step
+from waggle_fsstore.testing import make_environment
+
+PADDED = {"padding": "x" * 5000}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    with FileStore(tmp_path / "store", durable=False) as store:
+        yield store
+
+
+def test_what_is_not_published_is_not_shown(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may still be taken back is in no history, and no watch sees it."""
+    reader = FileStore(store.path, durable=False)
+    store.save(make_environment(id="a"))
+    watch = reader.watch(timeout=0)
+    seen: list[list[Event]] = []
+
+    class Looked(Step):
+        def publish(self, disk: Disk, layout: Layout) -> None:
+            seen.append([*reader.history(after=1), *watch])
+            super().publish(disk, layout)
+
+    monkeypatch.setattr("waggle_fsstore.store.write.batch.Step", Looked)
+    store.save(make_environment(id="a"))
+    assert seen == [[]]
+    assert [event.seq for event in reader.history()] == [1, 2]
+
+
+def test_history_goes_through_all_segments(store: FileStore) -> None:
+    """Nothing is lost or doubled where one segment ends and the next begins."""
+    for number in range(60):
+        store.save(make_environment(id=f"env-{number % 7}", extra=PADDED))
+    assert len(list((store.path / "journal").iterdir())) > 2
+    assert [event.seq for event in store.history()] == list(range(1, 61))
+    for after in range(61):
+        assert [event.seq for event in store.history(after=after)] == list(range(after + 1, 61))
+    assert [event.seq for event in store.history("env-3", after=10, until=40)] == [
+        number for number in range(11, 41) if (number - 1) % 7 == 3
+    ]
+
+
+def test_history_of_one_reads_past_the_others(store: FileStore) -> None:
+    """Lines about others are left alone, and damage among them is still an error."""
+    for step in range(30):
+        store.save(make_environment(id="mine" if step % 10 == 5 else f'"id":"mine{step}', name="x"))
+    assert [event.seq for event in store.history("mine")] == [6, 16, 26]
+    assert [event.seq for event in store.history("mine", after=6, until=25)] == [16]
+    assert [event.seq for event in store.history('"id":"mine3')] == [4]
+    [segment] = (store.path / "journal").iterdir()
+    lines = segment.read_bytes().split(b"\n")
+    lines[20] = lines[20].replace(b"updated", b"updatee").replace(b"created", b"creatad")
+    segment.write_bytes(b"\n".join(lines))
+    events = store.history("mine")
+    assert [next(events).seq, next(events).seq] == [6, 16]
+    with pytest.raises(JournalDamagedError, match="line 21"):
+        next(events)
+
+
+def test_following_piece_by_piece(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking again for what came since gives each event once, and reads little else."""
+    loaded: list[int] = []
+    real = segments.load
+
+    def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
+        data = real(layout, first, size, start=start)
+        loaded.append(len(data))
+        return data
+
+    monkeypatch.setattr(segments, "load", load)
+    other = FileStore(store.path, durable=False)
+    cursor, seen = 0, []
+    for number in range(200):
+        (store if number % 3 else other).save(make_environment(id=f"env-{number % 7}"))
+        if number % 2:
+            new = [event.seq for event in store.history(after=cursor)]
+            cursor = new[-1]
+            seen += new
+    assert seen == list(range(1, 201))
+    assert sum(loaded) < 4 * sum(len(path.read_bytes()) for path in journal_of(store))
+
+
+def journal_of(store: FileStore) -> list[Path]:
+    return sorted((store.path / "journal").iterdir())
+
+
+def test_following_another_store(tmp_path: Path) -> None:
+    """Where one was put in the place of the store, its events come from its own places."""
+    one, other = (FileStore(tmp_path / name, durable=False) for name in ("one", "other"))
+    for number in range(40):
+        one.save(make_environment(id=f"env-{number}"))
+        other.save(make_environment(id=f"other-{number}", extra={"padding": "x" * number}))
+    assert len(list(one.history(after=1))) == 39
+    other.save(make_environment(id="last"))
+    other.close()
+    one.path.rename(tmp_path / "away")
+    other.path.rename(tmp_path / "one")
+    assert [event.environment_id for event in one.history(after=40)] == ["last"]
+
+
+@pytest.mark.parametrize("until", range(1, 7))
+def test_history_up_to_what_is_damaged(store: FileStore, until: int) -> None:
+    """It ends in the error, and not as if there were no such change; before it, it is whole."""
+    store.save_all(make_environment(id=name) for name in "ab")
+    store.save_all(make_environment(id=name) for name in "ab")
+    store.save_all(make_environment(id=name) for name in "ab")
+    [segment] = (store.path / "journal").iterdir()
+    segment.write_bytes(segment.read_bytes().replace(b'"seq":3', b'"seq":0'))
+    events = store.history(until=until)
+    assert [next(events).seq for _ in range(min(until, 2))] == [1, 2][:until]
+    if until > 2:
+        with pytest.raises(JournalDamagedError, match="line 4"):
+            next(events)
+    assert list(events) == []
+
+
+def test_watching_across_segments(store: FileStore) -> None:
+    """Two watches, one slow and one fast, see each event once, across segments and handles."""
+    reader = FileStore(store.path, durable=False)
+    fast, slow = reader.watch(after=0, timeout=0), reader.watch(after=0, timeout=0)
+    seen: list[int] = []
+    for number in range(60):
+        writer = store if number % 3 else FileStore(store.path, durable=False)
+        writer.save(make_environment(id=f"env-{number % 7}", extra=PADDED))
+        seen.append(next(fast).seq)
+    assert seen == [event.seq for event in slow] == list(range(1, 61))
+    assert list(fast) == []
+
+
+def test_watching_a_writer_that_never_rests(store: FileStore) -> None:
+    """A watch that runs beside a writer, through many segments, loses and doubles nothing."""
+    watch = store.watch(after=0, timeout=30)
+
+    def write() -> None:
+        for number in range(150):
+            store.save(make_environment(id=f"env-{number % 7}", extra=PADDED))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert [next(watch).seq for _ in range(150)] == list(range(1, 151))
+    writer.join()
+
+
+def test_a_change_by_hand_is_an_event_of_its_own(store: FileStore) -> None:
+    """The next write of a document that a hand changed makes both part of the history."""
+    store.save(make_environment(id="a", name="stored"))
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace("stored", "edited"))
+    with audit(actor="me", reason="because"):
+        store.save(make_environment(id="a", name="saved"))
+    path.write_text(path.read_text().replace("saved", "again"))
+    store.delete("a")
+    events = list(store.history("a"))
+    assert [(event.seq, event.kind) for event in events] == [
+        (1, EventKind.CREATED),
+        (2, EventKind.EXTERNAL),
+        (3, EventKind.UPDATED),
+        (4, EventKind.EXTERNAL),
+        (5, EventKind.DELETED),
+    ]
+    found = [event.environment.name for event in events if event.environment]
+    assert found == ["stored", "edited", "saved", "again", "again"]
+    assert [event.revision for event in events] == [1, 2, 3, 4, 4]
+
+
+def test_a_cursor_before_the_journal(store: FileStore) -> None:
+    """Where the journal began later than the numbers, older cursors are told so."""
+    store.save(make_environment(id="a"))
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace('"revision": 1', '"revision": 40'))
+    for name in ("journal", ".waggle"):
+        (store.path / name).rename(store.path.with_name(f"old-{name}"))
+    with FileStore(store.path, durable=False) as again:
+        assert again.save(make_environment(id="b")) == 41
+        assert [event.seq for event in again.history()] == [41]
+        assert [event.seq for event in again.history(after=40)] == [41]
+        with pytest.raises(HistoryPrunedError) as caught:
+            again.history(after=39)
+        assert caught.value.oldest == 41
+
+
+def test_many_lines_take_no_more_memory(store: FileStore) -> None:
+    """Reading history holds one segment, however many there are."""
+    import tracemalloc
+
+    def peak() -> int:
+        tracemalloc.start()
+        try:
+            for _ in store.history():
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    batch = [make_environment(id=f"env-{number}", extra=PADDED) for number in range(50)]
+    for _ in range(8):
+        store.save_all(batch)
+    few = peak()
+    for _ in range(24):
+        store.save_all(batch)
+    assert peak() < 1.5 * few

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FileStore: what is true of it beyond the contracts."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from waggle_fsstore import (
+    ConflictError,
+    CorruptDocumentError,
+    EnvironmentAlreadyExistsError,
+    EnvironmentNotFoundError,
+    FileStore,
+    InvalidEnvironmentIdError,
+    UnsupportedFormatError,
+    WaggleError,
+)
+from waggle_fsstore.store.format.codec import MAX_DOCUMENT_BYTES
+from waggle_fsstore.store.fs import safe_read
+from waggle_fsstore.store.read import document_cache, documents
+from waggle_fsstore.testing import make_environment
+from waggle_fsstore.testing.repository import INVALID_IDS, ODD_IDS
+
+NEWER = '{"schema": 2, "id": "bad", "revision": 4}'
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    with FileStore(tmp_path / "store", durable=False) as store:
+        yield store
+
+
+def _link(path: Path) -> None:
+    path.with_name("target").write_text('{"id": "bad", "name": "n", "runtime": "python"}')
+    path.symlink_to("target")
+
+
+def _foreign(path: Path) -> None:
+    path.write_text('{"id": "other", "name": "n", "runtime": "python"}')
+
+
+def _timeless(path: Path) -> None:
+    path.write_text('{"id": "bad", "name": "n", "runtime": "python"}')
+    os.utime(path, (1e13, 1e13))
+    if path.stat().st_mtime < 1e12:  # A file system that cannot hold such a time.
+        path.write_text("{")
+
+
+#: Ways in which the document of the id "bad" may be bad.
+CORRUPT: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_text('{"id": "ba'),
+    "empty": lambda path: path.write_text(""),
+    "zeroed": lambda path: path.write_bytes(b"\0" * 700),
+    "not an object": lambda path: path.write_text("[]"),
+    "of another id": _foreign,
+    "oversized": lambda path: path.write_bytes(b" " * (MAX_DOCUMENT_BYTES + 1)),
+    "symbolic link": _link,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "folder": lambda path: path.mkdir(),
+    "pipe": lambda path: os.mkfifo(path),
+    "without a time": _timeless,
+}
+
+
+def test_documents_are_readable(store: FileStore) -> None:
+    """A document is JSON that any program reads, with the id as its name."""
+    store.save(make_environment(id="data-analysis", name="Über"))
+    text = (store.path / "environments" / "data-analysis.json").read_text(encoding="utf-8")
+    assert '"name": "Über"' in text
+    assert json.loads(text)["revision"] == 1
+    assert text.endswith("}\n")
+
+
+def test_git_shows_one_line_for_each_changed_field(store: FileStore) -> None:
+    """A diff of two versions is as long as the change, and the two fields that always change."""
+    store.save(make_environment(id="a", ssh_port=1))
+    before = store.document_path("a").read_text().splitlines()
+    store.update("a", lambda copy: setattr(copy, "ssh_port", 2))
+    after = store.document_path("a").read_text().splitlines()
+    changed = [new.split('"')[1] for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == ["checksum", "revision", "ssh_port"]
+
+
+def test_a_change_by_hand_is_seen_by_the_next_read(store: FileStore) -> None:
+    """What an editor, ``cp`` or ``git checkout`` did is what is there."""
+    store.save(make_environment(id="a", name="before"))
+    path = store.document_path("a")
+    assert store.find_by_id("a").name == store.find_all()[0].name == "before"
+    path.write_text(path.read_text().replace('"before"', '"after!"'))
+    assert store.find_by_id("a").name == "after!"
+    assert store.find_all()[0].name == "after!"
+    store.document_path("b").write_text('{"id": "b", "name": "new", "runtime": "shell"}')
+    assert store.find_by_id("b").name == "new"
+    assert store.count() == 2
+    path.unlink()
+    assert [environment.id for environment in store.find_all()] == ["b"]
+
+
+def test_a_change_by_hand_is_a_conflict(store: FileStore) -> None:
+    """A conditional save does not overwrite what a hand changed; read again, it goes through."""
+    revision = store.save(make_environment(id="a", name="before"))
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace('"before"', '"after!"'))
+    with pytest.raises(ConflictError) as caught:
+        store.save(make_environment(id="a"), if_revision=revision)
+    assert (caught.value.expected, caught.value.actual) == (revision, revision + 1)
+    found = store.find_by_id("a")
+    assert (found.name, found.revision) == ("after!", revision + 1)
+    assert store.save(found, if_revision=found.revision) == revision + 2
+
+
+def test_a_guessed_revision_does_not_pass_for_a_change_by_hand(store: FileStore) -> None:
+    """The revision that a change by hand is about to get cannot be expected in advance."""
+    revision = store.save(make_environment(id="a", name="before"))
+    path = store.document_path("a")
+    path.write_text(path.read_text().replace('"before"', '"after!"'))
+    with pytest.raises(ConflictError):
+        store.save(make_environment(id="a"), if_revision=revision + 1)
+    assert store.find_by_id("a").name == "after!"
+
+
+def test_a_document_by_hand_is_not_absent(store: FileStore) -> None:
+    """A document without a revision is a version too, and a conflict for whoever expects none."""
+    store.save(make_environment(id="b"))
+    store.document_path("a").write_text('{"id": "a", "name": "by hand", "runtime": "shell"}')
+    with pytest.raises(ConflictError) as caught:
+        store.save(make_environment(id="a"), if_revision=0)
+    assert (caught.value.expected, caught.value.actual) == (0, 2)
+    assert store.find_by_id("a").name == "by hand"
+
+
+def test_an_update_keeps_a_change_by_hand(store: FileStore) -> None:
+    """An update works on what a hand wrote, and runs again where a hand writes meanwhile."""
+    store.save(make_environment(id="a", name="before", labels={}))
+    path = store.document_path("a")
+    names: list[str] = []
+
+    def change(copy: object) -> None:
+        copy.labels["seen"] = "yes"  # type: ignore[attr-defined]
+        names.append(copy.name)  # type: ignore[attr-defined]
+        if len(names) == 1:
+            path.write_text(path.read_text().replace('"before"', '"after!"'))
+
+    updated = store.update("a", change)
+    assert names == ["before", "after!"]
+    assert (updated.name, updated.labels) == ("after!", {"seen": "yes"})
+    assert updated.revision == 3  # The hand's version has become revision 2.
+
+
+def test_white_space_by_hand_is_no_change(store: FileStore) -> None:
+    """A reformatted document still has its revision."""
+    revision = store.save(make_environment(id="a"))
+    path = store.document_path("a")
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert store.save(make_environment(id="a"), if_revision=revision) == 2
+
+
+def test_replaced_files_keep_their_mode(store: FileStore) -> None:
+    """A mode that an operator gave to a document outlives its versions."""
+    store.save(make_environment(id="a"))
+    store.document_path("a").chmod(0o640)
+    store.save(make_environment(id="a"))
+    store.update("a", lambda copy: copy.touch())
+    assert store.document_path("a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_a_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
+    """Reads and writes of other ids go on; the bad one is reported by path and stays."""
+    good = make_environment(id="good")
+    store.save(good)
+    path = store.document_path("bad")
+    CORRUPT[kind](path)
+    before = os.lstat(path)
+
+    for call in (
+        lambda: store.find_by_id("bad"),
+        lambda: store.save(make_environment(id="bad")),
+        lambda: store.save(make_environment(id="bad"), if_revision=0),
+        lambda: store.create(make_environment(id="bad")),
+        lambda: store.update("bad", lambda _: None),
+        lambda: store.save_all([make_environment(id="new"), make_environment(id="bad")]),
+        lambda: store.find_all(),
+    ):
+        with pytest.raises(CorruptDocumentError) as caught:
+            call()
+        assert caught.value.path == path
+        assert str(path) in str(caught.value)
+
+    reported: list[Exception] = []
+    assert store.find_all(on_corrupt=reported.append) == [good]
+    assert [type(error) for error in reported] == [CorruptDocumentError]
+    assert store.find_by_id("good") == good
+    assert store.count() == 2
+    assert os.lstat(path).st_ino == before.st_ino
+    store.save(make_environment(id="good"))
+    store.create(make_environment(id="new"), capacity=2)
+    store.delete("new")
+
+
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_deleting_a_corrupt_document_keeps_the_evidence(store: FileStore, kind: str) -> None:
+    """Delete moves it to lost+found, as it is, the same bytes once, and the id is free again."""
+    store.save(make_environment(id="good"))
+    path = store.document_path("bad")
+    found = []
+    is_file = False
+    for _ in range(2):
+        CORRUPT[kind](path)
+        before = os.lstat(path).st_ino
+        is_file = path.is_file() and not path.is_symlink()
+        store.delete("bad")
+        assert not os.path.lexists(path)
+        moved = {
+            entry.stat(follow_symlinks=False).st_ino: entry
+            for entry in os.scandir(store.path / ".waggle" / "lost+found")
+        }
+        assert before in moved
+        found.append(moved[before].name)
+        path.with_name("target").unlink(missing_ok=True)
+    assert len(set(found)) == (1 if is_file else 2)
+    assert all(name.startswith("bad.") for name in found)
+    with pytest.raises(EnvironmentNotFoundError):
+        store.delete("bad")
+    store.create(make_environment(id="bad"))
+
+
+def test_lost_and_found_overwrites_nothing(store: FileStore) -> None:
+    """A name that is taken there is not used again, even when the numbers start anew."""
+    store.save(make_environment(id="good"))
+    folder = store.path / ".waggle" / "lost+found"
+    folder.mkdir()
+    for number in range(2, 5):
+        (folder / f"bad.{number}.json").write_text("evidence")
+    store.document_path("bad").write_text("{")
+    store.delete("bad")
+    assert (folder / "bad.5.json").read_text() == "{"
+    assert (folder / "bad.2.json").read_text() == "evidence"
+
+
+def test_a_newer_document_is_neither_read_nor_replaced_nor_deleted(store: FileStore) -> None:
+    """What a newer program wrote stays for the newer program."""
+    store.save(make_environment(id="good"))
+    path = store.document_path("bad")
+    path.write_text(NEWER)
+    for call in (
+        lambda: store.find_by_id("bad"),
+        lambda: store.save(make_environment(id="bad")),
+        lambda: store.create(make_environment(id="bad")),
+        lambda: store.update("bad", lambda _: None),
+        lambda: store.delete("bad"),
+        lambda: store.find_all(),
+    ):
+        with pytest.raises(UnsupportedFormatError) as caught:
+            call()
+        assert caught.value.path == path
+    assert path.read_text() == NEWER
+    assert [environment.id for environment in store.find_all(on_corrupt=lambda _: None)] == ["good"]
+
+
+def test_trouble_with_one_file_is_no_corruption(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be read is reported as such, and never set aside."""
+    store.save_all([make_environment(id="bad"), make_environment(id="good")])
+    real = safe_read.read
+
+    def read(path: str, limit: int, *opened: Any) -> object:
+        if path.endswith("bad.json"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, limit, *opened)
+
+    monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(document_cache, "read", read)
+    for call in (
+        lambda: store.find_by_id("bad"),
+        lambda: store.save(make_environment(id="bad")),
+        lambda: store.delete("bad"),
+        lambda: store.find_all(),
+    ):
+        with pytest.raises(PermissionError):
+            call()
+    reported: list[Exception] = []
+    assert [found.id for found in store.find_all(on_corrupt=reported.append)] == ["good"]
+    assert [type(error) for error in reported] == [PermissionError]
+    monkeypatch.undo()
+    assert store.find_by_id("bad").id == "bad"
+
+
+def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing that runs out of descriptors fails; it does not come out short."""
+    store.save(make_environment(id="a"))
+
+    def read(path: str, *_: object) -> object:
+        raise OSError(24, "Too many open files", path)
+
+    monkeypatch.setattr(document_cache, "read", read)
+    with pytest.raises(OSError, match="Too many open files"):
+        store.find_all(on_corrupt=lambda _: None)
+
+
+def test_what_is_no_document_is_ignored(store: FileStore) -> None:
+    """The leftovers of editors and systems are neither listed nor counted, nor touched."""
+    store.save(make_environment(id="a"))
+    names = [
+        ".DS_Store",
+        "a.json~",
+        ".a.json.swp",
+        "Thumbs.db",
+        "A.json",
+        "a.json.tmp",
+        "notes.txt",
+    ]
+    for name in names:
+        (store.path / "environments" / name).write_text("not ours")
+    assert [environment.id for environment in store.find_all()] == ["a"]
+    assert store.count() == 1
+    store.delete("a")
+    assert sorted(os.listdir(store.path / "environments")) == sorted(names)
+
+
+@pytest.mark.parametrize("environment_id", [*ODD_IDS, *INVALID_IDS, "../../../../sentinel/file"])
+def test_no_id_leads_out_of_the_root(tmp_path: Path, environment_id: str) -> None:
+    """Whatever an id says, nothing outside of the environments folder is touched."""
+    sentinel = tmp_path / "sentinel"
+    sentinel.mkdir()
+    # What the last of the ids would mean as a path.
+    (sentinel / "file.json").write_text('{"id": "x", "name": "mine", "runtime": "shell"}')
+    store = FileStore(tmp_path / "a" / "b" / "store", durable=False)
+    store.save(make_environment(id="first"))
+    outside = {
+        path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if "store" not in path.parts
+    }
+    environment = make_environment()
+    environment.id = environment_id
+    for call in (
+        lambda: store.save(environment),
+        lambda: store.find_by_id(environment_id),
+        lambda: store.update(environment_id, lambda copy: copy.touch()),
+        lambda: store.delete(environment_id),
+        lambda: store.document_path(environment_id),
+    ):
+        with suppress(WaggleError):
+            call()
+    assert outside == {
+        path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if "store" not in path.parts
+    }
+    assert {path.name for path in store.path.iterdir()} == {
+        ".gitignore",
+        ".waggle",
+        "environments",
+        "journal",
+        "waggle.json",
+    }
+    if environment_id not in INVALID_IDS:
+        assert store.document_path(environment_id).parent == store.path / "environments"
+
+
+def test_document_path_of_an_invalid_id(store: FileStore) -> None:
+    """There is no path for what is no id."""
+    with pytest.raises(InvalidEnvironmentIdError):
+        store.document_path("nul\0")
+
+
+def test_create_over_a_deleted_document(store: FileStore) -> None:
+    """The id of a deleted environment is free."""
+    store.create(make_environment(id="a"))
+    with pytest.raises(EnvironmentAlreadyExistsError):
+        store.create(make_environment(id="a"))
+    store.delete("a")
+    assert store.create(make_environment(id="a")) == 3
+
+
+def test_a_save_in_a_batch_over_a_bad_document_stores_none(store: FileStore) -> None:
+    """All or none also where one of the targets cannot be replaced."""
+    store.save(make_environment(id="a", name="old"))
+    store.document_path("b").write_text("{")
+    with pytest.raises(CorruptDocumentError):
+        store.save_all([make_environment(id="a", name="new"), make_environment(id="b")])
+    assert store.find_by_id("a").name == "old"
+
+
+def test_repr_shows_the_path(store: FileStore) -> None:
+    """A store shows where it is."""
+    assert repr(store) == f"FileStore({str(store.path)!r})"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A store on a file system that is mounted read-only."""
+    with FileStore(tmp_path / "store") as store:
+        store.save_all([make_environment(id="a"), make_environment(id="b")])
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    bind = ["mount", "--bind", str(tmp_path / "store"), str(mounted)]
+    if os.geteuid() != 0 or subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(mounted)], check=True)
+        yield mounted
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_reading_a_read_only_store(read_only: Path) -> None:
+    """All reads work without write access, and a write says that it is read-only."""
+    with FileStore(read_only) as store:
+        assert store.find_by_id("a").id == "a"
+        assert [environment.id for environment in store.find_all()] == ["a", "b"]
+        assert store.count() == 2
+        for call in (
+            lambda: store.save(make_environment()),
+            lambda: store.delete("a"),
+            lambda: store.update("a", lambda copy: copy.touch()),
+        ):
+            with pytest.raises(OSError, match="Read-only file system") as caught:
+                call()
+            assert caught.value.filename is not None
+
+
+def test_scanning_a_read_only_store_with_a_busy_writer(
+    read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader without write access sees what a writer does while it scans, in one scan."""
+    writer = FileStore(tmp_path / "store", durable=False)
+    real = document_cache.Listing.names
+    turns: list[int] = []
+
+    def names(self: document_cache.Listing) -> list[str]:
+        turns.append(1)
+        found = real(self)
+        writer.save(make_environment(id=f"new-{len(turns)}"))
+        return found
+
+    monkeypatch.setattr(document_cache.Listing, "names", names)
+    with FileStore(read_only) as store:
+        assert store.count() == 3
+        assert len(store.find_all()) == 4
+    assert len(turns) == 2

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a MemoryStore does: it forgets old events, and is whole after an interrupt."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from waggle_fsstore import HistoryPrunedError, MemoryStore, StoreClosedError
+from waggle_fsstore.store import memory_store
+from waggle_fsstore.testing import make_environment
+from waggle_fsstore.testing.watch import PATIENCE
+
+
+class Short(MemoryStore):
+    """It keeps three events."""
+
+    HISTORY_LIMIT = 3
+
+
+@pytest.fixture
+def short() -> Iterator[MemoryStore]:
+    with Short() as store:
+        yield store
+
+
+def fill(store: MemoryStore, changes: int) -> None:
+    for _ in range(changes):
+        store.save(make_environment(id="a"))
+
+
+def test_old_events_are_forgotten(short: MemoryStore) -> None:
+    """The last events are kept, also where one batch has more than that."""
+    fill(short, 5)
+    assert [event.seq for event in short.history()] == [3, 4, 5]
+    revisions = short.save_all([make_environment() for _ in range(7)])
+    assert [event.seq for event in short.history()] == revisions[-3:]
+    assert short.count() == 8
+
+
+def test_a_cursor_that_is_too_old(short: MemoryStore) -> None:
+    """A cursor before what was forgotten is refused; the one that misses nothing is not."""
+    fill(short, 5)
+    for ask in (short.history, short.watch):
+        with pytest.raises(HistoryPrunedError) as caught:
+            ask(after=1)
+        assert caught.value.oldest == 3
+    assert [event.seq for event in short.history(after=2)] == [3, 4, 5]
+    assert [event.seq for event in short.watch(after=2, timeout=0)] == [3, 4, 5]
+    assert [event.seq for event in short.watch(after=0, timeout=0)] == [3, 4, 5]
+
+
+def test_a_watch_that_is_too_slow(short: MemoryStore) -> None:
+    """A watch that was overtaken says so, rather than to leave events out."""
+    watches = [short.watch(), short.watch(after=0)]
+    fill(short, 4)
+    for watch in watches:
+        with pytest.raises(HistoryPrunedError) as caught:
+            next(watch)
+        assert caught.value.oldest == 2
+
+
+def test_a_history_that_is_forgotten_meanwhile(short: MemoryStore) -> None:
+    """Who has asked gets all that was there, even if it is forgotten before it is read."""
+    fill(short, 3)
+    history = short.history()
+    fill(short, 10)
+    assert [event.seq for event in history] == [1, 2, 3]
+
+
+def when_waiting(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a watch is about to give up the lock; whoever takes the lock then finds it waits."""
+    waiting = threading.Event()
+    wait = store._changed.wait
+
+    def announce(timeout: float | None = None) -> bool:
+        waiting.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(store._changed, "wait", announce)
+    return waiting
+
+
+@pytest.mark.parametrize("act", ["save", "close", "delete"])
+def test_a_watch_that_waits_is_woken(monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    """A watch that is certain to wait already hears of a change, and of the end of the store."""
+    store = MemoryStore()
+    store.save(make_environment(id="a"))
+    waiting = when_waiting(store, monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(next, store.watch(timeout=PATIENCE))
+        assert waiting.wait(PATIENCE)
+        if act == "close":
+            store.close()
+            with pytest.raises(StoreClosedError):
+                follower.result(PATIENCE)
+        else:
+            fill(store, 1) if act == "save" else store.delete("a")
+            assert follower.result(PATIENCE).seq == 2
+
+
+def test_a_watch_shared_by_threads() -> None:
+    """Of several threads that wait on one watch, each event comes to one."""
+    store = MemoryStore()
+    watch = store.watch(timeout=PATIENCE)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(next, watch) for _ in range(4)]
+        fill(store, 4)
+        assert sorted(done.result(PATIENCE).seq for done in waiting) == [1, 2, 3, 4]
+
+
+def test_a_watch_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child can go on with an inherited watch, though a thread of the parent waits on one."""
+    store = MemoryStore()
+    watch = store.watch(timeout=PATIENCE)
+    waiting = when_waiting(store, monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(next, store.watch(timeout=PATIENCE))
+        assert waiting.wait(PATIENCE)
+        child = os.fork()
+        if child == 0:
+            fill(store, 1)
+            os._exit(0 if next(watch).seq == 1 and store.count() == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert store.count() == 0
+        store.save(make_environment(id="mine"))
+        assert follower.result(PATIENCE) == next(watch) == next(store.history())
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the nth line that runs in the module of the store."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> "Interrupt | None":
+        if frame.f_code.co_filename != memory_store.__file__:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+WRITES: dict[str, Callable[[MemoryStore], object]] = {
+    "save": lambda store: store.save(make_environment(id="new")),
+    "save_all": lambda store: store.save_all([make_environment(id=name) for name in ("old", "b")]),
+    "update": lambda store: store.update("old", lambda copy: copy.labels.clear()),
+    "delete": lambda store: store.delete("old"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_an_interrupt_at_any_line(write: str) -> None:
+    """Ctrl-C leaves a change done or not, the history fits, and who watches has heard of it."""
+    tracing = sys.gettrace()
+    outcomes = set()
+    for line in range(1, 1_000):
+        store = MemoryStore()
+        store.save(make_environment(id="old"))
+        watch = store.watch(timeout=0)
+        interrupt = Interrupt(line)
+        sys.settrace(interrupt)
+        try:
+            WRITES[write](store)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracing)
+        events = list(store.history())
+        stored: dict[str, object] = {}
+        for event in events:
+            if event.kind == "deleted":
+                del stored[event.environment_id]
+            else:
+                stored[event.environment_id] = event.environment
+        assert {found.id: found for found in store.find_all()} == stored
+        assert list(watch) == events[1:]
+        last = events[-1].seq
+        assert [event.seq for event in events] == list(range(1, last + 1))
+        assert store.save(make_environment()) == last + 1
+        outcomes.add(last)
+        if interrupt.left > 0:
+            break
+    assert outcomes == {1, 3 if write == "save_all" else 2}
+
+
+def test_an_interrupt_wakes_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that waits hears of a change also if Ctrl-C came just as it was to be woken."""
+    store = MemoryStore()
+    waiting = when_waiting(store, monkeypatch)
+    notify_all = store._changed.notify_all
+
+    def interrupted() -> None:
+        monkeypatch.setattr(store._changed, "notify_all", notify_all)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store._changed, "notify_all", interrupted)
+    with ThreadPoolExecutor(1) as pool:
+        # Longer than the test waits: at its end it would look once more.
+        follower = pool.submit(next, store.watch(timeout=2 * PATIENCE))
+        assert waiting.wait(PATIENCE)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(make_environment(id="a"))
+        assert follower.result(PATIENCE).environment_id == "a"
+
+
+def test_one_interrupt_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a second Ctrl-C left half done, the next one who asks completes."""
+    store = MemoryStore()
+    watch = store.watch(timeout=0)
+    settle = store._settle
+
+    def interrupted() -> None:
+        if store._pending:
+            raise KeyboardInterrupt
+        settle()
+
+    monkeypatch.setattr(store, "_settle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(make_environment(id="a"))
+    monkeypatch.setattr(store, "_settle", settle)
+    assert store.count() == 1
+    assert [event.seq for event in watch] == [1]
+    assert store.save(make_environment(id="a")) == 2

@@ -1,0 +1,603 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery: what a crash, a copy or a hand left is brought up to what the journal says."""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.locks import lock_held
+from waggle_fsstore import (
+    ConflictError,
+    EnvironmentNotFoundError,
+    FileStore,
+    JournalDamagedError,
+    Severity,
+)
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.journal import lines, state
+from waggle_fsstore.store.write import recovery, session
+from waggle_fsstore.testing import make_environment
+
+COPIES = int(os.environ.get("WAGGLE_TEST_COPIES", "8"))
+STRIDE = int(os.environ.get("WAGGLE_TEST_STRIDE", "23"))
+SEGMENT = "0000000000000001.jsonl"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A store as its only process left it when it died: a, b (twice), c that was deleted."""
+    store = FileStore(tmp_path / "store")
+    store.save(make_environment(id="a", name="a1"))
+    store.save_all([make_environment(id=name, name=f"{name}1") for name in "bc"])
+    store.save(make_environment(id="b", name="b2"))
+    store.delete("c")
+    return store.path
+
+
+@pytest.fixture
+def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the system say that it was started anew."""
+    boots = iter(range(100))
+
+    def boot_anew() -> None:
+        name = f"boot-{next(boots)}"
+        monkeypatch.setattr(state, "boot_id", lambda: name)
+
+    return boot_anew
+
+
+def names(store: FileStore) -> list[str]:
+    return [environment.name for environment in store.find_all()]
+
+
+def lost_and_found(root: Path) -> list[str]:
+    folder = root / ".waggle" / "lost+found"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _: None,
+    "missing": lambda path: path.unlink(),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_power_cut_took_comes_back(
+    root: Path, reboot: Callable[[], None], loss: str
+) -> None:
+    """A document that was never flushed is published again from the journal, to the byte."""
+    before = (root / "environments" / "b.json").read_bytes()
+    LOSSES[loss](root / "environments" / "b.json")
+    reboot()
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+        assert (root / "environments" / "b.json").read_bytes() == before
+        assert store.save(make_environment(id="b")) == 6
+    assert lost_and_found(root) == []
+
+
+def test_an_old_version_gives_way(root: Path, reboot: Callable[[], None]) -> None:
+    """A version that the journal knows to be outdated is replaced, and needs no evidence."""
+    first = next(event for event in FileStore(root).history("b"))
+    assert first.environment is not None
+    (root / "environments" / "b.json").write_bytes(codec.encode(first.environment, 2))
+    reboot()
+    assert names(FileStore(root)) == ["a1", "b2"]
+    assert lost_and_found(root) == []
+
+
+def test_an_unknown_version_is_kept_as_evidence(root: Path, reboot: Callable[[], None]) -> None:
+    """What a hand put there, older than the journal, gives way and goes to lost+found."""
+    path = root / "environments" / "b.json"
+    text = path.read_text().replace('"revision": 4', '"revision": 3').replace("b2", "by hand")
+    path.write_text(text)
+    reboot()
+    assert names(FileStore(root)) == ["a1", "b2"]
+    (kept,) = lost_and_found(root)
+    assert (root / ".waggle" / "lost+found" / kept).read_text() == text
+
+
+@pytest.mark.parametrize("revision", [4, 5, 77])
+def test_recovery_never_goes_back(root: Path, reboot: Callable[[], None], revision: int) -> None:
+    """A document of the same or a higher revision stays: a hand edited it, or knows better."""
+    path = root / "environments" / "b.json"
+    path.write_text(
+        path.read_text().replace('"revision": 4', f'"revision": {revision}').replace("b2", "hand")
+    )
+    reboot()
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "hand"]
+        with pytest.raises(ConflictError):
+            store.save(make_environment(id="b"), if_revision=4)
+
+
+def test_the_deleted_stay_deleted(root: Path, reboot: Callable[[], None]) -> None:
+    """A delete of which the disk lost the removal is done again."""
+    deleted = [event.environment for event in FileStore(root).history("c")][-1]
+    assert deleted is not None
+    (root / "environments" / "c.json").write_bytes(codec.encode(deleted, 3))
+    reboot()
+    with FileStore(root) as store, pytest.raises(EnvironmentNotFoundError):
+        store.find_by_id("c")
+    assert lost_and_found(root) == []
+
+
+def test_a_torn_temporary_file_is_of_no_use(root: Path, reboot: Callable[[], None]) -> None:
+    """Documents are published from their lines: what was staged may have lost its contents."""
+    (root / ".waggle" / "tmp" / "0123456789abcdef.tmp").write_bytes(bytes(900))
+    (root / "environments" / "b.json").unlink()
+    reboot()
+    assert names(FileStore(root)) == ["a1", "b2"]
+    assert os.listdir(root / ".waggle" / "tmp") == []
+
+
+def test_a_copy_older_than_its_checkpoint(root: Path, tmp_path: Path) -> None:
+    """In a copy, a checkpoint proves nothing: its documents may have been copied before it."""
+    shutil.copytree(root / "environments", tmp_path / "copy" / "environments")
+    with FileStore(root) as store:
+        store.save(make_environment(id="a", name="a2"))
+    shutil.copytree(
+        root,
+        tmp_path / "copy",
+        dirs_exist_ok=True,
+        ignore=lambda folder, _: ["a.json"] if folder.endswith("environments") else [],
+    )
+    assert names(FileStore(tmp_path / "copy")) == ["a2", "b2"]
+
+
+def test_what_cannot_be_published_is_reported(root: Path, reboot: Callable[[], None]) -> None:
+    """A folder in the way of a document, and a torn last line, stop nothing and are told."""
+    (root / "environments" / "b.json").unlink()
+    (root / "environments" / "b.json").mkdir()
+    segment = root / "journal" / SEGMENT
+    data = segment.read_bytes().rstrip()
+    segment.write_bytes((data + b"\n" + data[-400:]).ljust(65536))
+    reboot()
+    with FileStore(root) as store:
+        blocked, torn = store.recovery_findings
+        assert (blocked.severity, blocked.path.name) == (Severity.ERROR, "b.json")
+        assert (torn.severity, torn.path, torn.is_repaired) == (Severity.WARNING, segment, True)
+        store.save(make_environment(id="c", name="c2"))
+        assert [found.name for found in store.find_all(on_corrupt=lambda _: None)] == ["a1", "c2"]
+
+
+def test_it_can_be_repeated(root: Path, reboot: Callable[[], None]) -> None:
+    """A second recovery finds nothing to do."""
+    (root / "environments" / "a.json").unlink()
+    reboot()
+    FileStore(root)
+    before = {path: path.stat().st_mtime_ns for path in (root / "environments").iterdir()}
+    reboot()
+    FileStore(root)
+    assert before == {path: path.stat().st_mtime_ns for path in (root / "environments").iterdir()}
+
+
+def test_a_checkpoint_ends_the_window(root: Path, reboot: Callable[[], None]) -> None:
+    """What was removed by hand after a clean close stays removed."""
+    with FileStore(root) as store:
+        store.save(make_environment(id="a", name="a2"))
+    (root / "environments" / "b.json").unlink()
+    reboot()
+    assert names(FileStore(root)) == ["a2"]
+
+
+@pytest.mark.parametrize("folder", [".waggle", "journal", "environments", ".waggle journal"])
+def test_folders_removed_under_a_live_store(root: Path, folder: str) -> None:
+    """As by git clean: the store goes on, and no number comes again."""
+    with FileStore(root) as store:
+        assert store.save(make_environment(id="a", name="a2")) == 6
+        for name in folder.split():
+            shutil.rmtree(root / name)
+        assert store.save(make_environment(id="d", name="d1")) == 7
+        assert names(store) == ["a2", "b2", "d1"]
+        other = FileStore(root)
+        assert other.save(make_environment(id="e", name="e1")) == 8
+        assert store.save(make_environment(id="f", name="f1")) == 9
+        assert names(store) == names(other) == ["a2", "b2", "d1", "e1", "f1"]
+
+
+def test_a_journal_moved_away_under_a_live_store(root: Path) -> None:
+    """What is confirmed afterwards is in the store's own journal, not in the one that left."""
+    with FileStore(root) as store:
+        store.save(make_environment(id="a", name="a2"))
+        (root / "journal").rename(root.with_name("moved"))
+        assert store.save(make_environment(id="d", name="d1")) == 7
+        assert [event.environment_id for event in store.history()] == ["d"]
+        assert names(store) == ["a2", "b2", "d1"]
+
+
+def test_restored_from_git(root: Path, tmp_path: Path) -> None:
+    """Documents and marker alone are a store, whose journal begins above all revisions."""
+    shutil.copytree(root / "environments", tmp_path / "cloned" / "environments")
+    shutil.copy(root / "waggle.json", tmp_path / "cloned")
+    with FileStore(tmp_path / "cloned") as store:
+        assert names(store) == ["a1", "b2"]
+        assert sorted(path.name for path in store.path.iterdir()) == ["environments", "waggle.json"]
+        assert store.save(make_environment(id="a")) == 5
+        assert [event.seq for event in store.history()] == [5]
+    assert names(FileStore(tmp_path / "cloned"))[1:] == ["b2"]
+
+
+def test_two_open_at_once(root: Path, reboot: Callable[[], None]) -> None:
+    """Of several that find the store after a crash, one recovers, and all see the same."""
+    shutil.rmtree(root / "environments")
+    (root / "environments").mkdir()
+    reboot()
+    barrier = threading.Barrier(8)
+    seen: list[list[str]] = []
+
+    def work() -> None:
+        barrier.wait()
+        with FileStore(root) as store:
+            seen.append(names(store))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [["a1", "b2"]] * 8
+
+
+def test_without_the_lock_it_reads_right(root: Path, reboot: Callable[[], None]) -> None:
+    """An open that cannot recover serves what recovery would publish, until somebody could."""
+    holder = FileStore(root)
+    holder.save(make_environment(id="d", name="d1"))
+    with lock_held(holder):
+        (root / "environments" / "b.json").unlink()
+        (root / "environments" / "a.json").write_bytes(b"")
+        reboot()
+        reader = FileStore(root, lock_timeout=0)
+        assert names(reader) == ["a1", "b2", "d1"]
+        assert reader.count() == 3
+        assert reader.find_by_id("b").name == "b2"
+        assert reader.find_by_id("a").name == "a1"
+        with pytest.raises(EnvironmentNotFoundError):
+            reader.find_by_id("c")
+        assert [event.seq for event in reader.history()] == [1, 2, 3, 4, 5, 6]
+        assert not (root / "environments" / "b.json").exists()
+    assert FileStore(root).find_by_id("b").name == "b2"
+    assert (root / "environments" / "b.json").exists()
+    assert names(reader) == ["a1", "b2", "d1"]
+
+
+def test_the_first_durable_open_settles(tmp_path: Path) -> None:
+    """What was written unflushed is flushed, and then counts as durable."""
+    unflushed = FileStore(tmp_path / "store", durable=False)
+    unflushed.save(make_environment(id="a", name="a1"))
+    segment = tmp_path / "store" / "journal" / SEGMENT
+    assert segment.read_bytes().count(b'"checkpoint"') == 1
+    FileStore(tmp_path / "store")
+    assert segment.read_bytes().count(b'"checkpoint"') == 2
+    found = state.peek(str(tmp_path / "store" / ".waggle" / "state"))
+    assert found is not None
+    assert found.durable == 1
+
+
+def test_a_removed_marker_or_state(root: Path) -> None:
+    """Either is made anew with the next write."""
+    (root / "waggle.json").unlink()
+    (root / ".waggle" / "state").unlink()
+    store = FileStore(root)
+    assert store.save(make_environment(id="d", name="d1")) == 6
+    assert names(store) == ["a1", "b2", "d1"]
+
+
+def content(root: Path) -> bytes:
+    """The lines of the live segment, without the room after them."""
+    return (root / "journal" / SEGMENT).read_bytes().rstrip() + b"\n"
+
+
+def prefixes(data: bytes) -> dict[int, list[str]]:
+    """What the documents are after each line, by where it ends."""
+    found: dict[str, str] = {}
+    result: dict[int, list[str]] = {0: []}
+    for start, end in lines.split(data):
+        line = lines.decode(data[start : end - 1])
+        assert line is not None
+        for change in line.get("changes", []):
+            found.pop(change["id"], None)
+            if change["kind"] != "deleted":
+                found[change["id"]] = change["document"]["name"]
+        result[end] = [found[name] for name in sorted(found)]
+    return result
+
+
+def with_journal(root: Path, data: bytes) -> FileStore:
+    """The store as it opens on another machine with no documents and this journal."""
+    for name in ("environments", ".waggle", "journal"):
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir()
+    (root / "journal" / SEGMENT).write_bytes(data.ljust(8192))
+    return FileStore(root, durable=False)
+
+
+def test_a_journal_cut_at_every_byte(root: Path) -> None:
+    """Of a torn journal all whole lines count, and writing goes on in a new segment."""
+    data = content(root)
+    after = prefixes(data)
+    cuts = {end + n for end in after for n in range(-3, 20) if 0 <= end + n <= len(data)}
+    for cut in sorted({*range(0, len(data), STRIDE), *cuts}):
+        whole = max(end for end in after if end <= cut)
+        with with_journal(root, data[:cut]) as store:
+            assert names(store) == after[whole], cut
+            last = max((event.seq for event in store.history()), default=0)
+            assert store.save(make_environment(id="z", name="z")) > last
+            assert names(store) == [*after[whole], "z"]
+
+
+def test_a_journal_flipped_at_every_byte(root: Path) -> None:
+    """A bad last line is a torn tail; any other stops writes, by name, and not reads."""
+    data = content(root)
+    after = prefixes(data)
+    ends = list(after)
+    borders = {end + n for end in ends for n in range(-3, 20) if 0 <= end + n < len(data)}
+    for place in sorted({*range(0, len(data), STRIDE), *borders}):
+        bad = bytearray(data)
+        bad[place] ^= 0x04
+        store = with_journal(root, bytes(bad))
+        if place >= ends[-2]:
+            assert names(store) == after[ends[-2]], place
+            store.save(make_environment(id="z"))
+        else:
+            line = data[:place].count(b"\n") + 1
+            with pytest.raises(JournalDamagedError, match="fsck --repair") as caught:
+                store.save(make_environment(id="z"))
+            assert caught.value.path == root / "journal" / SEGMENT
+            assert caught.value.line == line
+            # All good lines count, as far as readers are concerned.
+            assert names(store), place
+        store.close()
+
+
+def test_stale_and_doubled_lines(root: Path) -> None:
+    """A line that comes again, or an older one after a newer one, changes nothing."""
+    data = content(root)
+    *_, second, last = data.splitlines(keepends=True)
+    for again in (last, second, second + last):
+        with with_journal(root, data + again) as store:
+            assert names(store) == ["a1", "b2"]
+            assert [event.seq for event in store.history()] == [1, 2, 3, 4, 5]
+            assert store.save(make_environment(id="b", name="b3")) == 6
+            assert names(store) == ["a1", "b3"]
+
+
+def test_copies_of_a_live_store(tmp_path: Path) -> None:
+    """A copy made while others write opens with each document at least as new as when it began."""
+    store = FileStore(tmp_path / "store", durable=False)
+    environments = [make_environment(id=f"env-{n}", extra={"n": 0}) for n in range(20)]
+    store.save_all(environments)
+    stopped = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stopped.is_set():
+            number += 1
+            environment = environments[number * 7 % 20]
+            environment.extra = {"n": number, "padding": "x" * (number * 97 % 3000)}
+            store.save(environment)
+            if number % 50 == 0:
+                store.save_all(environments)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(COPIES):
+            before = {found.id: found.revision for found in store.find_all()}
+            copied = tmp_path / f"copy-{number}"
+            # It may complain of files that vanish under it: those are in the journal.
+            subprocess.run(["cp", "-a", store.path, copied], capture_output=True, check=False)
+            with FileStore(copied, durable=False) as other:
+                after = {found.id: found.revision for found in other.find_all()}
+                assert after.keys() == before.keys()
+                assert all(after[name] >= before[name] for name in before)
+                revision = other.save(environments[0])
+                assert revision > max(after.values())
+            shutil.rmtree(copied)
+    finally:
+        stopped.set()
+        writer.join()
+
+
+TORN: dict[str, Callable[[bytes], bytes]] = {
+    "its end was there": lambda line: b" " * 200 + line[200:],
+    "its last bytes were there": lambda line: line[-2:].rjust(len(line)),
+    "its middle was not": lambda line: line[:60] + b" " * 512 + line[572:],
+    "a byte is wrong": lambda line: line.replace(b"b2", b"b7"),
+}
+
+
+@pytest.mark.parametrize("where", ["a copy", "in place", "a marker touched", "a new marker"])
+@pytest.mark.parametrize("how", TORN)
+def test_a_line_that_was_written_while_it_was_copied(
+    root: Path, tmp_path: Path, reboot: Callable[[], None], how: str, where: str
+) -> None:
+    """In a copy, a line that is room in part is left out, and told; all else is damage."""
+    if where == "a copy":
+        root = shutil.copytree(root, tmp_path / "copy")
+    elif where == "a marker touched":
+        (root / "waggle.json").chmod(0o640)
+    elif where == "a new marker":
+        shutil.copy(root / "waggle.json", tmp_path / "marker")
+        (tmp_path / "marker").replace(root / "waggle.json")
+    path = root / "journal" / SEGMENT
+    whole = path.read_bytes()
+    [line] = [line for line in whole.splitlines(keepends=True) if b'"name":"b2"' in line]
+    data = whole.replace(line, TORN[how](line))
+    assert len(data) == len(whole) != data.count(b" ")
+    path.write_bytes(data)
+    reboot()
+    with FileStore(root) as store:
+        if where != "a copy" or how == "a byte is wrong":
+            with pytest.raises(JournalDamagedError):
+                store.save(make_environment(id="d"))
+            return
+        assert names(store) == ["a1", "b2"]
+        [finding] = store.recovery_findings
+        assert (finding.severity, finding.path, finding.is_repaired) == (
+            Severity.WARNING,
+            path,
+            True,
+        )
+        [kept] = lost_and_found(root)
+        assert (root / ".waggle" / "lost+found" / kept).read_bytes() == data
+        assert store.save(make_environment(id="d")) == 6
+        assert [event.seq for event in store.history()] == [1, 2, 3, 5, 6]
+    with FileStore(root) as store:
+        assert store.recovery_findings == ()
+        assert names(store)[:2] == ["a1", "b2"]
+
+
+def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that was written and not published is carried into a new segment, and published."""
+    line = lines.encode(
+        lines.CHANGES,
+        [
+            {
+                "seq": 6,
+                "at": "2026-01-01T00:00:00.000000Z",
+                "actor": "ghost",
+                "reason": "",
+                "kind": "deleted",
+                "id": "a",
+                "was": None,
+                "document": None,
+            }
+        ],
+    )
+    end = len(content(root))
+    segment = root / "journal" / SEGMENT
+    data = segment.read_bytes()
+    segment.write_bytes(data[:end] + line + data[end + len(line) :])
+    replayed: list[object] = []
+    real = recovery.replay
+
+    def replay(*given: Any) -> Any:
+        replayed.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(session, "replay", replay)
+    with FileStore(root) as store:
+        assert names(store) == ["b2"]  # By opening it alone.
+        store.save(make_environment(id="d", name="d1"))
+        assert names(store) == ["b2", "d1"]
+        assert next(event.actor for event in store.history(after=5)) == "ghost"
+        assert [event.seq for event in store.history()] == [1, 2, 3, 4, 5, 6, 7]
+    assert len(replayed) == 1
+    assert (root / "journal" / "0000000000000006.jsonl").exists()
+
+
+def state_of(root: Path) -> Path:
+    return root / ".waggle" / "state"
+
+
+def test_an_old_state_record_put_back(root: Path) -> None:
+    """A backup copied over the store brings an old record: newer segments tell it is none."""
+    store = FileStore(root, durable=False)
+    old = state_of(root).read_bytes()
+    for number in range(40):
+        store.save(make_environment(id=f"env-{number % 3}", extra={"padding": "x" * 9000}))
+    assert len(list((root / "journal").iterdir())) > 2
+    store.close()
+    state_of(root).write_bytes(old)
+    again = FileStore(root, durable=False)
+    assert again.save(make_environment(id="z")) == 46
+    assert [event.seq for event in again.history()] == list(range(1, 47))
+
+
+def test_a_shorter_journal_put_back_under_a_live_store(root: Path) -> None:
+    """A handle does not write after the gap that an older copy of the segment leaves."""
+    segment = root / "journal" / SEGMENT
+    store = FileStore(root, durable=False)
+    old = segment.read_bytes()
+    store.save(make_environment(id="d"))
+    segment.write_bytes(old)
+    store.save(make_environment(id="e"))
+    with FileStore(root, durable=False) as again:
+        assert "e" in {environment.id for environment in again.find_all()}
+        seqs = [event.seq for event in again.history()]
+        assert seqs == sorted(set(seqs))
+
+
+def test_a_copy_of_hard_links(root: Path, tmp_path: Path) -> None:
+    """What is written in a copy that shares its files is not written in the original."""
+    subprocess.run(["cp", "-al", root, tmp_path / "linked"], check=True)
+    before = (root / "journal" / SEGMENT).read_bytes().rstrip()
+    with FileStore(tmp_path / "linked") as linked:
+        linked.delete("a")
+        assert names(linked) == ["b2"]
+    assert (root / "journal" / SEGMENT).read_bytes().rstrip() == before
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+        assert store.save(make_environment(id="d", name="d1")) > 5
+        assert names(store) == ["a1", "b2", "d1"]
+
+
+@pytest.mark.parametrize("data", [b"", b" " * 8192])
+def test_a_live_segment_without_lines(root: Path, data: bytes) -> None:
+    """An empty segment, as a crash of an unflushed store leaves it, is left for a new one."""
+    with with_journal(root, data) as store:
+        store.save(make_environment(id="z", name="z"))
+        assert names(store) == ["z"]
+    assert names(FileStore(root)) == ["z"]
+
+
+def test_no_folder_of_documents(root: Path) -> None:
+    """As git leaves it when the last document went: the journal brings them back."""
+    shutil.rmtree(root / "environments")
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+
+
+def test_no_folder_of_temporary_files_under_a_live_store(root: Path) -> None:
+    """One save fails, and the next one makes the folder anew."""
+    store = FileStore(root)
+    store.save(make_environment(id="d"))
+    shutil.rmtree(root / ".waggle" / "tmp")
+    with pytest.raises(FileNotFoundError):
+        store.save(make_environment(id="e"))
+    store.save(make_environment(id="e"))
+
+
+def test_documents_full_of_checkpoints() -> None:
+    """Looking for the last checkpoint takes no longer where a document is full of such keys."""
+    line = lines.encode(
+        lines.CHANGES, [{"document": {"n": [{"checkpoint": n} for n in range(99)]}}]
+    )
+    wanted = lines.encode(lines.CHECKPOINT, {"through": 7})
+    found = []
+
+    class Counting(bytes):
+        def rfind(self, *given: Any) -> int:
+            found.append(given)
+            return super().rfind(*given)
+
+    assert lines.last_checkpoint(Counting(wanted + line * 3)) == {"through": 7}
+    assert len(found) <= 2 * 4
+
+
+def test_flushed_only_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first durable open that dies before its flush leaves that to the next one."""
+    FileStore(tmp_path / "store", durable=False).save(make_environment(id="a"))
+    flushed: list[int] = []
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "flush_everything", die)
+        with pytest.raises(KeyboardInterrupt):
+            FileStore(tmp_path / "store")
+    monkeypatch.setattr(session, "flush_everything", lambda *_: flushed.append(1))
+    FileStore(tmp_path / "store")
+    FileStore(tmp_path / "store")
+    assert flushed == [1]

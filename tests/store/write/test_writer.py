@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Callers that wait for the lock together: one line, one flush, and to each his own."""
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.recorder import Call, record
+from waggle_fsstore import (
+    ConflictError,
+    Environment,
+    EnvironmentAlreadyExistsError,
+    FileStore,
+    LockTimeoutError,
+    audit,
+)
+from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.writer import Writer
+from waggle_fsstore.testing import make_environment
+
+PATIENCE = 60
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    with FileStore(tmp_path / "store") as store:
+        store.save(make_environment(id="a"))
+        yield store
+
+
+@contextmanager
+def waiting(
+    store: FileStore, *calls: Callable[[], object], leader: Callable[[], object] = lambda: None
+) -> Iterator[list[Future[object]]]:
+    """Let all calls wait in threads for one that holds the lock, and then is their leader."""
+    inside, done = threading.Event(), threading.Event()
+
+    def work(_: Change) -> None:
+        inside.set()
+        assert done.wait(PATIENCE)
+        leader()
+
+    with ThreadPoolExecutor(len(calls) + 1) as pool:
+        holder: Future[object] = pool.submit(lambda: store._writer.run(work))
+        assert inside.wait(PATIENCE)
+        futures = [pool.submit(call) for call in calls]
+        while len(store._writer._waiting) < 1 + len(calls):
+            pass
+        done.set()
+        yield [*futures, holder]
+
+
+def test_waiting_threads_share_a_flush(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight saves that wait together are one line and one flush, and each has its revision."""
+    calls = [lambda n=n: store.save(make_environment(id=f"env-{n}")) for n in range(8)]
+    recorder = record(monkeypatch)
+    with waiting(store, *calls) as futures:
+        revisions = [future.result(PATIENCE) for future in futures[:8]]
+    monkeypatch.undo()
+    assert sorted(revisions) == list(range(2, 10))  # type: ignore[type-var]
+    assert sum(call.name == "fdatasync" for call in recorder.calls) == 1
+    for number, revision in enumerate(revisions):
+        assert store.find_by_id(f"env-{number}").revision == revision
+    segment = next((store.path / "journal").iterdir())
+    assert sum(b'"changes"' in line for line in segment.read_bytes().splitlines()) == 2
+
+
+def test_each_has_its_own_author(store: FileStore) -> None:
+    """Who shares a line with others still signs his own change."""
+
+    def save(number: int) -> int:
+        with audit(actor=f"actor-{number}", reason=f"reason-{number}"):
+            return store.save(make_environment(id=f"env-{number}"))
+
+    with waiting(store, *[lambda n=n: save(n) for n in range(4)]) as futures:
+        for future in futures:
+            future.result(PATIENCE)
+    for event in store.history(after=1):
+        number = event.environment_id.removeprefix("env-")
+        assert (event.actor, event.reason) == (f"actor-{number}", f"reason-{number}")
+
+
+def test_each_has_its_own_failure(store: FileStore) -> None:
+    """A conflict of one caller is no failure of the others, who see what was changed before."""
+    with waiting(
+        store,
+        lambda: store.create(make_environment(id="b", name="first")),
+        lambda: store.create(make_environment(id="b", name="second")),
+        lambda: store.save(make_environment(id="a"), if_revision=7),
+        lambda: store.delete("a"),
+    ) as futures:
+        errors = [future.exception(PATIENCE) for future in futures]
+    assert sorted(type(error).__name__ for error in errors[:2]) == [
+        "EnvironmentAlreadyExistsError",
+        "NoneType",
+    ]
+    assert isinstance(errors[2], ConflictError)
+    assert errors[3:] == [None, None]
+    assert [environment.id for environment in store.find_all()] == ["b"]
+
+
+def test_a_failure_of_all_is_told_to_all(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the flush fails, nobody has saved, and each hears it by an error of his own."""
+    flushes: list[Call] = []
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync":
+            flushes.append(call)
+            if len(flushes) == 1:
+                raise OSError(errno.EIO, "Input/output error")
+        return perform()
+
+    record(monkeypatch, spoil)
+    calls = [lambda n=n: store.save(make_environment(id=f"env-{n}")) for n in range(3)]
+    with waiting(store, *calls) as futures:
+        errors = [future.exception(PATIENCE) for future in futures]
+    monkeypatch.undo()
+    assert all(isinstance(error, OSError) and error.errno == errno.EIO for error in errors)
+    assert len({id(error) for error in errors}) == 4
+    assert [environment.id for environment in store.find_all()] == ["a"]
+    assert [event.seq for event in store.history()] == [1]
+    store.save(make_environment(id="b"))
+
+
+def test_the_others_outlive_an_interrupted_leader(store: FileStore) -> None:
+    """Ctrl-C in the thread that does the work of all loses nobody else's."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    calls = [lambda n=n: store.save(make_environment(id=f"env-{n}")) for n in range(3)]
+    with waiting(store, *calls, leader=interrupt) as futures:
+        assert sorted(future.result(PATIENCE) for future in futures[:3]) == [2, 3, 4]  # type: ignore[type-var]
+        assert isinstance(futures[3].exception(PATIENCE), KeyboardInterrupt)
+    assert store.count() == 4
+
+
+def test_what_is_done_is_not_done_again(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller whose work is done, and who has not yet gone, is left alone by the next leader."""
+    arrived, go = threading.Event(), threading.Event()
+    real = Writer._withdraw
+
+    def withdraw(self: Writer, request: Any) -> None:
+        if threading.current_thread() is slow and not arrived.is_set():
+            arrived.set()
+            assert go.wait(PATIENCE)
+        real(self, request)
+
+    def count_up(environment: Environment) -> None:
+        environment.ssh_port += 1
+
+    monkeypatch.setattr(Writer, "_withdraw", withdraw)
+    before = store.find_by_id("a").ssh_port
+    slow = threading.Thread(target=store.save, args=[make_environment(id="b", ssh_port=1)])
+    slow.start()
+    assert arrived.wait(PATIENCE)
+    store.update("a", count_up)
+    go.set()
+    slow.join()
+    assert store.find_by_id("a").ssh_port == before + 1
+    assert [event.environment_id for event in store.history()] == ["a", "b", "a"]
+
+
+def test_who_gives_up_has_changed_nothing(store: FileStore) -> None:
+    """A save that timed out does not happen later."""
+    impatient = FileStore(store.path, lock_timeout=0.01)
+    inside, done = threading.Event(), threading.Event()
+
+    def work(_: Change) -> None:
+        inside.set()
+        assert done.wait(PATIENCE)
+
+    holder = threading.Thread(target=impatient._writer.run, args=[work])
+    holder.start()
+    assert inside.wait(PATIENCE)
+    with pytest.raises(LockTimeoutError):
+        impatient.save(make_environment(id="late"))
+    done.set()
+    holder.join()
+    impatient.close()
+    assert [environment.id for environment in store.find_all()] == ["a"]
+
+
+def test_a_corrupt_document_keeps_its_turn(store: FileStore) -> None:
+    """Deleting a corrupt document and creating it anew, both waiting, lose neither of them."""
+    store.document_path("a").write_text("{")
+    with waiting(
+        store,
+        lambda: store.delete("a"),
+        lambda: store.save(make_environment(id="b")),
+    ) as futures:
+        for future in futures:
+            future.result(PATIENCE)
+    store.create(make_environment(id="a"))
+    assert [path.read_text() for path in (store.path / ".waggle" / "lost+found").iterdir()] == ["{"]
+    with pytest.raises(EnvironmentAlreadyExistsError):
+        store.create(make_environment(id="a"))
+
+
+def test_one_bad_document_fails_no_other(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that cannot be replaced is its own caller's trouble, whoever shares the line."""
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "replace" and call.files[1] == "bad.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return perform()
+
+    record(monkeypatch, spoil)
+    calls = [lambda n=n: store.save(make_environment(id=n)) for n in ("x", "bad", "y", "z")]
+    with waiting(store, *calls) as futures:
+        errors = [future.exception(PATIENCE) for future in futures]
+    assert [type(error).__name__ for error in errors] == [
+        "NoneType",
+        "PermissionError",
+        *["NoneType"] * 3,
+    ]
+    assert [environment.id for environment in store.find_all()] == ["a", "x", "y", "z"]
+    assert {event.environment_id for event in store.history()} == {"a", "x", "y", "z"}
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_an_impatient_interrupt_in_a_take_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Ctrl-C at any call while a failed change is taken back leaves a journal that is whole."""
+    store = FileStore(tmp_path / "store")
+    store.save(make_environment(id="a", name="old"))
+    seen: list[int] = []
+
+    def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
+        if call.name == "fdatasync" and not seen:
+            seen.append(0)
+            raise OSError(errno.EIO, "Input/output error")
+        if seen:
+            seen.append(0)
+            result = perform()
+            if len(seen) == number:
+                raise KeyboardInterrupt
+            return result
+        return perform()
+
+    with monkeypatch.context() as patch:
+        record(patch, spoil)
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            store.save(make_environment(id="a", name="new"))
+    assert store.find_by_id("a").name == "old"
+    store.save(make_environment(id="b"))
+    store.close()
+    (tmp_path / "store" / ".waggle" / "state").unlink()
+    with FileStore(tmp_path / "store") as again:
+        assert again.find_by_id("a").name == "old"
+        assert [event.environment_id for event in again.history()] == ["a", "b"]
+        assert list(again.check()) == []

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment and its document: canonical JSON bytes, one way in and one way out.
+
+Canonical means: UTF-8, keys sorted, indented by two, a final newline, so that
+``git diff`` shows one line for each changed field.
+"""
+
+import os
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zlib import crc32
+
+from waggle_fsstore.domain.defaults import DEFAULT_IDLE_TIMEOUT
+from waggle_fsstore.domain.environment import (
+    Capabilities,
+    Environment,
+    Owner,
+    Status,
+)
+from waggle_fsstore.domain.errors import (
+    CorruptDocumentError,
+    InvalidEnvironmentError,
+    UnsupportedFormatError,
+)
+from waggle_fsstore.domain.validation import MAX_REVISION
+from waggle_fsstore.store.format.canonical_json import canonical, parse
+
+SCHEMA: Final = 1
+MAX_DOCUMENT_BYTES: Final = 1 << 20
+
+# Above this, a revision that a hand wrote would soon leave the store without a next one.
+_PLAUSIBLE_REVISION: Final = 2**52
+
+_CHECKSUM_KEY: Final = b'\n  "checksum": "'
+
+_CAPABILITY_NAMES: Final = tuple(f.name for f in fields(Capabilities))
+_OWNER_NAMES: Final = tuple(f.name for f in fields(Owner))
+_SECOND: Final = timedelta(seconds=1)
+
+
+def encode_version(environment: Environment, revision: int) -> tuple[dict[str, Any], bytes]:
+    """The document of a valid environment at this revision, and the bytes of its file.
+
+    Raises :class:`InvalidEnvironmentError` when they are more than 1 MiB.
+    """
+    document = _document(environment, revision)
+    document["checksum"] = _checksum(document)
+    data = canonical(document)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        sizes = {key: len(canonical(value)) for key, value in document.items()}
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise InvalidEnvironmentError(
+            largest if largest not in environment.extra else "extra",
+            f"makes a document of {len(data)} bytes, and {MAX_DOCUMENT_BYTES} is the limit",
+        )
+    return document, data
+
+
+def encode(environment: Environment, revision: int) -> bytes:
+    """The bytes of the document, as of :func:`encode_version`."""
+    return encode_version(environment, revision)[1]
+
+
+def decode(data: bytes, path: str) -> Environment:
+    """The environment in a document that was read from ``path``.
+
+    A file needs only ``id``, ``name`` and ``runtime``. Where it lacks its times, the
+    time at which it was modified stands in: an environment must read the same twice.
+
+    Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and ``OSError``
+    if the file is needed for its times and gone.
+    """
+    environment = environment_of(parse_object(data, path), path)
+    if environment.revision > _PLAUSIBLE_REVISION and not is_intact(data):
+        raise CorruptDocumentError(path, "revision: is higher than any store has counted")
+    return environment
+
+
+def environment_of(document: dict[str, Any], path: str) -> Environment:
+    """The environment in a document that was parsed already, and is used up by this."""
+    schema = document.pop("schema", SCHEMA)
+    if type(schema) is not int or schema < 1:
+        raise CorruptDocumentError(path, f"schema: {schema!r:.100} is not a positive integer")
+    if schema > SCHEMA:
+        raise UnsupportedFormatError(path, schema, SCHEMA)
+    document.pop("checksum", None)
+    take = document.pop
+    try:
+        created_at = take("created_at", None)
+        last_used = take("last_used", None)
+        created = _modified(path) if created_at is None else _time("created_at", created_at)
+        return Environment(
+            id=take("id"),
+            name=take("name"),
+            runtime=take("runtime"),
+            status=take("status", Status.CREATING),
+            ssh_port=take("ssh_port", 0),
+            created_at=created,
+            last_used=created if last_used is None else _time("last_used", last_used),
+            timeout=_seconds(take("timeout_seconds", DEFAULT_IDLE_TIMEOUT.total_seconds())),
+            capabilities=_capabilities(take("capabilities", None)),
+            labels=take("labels", {}),
+            provider=take("provider", None),
+            owner=_owner(take("owner", None)),
+            status_reason=take("status_reason", ""),
+            revision=take("revision", 0),
+            extra=document,
+        )
+    except KeyError as error:
+        raise CorruptDocumentError(path, f"{error.args[0]}: is missing") from None
+    except InvalidEnvironmentError as error:
+        name = "timeout_seconds" if error.field == "timeout" else error.field
+        raise CorruptDocumentError(path, f"{name}: {error.reason}") from None
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether a document that decodes is as a store wrote it, and not changed by hand since.
+
+    The checksum covers the canonical form, so that white space alone is no change.
+    """
+    if _is_untouched(data):
+        return True
+    document = parse(data)
+    found = document.pop("checksum", None)
+    return bool(found == _checksum(document))
+
+
+def revision_of(data: bytes) -> int:
+    """The revision in a file, whatever else is wrong with it; 0 if there is none."""
+    try:
+        revision = parse(data)["revision"]
+    except (ValueError, LookupError, TypeError):
+        return 0
+    if type(revision) is not int or not 0 < revision <= MAX_REVISION:
+        return 0
+    return revision if revision <= _PLAUSIBLE_REVISION or is_intact(data) else 0
+
+
+def encode_array(environments: list[Environment]) -> bytes:
+    """All documents as one JSON array."""
+    return canonical([encode_version(one, one.revision)[0] for one in environments])
+
+
+def parse_object(data: bytes, path: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises :class:`CorruptDocumentError`."""
+    try:
+        document = parse(data)
+    except ValueError as error:
+        raise CorruptDocumentError(path, f"not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise CorruptDocumentError(path, "not a JSON object")
+    return document
+
+
+def _document(environment: Environment, revision: int) -> dict[str, Any]:
+    if not 0 <= revision <= MAX_REVISION:
+        raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")
+    capabilities = environment.capabilities
+    owner = environment.owner
+    return {
+        **environment.extra,
+        "capabilities": None if capabilities is None else _capabilities_document(capabilities),
+        "created_at": timestamp(environment.created_at),
+        "id": environment.id,
+        "labels": environment.labels,
+        "last_used": timestamp(environment.last_used),
+        "name": environment.name,
+        "owner": None if owner is None else {name: getattr(owner, name) for name in _OWNER_NAMES},
+        "provider": environment.provider,
+        "revision": revision,
+        "runtime": environment.runtime.value,
+        "schema": SCHEMA,
+        "ssh_port": environment.ssh_port,
+        "status": environment.status.value,
+        "status_reason": environment.status_reason,
+        "timeout_seconds": _number(environment.timeout),
+    }
+
+
+def _is_untouched(data: bytes) -> bool:
+    """Whether these are the very bytes that a store wrote: a tenth of the price of parsing."""
+    # Only a key of the document itself is indented by two, and no string holds a newline.
+    start = data.find(_CHECKSUM_KEY)
+    if start < 0:
+        return False
+    found = start + len(_CHECKSUM_KEY)
+    rest = data.find(b"\n", found)
+    checksum = crc32(data[rest:], crc32(data[:start]))
+    return data[found:rest] == b'%08x",' % checksum
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return f"{crc32(canonical(document)):08x}"
+
+
+def timestamp(time: datetime) -> str:
+    """RFC 3339 in UTC, always with microseconds: the same width in every document."""
+    return f"{time.isoformat(timespec='microseconds')[:-6]}Z"
+
+
+def _modified(path: str) -> datetime:
+    """When a file was modified."""
+    try:
+        return datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
+    except (ValueError, OverflowError):
+        raise InvalidEnvironmentError(
+            "created_at", "is missing, and the time of the file is out of range"
+        ) from None
+
+
+def _time(name: str, value: object) -> datetime:
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    raise InvalidEnvironmentError(name, f"{value!r:.100} is not an RFC 3339 time")
+
+
+def _number(duration: timedelta) -> int | float:
+    """Seconds, without a fraction where there is none."""
+    return duration.total_seconds() if duration.microseconds else duration // _SECOND
+
+
+def _seconds(value: object) -> timedelta:
+    if type(value) is int or type(value) is float:
+        try:
+            return timedelta(seconds=value)
+        except OverflowError:
+            pass
+    raise InvalidEnvironmentError("timeout_seconds", f"{value!r:.100} is not a number of seconds")
+
+
+def _capabilities_document(capabilities: Capabilities) -> dict[str, Any]:
+    document = {name: getattr(capabilities, name) for name in _CAPABILITY_NAMES}
+    document["detected_at"] = timestamp(capabilities.detected_at)
+    return document
+
+
+def _capabilities(value: object) -> Capabilities | None:
+    if value is None:
+        return None
+    values = _known("capabilities", value, _CAPABILITY_NAMES)
+    values["detected_at"] = _time("capabilities.detected_at", values.get("detected_at"))
+    return Capabilities(**values)
+
+
+def _owner(value: object) -> Owner | None:
+    if value is None:
+        return None
+    values = _known("owner", value, _OWNER_NAMES)
+    for name in _OWNER_NAMES:
+        if name not in values:
+            raise InvalidEnvironmentError(f"owner.{name}", "is missing")
+    return Owner(**values)
+
+
+def _known(name: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """The members of a nested object, which knows no ``extra``: nothing may get lost in it."""
+    if not isinstance(value, dict):
+        raise InvalidEnvironmentError(name, "is not an object")
+    for key in value:
+        if key not in names:
+            raise InvalidEnvironmentError(name, f"{key!r:.100} is no known key")
+    return value

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A permanent file: overwritten in place, never replaced, and kept open between uses."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from waggle_fsstore.store.fs.disk import name_file, open_to_write, write
+
+_READ: Final[int] = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class PermanentFile:
+    """The lock file, or the state record.
+
+    With ``create=False`` it is not made, and opened read-only where it cannot be written.
+    """
+
+    __slots__ = ("_create", "_descriptor", "_inode", "is_writable", "path")
+
+    def __init__(self, path: str, *, create: bool = True) -> None:
+        self.path = path
+        self.is_writable = True
+        self._create = create
+        self._descriptor: int | None = None
+        self._inode = (0, 0)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # As in one whose constructor failed.
+            self.close()
+
+    def open(self) -> tuple[int, bool]:
+        """Its descriptor, and whether it was opened only now; makes an empty file if missing."""
+        if self._descriptor is not None:
+            return self._descriptor, False
+        descriptor = self._open_anew()
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is no regular file: move it away", self.path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._inode = (status.st_dev, status.st_ino)
+        self._descriptor = descriptor
+        return descriptor, True
+
+    def is_in_place(self) -> bool:
+        """Whether the open file is still the one at its path.
+
+        It is not where ``git clean`` removed it, or where somebody moved the whole store
+        away and put another in its place.
+        """
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
+
+    def read(self, size: int) -> bytes:
+        """The first bytes of the file, fewer if it is shorter."""
+        descriptor, _ = self.open()
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return os.read(descriptor, size)
+        except OSError as error:
+            name_file(error, self.path)
+            raise
+
+    def overwrite(self, data: bytes) -> None:
+        """Write over the start of the file, unflushed."""
+        try:
+            write(self.open()[0], data)
+        except OSError as error:
+            name_file(error, self.path)
+            raise
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open_anew(self) -> int:
+        try:
+            return open_to_write(self.path)
+        except FileNotFoundError:
+            if not self._create:
+                raise
+            return open_to_write(self.path, os.O_CREAT)
+        except OSError as error:
+            if self._create or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            self.is_writable = False
+            return os.open(self.path, _READ)

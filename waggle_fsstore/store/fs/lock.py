@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store lock: one writer at a time, over all threads and processes.
+
+The lock file is permanent: it is never removed and never taken over because of its
+age. The operating system frees the lock of a process that dies. One descriptor stays
+open, because locking it takes a microsecond, where opening the file each time takes a
+hundred.
+"""
+
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
+from waggle_fsstore.store.fs.in_place_file import PermanentFile
+
+# Waiting for another process: short at first, because most changes take well under a
+# millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
+_SHORTEST_WAIT: Final = 0.0001
+_LONGEST_WAIT: Final = 0.005
+
+# Windows locks the first byte against readers too, so who holds it stands after that.
+_HOLDER_OFFSET: Final = 1
+_HOLDER_BYTES: Final = 400
+_HOST: Final = "_".join(platform.node().split()) or "localhost"
+
+
+class StoreLock:
+    """The lock of one open store. ``timeout`` is in seconds.
+
+    ``make_folder`` is called when the folder of the lock file is missing. Without it the
+    lock makes no lock file, and works on a read-only file system.
+    """
+
+    def __init__(
+        self, path: str, *, timeout: float, make_folder: Callable[[], object] | None = None
+    ) -> None:
+        if not 0 <= timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lock_timeout: {timeout!r} is not a number of seconds")
+        self._file = PermanentFile(path, create=make_folder is not None)
+        self._timeout = timeout
+        self._make_folder = make_folder
+        self._threads = threading.RLock()
+        self._locked = False
+        self._trying = False
+        self._generation = 0
+        self._closed = False
+        after_fork(self)
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever the lock file was opened anew: what was known of the store is void."""
+        return self._generation
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can take the lock any more."""
+        return self._closed
+
+    def run(
+        self,
+        work: Callable[[], object],
+        *,
+        timeout: float | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> None:
+        """Do ``work`` while this thread of this process alone holds the lock.
+
+        ``unless`` is asked when the other threads are done: where it is true, they did the
+        work already.
+
+        Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` where
+        the thread holds it already, in a signal handler for one, and
+        ``FileNotFoundError`` when there is no lock file and it is not to be made.
+        """
+        self._refuse_nesting()
+        # Ctrl-C can come between any two instructions, also where the first release begins:
+        # hence the second one. It must never leave the lock taken.
+        try:
+            try:
+                if self._acquire(self._timeout if timeout is None else timeout, unless):
+                    work()
+            finally:
+                self._release()
+        finally:
+            self._release()
+
+    def close(self) -> bool:
+        """Let nobody take the lock any more; waits for who holds it, as long as for the lock.
+
+        Returns whether nobody holds it. Its file is closed, by its holder if there is one.
+        """
+        self._refuse_nesting()
+        self._closed = True
+        try:
+            free = self._threads.acquire(timeout=self._timeout)
+        finally:
+            self._release()
+        return free
+
+    def is_in_place(self) -> bool:
+        """Whether the held lock is the one that others see."""
+        return self._locked and self._file.is_in_place()
+
+    def _refuse_nesting(self) -> None:
+        if self._is_mine():
+            raise RuntimeError("this thread is in the middle of a change of the same store")
+
+    def _is_mine(self) -> bool:
+        # As threading.Condition asks it. A flag of our own could miss an interrupt.
+        return bool(self._threads._is_owned())  # type: ignore[attr-defined]
+
+    def _acquire(self, timeout: float, unless: Callable[[], bool] | None = None) -> bool:
+        deadline = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=timeout):
+            raise self._timed_out(timeout)
+        if unless is not None and unless():
+            return False
+        if self._closed:
+            raise StoreClosedError
+        self._trying = True
+        while True:
+            descriptor = self._open()
+            self._wait(descriptor, deadline, timeout)
+            self._locked = True
+            if self._file.is_in_place():
+                break
+            self._release_file()  # Two processes would hold two locks.
+        if self._file.is_writable:
+            self._file.overwrite(describe_holder())
+        return True
+
+    def _release(self) -> None:
+        """Let go of what this thread holds: all of it, a part of it, or nothing."""
+        if not self._is_mine():
+            return  # Also in a child that was forked meanwhile: the lock is the parent's.
+        try:
+            if self._locked and not self._closed:
+                unlock_descriptor(self._file.open()[0])
+                self._locked = False
+            elif self._trying or self._closed:
+                # Not locked: or an interrupt hid that it was.
+                self._release_file()
+            self._trying = False
+        except BaseException:
+            self._release_file()
+            raise
+        finally:
+            self._threads.release()
+
+    def _open(self) -> int:
+        try:
+            descriptor, is_new = self._file.open()
+        except FileNotFoundError:
+            if self._make_folder is None:
+                raise
+            self._make_folder()
+            descriptor, is_new = self._file.open()
+        self._generation += is_new
+        return descriptor
+
+    def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
+        pause = _SHORTEST_WAIT
+        while not lock_descriptor(descriptor, blocking=False):
+            if self._closed:
+                raise StoreClosedError
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self._timed_out(timeout)
+            # Spread out, so that waiting processes do not wake in step.
+            time.sleep(min(remaining, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # no secret
+            pause = min(pause * 2, _LONGEST_WAIT)
+
+    def _release_file(self) -> None:
+        """Close the file, which frees the lock with it."""
+        self._locked = False
+        self._file.close()
+
+    def _timed_out(self, timeout: float) -> LockTimeoutError:
+        return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
+
+    def forget_after_fork(self) -> None:
+        """In a child: never unlock, which would unlock the parent; only let go."""
+        self._threads = threading.RLock()
+        self._release_file()
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds a lock right now. Tries it, for an instant, and writes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        if not lock_descriptor(descriptor, blocking=False):
+            return True
+        unlock_descriptor(descriptor)
+    except OSError:  # NFS locks only what is open for writing.
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process, if nobody else has; whether it is locked now."""
+    return bool(lock_descriptor(descriptor, blocking=False))
+
+
+def describe_holder() -> bytes:
+    """What whoever holds a lock writes into its file: who that is, and since when."""
+    holder = f"\n{os.getpid()} {time.time():.6f} {_HOST}\n"
+    return holder.encode(errors="replace").ljust(_HOLDER_BYTES)
+
+
+def read_holder(path: str) -> LockHolder | None:
+    """Who wrote the lock file last; ``None`` if that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(_HOLDER_OFFSET)
+            pid, since, host = file.read(_HOLDER_BYTES).split()
+        return LockHolder(int(pid), host.decode(), datetime.fromtimestamp(float(since), UTC))
+    except (OSError, ValueError, OverflowError):
+        return None

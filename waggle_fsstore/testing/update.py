@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every transactional repository keeps of ``update``."""
+
+import threading
+from typing import NoReturn
+
+import pytest
+
+from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, InvalidEnvironmentError
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.repository import run_together
+
+
+class UpdateContract:
+    """The part of :class:`TransactionalContract` that is about ``update``."""
+
+    def test_update(self, repository: TransactionalRepository) -> None:
+        """The change is stored, and the stored copy returned with its revision."""
+        environment = make_environment()
+        repository.save(environment)
+
+        def change(copy: Environment) -> str:
+            copy.labels["seen"] = "yes"
+            return "ignored"
+
+        updated = repository.update(environment.id, change)
+        assert updated.labels == {**environment.labels, "seen": "yes"}
+        assert updated.revision == 2
+        assert repository.find_by_id(environment.id) == updated
+        assert repository.find_by_id(environment.id).revision == 2
+
+    def test_update_shares_nothing(self, repository: TransactionalRepository) -> None:
+        """Neither what ``change`` was given nor what ``update`` returned leads into the store."""
+        repository.save(make_environment(id="a"))
+        given: list[Environment] = []
+        returned = repository.update("a", given.append)
+        expected = repository.find_by_id("a")
+        for leak in (*given, returned):
+            leak.labels["leak"] = "yes"
+            leak.extra["colour"].append("leak")
+        assert repository.find_by_id("a") == expected
+
+    def test_update_missing(self, repository: TransactionalRepository) -> None:
+        """What is not stored is not updated, and ``change`` does not run."""
+        with pytest.raises(EnvironmentNotFoundError):
+            repository.update("missing", never)
+
+    def test_update_that_raises(self, repository: TransactionalRepository) -> None:
+        """What ``change`` raises is passed on, and nothing is stored."""
+        repository.save(make_environment(id="a"))
+        with pytest.raises(ZeroDivisionError):
+            repository.update("a", lambda copy: 1 // (copy.ssh_port - copy.ssh_port))
+        assert repository.find_by_id("a").revision == 1
+        repository.update("a", Environment.touch)
+
+    def test_update_may_not_change_the_id(self, repository: TransactionalRepository) -> None:
+        """An update cannot move a version to another id."""
+        repository.save(make_environment(id="a"))
+        with pytest.raises(InvalidEnvironmentError) as caught:
+            repository.update("a", lambda copy: setattr(copy, "id", "b"))
+        assert caught.value.field == "id"
+        assert [found.id for found in repository.find_all()] == ["a"]
+
+    def test_update_with_an_invalid_value(self, repository: TransactionalRepository) -> None:
+        """The result of a change is checked like anything that is saved."""
+        repository.save(make_environment(id="a"))
+        with pytest.raises(InvalidEnvironmentError) as caught:
+            repository.update("a", lambda copy: setattr(copy, "ssh_port", 70_000))
+        assert caught.value.field == "ssh_port"
+        assert repository.find_by_id("a").revision == 1
+
+    def test_update_loses_no_change(self, repository: TransactionalRepository) -> None:
+        """Of 200 updates in 8 threads each is in the result."""
+        repository.save(make_environment(id="a", ssh_port=0))
+        barrier = threading.Barrier(8)
+
+        def work(_: int) -> None:
+            barrier.wait()
+            for _ in range(25):
+                repository.update("a", lambda copy: setattr(copy, "ssh_port", copy.ssh_port + 1))
+
+        run_together(8, work)
+        assert repository.find_by_id("a").ssh_port == 200
+
+    def test_update_runs_again_on_what_it_missed(self, repository: TransactionalRepository) -> None:
+        """A version stored meanwhile is not overwritten: ``change`` runs again on it."""
+        repository.save(make_environment(id="a", ssh_port=1))
+        seen: list[int] = []
+
+        def change(copy: Environment) -> None:
+            seen.append(copy.ssh_port)
+            if len(seen) == 1:
+                other = threading.Thread(
+                    target=repository.save, args=[make_environment(id="a", ssh_port=2)]
+                )
+                other.start()
+                other.join()
+            copy.status_reason = "changed"
+
+        updated = repository.update("a", change)
+        assert seen == [1, 2]
+        assert (updated.ssh_port, updated.status_reason) == (2, "changed")
+
+    def test_update_does_not_resurrect(self, repository: TransactionalRepository) -> None:
+        """An environment that is deleted during its update stays deleted."""
+        repository.save(make_environment(id="a"))
+
+        def change(_: Environment) -> None:
+            other = threading.Thread(target=repository.delete, args=["a"])
+            other.start()
+            other.join()
+
+        with pytest.raises(EnvironmentNotFoundError):
+            repository.update("a", change)
+        assert repository.count() == 0
+
+    def test_update_against_all_odds(self, repository: TransactionalRepository) -> None:
+        """An update that conflicts again and again gets its turn in the end."""
+        repository.save(make_environment(id="a", ssh_port=0))
+        runs: list[int] = []
+        writers: list[threading.Thread] = []
+
+        def change(copy: Environment) -> None:
+            runs.append(copy.ssh_port)
+            writer = threading.Thread(
+                target=repository.save, args=[make_environment(id="a", ssh_port=len(runs))]
+            )
+            writer.start()
+            # The last run holds the lock: its writer has to wait until after it.
+            writer.join(timeout=0.2)
+            writers.append(writer)
+
+        updated = repository.update("a", change)
+        for writer in writers:
+            writer.join()
+        assert updated.ssh_port == runs[-1]
+        assert repository.find_by_id("a").ssh_port == len(runs)
+
+    @pytest.mark.parametrize(
+        "write", ["save", "create", "save_all", "delete", "delete missing", "update", "close"]
+    )
+    def test_update_refuses_to_write_inside(
+        self, repository: TransactionalRepository, write: str
+    ) -> None:
+        """A write to the same store, or its end, inside ``change`` raises; reading works."""
+        repository.save(make_environment(id="a"))
+        arguments: dict[str, list[object]] = {
+            "save": [make_environment()],
+            "create": [make_environment()],
+            "save_all": [[make_environment()]],
+            "delete": ["a"],
+            "delete missing": ["missing"],
+            "close": [],
+            "update": ["a", never],
+        }
+
+        def change(copy: Environment) -> None:
+            assert repository.find_by_id("a").id == copy.id
+            assert len(repository.find_all()) == repository.count() == 1
+            getattr(repository, write.split()[0])(*arguments[write])
+
+        with pytest.raises(RuntimeError, match="update"):
+            repository.update("a", change)
+        assert [found.revision for found in repository.find_all()] == [1]
+        repository.save(make_environment(id="a"))
+
+
+def never(_: object) -> NoReturn:
+    """A callback that has no business being called."""
+    raise AssertionError("must not be called")
