@@ -2,34 +2,31 @@
 """The tests of the tests: each planted fault turns a test red."""
 
 import multiprocessing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-import tests.provider.faults
-import tests.server.faults  # Adds its own to those of the store.
-import tests.service.faults  # noqa: F401  # Adds its own to those of the store.
-from tests.store import faults
+from tests import planted
+
+_TESTS = Path(__file__).parent
+_MODULES = [
+    ".".join(path.relative_to(_TESTS.parent).with_suffix("").parts)
+    for path in sorted(_TESTS.rglob("faults.py"))
+]
+for _module in _MODULES:
+    import_module(_module)  # Registers its faults.
 
 # Each run is a fresh process that has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    [
-        "tests.store.faults",
-        "tests.provider.faults",
-        "tests.server.faults",
-        "tests.service.faults",
-        "hypothesis",
-        "waggle_fsstore.testing",
-    ]
-)
+_processes.set_forkserver_preload([*_MODULES, "hypothesis", "waggle_fsstore.testing"])
 
 
-@pytest.mark.parametrize("name", faults.FAULTS)
+@pytest.mark.parametrize("name", planted.FAULTS)
 def test_a_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
     """The guarantee that the fault breaks has a test that fails without it."""
     output = tmp_path / "output"
-    process = _processes.Process(target=faults.run, args=(name, str(output)))
+    process = _processes.Process(target=planted.run, args=(name, str(output)))
     process.start()
     process.join(timeout=300)
     process.kill()

@@ -5,7 +5,7 @@ import os
 import shutil
 from typing import Any
 
-from tests.store.faults import Patch, fault
+from tests.planted import Patch, fault
 from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.provider import local, workspace_dirs

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.store.faults import Patch, fault
+from tests.planted import Patch, fault, nothing
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
@@ -24,11 +24,6 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import Touches
 from waggle_fsstore.store.fs.in_place_file import PermanentFile
-
-
-def _nothing(*_: object, **__: object) -> None:
-    return None
-
 
 # Creating
 
@@ -64,7 +59,7 @@ def capacity_looked_at_before(patch: Patch) -> None:
 
 @fault("tests/service/test_creation.py::test_errors_take_no_capacity[memory]")
 def failed_creation_left_creating(patch: Patch) -> None:
-    patch.setattr(Creation, "_give_up", _nothing)
+    patch.setattr(Creation, "_give_up", nothing)
 
 
 @fault(
@@ -77,7 +72,7 @@ def workspace_of_what_was_destroyed_meanwhile(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_two_services_at_once[memory]")
 def port_of_another_process_not_looked_for(patch: Patch) -> None:
-    patch.setattr(Creation, "_make_port_unique", _nothing)
+    patch.setattr(Creation, "_make_port_unique", nothing)
 
 
 @fault("tests/service/test_ports.py::test_given_back_by_another_service[memory]")
@@ -87,7 +82,7 @@ def ports_of_other_processes_never_free(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_after_a_restart[memory]")
 def ports_not_learned_at_the_start(patch: Patch) -> None:
-    patch.setattr(Ports, "learn", _nothing)
+    patch.setattr(Ports, "learn", nothing)
 
 
 @fault("tests/service/test_ports.py::test_following_is_as_good_as_looking")
@@ -103,7 +98,7 @@ def ports_of_the_deleted_not_followed(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_destroyed_before_its_port_is_changed[memory]")
 def port_that_leaks(patch: Patch) -> None:
-    patch.setattr(Ports, "give_back", _nothing)
+    patch.setattr(Ports, "give_back", nothing)
 
 
 # Using
@@ -162,7 +157,7 @@ def touch_forgotten_before_it_is_stored(patch: Patch) -> None:
 
 @fault("tests/service/test_touch_buffer.py::test_stored_at_the_end[memory]")
 def touches_lost_at_the_end(patch: Patch) -> None:
-    patch.setattr(Touches, "close", _nothing)
+    patch.setattr(Touches, "close", nothing)
 
 
 # Destroying
@@ -198,7 +193,7 @@ def workspace_removed_after_the_record(patch: Patch) -> None:
 
 @fault("tests/service/test_removal.py::test_the_provider_fails[memory]")
 def failed_removal_keeps_its_owner(patch: Patch) -> None:
-    patch.setattr(transitions, "to_nobody", _nothing)
+    patch.setattr(transitions, "to_nobody", nothing)
 
 
 @fault("tests/service/test_removal.py::test_two_threads[memory]")
@@ -231,7 +226,7 @@ def a_number_taken_for_a_process(patch: Patch) -> None:
 
 @fault("tests/domain/test_process.py::test_a_proc_that_hides_others[missing]")
 def hidden_processes_taken_for_gone(patch: Patch) -> None:
-    patch.setattr(process, "_started_without_proc", _nothing)
+    patch.setattr(process, "_started_without_proc", nothing)
 
 
 @fault("tests/domain/test_process.py::test_another_boot")
@@ -299,7 +294,7 @@ def doubt_taken_for_loss(patch: Patch) -> None:
 
 @fault("tests/service/test_reconcile.py::test_a_provider_that_cannot_work[memory]")
 def judged_without_the_provider(patch: Patch) -> None:
-    patch.setattr(EnvironmentService, "_check_provider", _nothing)
+    patch.setattr(EnvironmentService, "_check_provider", nothing)
 
 
 # Expiring
@@ -307,7 +302,7 @@ def judged_without_the_provider(patch: Patch) -> None:
 
 @fault("tests/service/test_sweeping.py::test_time_without_the_provider[memory-True]")
 def idle_while_nothing_could_be_used(patch: Patch) -> None:
-    patch.setattr(Idleness, "end_pass", _nothing)
+    patch.setattr(Idleness, "end_pass", nothing)
 
 
 @fault("tests/service/test_sweeping.py::test_time_before_the_start[memory]")
@@ -328,7 +323,7 @@ def clocks_trusted(patch: Patch) -> None:
 
 @fault("tests/service/test_sweeping.py::test_a_process_that_was_stopped[memory]")
 def stops_counted(patch: Patch) -> None:
-    patch.setattr(Idleness, "keep_time", _nothing)
+    patch.setattr(Idleness, "keep_time", nothing)
 
 
 @fault("tests/service/test_sweeping.py::test_what_never_expires[memory-timeout0]")
@@ -373,18 +368,18 @@ def a_lock_that_nobody_sees(patch: Patch) -> None:
 @fault("tests/service/test_forks.py::test_a_child_goes_on")
 def hands_that_a_child_inherits(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(InHand, "forget_after_fork", _nothing)
+    patch.setattr(InHand, "forget_after_fork", nothing)
 
 
 @fault("tests/service/test_forks.py::test_a_child_goes_on")
 def uses_that_a_child_inherits(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(Touches, "forget_after_fork", _nothing)
+    patch.setattr(Touches, "forget_after_fork", nothing)
 
 
 @fault("tests/service/test_forks.py::test_a_port_that_the_parent_is_about_to_store")
 def ports_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr(Ports, "forget_after_fork", _nothing)
+    patch.setattr(Ports, "forget_after_fork", nothing)
 
 
 # Settings
@@ -397,4 +392,4 @@ def open_to_all(patch: Patch) -> None:
 
 @fault(f"tests/service/test_removal.py::test_a_full_disk[memory-{errno.ENOSPC}]")
 def no_room_made(patch: Patch) -> None:
-    patch.setattr(Removal, "_make_room", _nothing)
+    patch.setattr(Removal, "_make_room", nothing)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planted faults of the format: each breaks one thing that it promises."""
+
+from typing import Any
+
+from tests.planted import Patch, fault
+from waggle_fsstore.domain import environment
+from waggle_fsstore.store.format import codec, layout
+
+
+@fault("tests/store/test_contracts.py::TestFileStore::test_save_and_find")
+def swapped_codec_fields(patch: Patch) -> None:
+    real = codec._document
+
+    def swapped(*arguments: Any) -> dict[str, Any]:
+        document = real(*arguments)
+        document["created_at"], document["last_used"] = (
+            document["last_used"],
+            document["created_at"],
+        )
+        return document
+
+    patch.setattr(codec, "_document", swapped)
+
+
+@fault("tests/store/format/test_codec.py::test_unknown_keys_are_kept")
+def unknown_keys_dropped(patch: Patch) -> None:
+    real = environment.Environment
+    patch.setattr(codec, "Environment", lambda **values: real(**{**values, "extra": {}}))
+
+
+@fault(
+    "tests/store/test_file_store.py::test_a_newer_document_is_neither_read_nor_replaced_nor_deleted"
+)
+def newer_schema_overwritten(patch: Patch) -> None:
+    patch.setattr(codec, "SCHEMA", 99)
+
+
+@fault("tests/store/test_file_store.py::test_a_change_by_hand_is_a_conflict")
+def checksum_ignored(patch: Patch) -> None:
+    patch.setattr(codec, "is_intact", lambda _: True)
+
+
+@fault("tests/store/test_file_store.py::test_no_id_leads_out_of_the_root")
+def escape_from_the_root(patch: Patch) -> None:
+    patch.setattr(layout, "document_name", lambda environment_id: f"{environment_id}.json")
+
+
+@fault("tests/store/format/test_layout.py::test_no_two_ids_share_a_name")
+def upper_case_not_escaped(patch: Patch) -> None:
+    real = layout.document_name
+    patch.setattr(
+        layout, "document_name", lambda name: f"{name}.json" if name.isalnum() else real(name)
+    )
+    patch.setattr(
+        "tests.store.format.test_layout.document_name", layout.document_name, raising=False
+    )
