@@ -6,25 +6,25 @@ import weakref
 from typing import Final, Protocol
 
 
-class Forgetful(Protocol):
+class ForkAware(Protocol):
     """Holds a lock that another thread of the parent may hold at the moment of the fork."""
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Called in the child, which has one thread."""
         ...
 
 
-_living: Final["weakref.WeakSet[Forgetful]"] = weakref.WeakSet()
+_living: Final["weakref.WeakSet[ForkAware]"] = weakref.WeakSet()
 
 
-def after_fork(holder: Forgetful) -> None:
-    """Have ``forget_after_fork`` called in every child, for as long as the holder lives."""
+def register_at_fork(holder: ForkAware) -> None:
+    """Have ``reset_after_fork`` called in every child, for as long as the holder lives."""
     _living.add(holder)
 
 
 def _forget() -> None:
     for holder in list(_living):
-        holder.forget_after_fork()
+        holder.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -190,7 +190,7 @@ class Environment:
         """An independent copy, its values checked and made regular as by the constructor."""
         return Environment(**{name: getattr(self, name) for name in _FIELDS})
 
-    def twin(self) -> "Environment":
+    def clone(self) -> "Environment":
         """An independent copy of one that nobody has changed since it was checked.
 
         Not checked again, so that it takes a tenth of the time of :meth:`copy`.

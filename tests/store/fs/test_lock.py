@@ -27,7 +27,7 @@ from waggle_fsstore import (
     StoreError,
 )
 from waggle_fsstore.store.fs.lock import StoreLock
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.testing import make_environment
 
 HOLD = """
@@ -227,9 +227,9 @@ def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
     parent = os.getpid()
     children: list[int] = []
 
-    def work(change: Change) -> int:
+    def work(change: Transaction) -> int:
         children.append(os.fork())
-        return change.store(make_environment(id=f"by {os.getpid() == parent}"), None)
+        return change.put(make_environment(id=f"by {os.getpid() == parent}"), None)
 
     error = ""
     try:
@@ -376,7 +376,7 @@ def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
         except StoreClosedError as error:
             refused.append(error)
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         waiting.start()
         closing.start()
         while not store._writer._lock.closed:
@@ -396,7 +396,7 @@ def test_close_does_not_wait_for_ever(root: Path) -> None:
     before = open_descriptors()
     store = FileStore(root, durable=False, lock_timeout=0)
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         closing = threading.Thread(target=store.close)
         closing.start()
         closing.join()

@@ -18,9 +18,9 @@ from typing import Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
-from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
 # Waiting for another process: short at first, because most changes take well under a
 # millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
@@ -36,24 +36,24 @@ _HOST: Final = "_".join(platform.node().split()) or "localhost"
 class StoreLock:
     """The lock of one open store. ``timeout`` is in seconds.
 
-    ``make_folder`` is called when the folder of the lock file is missing. Without it the
+    ``make_dir`` is called when the folder of the lock file is missing. Without it the
     lock makes no lock file, and works on a read-only file system.
     """
 
     def __init__(
-        self, path: str, *, timeout: float, make_folder: Callable[[], object] | None = None
+        self, path: str, *, timeout: float, make_dir: Callable[[], object] | None = None
     ) -> None:
         if not 0 <= timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout: {timeout!r} is not a number of seconds")
-        self._file = PermanentFile(path, create=make_folder is not None)
+        self._file = InPlaceFile(path, create=make_dir is not None)
         self._timeout = timeout
-        self._make_folder = make_folder
+        self._make_dir = make_dir
         self._threads = threading.RLock()
         self._locked = False
         self._trying = False
         self._generation = 0
         self._closed = False
-        after_fork(self)
+        register_at_fork(self)
 
     @property
     def generation(self) -> int:
@@ -160,9 +160,9 @@ class StoreLock:
         try:
             descriptor, is_new = self._file.open()
         except FileNotFoundError:
-            if self._make_folder is None:
+            if self._make_dir is None:
                 raise
-            self._make_folder()
+            self._make_dir()
             descriptor, is_new = self._file.open()
         self._generation += is_new
         return descriptor
@@ -187,7 +187,7 @@ class StoreLock:
     def _timed_out(self, timeout: float) -> LockTimeoutError:
         return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: never unlock, which would unlock the parent; only let go."""
         self._threads = threading.RLock()
         self._release_file()
