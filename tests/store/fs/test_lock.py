@@ -352,7 +352,12 @@ def test_an_interrupt_at_any_instruction(root: Path, change: str) -> None:
         "update": lambda: store.update("a", Environment.touch),
         "delete": lambda: store.delete("a"),
     }
-    files = ("store/fs/lock.py", "store/write/writer.py", "store/write/inputs.py")
+    files = (
+        "domain/cleanup.py",
+        "store/fs/lock.py",
+        "store/write/writer.py",
+        "store/write/inputs.py",
+    )
     number = 0
     while True:
         number += 1

@@ -72,6 +72,22 @@ class Disk:
             name_file(error, path)
             raise
 
+    def write_atomic(
+        self, path: str, data: bytes, temp_dir: str, *, mode: int = FILE_MODE, sync: bool = True
+    ) -> None:
+        """Put a file in place, or replace one, by a temp file in ``temp_dir`` and a rename.
+
+        The directory of ``path`` is not synced. Nothing is left of the temp file, and the old
+        file stays, when this raises an ``OSError``.
+        """
+        temp = temp_path(temp_dir)
+        self.write_temp(temp, data, mode, sync=sync)
+        try:
+            self.replace(temp, path)
+        except OSError:
+            self.discard(temp)
+            raise
+
     def discard(self, path: str) -> None:
         """Remove a temporary file if it can be done; if not, the next founding clears it."""
         with suppress(OSError):

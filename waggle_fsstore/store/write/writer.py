@@ -134,7 +134,7 @@ class Writer:
 
     def _take_turn(self, request: Call, lead: Callable[[], None]) -> None:
         try:
-            self._lock.run(lead, unless=request.is_settled)
+            self._lock.run(lead, skip_if=request.is_settled)
         except LockTimeoutError:
             # Unless a leader is doing it right now, it is given up, and nobody will.
             if request.claim.acquire(blocking=False):
