@@ -62,7 +62,7 @@ def published_before_the_flush(patch: Patch) -> None:
 
     def note(self: session.WriterSession, **given: int) -> None:
         if "published" in given:
-            self.journal.sync()
+            self.segment.sync()
         real(self, **given)
 
     patch.setattr(live_segment.LiveSegment, "append", append)

@@ -30,6 +30,7 @@ from waggle_fsstore.store.write import (
     publish,
     recovery,
     session,
+    sync,
     writer,
 )
 
@@ -68,7 +69,7 @@ def files_readable_by_all(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values")
 def no_check_on_saving(patch: Patch) -> None:
-    patch.setattr(inputs, "checked", lambda value: value)
+    patch.setattr(inputs, "checked_copy", lambda value: value)
 
 
 @fault("tests/store/test_file_store.py::test_deleting_a_corrupt_document_keeps_the_evidence")
@@ -85,7 +86,7 @@ def corrupt_documents_destroyed(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
 def half_lines_of_a_copy_taken_for_damage(patch: Patch) -> None:
-    patch.setattr(session, "mend_copy", lambda *_: [])
+    patch.setattr(recovery, "mend_copy", lambda *_: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
@@ -134,20 +135,20 @@ def many_lines_a_flush(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
 def no_flush_at_a_checkpoint(patch: Patch) -> None:
-    patch.setattr(writer, "sync_redo_range", nothing)
+    patch.setattr(checkpoint, "sync_redo_range", nothing)
 
 
 @fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
 def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
-    flush = checkpoint.sync_redo_range
-    finish = writer.Writer._finish_checkpoint
-    patch.setattr(writer, "sync_redo_range", nothing)
+    finish = checkpoint.Checkpointer._finish
+    patch.setattr(checkpoint, "sync_redo_range", nothing)
 
-    def finish_first(self: writer.Writer, *given: Any) -> None:
+    def finish_first(self: checkpoint.Checkpointer, *given: Any) -> None:
         finish(self, *given)
-        flush(self._layout, self._disk, 1 << 50, self._position.folder())
+        directory = self._session.documents_directory()
+        sync.sync_redo_range(self._layout, self._disk, 1 << 50, directory)
 
-    patch.setattr(writer.Writer, "_finish_checkpoint", finish_first)
+    patch.setattr(checkpoint.Checkpointer, "_finish", finish_first)
 
 
 @fault("tests/store/test_durability.py::test_after_a_failed_flush_documents_are_written_anew")
@@ -162,9 +163,11 @@ def replay_that_regresses(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_a_torn_temporary_file_is_of_no_use")
 def replay_from_a_temporary_file(patch: Patch) -> None:
-    def publish(store: layout.Layout, disk: disk.Disk, path: str, *_: object, **__: object) -> None:
+    def publish(
+        store: layout.Layout, disk: disk.Disk, change: dict[str, Any], *_: object, **__: object
+    ) -> None:
         for name in os.listdir(store.temporary):
-            disk.replace(os.path.join(store.temporary, name), path)
+            disk.replace(os.path.join(store.temporary, name), store.document(change["id"]))
 
     patch.setattr(disk.Disk, "clear_temp_files", nothing)
     patch.setattr(recovery, "_publish", publish)
@@ -172,7 +175,7 @@ def replay_from_a_temporary_file(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_an_unknown_version_is_kept_as_evidence")
 def displaced_documents_destroyed(patch: Patch) -> None:
-    patch.setattr(recovery, "_keep_unknown", nothing)
+    patch.setattr(recovery, "_save_unknown_versions", nothing)
 
 
 @fault("tests/store/write/test_recovery.py::test_a_journal_flipped_at_every_byte")
@@ -198,9 +201,8 @@ def stale_lines_counted(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_a_copy_older_than_its_checkpoint")
 def copy_taken_for_the_original(patch: Patch) -> None:
-    for module in (state, session, view):
+    for module in (state, session, recovery, sync, view):
         patch.setattr(module, "store_id", lambda _: "the place")
-    patch.setattr("waggle_fsstore.store.write.checkpoint.store_id", lambda _: "the place")
 
 
 @fault("tests/store/write/test_recovery.py::test_what_a_dead_writer_left_is_finished")

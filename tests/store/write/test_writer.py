@@ -21,7 +21,7 @@ from waggle_fsstore import (
     audit,
 )
 from waggle_fsstore.store.write.batch import Transaction
-from waggle_fsstore.store.write.writer import Writer
+from waggle_fsstore.store.write.group_commit import CommitQueue
 from waggle_fsstore.testing import make_environment
 
 PATIENCE = 60
@@ -50,7 +50,7 @@ def waiting(
         holder: Future[object] = pool.submit(lambda: store._writer.run(work))
         assert inside.wait(PATIENCE)
         futures = [pool.submit(call) for call in calls]
-        while len(store._writer._waiting) < 1 + len(calls):
+        while len(store._writer._queue._waiting) < 1 + len(calls):
             pass
         done.set()
         yield [*futures, holder]
@@ -144,18 +144,18 @@ def test_the_others_outlive_an_interrupted_leader(store: FileStore) -> None:
 def test_what_is_done_is_not_done_again(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller whose work is done, and who has not yet gone, is left alone by the next leader."""
     arrived, go = threading.Event(), threading.Event()
-    real = Writer._withdraw
+    real = CommitQueue._remove
 
-    def withdraw(self: Writer, request: Any) -> None:
+    def remove(self: CommitQueue, call: Any) -> None:
         if threading.current_thread() is slow and not arrived.is_set():
             arrived.set()
             assert go.wait(PATIENCE)
-        real(self, request)
+        real(self, call)
 
     def count_up(environment: Environment) -> None:
         environment.ssh_port += 1
 
-    monkeypatch.setattr(Writer, "_withdraw", withdraw)
+    monkeypatch.setattr(CommitQueue, "_remove", remove)
     before = store.find_by_id("a").ssh_port
     slow = threading.Thread(target=store.save, args=[make_environment(id="b", ssh_port=1)])
     slow.start()
