@@ -236,3 +236,23 @@ def run_waiting_calls_twice(patch: Patch) -> None:
         self.claim = Claim()  # type: ignore[assignment]
 
     patch.setattr(group_commit.Call, "__init__", init)
+
+
+@fault("tests/store/write/test_session.py::test_interrupted_resume_keeps_suspicion")
+def forget_suspicion_while_resuming(patch: Patch) -> None:
+    real = session.WriterSession.write_state
+
+    def write_state(self: session.WriterSession, **given: Any) -> None:
+        is_suspect, self._is_suspect = self._is_suspect, False
+        real(self, **given)
+        self._is_suspect = is_suspect
+
+    patch.setattr(session.WriterSession, "write_state", write_state)
+
+
+@fault("tests/store/write/test_session.py::test_copy_of_suspect_store_is_rewritten")
+def checkpoint_suspect_documents(patch: Patch) -> None:
+    def forget(self: session.WriterSession) -> None:
+        self._is_suspect = False
+
+    patch.setattr(session.WriterSession, "rewrite_all", forget)
