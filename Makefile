@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target sets up what it needs: a fresh machine has Python 3.11+ and make.
+# Every target sets up what it needs; a machine needs only Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV := .venv/$(notdir $(PYTHON))
