@@ -65,6 +65,22 @@ def test_pages_named_in_sources_exist() -> None:
             assert (ROOT / name).exists(), f"{source.relative_to(ROOT)}: {name}"
 
 
+_DESIGN = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", _DESIGN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_classes_and_modules_exist(page: Path) -> None:
+    """Each class, method and module that a page about the design names exists in the package."""
+    text = page.read_text().partition("\n## Style")[0]
+    files = sorted((ROOT / "waggle_fsstore").rglob("*.py"))
+    source = "\n".join(file.read_text() for file in files)
+    words = set(re.findall(r"\w+", source))
+    classes = re.findall(r"`((?:[A-Z][a-z]+)+(?:\.\w+)?)[`(]", text)
+    modules = set(re.findall(r"`([a-z_]+\.py)`", text))
+    assert [name for name in classes if not set(name.split(".")) <= words] == []
+    assert modules - {file.name for file in files} == set()
+
+
 def test_contributing_lists_every_directory() -> None:
     """CONTRIBUTING lists every directory of the package, once, and no other."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
