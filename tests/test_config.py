@@ -34,7 +34,7 @@ DEFAULT = Settings(
 
 
 def of(**variables: str) -> Settings:
-    return Settings.of({PREFIX + name: value for name, value in variables.items()})
+    return Settings.from_env({PREFIX + name: value for name, value in variables.items()})
 
 
 def refused(**variables: str) -> SettingError:
@@ -43,34 +43,34 @@ def refused(**variables: str) -> SettingError:
     return caught.value
 
 
-def test_defaults() -> None:
-    """What holds without any variable."""
+def test_settings_have_defaults() -> None:
+    """Without any variable, the documented defaults apply."""
     assert of() == DEFAULT
     assert of().is_loopback
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
-def test_empty_counts_as_unset(text: str) -> None:
-    """A variable that is set to nothing says nothing."""
-    assert Settings.of(dict.fromkeys(VARIABLES, text)) == DEFAULT
+def test_empty_variable_counts_as_unset(text: str) -> None:
+    """A variable that is empty or blank sets nothing."""
+    assert Settings.from_env(dict.fromkeys(VARIABLES, text)) == DEFAULT
 
 
-def test_the_variables_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument they are those that the process was given."""
+def test_settings_default_to_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument, the variables are those of the process."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    assert Settings.of() == DEFAULT
+    assert Settings.from_env() == DEFAULT
     monkeypatch.setenv("WAGGLE_MAX_ENVIRONMENTS", "3")
-    assert Settings.of().max_environments == 3
+    assert Settings.from_env().max_environments == 3
 
 
-def test_others_are_not_looked_at() -> None:
-    """What this version does not know is not its business."""
+def test_unknown_variables_are_ignored() -> None:
+    """Variables that this version does not know have no effect."""
     assert of(LOG_LEVEL="loud") == DEFAULT
 
 
-def test_all_together() -> None:
-    """Each variable says one thing; blanks around it do not count."""
+def test_each_variable_sets_one_field() -> None:
+    """Each variable sets its field; surrounding blanks do not count."""
     settings = of(
         LISTEN_ADDR=" 0.0.0.0:9000 ",
         MAX_ENVIRONMENTS="25",
@@ -91,8 +91,8 @@ def test_all_together() -> None:
     )
 
 
-def test_they_do_not_change() -> None:
-    """Settings are values."""
+def test_settings_are_immutable() -> None:
+    """No field can be assigned."""
     with pytest.raises(FrozenInstanceError):
         of().port = 1  # type: ignore[misc]
 
@@ -118,16 +118,16 @@ OPEN = {
 
 
 @pytest.mark.parametrize("text", LOOPBACK)
-def test_addresses_of_this_machine(text: str) -> None:
-    """Nobody else can connect, so no names need be given."""
+def test_loopback_address_is_recognised(text: str) -> None:
+    """Only programs on this machine can connect."""
     settings = of(LISTEN_ADDR=text)
     assert (settings.host, settings.port) == LOOPBACK[text]
     assert settings.is_loopback
 
 
 @pytest.mark.parametrize("text", OPEN)
-def test_addresses_that_others_reach(text: str) -> None:
-    """They are taken, and known to be open: who listens there refuses without names."""
+def test_open_address_is_recognised(text: str) -> None:
+    """The address is accepted, and known to be reachable from other machines."""
     settings = of(LISTEN_ADDR=text)
     assert (settings.host, settings.port) == OPEN[text]
     assert not settings.is_loopback
@@ -172,8 +172,8 @@ BAD = {
 @pytest.mark.parametrize(
     ("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts]
 )
-def test_bad_values(name: str, text: str) -> None:
-    """The error names the variable, shows no more of the value than fits, and has one line."""
+def test_invalid_value_is_refused(name: str, text: str) -> None:
+    """The error is one line that names the variable and shows a part of the value."""
     error = refused(**{name: text})
     expected = "SSH_PORT_MAX" if (name, text) == ("SSH_PORT_BASE", "12000") else name
     assert error.variable == PREFIX + expected
@@ -183,29 +183,29 @@ def test_bad_values(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1", "60"])
-def test_timeouts_at_the_limits(text: str) -> None:
-    """From a minute to Waggle's limit."""
+def test_timeout_limits_are_accepted(text: str) -> None:
+    """A timeout can be from one minute to one hour."""
     assert of(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
 
 
 @pytest.mark.parametrize("text", ["10ms", "24h", "1m", "0.5s"])
-def test_intervals_at_the_limits(text: str) -> None:
-    """As Go writes durations, from a hundredth of a second to a day."""
+def test_interval_limits_are_accepted(text: str) -> None:
+    """An interval can be from 10 ms to a day, written as in Go."""
     assert timedelta(milliseconds=10) <= of(REAPER_INTERVAL=text).reaper_interval
     assert of(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
 
 
-def test_one_port() -> None:
-    """Both ends of the range count."""
+def test_port_range_includes_both_ends() -> None:
+    """A range of one port has that port."""
     assert list(of(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
 
 
 @given(st.sampled_from(sorted(VARIABLES)), st.text(st.characters(exclude_characters="\0")))
-def test_any_text(variable: str, text: str) -> None:
-    """It is taken, or refused with the name of the variable, and never anything else."""
+def test_any_text_is_accepted_or_refused_by_name(variable: str, text: str) -> None:
+    """Any text is accepted, or refused with the name of the variable."""
     refused_for = ""
     try:
-        settings = Settings.of({variable: text})
+        settings = Settings.from_env({variable: text})
     except SettingError as error:
         refused_for = error.variable
     else:
@@ -219,8 +219,8 @@ def test_any_text(variable: str, text: str) -> None:
 
 
 @given(st.ip_addresses(), st.integers(0, 65_535))
-def test_any_address(address: object, port: int) -> None:
-    """Each address can be written, IPv6 in brackets, and is open exactly where others reach it."""
+def test_any_ip_address_is_accepted(address: object, port: int) -> None:
+    """IPv6 is written in brackets, and only loopback addresses count as such."""
     from ipaddress import IPv6Address
 
     text = f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
@@ -230,8 +230,8 @@ def test_any_address(address: object, port: int) -> None:
 
 
 @given(st.integers(1, 65_535), st.integers(1, 65_535))
-def test_any_range(first: int, last: int) -> None:
-    """A range is one that has ports in it."""
+def test_any_port_range_has_ports(first: int, last: int) -> None:
+    """A range whose end is below its beginning is refused."""
     if last < first:
         assert refused(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).variable == (
             "WAGGLE_SSH_PORT_MAX"

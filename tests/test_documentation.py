@@ -165,7 +165,7 @@ def test_unit() -> None:
     assert service["ExecStart"] == f"{PROGRAM} serve"
     assert service["Restart"] == "always"
     assert "KillSignal" not in service
-    assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE
+    assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE_S
 
 
 def test_commands_of_the_operator() -> None:

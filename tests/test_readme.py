@@ -221,9 +221,9 @@ def test_defaults() -> None:
     rows = re.findall(r"^\| `(WAGGLE_[A-Z_]+)` \|.*\| (?:`(.*)`|none) \|$", README, re.MULTILINE)
     assert len(rows) == 7
     for variable, default in rows:
-        assert Settings.of({variable: default}) == Settings.of({}), variable
+        assert Settings.from_env({variable: default}) == Settings.from_env({}), variable
         with pytest.raises(SettingError, match=f"^{variable}: "):
-            Settings.of({variable: "/ ?"})
+            Settings.from_env({variable: "/ ?"})
 
 
 def test_tools(server_url: str) -> None:

@@ -24,16 +24,16 @@ def two(store: FileStore) -> FileStore:
 
 
 @pytest.mark.parametrize("verb", WRITES)
-def test_the_history_has_who_and_why(two: FileStore, verb: tuple[str, ...]) -> None:
-    """Each change that a verb makes has both."""
+def test_actor_and_reason_are_recorded(two: FileStore, verb: tuple[str, ...]) -> None:
+    """Each change of a verb has both."""
     assert run(*verb, "--actor", "maja", "--reason", "because\nso").exit_code == 0
     authors = {(event.actor, event.reason) for event in two.history(after=2)}
     assert authors == {("maja", "because\nso")}
 
 
 @pytest.mark.parametrize("verb", WRITES)
-def test_without_options_it_is_the_user(two: FileStore, verb: tuple[str, ...]) -> None:
-    """Without a reason, but for that of a restore."""
+def test_actor_defaults_to_user(two: FileStore, verb: tuple[str, ...]) -> None:
+    """The reason is empty by default, except for that of a restore."""
     assert run(*verb).exit_code == 0
     reason = "restored revision 1" if verb[0] == "restore" else ""
     authors = {(event.actor, event.reason) for event in two.history(after=2)}
@@ -50,10 +50,10 @@ def test_without_options_it_is_the_user(two: FileStore, verb: tuple[str, ...]) -
         (("--reason", "\udcff"), "reason: holds a lone surrogate"),
     ],
 )
-def test_an_author_that_no_history_keeps(
+def test_invalid_actor_or_reason_is_refused(
     two: FileStore, verb: tuple[str, ...], options: tuple[str, str], message: str
 ) -> None:
-    """Is wrong usage, and nothing is changed."""
+    """It is wrong usage, and nothing is changed."""
     result = run(*verb, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())

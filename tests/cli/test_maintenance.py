@@ -42,21 +42,21 @@ def _zero(path: Path) -> None:
 
 @pytest.mark.usefixtures("well")
 @pytest.mark.parametrize("options", [(), ("--repair",), ("--json",), ("--repair", "--json")])
-def test_fsck_of_a_store_that_is_well(options: tuple[str, ...]) -> None:
+def test_fsck_of_intact_store_is_clean(options: tuple[str, ...]) -> None:
     """Nothing on stdout, a summary on stderr, exit code 0."""
     result = run("fsck", *options)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "0 errors; 0 warnings\n"
 
 
-def test_fsck_of_no_store(root: Path) -> None:
-    """A default store that does not exist yet is well."""
+def test_fsck_of_missing_default_store_is_clean(root: Path) -> None:
+    """A default store that does not exist yet has no errors."""
     assert run("fsck").exit_code == 0
     assert not root.exists()
 
 
-def test_fsck_warns(well: FileStore) -> None:
-    """A file that is not ours is told, and leaves the exit code 0."""
+def test_fsck_warns_of_foreign_file(well: FileStore) -> None:
+    """A foreign file is reported, and leaves the exit code 0."""
     foreign = well.path / "environments" / "notes.txt"
     foreign.write_text("mine")
     result = run("fsck")
@@ -67,8 +67,8 @@ def test_fsck_warns(well: FileStore) -> None:
     assert foreign.read_text() == "mine"
 
 
-def test_fsck_reports_and_repairs(well: FileStore) -> None:
-    """What was zeroed by hand is an error that is left (4), then corrected (1), then gone (0)."""
+def test_fsck_reports_then_repairs(well: FileStore) -> None:
+    """A zeroed document is an error that is left (4), then corrected (1), then gone (0)."""
     before = well.find_by_id("a")
     path = document(well.path, "a")
     _zero(path)
@@ -89,7 +89,7 @@ def test_fsck_reports_and_repairs(well: FileStore) -> None:
 
 
 def test_fsck_json_has_every_field(well: FileStore) -> None:
-    """One object a line, also of a file whose name is no text."""
+    """One object a line, also for a file whose name is not UTF-8."""
     _zero(document(well.path, "a"))
     with open(os.fsencode(well.path / "environments") + b"/\xff.txt", "wb"):
         pass
@@ -104,8 +104,8 @@ def test_fsck_json_has_every_field(well: FileStore) -> None:
         assert values["remedy"] == one.remedy
 
 
-def test_fsck_corrects_one_and_leaves_one(well: FileStore) -> None:
-    """The exit code is the sum (5)."""
+def test_fsck_adds_up_exit_codes(well: FileStore) -> None:
+    """One error corrected and one left give the sum (5)."""
     _zero(document(well.path, "a"))
     newer = document(well.path, "newer")
     newer.write_text('{"schema": 99, "id": "newer"}')
@@ -116,8 +116,8 @@ def test_fsck_corrects_one_and_leaves_one(well: FileStore) -> None:
     assert newer.exists()
 
 
-def test_fsck_that_cannot_look_everywhere(well: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that is held is an operational error (8), told in one line."""
+def test_fsck_with_held_lock_fails(well: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A held lock is an operational error (8), reported in one line."""
     _zero(document(well.path, "a"))
     monkeypatch.setattr(
         "waggle_fsstore.cli.store_option.open_repository",
@@ -130,8 +130,8 @@ def test_fsck_that_cannot_look_everywhere(well: FileStore, monkeypatch: pytest.M
     assert "warnings" not in result.stderr
 
 
-def test_fsck_of_a_store_that_is_missing(tmp_path: Path) -> None:
-    """One that was named must be there: 8."""
+def test_fsck_of_missing_named_store_fails(tmp_path: Path) -> None:
+    """A store named by --store must exist: exit code 8."""
     result = run("--store", str(tmp_path / "missing"), "fsck")
     assert (result.exit_code, result.stdout) == (8, "")
     assert "there is no store" in result.stderr
@@ -141,20 +141,20 @@ def test_fsck_of_a_store_that_is_missing(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--nonsense",), "nonsense"),
-        (("--actor", "maja"), "--actor and --reason belong to --repair"),
+        (("--actor", "maja"), "--actor and --reason need --repair"),
         (("--repair", "--actor", ""), "actor: is empty"),
         (("extra",), "extra"),
     ],
 )
-def test_wrong_usage_of_fsck(options: tuple[str, ...], message: str) -> None:
+def test_fsck_wrong_usage_has_its_code(options: tuple[str, ...], message: str) -> None:
     """It exits 16."""
     result = run("fsck", *options)
     assert (result.exit_code, result.stdout) == (16, "")
     assert message in result.stderr
 
 
-def test_fsck_whose_reader_leaves(well: FileStore) -> None:
-    """It ends without a word: 8, because it did not look everywhere, and the bits before."""
+def test_fsck_ends_when_its_reader_leaves(well: FileStore) -> None:
+    """It ends silently: 8 for an incomplete check, and the bits so far."""
     for number in range(2000):
         (well.path / "environments" / f"{number:0200}.txt").touch()
     process = subprocess.Popen([*PROGRAM, "fsck"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -167,8 +167,8 @@ def test_fsck_whose_reader_leaves(well: FileStore) -> None:
     assert process.wait(timeout=60) == 8
 
 
-def test_a_finding_cannot_act_on_a_terminal(well: FileStore) -> None:
-    """A name of a file is escaped, in either form."""
+def test_findings_are_escaped(well: FileStore) -> None:
+    """A file name is escaped, in either form."""
     (well.path / "environments" / "\x1b[2J\n\x9b.txt").touch()
     for options in ((), ("--json",)):
         [line] = run("fsck", *options).stdout.splitlines()
@@ -179,7 +179,7 @@ def test_a_finding_cannot_act_on_a_terminal(well: FileStore) -> None:
 
 
 def test_snapshot_makes_a_store(well: FileStore, tmp_path: Path) -> None:
-    """It says where, how many and as of which change; sha256sum accepts it."""
+    """It prints path, count and last change, and sha256sum accepts the copy."""
     dest = tmp_path / "snapshot"
     result = run("snapshot", str(dest))
     assert (result.exit_code, result.stderr) == (0, "")
@@ -192,8 +192,8 @@ def test_snapshot_makes_a_store(well: FileStore, tmp_path: Path) -> None:
     assert well.count() == 2
 
 
-def test_snapshot_reports_what_is_corrupt(well: FileStore, tmp_path: Path) -> None:
-    """The good ones are copied, the others reported, and the exit code is 6."""
+def test_snapshot_reports_corrupt_documents(well: FileStore, tmp_path: Path) -> None:
+    """The readable ones are copied, the others reported, and the exit code is 6."""
     document(well.path, "bad").write_text("{")
     dest = tmp_path / "snapshot"
     result = run("snapshot", str(dest))
@@ -205,7 +205,7 @@ def test_snapshot_reports_what_is_corrupt(well: FileStore, tmp_path: Path) -> No
 
 
 def test_snapshot_overwrites_nothing(well: FileStore, tmp_path: Path) -> None:
-    """A folder that holds something is refused (1) and stays."""
+    """A directory that is not empty is refused (1), and left alone."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     result = run("snapshot", str(tmp_path / "full"))
@@ -215,8 +215,8 @@ def test_snapshot_overwrites_nothing(well: FileStore, tmp_path: Path) -> None:
     assert well.count() == 2
 
 
-def test_snapshot_inside_of_its_store(well: FileStore) -> None:
-    """It is wrong usage, as is a path that is empty: 2, and nothing is made."""
+def test_snapshot_inside_its_store_is_refused(well: FileStore) -> None:
+    """It is wrong usage, as is an empty path: 2, and nothing is created."""
     for dest in (str(well.path / "snapshot"), ""):
         result = run("snapshot", dest)
         assert (result.exit_code, result.stdout) == (2, "")
@@ -226,8 +226,8 @@ def test_snapshot_inside_of_its_store(well: FileStore) -> None:
 # restore
 
 
-def test_restore_of_a_snapshot(well: FileStore, tmp_path: Path) -> None:
-    """The store is what it was, the history tells of it, and the counts are printed."""
+def test_restore_brings_back_snapshot(well: FileStore, tmp_path: Path) -> None:
+    """The store is what it was, the history records it, and the counts are printed."""
     before = well.find_all()
     well.snapshot(tmp_path / "snapshot")
     well.save(environment("a", name="changed"))
@@ -243,7 +243,7 @@ def test_restore_of_a_snapshot(well: FileStore, tmp_path: Path) -> None:
     assert {(event.actor, event.reason) for event in events} == {("maja", "undo")}
 
 
-def test_restore_into_a_new_store(well: FileStore, tmp_path: Path) -> None:
+def test_restore_creates_missing_store(well: FileStore, tmp_path: Path) -> None:
     """The store need not exist."""
     well.snapshot(tmp_path / "snapshot")
     new = str(tmp_path / "new")
@@ -255,8 +255,8 @@ def test_restore_into_a_new_store(well: FileStore, tmp_path: Path) -> None:
     assert run("--store", new, "ls", "-q").stdout == "a\nb\n"
 
 
-def test_restore_of_one_revision(well: FileStore) -> None:
-    """With --revision it is an id; prints the new revision, also of what was deleted."""
+def test_restore_brings_back_revision(well: FileStore) -> None:
+    """With --revision it takes an id, even a deleted one, and prints the new revision."""
     well.save(environment("a", name="changed"))
     well.delete("a")
     result = run("restore", "a", "--revision", "1", "--actor", "maja", "--reason", "needed")
@@ -267,10 +267,10 @@ def test_restore_of_one_revision(well: FileStore) -> None:
     assert (last.kind, last.actor, last.reason) == ("created", "maja", "needed")
 
 
-def test_an_id_is_no_folder(
+def test_restore_tells_ids_from_directories(
     well: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --revision it is a folder, with it an id, whatever else is called so."""
+    """Without --revision it takes a directory, with it an id, even if the names are equal."""
     well.snapshot(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
     well.save(environment("a", name="changed"))
@@ -284,14 +284,14 @@ def test_an_id_is_no_folder(
 
 @pytest.mark.usefixtures("well")
 @pytest.mark.parametrize(("wanted", "revision"), [("c", "1"), ("a", "2"), ("a", "99"), ("", "1")])
-def test_restore_of_what_never_was(wanted: str, revision: str) -> None:
-    """A version that the history does not have is not found (3)."""
+def test_restore_of_unknown_revision_is_not_found(wanted: str, revision: str) -> None:
+    """A revision that the history does not have is not found (3)."""
     result = run("restore", wanted, "--revision", revision)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("Error: ")
 
 
-def test_restore_of_a_snapshot_that_is_corrupt(well: FileStore, tmp_path: Path) -> None:
+def test_restore_of_corrupt_snapshot_changes_nothing(well: FileStore, tmp_path: Path) -> None:
     """It exits 6 and changes nothing."""
     well.snapshot(tmp_path / "snapshot")
     _zero(document(tmp_path / "snapshot", "b"))
@@ -314,7 +314,7 @@ def long(store: FileStore) -> FileStore:
 
 
 def test_history_prune_removes_old_events(long: FileStore) -> None:
-    """What is kept begins later, and the environment stays; then there is nothing to do."""
+    """The history begins later, the environment stays, and a second run removes nothing."""
     result = run("history", "prune", "--keep-bytes", "100K")
     assert (result.exit_code, result.stderr) == (0, "")
     oldest = json.loads(run("history", "--json").stdout.splitlines()[0])["seq"]
@@ -331,7 +331,7 @@ def test_history_prune_removes_old_events(long: FileStore) -> None:
 
 
 def test_history_prune_compresses(long: FileStore) -> None:
-    """With --gzip nothing is lost, and the files are smaller."""
+    """With --gzip no event is lost, and the files are smaller."""
     result = run("history", "prune", "--gzip")
     assert result.exit_code == 0
     assert "0 files removed, " in result.stdout
@@ -340,8 +340,8 @@ def test_history_prune_compresses(long: FileStore) -> None:
     assert any(path.suffix == ".gz" for path in (long.path / "journal").iterdir())
 
 
-def test_history_prune_by_age(long: FileStore) -> None:
-    """What is younger is kept, of the rest what recovery does not need goes."""
+def test_history_prune_keeps_recent_events(long: FileStore) -> None:
+    """Recent events are kept; of the rest, those that recovery does not need are removed."""
     assert run("history", "prune", "--keep-days", "1").stdout.startswith("0 files removed")
     assert not run("history", "prune", "--keep-days", "0").stdout.startswith("0 files removed")
     assert long.count() == 1
@@ -354,13 +354,13 @@ def test_history_prune_by_age(long: FileStore) -> None:
         ((), "give at least one of --keep-days, --keep-bytes and --gzip"),
         (("--keep-days", "-1"), "keep_days: -1.0 is not a number of days"),
         (("--keep-days", "x"), "--keep-days"),
-        (("--keep-bytes", "-1"), "'-1' is no size: write one like 500K, 10M or 1G"),
-        (("--keep-bytes", "10X"), "'10X' is no size"),
-        (("--keep-bytes", ""), "'' is no size"),
+        (("--keep-bytes", "-1"), "'-1' is not a size: write one like 500K, 10M or 1G"),
+        (("--keep-bytes", "10X"), "'10X' is not a size"),
+        (("--keep-bytes", ""), "'' is not a size"),
     ],
 )
-def test_wrong_usage_of_history_prune(options: tuple[str, ...], message: str) -> None:
-    """It exits 2, says what is wrong, and removes nothing."""
+def test_history_prune_wrong_usage_removes_nothing(options: tuple[str, ...], message: str) -> None:
+    """It exits 2, explains the problem, and removes nothing."""
     result = run("history", "prune", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
@@ -371,12 +371,14 @@ def test_wrong_usage_of_history_prune(options: tuple[str, ...], message: str) ->
     ("size", "expected"),
     [("0", 0), ("7", 7), ("500K", 500 << 10), ("10m", 10 << 20), ("1G", 1 << 30), ("2T", 2 << 40)],
 )
-def test_sizes(monkeypatch: pytest.MonkeyPatch, size: str, expected: int) -> None:
+def test_size_units_are_powers_of_1024(
+    monkeypatch: pytest.MonkeyPatch, size: str, expected: int
+) -> None:
     """A unit is a power of 1024."""
     asked = []
     prune = FileStore.prune_history
 
-    def note(self: FileStore, *, keep_bytes: int, **options: bool) -> object:
+    def print_status(self: FileStore, *, keep_bytes: int, **options: bool) -> object:
         asked.append(keep_bytes)
         return prune(self, keep_bytes=keep_bytes, **options)
 
@@ -389,7 +391,7 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch, size: str, expected: int) -> Non
 
 
 def test_info_has_every_field(well: FileStore) -> None:
-    """The same in either form: a row for each, or one JSON object."""
+    """Both forms have the same fields: a row for each, or one JSON object."""
     expected = well.info()
     lines = [line.split("\t") for line in run("info").stdout.splitlines()]
     values = json.loads(run("info", "--json").stdout)
@@ -407,15 +409,15 @@ def test_info_has_every_field(well: FileStore) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_store_in_memory_has_no_files(verb: tuple[str, ...]) -> None:
-    """These verbs need a folder, and say so in one line: wrong usage."""
+def test_memory_store_is_refused(verb: tuple[str, ...]) -> None:
+    """These verbs need a directory, and say so in one line: wrong usage."""
     result = run("--store", "memory:", *verb)
     assert (result.exit_code, result.stdout) == (16 if verb == ("fsck",) else 2, "")
     assert "a store in memory has no files: name one in a folder" in result.stderr
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb[0] != "restore"])
-def test_a_named_store_must_exist(tmp_path: Path, verb: tuple[str, ...]) -> None:
+def test_named_store_must_exist(tmp_path: Path, verb: tuple[str, ...]) -> None:
     """A misspelt --store is an error, and is not created."""
     result = run("--store", str(tmp_path / "missing"), *verb)
     assert (result.exit_code, result.stdout) == (8 if verb == ("fsck",) else 1, "")
