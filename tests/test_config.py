@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings: what the variables say, and what they cannot say."""
+"""The settings: valid and invalid values of the environment variables."""
 
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
@@ -33,20 +33,20 @@ DEFAULT = Settings(
 )
 
 
-def of(**variables: str) -> Settings:
+def from_variables(**variables: str) -> Settings:
     return Settings.from_env({PREFIX + name: value for name, value in variables.items()})
 
 
 def refused(**variables: str) -> SettingError:
     with pytest.raises(SettingError) as caught:
-        of(**variables)
+        from_variables(**variables)
     return caught.value
 
 
 def test_settings_have_defaults() -> None:
     """Without any variable, the documented defaults apply."""
-    assert of() == DEFAULT
-    assert of().is_loopback
+    assert from_variables() == DEFAULT
+    assert from_variables().is_loopback
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
@@ -66,12 +66,12 @@ def test_settings_default_to_process_environment(monkeypatch: pytest.MonkeyPatch
 
 def test_unknown_variables_are_ignored() -> None:
     """Variables that this version does not know have no effect."""
-    assert of(LOG_LEVEL="loud") == DEFAULT
+    assert from_variables(LOG_LEVEL="loud") == DEFAULT
 
 
 def test_each_variable_sets_one_field() -> None:
     """Each variable sets its field; surrounding blanks do not count."""
-    settings = of(
+    settings = from_variables(
         LISTEN_ADDR=" 0.0.0.0:9000 ",
         MAX_ENVIRONMENTS="25",
         DEFAULT_TIMEOUT_MIN="45",
@@ -81,7 +81,7 @@ def test_each_variable_sets_one_field() -> None:
         ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
     )
     assert settings == Settings(
-        host="0.0.0.0",  # noqa: S104  # That is what is tested.
+        host="0.0.0.0",  # noqa: S104  # The subject of the test.
         port=9000,
         max_environments=25,
         default_timeout=timedelta(minutes=45),
@@ -94,18 +94,18 @@ def test_each_variable_sets_one_field() -> None:
 def test_settings_are_immutable() -> None:
     """No field can be assigned."""
     with pytest.raises(FrozenInstanceError):
-        of().port = 1  # type: ignore[misc]
+        from_variables().port = 1  # type: ignore[misc]
 
 
-LOOPBACK = {
+LOOPBACK_ADDRESSES = {
     "127.0.0.1:8080": ("127.0.0.1", 8080),
     "127.9.9.9:1": ("127.9.9.9", 1),
     "localhost:65535": ("localhost", 65_535),
     "[::1]:8080": ("::1", 8080),
     "127.0.0.1:0": ("127.0.0.1", 0),
 }
-OPEN = {
-    "0.0.0.0:80": ("0.0.0.0", 80),  # noqa: S104  # That is what is tested.
+OPEN_ADDRESSES = {
+    "0.0.0.0:80": ("0.0.0.0", 80),  # noqa: S104  # The subject of the test.
     "[::]:80": ("::", 80),
     ":80": ("", 80),
     "[]:80": ("", 80),
@@ -117,26 +117,26 @@ OPEN = {
 }
 
 
-@pytest.mark.parametrize("text", LOOPBACK)
+@pytest.mark.parametrize("text", LOOPBACK_ADDRESSES)
 def test_loopback_address_is_recognised(text: str) -> None:
     """Only programs on this machine can connect."""
-    settings = of(LISTEN_ADDR=text)
-    assert (settings.host, settings.port) == LOOPBACK[text]
+    settings = from_variables(LISTEN_ADDR=text)
+    assert (settings.host, settings.port) == LOOPBACK_ADDRESSES[text]
     assert settings.is_loopback
 
 
-@pytest.mark.parametrize("text", OPEN)
+@pytest.mark.parametrize("text", OPEN_ADDRESSES)
 def test_open_address_is_recognised(text: str) -> None:
     """The address is accepted, and known to be reachable from other machines."""
-    settings = of(LISTEN_ADDR=text)
-    assert (settings.host, settings.port) == OPEN[text]
+    settings = from_variables(LISTEN_ADDR=text)
+    assert (settings.host, settings.port) == OPEN_ADDRESSES[text]
     assert not settings.is_loopback
 
 
-#: A digit to Python, and to no address.
+#: A digit for Python, but not in an address.
 ONE = "\N{ARABIC-INDIC DIGIT ONE}"
 
-BAD = {
+INVALID_VALUES = {
     "LISTEN_ADDR": [
         *("8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1"),
         *(
@@ -170,7 +170,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts]
+    ("name", "text"), [(name, text) for name, texts in INVALID_VALUES.items() for text in texts]
 )
 def test_invalid_value_is_refused(name: str, text: str) -> None:
     """The error is one line that names the variable and shows a part of the value."""
@@ -185,37 +185,37 @@ def test_invalid_value_is_refused(name: str, text: str) -> None:
 @pytest.mark.parametrize("text", ["1", "60"])
 def test_timeout_limits_are_accepted(text: str) -> None:
     """A timeout can be from one minute to one hour."""
-    assert of(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
+    assert from_variables(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
 
 
 @pytest.mark.parametrize("text", ["10ms", "24h", "1m", "0.5s"])
 def test_interval_limits_are_accepted(text: str) -> None:
     """An interval can be from 10 ms to a day, written as in Go."""
-    assert timedelta(milliseconds=10) <= of(REAPER_INTERVAL=text).reaper_interval
-    assert of(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
+    assert timedelta(milliseconds=10) <= from_variables(REAPER_INTERVAL=text).reaper_interval
+    assert from_variables(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
 
 
 def test_port_range_includes_both_ends() -> None:
     """A range of one port has that port."""
-    assert list(of(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
+    assert list(from_variables(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
 
 
 @given(st.sampled_from(sorted(VARIABLES)), st.text(st.characters(exclude_characters="\0")))
 def test_any_text_is_accepted_or_refused_by_name(variable: str, text: str) -> None:
     """Any text is accepted, or refused with the name of the variable."""
-    refused_for = ""
+    refused_variable = ""
     try:
         settings = Settings.from_env({variable: text})
     except SettingError as error:
-        refused_for = error.variable
+        refused_variable = error.variable
     else:
         assert settings.max_environments >= 1
         assert timedelta(0) < settings.default_timeout <= timedelta(minutes=60)
         assert settings.reaper_interval > timedelta(0)
         assert len(settings.ssh_ports) > 0
-    # A first port says nothing wrong by itself.
+    # A first port is invalid only in combination with the last one.
     related = {"WAGGLE_SSH_PORT_BASE": "WAGGLE_SSH_PORT_MAX"}
-    assert refused_for in {"", variable, related.get(variable, "")}
+    assert refused_variable in {"", variable, related.get(variable, "")}
 
 
 @given(st.ip_addresses(), st.integers(0, 65_535))
@@ -224,7 +224,7 @@ def test_any_ip_address_is_accepted(address: object, port: int) -> None:
     from ipaddress import IPv6Address
 
     text = f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
-    settings = of(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
+    settings = from_variables(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
     assert (settings.host, settings.port) == (str(address), port)
     assert settings.is_loopback == getattr(address, "is_loopback", None)
 
@@ -237,6 +237,6 @@ def test_any_port_range_has_ports(first: int, last: int) -> None:
             "WAGGLE_SSH_PORT_MAX"
         )
     else:
-        assert of(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
+        assert from_variables(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
             first, last + 1
         )

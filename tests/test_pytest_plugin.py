@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fixtures, as a project that installed the package gets them."""
+"""The pytest fixtures, in a project that has installed the package."""
 
 import os
 import subprocess
@@ -27,14 +27,14 @@ def test_store_is_empty(waggle_store, waggle_memory_store, make_environment, n):
         store.save(make_environment(id="same"))
         assert store.count() == 1
 
-class Forgetful(MemoryStore):
+class ForgetfulStore(MemoryStore):
     def delete(self, environment_id):
         pass
 
 class TestForgetful(RepositoryContract):
     @pytest.fixture
     def repository(self):
-        return Forgetful()
+        return ForgetfulStore()
 """
 
 LAZY = """
@@ -47,12 +47,12 @@ def test_nothing_is_imported():
 """
 
 
-def run(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_project.py").write_text(source)
+def run(directory: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_project.py").write_text(source)
     pytest = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*pytest, "-W", "error", *options],
-        cwd=folder,
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which store is opened: arguments, variables and defaults."""
+"""The choice of store and provider: arguments, variables and defaults."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who makes a change, and why, is said by the options --actor and --reason."""
+"""The options --actor and --reason set who makes a change, and why."""
 
 import pytest
 
@@ -17,7 +17,7 @@ WRITES = [
 
 @pytest.fixture
 def two(store: FileStore) -> FileStore:
-    """A store with a and b."""
+    """Return a store with a and b."""
     store.save(environment("a"))
     store.save(environment("b"))
     return store
@@ -40,7 +40,7 @@ def test_actor_defaults_to_user(two: FileStore, verb: tuple[str, ...]) -> None:
     assert authors == {(current_author().actor, reason)}
 
 
-@pytest.mark.parametrize("verb", [*WRITES, ("restore", "folder")])
+@pytest.mark.parametrize("verb", [*WRITES, ("restore", "directory")])
 @pytest.mark.parametrize(
     ("options", "message"),
     [

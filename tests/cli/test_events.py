@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs history and events: what happened, and what happens."""
+"""The verbs history and events: past changes, and new ones as they happen."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from waggle_fsstore.store.format import codec
 
 HEADER = ["SEQ", "TIME", "KIND", "ID", "STATUS", "ACTOR", "REASON"]
 
-# Whoever runs the tests in the background may have them ignore interrupts.
+# A shell that runs the tests in the background may have them ignore interrupts.
 _INTERRUPTIBLE = """
 import signal
 from waggle_fsstore.cli import main
@@ -38,7 +38,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def _seqs(*arguments: str) -> list[int]:
-    """The numbers of the events that a verb lists, the same in either form."""
+    """Return the numbers of the events that a verb lists, which both forms agree on."""
     table, lines = run(*arguments), run(*arguments, "--json")
     assert (table.exit_code, table.stderr) == (lines.exit_code, lines.stderr) == (0, "")
     found = [json.loads(line)["seq"] for line in lines.stdout.splitlines()]
@@ -48,7 +48,7 @@ def _seqs(*arguments: str) -> list[int]:
 
 @pytest.fixture
 def past(store: FileStore) -> FileStore:
-    """A store in which a was created, b too, a started, changed, and deleted."""
+    """Return a store in which a and b were created, and a was started, changed and deleted."""
     with audit(actor="maja", reason="needed"):
         store.create(environment("a", status=Status.CREATING))
     with audit(actor="willi", reason=""):
@@ -225,7 +225,7 @@ def test_events_since_a_time(past: FileStore) -> None:
 
 @contextmanager
 def _following(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that follows; it is there no more when the block ends."""
+    """Yield a process that follows the events, and end it with the block."""
     process = subprocess.Popen(
         [*PYTHON, "-c", _INTERRUPTIBLE, "events", "--follow", *options],
         stdout=subprocess.PIPE,
@@ -244,7 +244,7 @@ def _line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C: it ends as a shell expects, and says nothing."""
+    """Send Ctrl-C: the process ends as a shell expects, silently."""
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 130
@@ -320,7 +320,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     assert process.wait(timeout=60) == 1
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.usefixtures("past")

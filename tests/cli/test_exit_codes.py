@@ -135,8 +135,8 @@ def test_os_error_is_reported_with_its_file(
 def test_failed_write_leaves_document(store: FileStore) -> None:
     """A real write error names the file, and leaves the document as it was."""
     store.save(environment("a"))
-    # Room for lock and state, but for no document of this size. Nor for bytecode: Python
-    # would not notice that it wrote only half of a module's.
+    # Enough for lock and state, but not for a document of this size. No bytecode is written:
+    # Python would not notice that it wrote only half of a module's.
     limited = ["sh", "-c", 'ulimit -f 2; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "sh"]
     change = ("set", "a", "--label", "large=" + "x" * 10_000)
     result = subprocess.run(
@@ -273,8 +273,10 @@ def test_held_lock_times_out_with_holder(
 def test_lock_timeout_begins_with_its_file() -> None:
     """The message begins with the file, as that of any OSError."""
     holder = errors.LockHolder(7, "there", datetime(2031, 2, 3, tzinfo=UTC))
-    told = message_of(errors.LockTimeoutError("/store/lock", holder, 2.5))
-    assert told.startswith("/store/lock: the store lock was not free within 2.5 s; it is held by ")
+    message = message_of(errors.LockTimeoutError("/store/lock", holder, 2.5))
+    assert message.startswith(
+        "/store/lock: the store lock was not free within 2.5 s; it is held by "
+    )
 
 
 # 6: corrupt
@@ -306,7 +308,7 @@ def _fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _folder(path: Path) -> None:
+def _directory(path: Path) -> None:
     path.mkdir()
 
 
@@ -322,7 +324,7 @@ def test_show_prints_corrupt_file(store: FileStore, damage: Callable[[Path], Non
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("damage", [_oversized, _symlink, _fifo, _folder])
+@pytest.mark.parametrize("damage", [_oversized, _symlink, _fifo, _directory])
 def test_show_does_not_print_irregular_file(
     store: FileStore, damage: Callable[[Path], None]
 ) -> None:
@@ -335,7 +337,9 @@ def test_show_does_not_print_irregular_file(
     assert result.stderr.startswith(f"Error: {path}: is ")
 
 
-@pytest.mark.parametrize("damage", [_half, _newer, _other_id, _oversized, _symlink, _fifo, _folder])
+@pytest.mark.parametrize(
+    "damage", [_half, _newer, _other_id, _oversized, _symlink, _fifo, _directory]
+)
 def test_ls_reports_broken_documents_after_the_list(
     store: FileStore, damage: Callable[[Path], None]
 ) -> None:
@@ -370,7 +374,7 @@ def test_ls_reports_unopenable_file(store: FileStore, monkeypatch: pytest.Monkey
     assert result.stderr == "Error: /store/bad.json: Permission denied\n"
 
 
-@pytest.mark.parametrize("damage", [_half, _other_id, _oversized, _symlink, _fifo, _folder])
+@pytest.mark.parametrize("damage", [_half, _other_id, _oversized, _symlink, _fifo, _directory])
 def test_rm_moves_corrupt_document_to_lost_and_found(
     store: FileStore, damage: Callable[[Path], None]
 ) -> None:

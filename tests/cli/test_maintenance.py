@@ -26,8 +26,8 @@ VERBS = [
 
 
 @pytest.fixture
-def well(store: FileStore) -> FileStore:
-    """A store with a and b, in which nothing is wrong."""
+def intact(store: FileStore) -> FileStore:
+    """Return an intact store with a and b."""
     store.save(environment("a"))
     store.save(environment("b"))
     return store
@@ -40,7 +40,7 @@ def _zero(path: Path) -> None:
 # fsck
 
 
-@pytest.mark.usefixtures("well")
+@pytest.mark.usefixtures("intact")
 @pytest.mark.parametrize("options", [(), ("--repair",), ("--json",), ("--repair", "--json")])
 def test_fsck_of_intact_store_is_clean(options: tuple[str, ...]) -> None:
     """Nothing on stdout, a summary on stderr, exit code 0."""
@@ -55,9 +55,9 @@ def test_fsck_of_missing_default_store_is_clean(root: Path) -> None:
     assert not root.exists()
 
 
-def test_fsck_warns_of_foreign_file(well: FileStore) -> None:
+def test_fsck_warns_of_foreign_file(intact: FileStore) -> None:
     """A foreign file is reported, and leaves the exit code 0."""
-    foreign = well.path / "environments" / "notes.txt"
+    foreign = intact.path / "environments" / "notes.txt"
     foreign.write_text("mine")
     result = run("fsck")
     assert result.exit_code == 0
@@ -67,10 +67,10 @@ def test_fsck_warns_of_foreign_file(well: FileStore) -> None:
     assert foreign.read_text() == "mine"
 
 
-def test_fsck_reports_then_repairs(well: FileStore) -> None:
+def test_fsck_reports_then_repairs(intact: FileStore) -> None:
     """A zeroed document is an error that is left (4), then corrected (1), then gone (0)."""
-    before = well.find_by_id("a")
-    path = document(well.path, "a")
+    before = intact.find_by_id("a")
+    path = document(intact.path, "a")
     _zero(path)
     result = run("fsck")
     assert result.exit_code == 4
@@ -82,32 +82,32 @@ def test_fsck_reports_then_repairs(well: FileStore) -> None:
     assert repaired.stdout.startswith(f"error: {path}: ")
     assert "(repaired: " in repaired.stdout
     assert repaired.stderr == "1 error, 1 of them repaired; 0 warnings\n"
-    assert well.find_by_id("a") == before
-    last = list(well.history("a"))[-1]
+    assert intact.find_by_id("a") == before
+    last = list(intact.history("a"))[-1]
     assert (last.actor, last.reason) == ("maja", "disk was full")
     assert run("fsck").exit_code == 0
 
 
-def test_fsck_json_has_every_field(well: FileStore) -> None:
+def test_fsck_json_has_every_field(intact: FileStore) -> None:
     """One object a line, also for a file whose name is not UTF-8."""
-    _zero(document(well.path, "a"))
-    with open(os.fsencode(well.path / "environments") + b"/\xff.txt", "wb"):
+    _zero(document(intact.path, "a"))
+    with open(os.fsencode(intact.path / "environments") + b"/\xff.txt", "wb"):
         pass
     found = [json.loads(line) for line in run("fsck", "--json").stdout.splitlines()]
-    expected = list(well.check())
+    expected = list(intact.check())
     assert [set(values) for values in found] == [set(Finding.__slots__)] * len(expected)
     assert [values["severity"] for values in found] == [one.severity for one in expected]
-    assert str(document(well.path, "a")) in [values["path"] for values in found]
-    assert f"{well.path}/environments/\\xff.txt" in [values["path"] for values in found]
+    assert str(document(intact.path, "a")) in [values["path"] for values in found]
+    assert f"{intact.path}/environments/\\xff.txt" in [values["path"] for values in found]
     for one, values in zip(expected, found, strict=True):
         assert values["is_repaired"] is False
         assert values["remedy"] == one.remedy
 
 
-def test_fsck_adds_up_exit_codes(well: FileStore) -> None:
+def test_fsck_adds_up_exit_codes(intact: FileStore) -> None:
     """One error corrected and one left give the sum (5)."""
-    _zero(document(well.path, "a"))
-    newer = document(well.path, "newer")
+    _zero(document(intact.path, "a"))
+    newer = document(intact.path, "newer")
     newer.write_text('{"schema": 99, "id": "newer"}')
     newer.chmod(0o600)
     result = run("fsck", "--repair")
@@ -116,14 +116,14 @@ def test_fsck_adds_up_exit_codes(well: FileStore) -> None:
     assert newer.exists()
 
 
-def test_fsck_with_held_lock_fails(well: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsck_with_held_lock_fails(intact: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A held lock is an operational error (8), reported in one line."""
-    _zero(document(well.path, "a"))
+    _zero(document(intact.path, "a"))
     monkeypatch.setattr(
         "waggle_fsstore.cli.store_option.open_repository",
-        lambda _: FileStore(well.path, lock_timeout=0.02),
+        lambda _: FileStore(intact.path, lock_timeout=0.02),
     )
-    with lock_held(well):
+    with lock_held(intact):
         result = run("fsck", "--repair")
     assert result.exit_code & 8
     assert "the store lock was not free within 0.02 s" in result.stderr
@@ -153,10 +153,10 @@ def test_fsck_wrong_usage_has_its_code(options: tuple[str, ...], message: str) -
     assert message in result.stderr
 
 
-def test_fsck_ends_when_its_reader_leaves(well: FileStore) -> None:
+def test_fsck_ends_when_its_reader_leaves(intact: FileStore) -> None:
     """It ends silently: 8 for an incomplete check, and the bits so far."""
     for number in range(2000):
-        (well.path / "environments" / f"{number:0200}.txt").touch()
+        (intact.path / "environments" / f"{number:0200}.txt").touch()
     process = subprocess.Popen([*PROGRAM, "fsck"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -167,9 +167,9 @@ def test_fsck_ends_when_its_reader_leaves(well: FileStore) -> None:
     assert process.wait(timeout=60) == 8
 
 
-def test_findings_are_escaped(well: FileStore) -> None:
+def test_findings_are_escaped(intact: FileStore) -> None:
     """A file name is escaped, in either form."""
-    (well.path / "environments" / "\x1b[2J\n\x9b.txt").touch()
+    (intact.path / "environments" / "\x1b[2J\n\x9b.txt").touch()
     for options in ((), ("--json",)):
         [line] = run("fsck", *options).stdout.splitlines()
         assert line.isprintable()
@@ -178,7 +178,7 @@ def test_findings_are_escaped(well: FileStore) -> None:
 # snapshot
 
 
-def test_snapshot_makes_a_store(well: FileStore, tmp_path: Path) -> None:
+def test_snapshot_makes_a_store(intact: FileStore, tmp_path: Path) -> None:
     """It prints path, count and last change, and sha256sum accepts the copy."""
     dest = tmp_path / "snapshot"
     result = run("snapshot", str(dest))
@@ -189,22 +189,22 @@ def test_snapshot_makes_a_store(well: FileStore, tmp_path: Path) -> None:
     if shutil.which("sha256sum"):
         checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=dest, capture_output=True)
         assert checked.returncode == 0
-    assert well.count() == 2
+    assert intact.count() == 2
 
 
-def test_snapshot_reports_corrupt_documents(well: FileStore, tmp_path: Path) -> None:
+def test_snapshot_reports_corrupt_documents(intact: FileStore, tmp_path: Path) -> None:
     """The readable ones are copied, the others reported, and the exit code is 6."""
-    document(well.path, "bad").write_text("{")
+    document(intact.path, "bad").write_text("{")
     dest = tmp_path / "snapshot"
     result = run("snapshot", str(dest))
     assert result.exit_code == 6
     assert result.stdout == f"{dest}: 2 environments as of change 2\n"
-    assert result.stderr.startswith(f"Error: {document(well.path, 'bad')}: ")
+    assert result.stderr.startswith(f"Error: {document(intact.path, 'bad')}: ")
     assert result.stderr.count("\n") == 1
     assert run("--store", str(dest), "ls", "-q").stdout == "a\nb\n"
 
 
-def test_snapshot_overwrites_nothing(well: FileStore, tmp_path: Path) -> None:
+def test_snapshot_overwrites_nothing(intact: FileStore, tmp_path: Path) -> None:
     """A directory that is not empty is refused (1), and left alone."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
@@ -212,40 +212,40 @@ def test_snapshot_overwrites_nothing(well: FileStore, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: ")
     assert os.listdir(tmp_path / "full") == ["letter.txt"]
-    assert well.count() == 2
+    assert intact.count() == 2
 
 
-def test_snapshot_inside_its_store_is_refused(well: FileStore) -> None:
+def test_snapshot_inside_its_store_is_refused(intact: FileStore) -> None:
     """It is wrong usage, as is an empty path: 2, and nothing is created."""
-    for dest in (str(well.path / "snapshot"), ""):
+    for dest in (str(intact.path / "snapshot"), ""):
         result = run("snapshot", dest)
         assert (result.exit_code, result.stdout) == (2, "")
-    assert not (well.path / "snapshot").exists()
+    assert not (intact.path / "snapshot").exists()
 
 
 # restore
 
 
-def test_restore_brings_back_snapshot(well: FileStore, tmp_path: Path) -> None:
+def test_restore_brings_back_snapshot(intact: FileStore, tmp_path: Path) -> None:
     """The store is what it was, the history records it, and the counts are printed."""
-    before = well.find_all()
-    well.snapshot(tmp_path / "snapshot")
-    well.save(environment("a", name="changed"))
-    well.delete("b")
-    well.save(environment("c"))
+    before = intact.find_all()
+    intact.snapshot(tmp_path / "snapshot")
+    intact.save(environment("a", name="changed"))
+    intact.delete("b")
+    intact.save(environment("c"))
     options = ("--actor", "maja", "--reason", "undo")
     result = run("restore", str(tmp_path / "snapshot"), *options)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "1 created, 1 updated, 1 deleted, 0 unchanged\n"
-    assert well.find_all() == before
-    events = list(well.history(after=5))
+    assert intact.find_all() == before
+    events = list(intact.history(after=5))
     assert sorted(event.kind for event in events) == ["created", "deleted", "updated"]
     assert {(event.actor, event.reason) for event in events} == {("maja", "undo")}
 
 
-def test_restore_creates_missing_store(well: FileStore, tmp_path: Path) -> None:
+def test_restore_creates_missing_store(intact: FileStore, tmp_path: Path) -> None:
     """The store need not exist."""
-    well.snapshot(tmp_path / "snapshot")
+    intact.snapshot(tmp_path / "snapshot")
     new = str(tmp_path / "new")
     result = run("--store", new, "restore", str(tmp_path / "snapshot"))
     assert (result.exit_code, result.stdout) == (
@@ -255,34 +255,34 @@ def test_restore_creates_missing_store(well: FileStore, tmp_path: Path) -> None:
     assert run("--store", new, "ls", "-q").stdout == "a\nb\n"
 
 
-def test_restore_brings_back_revision(well: FileStore) -> None:
+def test_restore_brings_back_revision(intact: FileStore) -> None:
     """With --revision it takes an id, even a deleted one, and prints the new revision."""
-    well.save(environment("a", name="changed"))
-    well.delete("a")
+    intact.save(environment("a", name="changed"))
+    intact.delete("a")
     result = run("restore", "a", "--revision", "1", "--actor", "maja", "--reason", "needed")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "5\n", "")
-    stored = well.find_by_id("a")
+    stored = intact.find_by_id("a")
     assert (stored.name, stored.revision) == ("name of a", 5)
-    last = list(well.history())[-1]
+    last = list(intact.history())[-1]
     assert (last.kind, last.actor, last.reason) == ("created", "maja", "needed")
 
 
 def test_restore_tells_ids_from_directories(
-    well: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    intact: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --revision it takes a directory, with it an id, even if the names are equal."""
-    well.snapshot(tmp_path / "a")
+    intact.snapshot(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    well.save(environment("a", name="changed"))
+    intact.save(environment("a", name="changed"))
     assert run("restore", "a", "--revision", "3").stdout == "4\n"
-    assert well.find_by_id("a").name == "changed"
+    assert intact.find_by_id("a").name == "changed"
     assert run("restore", "b").exit_code == 1
     assert run("restore", "").exit_code == 2
     assert run("restore", "a").stdout == "0 created, 1 updated, 0 deleted, 1 unchanged\n"
-    assert well.find_by_id("a").name == "name of a"
+    assert intact.find_by_id("a").name == "name of a"
 
 
-@pytest.mark.usefixtures("well")
+@pytest.mark.usefixtures("intact")
 @pytest.mark.parametrize(("wanted", "revision"), [("c", "1"), ("a", "2"), ("a", "99"), ("", "1")])
 def test_restore_of_unknown_revision_is_not_found(wanted: str, revision: str) -> None:
     """A revision that the history does not have is not found (3)."""
@@ -291,14 +291,14 @@ def test_restore_of_unknown_revision_is_not_found(wanted: str, revision: str) ->
     assert result.stderr.startswith("Error: ")
 
 
-def test_restore_of_corrupt_snapshot_changes_nothing(well: FileStore, tmp_path: Path) -> None:
+def test_restore_of_corrupt_snapshot_changes_nothing(intact: FileStore, tmp_path: Path) -> None:
     """It exits 6 and changes nothing."""
-    well.snapshot(tmp_path / "snapshot")
+    intact.snapshot(tmp_path / "snapshot")
     _zero(document(tmp_path / "snapshot", "b"))
-    well.save(environment("a", name="changed"))
+    intact.save(environment("a", name="changed"))
     result = run("restore", str(tmp_path / "snapshot"))
     assert (result.exit_code, result.stdout) == (6, "")
-    assert well.find_by_id("a").name == "changed"
+    assert intact.find_by_id("a").name == "changed"
 
 
 # history prune
@@ -306,7 +306,7 @@ def test_restore_of_corrupt_snapshot_changes_nothing(well: FileStore, tmp_path: 
 
 @pytest.fixture
 def long(store: FileStore) -> FileStore:
-    """A store whose history is in several files."""
+    """Return a store whose history is in several files."""
     for number in range(100):
         store.save(environment("a", labels={"large": f"{number:010000}"}))
     assert len(list((store.path / "journal").iterdir())) > 3
@@ -375,30 +375,30 @@ def test_size_units_are_powers_of_1024(
     monkeypatch: pytest.MonkeyPatch, size: str, expected: int
 ) -> None:
     """A unit is a power of 1024."""
-    asked = []
+    sizes = []
     prune = FileStore.prune_history
 
-    def print_status(self: FileStore, *, keep_bytes: int, **options: bool) -> object:
-        asked.append(keep_bytes)
+    def record(self: FileStore, *, keep_bytes: int, **options: bool) -> object:
+        sizes.append(keep_bytes)
         return prune(self, keep_bytes=keep_bytes, **options)
 
-    monkeypatch.setattr(FileStore, "prune_history", note)
+    monkeypatch.setattr(FileStore, "prune_history", record)
     assert run("history", "prune", "--keep-bytes", size).exit_code == 0
-    assert asked == [expected]
+    assert sizes == [expected]
 
 
 # info
 
 
-def test_info_has_every_field(well: FileStore) -> None:
+def test_info_has_every_field(intact: FileStore) -> None:
     """Both forms have the same fields: a row for each, or one JSON object."""
-    expected = well.info()
+    expected = intact.info()
     lines = [line.split("\t") for line in run("info").stdout.splitlines()]
     values = json.loads(run("info", "--json").stdout)
     assert lines[0] == ["NAME", "VALUE"]
     rows = dict(lines[1:])
     assert list(rows) == list(values) == list(StoreInfo.__slots__)
-    assert (rows["path"], values["path"]) == (str(well.path), str(well.path))
+    assert (rows["path"], values["path"]) == (str(intact.path), str(intact.path))
     assert (rows["documents"], values["documents"]) == ("2", expected.documents)
     assert (rows["last_seq"], values["last_seq"]) == ("2", 2)
     assert (rows["is_durable"], values["is_durable"]) == ("yes", True)
@@ -413,7 +413,7 @@ def test_memory_store_is_refused(verb: tuple[str, ...]) -> None:
     """These verbs need a directory, and say so in one line: wrong usage."""
     result = run("--store", "memory:", *verb)
     assert (result.exit_code, result.stdout) == (16 if verb == ("fsck",) else 2, "")
-    assert "a store in memory has no files: name one in a folder" in result.stderr
+    assert "a store in memory has no files: name a store in a directory" in result.stderr
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb[0] != "restore"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is printed serves programs off a terminal, people on one, and harms neither."""
+"""Output: for programs off a terminal, for people on one, and harmless to both."""
 
 import errno
 import json
@@ -19,13 +19,13 @@ from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.store.file_store import FileStore
 
-# Clears the screen; an 8-bit CSI; turns text around; a mark-up of Rich; a field separator.
+# Clears the screen; an 8-bit CSI; reverses text; markup of Rich; a field separator.
 _HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 _ESCAPED = r"\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 
 
 def _on_a_terminal(*arguments: str, **variables: str) -> str:
-    """What a terminal of 40 columns gets, with line ends as the program wrote them."""
+    """Return the output on a terminal of 40 columns, with line ends as the program wrote them."""
     control, terminal = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
         assert row.index("running") == header.index("STATUS")
     assert first.startswith("i" * 60 + "  name of")
     assert second.endswith(f"  k={'v' * 90}")
-    # Blanks at the end would be wrapped by a narrow terminal.
+    # A narrow terminal would wrap trailing spaces.
     assert first.endswith("team=blue")
 
 
@@ -148,7 +148,7 @@ def test_help_has_frames_only_on_a_terminal() -> None:
 
 @pytest.fixture
 def hostile(store: FileStore) -> FileStore:
-    """A store with a document whose every text is hostile."""
+    """Return a store with a document in which every text is hostile."""
     store.save(environment(_HOSTILE, name=_HOSTILE, labels={_HOSTILE: _HOSTILE}))
     return store
 
@@ -225,7 +225,7 @@ def test_letters_missing_in_locale_are_escaped(store: FileStore) -> None:
     result = execute("ls", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, b"")
     assert rb"\xe4" + b"\t" + rb"\u6f22" + b"\t" in result.stdout
-    # JSON is UTF-8, wherever it is printed.
+    # JSON is UTF-8 in any locale.
     shown = execute("show", "\u00e4", PYTHONIOENCODING="ascii")
     assert shown.stdout == document(store.path, "%c3%a4").read_bytes()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program as it is started: its entry points, its help, its completion, its imports."""
+"""The program as a whole: entry points, help, completion, imports."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.cli_runner import PYTHON, environment, execute, run
+from tests.cli.cli_runner import environment, execute, run, run_python
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import main
 from waggle_fsstore.store.file_store import FileStore
@@ -30,12 +30,6 @@ VERBS = (
     "restore",
     "info",
 )
-
-
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
 
 
 def test_environment_life_across_processes() -> None:
@@ -91,7 +85,7 @@ def test_help_explains_every_option(verb: str) -> None:
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_missing_extra_is_named(missing: str) -> None:
     """One line says how to install it, and the exit code is 1."""
-    result = _python(
+    result = run_python(
         f"""
 import sys
 
@@ -114,7 +108,7 @@ sys.exit(main())
 
 def test_imports_are_lazy() -> None:
     """The package loads no command line, and the command line no Typer until it runs."""
-    result = _python(
+    result = run_python(
         """
 import sys
 import waggle_fsstore

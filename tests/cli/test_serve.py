@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb serve as it is typed; what it serves is tested in tests/server."""
-
-import subprocess
+"""The verb serve on the command line; tests/server tests the server itself."""
 
 import pytest
 
-from tests.cli.cli_runner import PYTHON, run
+from tests.cli.cli_runner import run, run_python
 
 _SERVE = """
 import sys
@@ -23,16 +21,10 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 @pytest.mark.parametrize("missing", ["mcp", "uvicorn", "starlette", "anyio"])
 def test_missing_server_extra_is_named(missing: str) -> None:
     """The error says how to install it, with exit code 2."""
-    result = _python(_SERVE.format(missing=missing))
+    result = run_python(_SERVE.format(missing=missing))
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     *_, line = result.stderr.splitlines()
@@ -42,7 +34,7 @@ def test_missing_server_extra_is_named(missing: str) -> None:
 
 def test_missing_own_module_is_a_bug() -> None:
     """A missing module of the package is shown with its traceback."""
-    result = _python(_SERVE.format(missing="waggle_fsstore.server.tools"))
+    result = run_python(_SERVE.format(missing="waggle_fsstore.server.tools"))
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "pip install" not in result.stderr
@@ -50,7 +42,7 @@ def test_missing_own_module_is_a_bug() -> None:
 
 def test_other_verbs_do_not_import_the_server() -> None:
     """Modules that only serving needs are imported on demand."""
-    result = _python(_LIGHT)
+    result = run_python(_LIGHT)
     assert (result.stdout, result.stderr) == ("[]\n", "")
 
 

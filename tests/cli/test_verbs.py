@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each verb does what it says, with each of its options."""
+"""The verbs on environments, with each of their options."""
 
 import json
 import uuid
@@ -57,7 +57,7 @@ def test_create_with_zero_timeout_never_expires(store: FileStore) -> None:
 
 @pytest.fixture
 def three(store: FileStore) -> FileStore:
-    """A store of three environments that differ in all that can be asked for."""
+    """Return a store of three environments that differ in every filter."""
     store.save(environment("a", labels={"team": "blue", "tier": "1"}))
     store.save(environment("b", status=Status.ERROR, labels={"team": "red", "tier": "1"}))
     store.save(environment("c", runtime=Runtime.SHELL, labels={}))
@@ -327,7 +327,7 @@ def test_verbs_work_on_memory_store(monkeypatch: pytest.MonkeyPatch, root: Path)
     memory = MemoryStore()
     stored = environment("alpha")
     stored.revision = memory.save(stored)
-    # One that outlives a command, which the real one cannot.
+    # This one outlives a command, unlike a real one.
     monkeypatch.setattr(memory, "close", lambda: None)
     monkeypatch.setattr("waggle_fsstore.cli.store_option.open_repository", lambda _: memory)
     options = ("--store", "memory:")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of the results of the conformance tool."""
+"""The evaluation of the conformance tool's results."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ _CHECKS = [
 
 def test_results_name_their_scenario(tmp_path: Path) -> None:
     """The scenario is the name of the directory, without the parts that the tool adds."""
-    folder = tmp_path / "server-server-sse-polling-2026-11-23T04-01-43-389Z"
-    folder.mkdir()
+    directory = tmp_path / "server-server-sse-polling-2026-11-23T04-01-43-389Z"
+    directory.mkdir()
     checks = [{"id": "server-sse-retry-field", "status": "WARNING"}]
-    (folder / "checks.json").write_text(json.dumps(checks))
+    (directory / "checks.json").write_text(json.dumps(checks))
     assert read_checks(tmp_path) == [_CHECKS[3]]
 
 
