@@ -267,6 +267,17 @@ FileStore.close = lambda self: None
     )
 
 
+@fault("tests/server/test_shutdown.py::test_signal_removes_temporary_workspaces")
+def leave_temporary_workspaces(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import shutdown
+shutdown.remove_temporary_workspaces = lambda: None
+""",
+    )
+
+
 @fault("tests/server/test_shutdown.py::test_signals_end_server_despite_hanging_call[StdioServer]")
 def wait_for_calls_before_exit(patch: Patch) -> None:
     _in_processes(

@@ -348,6 +348,16 @@ def test_signal_ends_start_that_waits_for_lock(tmp_path: Path, kind: type[Server
     assert_settled(store)
 
 
+def test_signal_removes_temporary_workspaces(tmp_path: Path) -> None:
+    """The workspaces of a store in memory go although no exit handlers run."""
+    with StdioServer("memory:", TMPDIR=str(tmp_path)) as server:
+        workspace = server.begin().call("create_environment", runtime="shell")["workspace"]
+        assert Path(workspace).is_relative_to(tmp_path)
+        server.process.terminate()
+        assert_ended(server)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_closed_host_does_not_open(tmp_path: Path) -> None:
     """A host that was closed opens nothing."""
     host = ServiceHost(Settings.from_env({}), str(tmp_path / "store"))
