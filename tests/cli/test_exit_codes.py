@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever goes wrong has its exit code, one line on stderr, and no traceback."""
+"""Every error has its exit code, one line on stderr, and no traceback."""
 
 import errno
 import json

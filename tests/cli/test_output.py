@@ -133,7 +133,7 @@ def test_no_color_is_honoured(store: FileStore) -> None:
 
 
 def test_force_color_colours_no_pipe(store: FileStore) -> None:
-    """Off a terminal the list is for programs, whatever the environment variables say."""
+    """Off a terminal the list is for programs, regardless of the environment variables."""
     store.save(environment("a"))
     assert execute("ls", FORCE_COLOR="1").stdout == execute("ls").stdout
 

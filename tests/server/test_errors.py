@@ -198,7 +198,7 @@ def _errors() -> st.SearchStrategy[Exception]:
 
 
 def test_errors_reveal_no_path() -> None:
-    """Whatever the store raises, no answer contains a path or a traceback."""
+    """For any error of the store, no answer contains a path or a traceback."""
     broken = Broken()
 
     @given(st.lists(_errors(), min_size=1, max_size=5))

@@ -443,10 +443,12 @@ def test_busy_writers_block_no_reader(tmp_path: Path) -> None:
             assert len({one.ssh_port for one in opened.find_all()}) == many
 
 
-# Just enough descriptors for a server without connections.
+# Just enough descriptors for a server without connections. A repeated error is logged soon.
 FEW_DESCRIPTORS = """
 import resource
+from waggle_fsstore.server import json_log
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+json_log._REPEAT_INTERVAL_S = 2
 """
 
 

@@ -76,6 +76,13 @@ from waggle_fsstore.server import http
 http._GRACE_S = 50
 """
 
+# What hangs here hangs for ever, so the server gives up early. For how long it really waits, see
+# test_waits_fit_in_deadline.
+SHORT_WAITS = """
+from waggle_fsstore.server import http, lifecycle
+http._GRACE_S = lifecycle._CLOSE_TIMEOUT_S = 0.2
+"""
+
 # Closing hangs.
 HANGING_CLOSE = """
 import threading
@@ -207,7 +214,7 @@ def test_signal_interrupts_venv_creation(
 def test_signals_end_server_despite_hanging_call(tmp_path: Path, kind: type[Server]) -> None:
     """Any number of signals ends it in time, and the next start cleans up."""
     store = tmp_path / "store"
-    code = hold("write_new", is_released_by_input=False)
+    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
     with _start(kind, store, code=code) as server, ThreadPoolExecutor() as pool:
         _post(server, pool, "create_environment", runtime="shell")
         server.wait_for("held")
@@ -258,7 +265,8 @@ def test_signal_after_end_of_input_is_harmless(tmp_path: Path, number: signal.Si
 def test_end_of_input_and_signal_end_hanging_call(tmp_path: Path) -> None:
     """A client that closes the input, waits and sends SIGTERM ends the server in time."""
     store = tmp_path / "store"
-    with _start(StdioServer, store, code=hold("write_new", is_released_by_input=False)) as server:
+    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
+    with _start(StdioServer, store, code=code) as server:
         assert isinstance(server, StdioServer)
         server.post("create_environment", runtime="shell")
         server.wait_for("held")
@@ -322,7 +330,8 @@ def test_signals_end_server_despite_hanging_start(tmp_path: Path, kind: type[Ser
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    with kind(store, code=hold("removing_name", is_released_by_input=False)) as server:
+    code = SHORT_WAITS + hold("removing_name", is_released_by_input=False)
+    with kind(store, code=code) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
             server.process.send_signal(number)
@@ -339,7 +348,7 @@ def test_signal_ends_start_that_waits_for_lock(tmp_path: Path, kind: type[Server
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="creating"))
-        with lock_held(opened), kind(store, code=LOGS_WAIT_FOR_LOCK) as server:
+        with lock_held(opened), kind(store, code=SHORT_WAITS + LOGS_WAIT_FOR_LOCK) as server:
             server.wait_for("waiting for the lock")
             server.process.terminate()
             assert server.process.wait(END_TIMEOUT_S) == 0

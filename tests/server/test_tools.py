@@ -347,7 +347,7 @@ def test_history_after_last_change_is_refused(server: MCPServer[Any], store: Fil
 def test_hostile_client_name_is_made_printable(
     server: MCPServer[Any], name: str, mode: str
 ) -> None:
-    """Whatever the client's name, its calls work, and the history stays readable."""
+    """With any client name, the calls work, and the history stays readable."""
 
     async def dialogue(client: Client) -> dict[str, Any]:
         created = await ask(client, "create_environment", runtime="shell")
@@ -430,7 +430,7 @@ def test_tool_refuses_invalid_arguments(
 @pytest.mark.parametrize("environment_id", IDS, ids=range(len(IDS)))
 @pytest.mark.parametrize("tool", ["get_environment", "destroy_environment", "environment_history"])
 def test_unknown_id_is_not_found(server: MCPServer[Any], tool: str, environment_id: str) -> None:
-    """Whatever the id, the answer is short and printable."""
+    """For any id, the answer is short and printable."""
     message = refused(server, tool, environment_id=environment_id)
     assert message.startswith("environment not found: '")
     assert len(message) < 300

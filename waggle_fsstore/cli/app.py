@@ -94,7 +94,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Keep the global options for the verbs."""
+    """Store the global options for the verbs."""
     ctx.obj = StoreLocation(store)
 
 

@@ -38,20 +38,16 @@ class _UnchangedError(Exception):
 
 def create(
     ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="Its name; by default made of runtime and id.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Its name; else runtime and short id.")] = None,
     runtime: Annotated[Runtime, typer.Option(help="Its runtime.")] = Runtime.PYTHON,
     timeout: Annotated[
         str,
         typer.Option(
-            metavar="DURATION",
-            help="The idle timeout, such as 90s, 5m or 1h30m; 0 for never.",
+            metavar="DURATION", help="Idle timeout, such as 90s, 5m or 1h30m; 0 for never."
         ),
     ] = "30m",
     label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A label; repeat it for more."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; repeat it for more.")
     ] = None,
     actor: Actor = None,
     reason: Reason = None,
@@ -73,24 +69,13 @@ def create(
 
 def ls(
     ctx: typer.Context,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON array of documents.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only ids, one a line.")
-    ] = False,
-    status: Annotated[
-        Status | None, typer.Option(help="Only environments with this status.")
-    ] = None,
-    runtime: Annotated[
-        Runtime | None, typer.Option(help="Only environments with this runtime.")
-    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array of documents.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
+    status: Annotated[Status | None, typer.Option(help="Filter by status.")] = None,
+    runtime: Annotated[Runtime | None, typer.Option(help="Filter by runtime.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Only environments with this label; repeat it to require several.",
-        ),
+        typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat it to require several."),
     ] = None,
 ) -> None:
     """List environments, sorted by id.
@@ -128,9 +113,7 @@ def show(
     environment_id: Annotated[
         str,
         typer.Argument(
-            metavar="ID",
-            help="The id, or a unique prefix of it.",
-            autocompletion=complete_id,
+            metavar="ID", help="The id, or a unique prefix.", autocompletion=complete_id
         ),
     ],
 ) -> None:
@@ -159,8 +142,7 @@ def set_(
         str, typer.Argument(metavar="ID", help="The exact id.", autocompletion=complete_id)
     ],
     status: Annotated[
-        Status | None,
-        typer.Option(help="The new status; it must be allowed after the present one."),
+        Status | None, typer.Option(help="The new status, if it may follow the present one.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
     label: Annotated[

@@ -43,9 +43,7 @@ def history(
     environment_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="ID",
-            help="The exact id; all environments by default.",
-            autocompletion=complete_history,
+            metavar="ID", help="The exact id; else all.", autocompletion=complete_history
         ),
     ] = None,
     after: _After = None,
