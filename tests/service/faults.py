@@ -385,7 +385,7 @@ def ports_that_a_child_inherits(patch: Patch) -> None:
 # Settings
 
 
-@fault("tests/test_config.py::test_addresses_that_others_reach[0.0.0.0:80]")
+@fault("tests/test_config.py::test_open_address_is_recognised[0.0.0.0:80]")
 def open_to_all(patch: Patch) -> None:
     patch.setattr(Settings, "is_loopback", True)
 
