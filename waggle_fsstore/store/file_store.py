@@ -148,7 +148,7 @@ class FileStore(Upkeep):
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
-        new = inputs.checked(environment)
+        new = inputs.checked_copy(environment)
 
         def work(change: Transaction) -> int:
             stored = change.get_or_none(new.id)
@@ -168,7 +168,7 @@ class FileStore(Upkeep):
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
-        new = inputs.checked(environment)
+        new = inputs.checked_copy(environment)
 
         def work(change: Transaction) -> int:
             if change.get_or_none(new.id) is not None:
@@ -214,7 +214,7 @@ class FileStore(Upkeep):
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`. All or none, across a crash too."""
-        batch = inputs.batch(environments)
+        batch = inputs.checked_copies(environments)
         return self._writer.run(
             lambda change: [change.put(new, change.get_or_none(new.id)) for new in batch]
         )
