@@ -25,7 +25,7 @@ CURSORS: list[Cursor] = []
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """A journal of the changes 1 to 8 in the segments 1, 4 and 7."""
+    """Return a journal of the changes 1 to 8 in the segments 1, 4 and 7."""
     layout = make_layout(tmp_path)
     CURSORS[:] = [Cursor()]
     previous, size = 0, 0
@@ -96,7 +96,7 @@ def test_segment_removed_while_reading_is_an_error_if_strict(layout: Layout) -> 
 
 
 def test_redo_range_begins_at_the_last_checkpoint(layout: Layout) -> None:
-    """It counts only for the store that made it, and a copy is told from a touched marker."""
+    """It counts only for the store that made it, and a copy differs from a touched marker."""
     assert last_checkpoint(layout) is None
     assert redo_range(layout) == FULL_LOG
     Path(layout.marker).touch()

@@ -20,7 +20,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def live(layout: Layout) -> LiveSegment:
-    """The first segment of a journal, with one change."""
+    """Return the first segment of a journal, with one change."""
     live = LiveSegment(layout, Disk(durable=False))
     live.rotate(1, 0)
     live.append(change_line(1))
