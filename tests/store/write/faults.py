@@ -19,7 +19,7 @@ from waggle_fsstore.store.journal import (
 )
 from waggle_fsstore.store.read import (
     documents,
-    view,
+    history,
 )
 from waggle_fsstore.store.write import (
     batch,
@@ -86,17 +86,17 @@ def delete_corrupt_documents(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
 def treat_torn_lines_of_copy_as_damage(patch: Patch) -> None:
-    patch.setattr(recovery, "mend_copy", lambda *_: [])
+    patch.setattr(recovery, "repair_copy", lambda *_: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
 def treat_damage_as_torn_lines_of_copy(patch: Patch) -> None:
-    patch.setattr(damage, "_was_room", lambda *_: True)
+    patch.setattr(damage, "_was_blank", lambda *_: True)
 
 
 @fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
 def treat_every_store_as_copy(patch: Patch) -> None:
-    patch.setattr(changes, "is_another_store", lambda *_: True)
+    patch.setattr(changes, "is_copy", lambda *_: True)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_to_write_inside")
@@ -190,18 +190,18 @@ def treat_damage_as_torn_tail(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_repeated_and_stale_lines_are_ignored")
 def count_stale_lines(patch: Patch) -> None:
-    def all_changes(layout: layout.Layout, **_: object) -> Any:
+    def all_changes(layout: layout.Layout, *_: object, **__: object) -> Any:
         for first in segments.list_segments(layout):
             for line in segments.read_segment(layout, first, None).good:
                 yield from line.changes
 
-    patch.setattr(changes, "changes", all_changes)
-    patch.setattr("waggle_fsstore.store.read.history.changes", all_changes)
+    for module in (recovery, history):
+        patch.setattr(module, "changes", all_changes)
 
 
 @fault("tests/store/write/test_recovery.py::test_checkpoint_does_not_count_in_copy")
 def treat_copy_as_original(patch: Patch) -> None:
-    for module in (state, session, recovery, sync, view):
+    for module in (state, changes, session, recovery):
         patch.setattr(module, "store_id", lambda _: "the place")
 
 

@@ -18,13 +18,9 @@ from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk, mode_of
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import (
-    FULL_LOG,
-    last_of_each,
-    redo_changes,
-    redo_range,
-)
-from waggle_fsstore.store.journal.damage import mend_copy
+from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each, redo_range
+from waggle_fsstore.store.journal.damage import repair_copy
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import State, store_id
 from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
@@ -113,14 +109,14 @@ def recover(
     names = segments.list_segments(layout)
     if not names:
         return _begin(layout, disk, segment, highest)
-    window = FULL_LOG if redo_all else redo_range(layout, store_id(layout))
-    findings = mend_copy(layout, disk, names[-1]) if window.is_of_a_copy else []
+    window = FULL_LOG if redo_all else redo_range(layout)
+    findings = repair_copy(layout, disk, names[-1]) if window.is_copy else []
     live = segments.read_segment(layout, names[-1], None)
     segment.open(live.first, live.end)
     segment.sync_names()
     segment.sync()
-    findings += replay(layout, disk, partial(redo_changes, layout, window, strict=True))
-    if window.is_whole or not is_synced:
+    findings += replay(layout, disk, partial(changes, layout, window.start, strict=True))
+    if window.is_full_log or not is_synced:
         highest = max(highest, Documents(layout).highest_revision())
     numbers = [change["seq"] for line in live.good for change in line.changes]
     last = max(highest, live.first - 1, *numbers)
@@ -131,7 +127,7 @@ def recover(
         findings.append(
             Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
         )
-    return Recovered(last, is_synced and not window.is_whole, findings)
+    return Recovered(last, is_synced and not window.is_full_log, findings)
 
 
 def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = False) -> list[Finding]:
@@ -154,13 +150,6 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = Fals
     return findings
 
 
-def checkpoint_line(layout: Layout, through: int, first: int, offset: int) -> bytes:
-    """Return the journal line of a checkpoint through a change; lines go on at ``offset``."""
-    value: dict[str, Any] = {"through": through, "place": store_id(layout)}
-    value |= {"segment": first, "offset": offset}
-    return lines.encode(lines.CHECKPOINT, value)
-
-
 class _Outdated(NamedTuple):
     """A change to publish, and the document that gives way; ``None`` for a bad or missing one."""
 
@@ -177,9 +166,9 @@ def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Re
         if documents.names():
             sync_all(layout, disk)
         # It covers all up to the end of the first line, wherever that is.
-        carry = checkpoint_line(layout, highest, highest + 1, 0)
+        carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(layout))
     segment.close()
-    segment.rotate(highest + 1, 0, carry=carry)
+    segment.rotate(highest + 1, 0, carry_over=carry)
     return Recovered(highest, is_synced=disk.durable)
 
 

@@ -10,8 +10,9 @@ from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
-from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import redo_changes, redo_range
+from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.store.journal.changes import changes, redo_range
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
     DURABLE,
@@ -24,12 +25,7 @@ from waggle_fsstore.store.journal.state import (
     store_id,
 )
 from waggle_fsstore.store.write import initialize
-from waggle_fsstore.store.write.recovery import (
-    checkpoint_line,
-    read_tail,
-    recover,
-    replay,
-)
+from waggle_fsstore.store.write.recovery import read_tail, recover, replay
 from waggle_fsstore.store.write.sync import sync_all
 
 
@@ -123,7 +119,7 @@ class WriterSession:
                 self._mounted_id,
                 SUSPECT if self._is_suspect else durable,
                 self.segment.first,
-                self.segment.tail if offset is None else offset,
+                self.segment.end if offset is None else offset,
                 self.committed,
                 self.published,
             )
@@ -136,15 +132,15 @@ class WriterSession:
         """
         if self.segment.has_room(size):
             return False
-        self.segment.rotate(first, self.segment.tail, room=size)
+        self.segment.rotate(first, self.segment.end, reserve=size)
         return True
 
     def checkpoint(self, until: State | None = None) -> None:
         """Record that the documents are durable in themselves, as of a state or of now."""
-        through, first, offset = self.published, self.segment.first, self.segment.tail
+        cursor = Cursor(self.published, self.segment.first, self.segment.end)
         if until is not None:
-            through, first, offset = until.published, until.segment, until.offset
-        line = checkpoint_line(self._layout, through, first, offset)
+            cursor = until.published_cursor
+        line = lines.checkpoint(cursor, store_id(self._layout))
         self.make_room(self.committed + 1, len(line))
         self.segment.append(line)
         self.write_state()
@@ -153,9 +149,8 @@ class WriterSession:
         """Write all documents that no checkpoint covers once more, and sync each."""
         self._is_suspect = True
         self.write_state()  # For the process that makes the next checkpoint, if this fails.
-        window = redo_range(self._layout, store_id(self._layout))
-        changes = partial(redo_changes, self._layout, window, strict=True)
-        self._report(replay(self._layout, self._disk, changes, rewrite=True))
+        redo = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
+        self._report(replay(self._layout, self._disk, redo, rewrite=True))
         self._is_suspect = False
 
     def must_rewrite_all(self) -> bool:
@@ -168,8 +163,7 @@ class WriterSession:
 
         Until then such damage fails no change. Reads what no checkpoint covers.
         """
-        window = redo_range(self._layout, store_id(self._layout))
-        for _ in redo_changes(self._layout, window, strict=True):
+        for _ in changes(self._layout, redo_range(self._layout).start, strict=True):
             pass
 
     def documents_directory(self) -> int:
@@ -236,9 +230,9 @@ class WriterSession:
         segment.sync_names()
         if tail.must_rotate or segment.is_shared():
             first = tail.changes[0]["seq"] if tail.changes else self.committed + 1
-            segment.rotate(first, tail.valid_bytes, carry=tail.text)
+            segment.rotate(first, tail.valid_bytes, carry_over=tail.text)
             # As in a commit: before the first of them is visible.
-            self.write_state(offset=segment.tail - len(tail.text))
+            self.write_state(offset=segment.end - len(tail.text))
             self._report(replay(layout, self._disk, partial(iter, tail.changes)))
         self.write_state(published=self.committed)
         return True

@@ -8,8 +8,8 @@ from typing import Final
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import redo_changes, redo_range
-from waggle_fsstore.store.journal.state import store_id
+from waggle_fsstore.store.journal.changes import changes, redo_range
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.read.documents import Documents
 
 # Syncing one file costs as much as syncing some hundreds together.
@@ -22,11 +22,11 @@ def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) ->
     ``directory`` is a descriptor of the documents' directory that was opened before the first
     of them was published: errors since then are reported (man 2 syncfs). Takes no lock.
     """
-    window = redo_range(layout, store_id(layout))
-    is_long = through - window.through > _SYNCFS_THRESHOLD_FILES
+    start = redo_range(layout).start
+    is_long = through - start.seq > _SYNCFS_THRESHOLD_FILES
     if is_long and disk.sync_filesystem(directory, layout.environments):
         return
-    ids = {change["id"] for change in redo_changes(layout, window, until=through)}
+    ids = {change["id"] for change in changes(layout, start, Cursor(through))}
     _sync_files(layout, disk, map(layout.document, ids))
 
 

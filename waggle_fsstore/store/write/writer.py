@@ -137,7 +137,7 @@ class Writer:
             self._check_lock()
             if session.make_room(batch.first, len(line)):
                 self._checkpointer.is_due = True
-            start = session.segment.tail
+            start = session.segment.end
             session.segment.append(line)
             session.write_state(offset=start, committed=batch.last)
             for current in writes:
