@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from waggle_fsstore.store.read.inotify import Notices
+from waggle_fsstore.store.read.inotify import DirectoryWatcher
 
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(
@@ -36,7 +36,7 @@ def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def needs_notices(tmp_path: Path) -> None:
     """Skips a test where no notices of changes are to be had."""
-    noticed = Notices.of(str(tmp_path))
+    noticed = DirectoryWatcher.try_open(str(tmp_path))
     if noticed is None:
         pytest.skip("needs inotify, and one more of fs.inotify.max_user_instances")
     noticed.close()

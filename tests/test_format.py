@@ -30,7 +30,7 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name, environment_id_of
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.state import State, place
+from waggle_fsstore.store.journal.state import State, store_id
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
 
@@ -247,13 +247,13 @@ def test_the_bytes_of_a_line() -> None:
 def test_names_of_segments(store: FileStore) -> None:
     """A segment is named as the page says, and the line of a change is where it says."""
     layout = Layout(str(store.path))
-    listed = segments.listed(layout)
+    listed = segments.list_segments(layout)
     assert len(listed) == 3
     for first in listed:
         assert re.fullmatch(r"\d{16}\.jsonl", Path(layout.segment(first)).name)
     assert Path(layout.segment(1)).name == "0000000000000001.jsonl"
     for first, successor in segments.with_successors(listed):
-        segment = segments.segment(layout, first, successor)
+        segment = segments.read_segment(layout, first, successor)
         seqs = [change["seq"] for line in segment.good for change in line.changes]
         assert seqs == sorted(seqs)
         assert seqs[0] >= first
@@ -265,7 +265,7 @@ def test_the_place(store: FileStore) -> None:
     inode = (store.path / "environments").stat().st_ino
     marker = (store.path / "waggle.json").stat()
     expected = f"{inode:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
-    assert place(Layout(str(store.path))) == expected
+    assert store_id(Layout(str(store.path))) == expected
     store.close()
     checkpoints = [line["checkpoint"] for line in written(store) if "checkpoint" in line]
     assert {checkpoint["place"] for checkpoint in checkpoints} == {expected}

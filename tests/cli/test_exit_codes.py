@@ -197,7 +197,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (("create", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
         (("create", "--label", "=nokey"), "'=nokey' is not KEY=VALUE"),
         (("create", "--runtime", "ruby"), "ruby"),
-        (("create", "--timeout", "soon"), "'soon' is no duration: write one like 30s"),
+        (("create", "--timeout", "soon"), "'soon' is not a duration: write one like 30s"),
         (("create", "--timeout", "1000000h"), "timeout: is more than a century"),
         (("create", "\udcff"), "name: holds a lone surrogate"),
         (("ls", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
@@ -400,5 +400,5 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     for verb in (*READS, ("create",), ("rm", "a"), ("where",)):
         result = run("--store", str(foreign), *verb)
         assert (result.exit_code, result.stdout) == (6, "")
-        assert "choose a new or empty folder" in result.stderr
+        assert "choose a new or empty directory" in result.stderr
     assert os.listdir(foreign) == ["letter.txt"]

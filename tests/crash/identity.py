@@ -32,7 +32,7 @@ class World(NamedTuple):
 @contextmanager
 def inside(world: World) -> Iterator[None]:
     """Have the store believe that it is in this world."""
-    real = state.place
+    real = state.store_id
 
     def place(*given: Any) -> str:
         real(*given)  # Raises where there is no store.

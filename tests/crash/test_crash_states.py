@@ -65,19 +65,19 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 
 
 def no_flush_of_files(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk.Disk, "flush", lambda *_: None)
+    patch.setattr(disk.Disk, "sync", lambda *_: None)
 
 
 def no_flush_of_folders(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk.Disk, "flush_folder", lambda *_: None)
+    patch.setattr(disk.Disk, "sync_dir", lambda *_: None)
 
 
 def no_flush_of_documents(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk.Disk, "flush_file", lambda *_: None)
+    patch.setattr(disk.Disk, "sync_file", lambda *_: None)
 
 
 def no_flush_of_the_file_system(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk.Disk, "flush_file_system", lambda *_: True)
+    patch.setattr(disk.Disk, "sync_filesystem", lambda *_: True)
 
 
 def files_written_in_place(patch: pytest.MonkeyPatch) -> None:

@@ -37,16 +37,16 @@ def test_what_disk_does_is_recorded(
 ) -> None:
     """Each operation on a file is recorded with the inode that it went to."""
     changer = Disk(durable=True)
-    changer.make_folder(str(tmp_path / "d"))
-    changer.stage(str(tmp_path / "d" / "t"), b"hello")
+    changer.make_dir(str(tmp_path / "d"))
+    changer.write_temp(str(tmp_path / "d" / "t"), b"hello")
     changer.replace(str(tmp_path / "d" / "t"), str(tmp_path / "f"))
     descriptor = open_to_write(str(tmp_path / "f"))
     changer.remove(str(tmp_path / "f"))
     changer.truncate(descriptor, 2)
     open_again = open_to_write(str(tmp_path / "f"), recorder.O_CREAT)
-    changer.flush(open_again)
+    changer.sync(open_again)
     monkeypatch.setattr(disk, "can_syncfs", lambda _: True)
-    changer.flush_file_system(descriptor, "")
+    changer.sync_filesystem(descriptor, "")
     recorder.close(descriptor)
     recorder.close(open_again)
     assert recorder.operations == [
@@ -73,7 +73,7 @@ def test_a_call_fails_once(recorder: RecordingOs, tmp_path: Path) -> None:
     """A flush that is to fail does, and is recorded as such."""
     recorder.fail_next("fdatasync")
     with pytest.raises(OSError, match="Input/output error"):
-        Disk(durable=True).stage(str(tmp_path / "f"), b"hello")
+        Disk(durable=True).write_temp(str(tmp_path / "f"), b"hello")
     assert recorder.has_failed
     assert FailedFlush(1) in recorder.operations
     assert Flush(1) not in recorder.operations
@@ -88,15 +88,15 @@ def test_an_unknown_call_is_refused(recorder: RecordingOs) -> None:
 def test_a_disk_that_is_read_only_refuses_changes(recorder: RecordingOs, tmp_path: Path) -> None:
     """Files can be read and flushed, and nothing is recorded."""
     changer = Disk(durable=True)
-    changer.stage(str(tmp_path / "f"), b"hello")
+    changer.write_temp(str(tmp_path / "f"), b"hello")
     before = recorder.operations.copy()
     with recorder.read_only():
-        changer.flush_file(str(tmp_path / "f"))
+        changer.sync_file(str(tmp_path / "f"))
         for change in (
             lambda: open_to_write(str(tmp_path / "f")),
-            lambda: changer.stage(str(tmp_path / "g"), b"hello"),
+            lambda: changer.write_temp(str(tmp_path / "g"), b"hello"),
             lambda: changer.remove(str(tmp_path / "f")),
-            lambda: changer.make_folder(str(tmp_path / "d")),
+            lambda: changer.make_dir(str(tmp_path / "d")),
         ):
             with pytest.raises(OSError, match="Read-only file system"):
                 change()

@@ -93,4 +93,4 @@ def a_new_root_in_the_place_of_one(patch: Patch) -> None:
 
 @fault(f"{_HERE}::test_a_forked_child_ends_no_program")
 def programs_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr(Running, "forget_after_fork", lambda _: None)
+    patch.setattr(Running, "reset_after_fork", lambda _: None)

@@ -19,7 +19,7 @@ from waggle_fsstore.server import http, json_log, lifecycle, readiness, tools
 from waggle_fsstore.server.lifecycle import Serving
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.store.write.session import Position
+from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.wiring import open_repository, open_service, server_lock
 
 _DURING_THE_START = "tests/server/test_shutdown.py::test_a_signal_during_the_start"
@@ -122,7 +122,7 @@ def ready_without_a_look_at_the_store(patch: Patch) -> None:
 
 @fault("tests/server/test_http.py::test_a_journal_that_is_damaged_while_it_serves")
 def ready_until_the_next_crash(patch: Patch) -> None:
-    patch.setattr(Position, "refuse_damage", lambda _: None)
+    patch.setattr(WriterSession, "check_journal", lambda _: None)
 
 
 @fault("tests/server/test_http.py::test_a_provider_that_cannot_work")

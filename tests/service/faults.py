@@ -23,7 +23,7 @@ from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import Touches
-from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
 # Creating
 
@@ -359,7 +359,7 @@ def a_reaper_that_dies(patch: Patch) -> None:
 
 @fault("tests/store/test_server_lock.py::test_a_file_that_was_taken_away")
 def a_lock_that_nobody_sees(patch: Patch) -> None:
-    patch.setattr(PermanentFile, "is_in_place", lambda _: True)
+    patch.setattr(InPlaceFile, "is_in_place", lambda _: True)
 
 
 # Forks
@@ -368,18 +368,18 @@ def a_lock_that_nobody_sees(patch: Patch) -> None:
 @fault("tests/service/test_forks.py::test_a_child_goes_on")
 def hands_that_a_child_inherits(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(InHand, "forget_after_fork", nothing)
+    patch.setattr(InHand, "reset_after_fork", nothing)
 
 
 @fault("tests/service/test_forks.py::test_a_child_goes_on")
 def uses_that_a_child_inherits(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(Touches, "forget_after_fork", nothing)
+    patch.setattr(Touches, "reset_after_fork", nothing)
 
 
 @fault("tests/service/test_forks.py::test_a_port_that_the_parent_is_about_to_store")
 def ports_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr(Ports, "forget_after_fork", nothing)
+    patch.setattr(Ports, "reset_after_fork", nothing)
 
 
 # Settings

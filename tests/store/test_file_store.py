@@ -263,15 +263,15 @@ def test_trouble_with_one_file_is_no_corruption(
 ) -> None:
     """A file that cannot be read is reported as such, and never set aside."""
     store.save_all([make_environment(id="bad"), make_environment(id="good")])
-    real = safe_read.read
+    real = safe_read.read_regular
 
     def read(path: str, limit: int, *opened: Any) -> object:
         if path.endswith("bad.json"):
             raise PermissionError(13, "Permission denied", path)
         return real(path, limit, *opened)
 
-    monkeypatch.setattr(documents, "read", read)
-    monkeypatch.setattr(document_cache, "read", read)
+    monkeypatch.setattr(documents, "read_regular", read)
+    monkeypatch.setattr(document_cache, "read_regular", read)
     for call in (
         lambda: store.find_by_id("bad"),
         lambda: store.save(make_environment(id="bad")),
@@ -296,7 +296,7 @@ def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
     def read(path: str, *_: object) -> object:
         raise OSError(24, "Too many open files", path)
 
-    monkeypatch.setattr(document_cache, "read", read)
+    monkeypatch.setattr(document_cache, "read_regular", read)
     with pytest.raises(OSError, match="Too many open files"):
         store.find_all(on_corrupt=lambda _: None)
 
@@ -425,16 +425,16 @@ def test_scanning_a_read_only_store_with_a_busy_writer(
 ) -> None:
     """A reader without write access sees what a writer does while it scans, in one scan."""
     writer = FileStore(tmp_path / "store", durable=False)
-    real = document_cache.Listing.names
+    real = document_cache.DocumentCache.names
     turns: list[int] = []
 
-    def names(self: document_cache.Listing) -> list[str]:
+    def names(self: document_cache.DocumentCache) -> list[str]:
         turns.append(1)
         found = real(self)
         writer.save(make_environment(id=f"new-{len(turns)}"))
         return found
 
-    monkeypatch.setattr(document_cache.Listing, "names", names)
+    monkeypatch.setattr(document_cache.DocumentCache, "names", names)
     with FileStore(read_only) as store:
         assert store.count() == 3
         assert len(store.find_all()) == 4

@@ -69,4 +69,6 @@ def raw_document(store: FileStore, environment_id: str) -> bytes:
 
     Raises :class:`CorruptDocumentError` for what is no regular file or too large.
     """
-    return safe_read.read(str(store.document_path(environment_id)), codec.MAX_DOCUMENT_BYTES)
+    return safe_read.read_regular(
+        str(store.document_path(environment_id)), codec.MAX_DOCUMENT_BYTES
+    )

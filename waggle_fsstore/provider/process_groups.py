@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -26,9 +26,9 @@ class Running:
         # Both under the lock: nothing is started that a close or a stop does not see.
         self._closed = False
         self._groups: dict[str, Popen[bytes]] = {}
-        after_fork(self)
+        register_at_fork(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: the programs are the parent's, and not to be ended from here."""
         self._lock = threading.Lock()
         self._groups = {}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 
 
 class Idleness:
@@ -28,9 +28,9 @@ class Idleness:
         # When the last pass over all environments ended.
         self._before = 0.0
         self._seen: dict[str, tuple[datetime, float]] = {}
-        after_fork(self)
+        register_at_fork(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: another thread of the parent may have held the lock."""
         self._lock = threading.Lock()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.process import is_gone, this_process
 
@@ -19,7 +19,7 @@ class InHand:
     def __init__(self) -> None:
         self._threads: Counter[str] = Counter()
         self._changed = threading.Condition()
-        after_fork(self)
+        register_at_fork(self)
 
     @contextmanager
     def hold(self, environment_id: str, *, deadline: float = 0.0) -> Iterator[None]:
@@ -48,7 +48,7 @@ class InHand:
             return environment.id in self._threads
         return is_with_others(environment)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: the threads are the parent's."""
         self._threads = Counter()
         self._changed = threading.Condition()

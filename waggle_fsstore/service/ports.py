@@ -5,7 +5,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
 from waggle_fsstore.domain.repository import TransactionalRepository
@@ -27,9 +27,9 @@ class Ports:
         self._stored: dict[str, int] = {}  # By id.
         self._as_of: int | None = None  # Up to which change of the store all is known.
         self._next = ports.start
-        after_fork(self)
+        register_at_fork(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: what is about to be stored is so by the parent."""
         self._lock = threading.Lock()
         self._pending = set()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutError, WaggleError
@@ -38,9 +38,9 @@ class Touches:
         self._is_closed = False
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
-        after_fork(self)
+        register_at_fork(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: the parent stores what it noted, and its timer runs there."""
         self._pending = {}
         self._timer = None

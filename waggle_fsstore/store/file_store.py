@@ -22,11 +22,11 @@ from waggle_fsstore.domain.validation import check_id
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.maintenance.mixin import Upkeep
-from waggle_fsstore.store.read.documents import Documents, Stored
+from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize, inputs
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 
 
@@ -134,7 +134,7 @@ class FileStore(Upkeep):
 
     def _recognise(self) -> None:
         """See whether the store is there, and if so, have it recovered or do without."""
-        if not initialize.recognise(self._layout):
+        if not initialize.detect(self._layout):
             return
         self._recognised = True
         if self._writer.is_caught_up or not self._view.needs_recovery(durable=self._durable):
@@ -142,7 +142,7 @@ class FileStore(Upkeep):
         try:
             self._writer.recover(timeout=0)
         except (OSError, JournalDamagedError):  # A lock timeout is an OSError too.
-            self._view.do_without_recovery()
+            self._view.use_overlay()
 
     # Writing: all of it under the store lock.
 
@@ -150,19 +150,19 @@ class FileStore(Upkeep):
         """See :meth:`TransactionalRepository.save`."""
         new = inputs.checked(environment)
 
-        def work(change: Change) -> int:
-            stored = change.look_up(new.id)
+        def work(change: Transaction) -> int:
+            stored = change.get_or_none(new.id)
             if if_revision is not None:
                 if stored is not None and not stored.is_intact:
                     # Changed by hand: that is a version too, and gets its revision now,
                     # which nobody can have expected.
-                    noted = change.note(stored)
-                    change.refusal = ConflictError(new.id, if_revision, noted.revision)
+                    noted = change.record_external(stored)
+                    change.error_after_commit = ConflictError(new.id, if_revision, noted.revision)
                     return 0
                 actual = stored.revision if stored else 0
                 if actual != if_revision:
                     raise ConflictError(new.id, if_revision, actual)
-            return change.store(new, stored)
+            return change.put(new, stored)
 
         return self._writer.run(work)
 
@@ -170,12 +170,12 @@ class FileStore(Upkeep):
         """See :meth:`TransactionalRepository.create`."""
         new = inputs.checked(environment)
 
-        def work(change: Change) -> int:
-            if change.look_up(new.id) is not None:
+        def work(change: Transaction) -> int:
+            if change.get_or_none(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
-            if capacity is not None and change.live() >= capacity:
+            if capacity is not None and change.count_live() >= capacity:
                 raise CapacityError(capacity)
-            return change.store(new, None)
+            return change.put(new, None)
 
         return self._writer.run(work)
 
@@ -184,11 +184,11 @@ class FileStore(Upkeep):
         inputs.refuse_inside(self._layout.root)
         self._begin_reading()
 
-        def changed(stored: Stored) -> Environment:
+        def changed(stored: StoredDocument) -> Environment:
             return inputs.apply(self._layout.root, change, stored.environment)
 
-        def store(writing: Change, new: Environment, stored: Stored) -> Environment:
-            new.revision = writing.store(new, stored)
+        def store(writing: Transaction, new: Environment, stored: StoredDocument) -> Environment:
+            new.revision = writing.put(new, stored)
             return new
 
         for _ in range(inputs.OPTIMISTIC_TRIES):
@@ -196,9 +196,9 @@ class FileStore(Upkeep):
             new = changed(seen)
 
             def work(
-                writing: Change, new: Environment = new, seen: Stored = seen
+                writing: Transaction, new: Environment = new, seen: StoredDocument = seen
             ) -> Environment | None:
-                stored = writing.find(environment_id)
+                stored = writing.get(environment_id)
                 # The bytes: a change made by hand may leave the revision as it was.
                 return store(writing, new, stored) if stored.data == seen.data else None
 
@@ -206,8 +206,8 @@ class FileStore(Upkeep):
             if result is not None:
                 return result
 
-        def work_alone(writing: Change) -> Environment:
-            stored = writing.find(environment_id)
+        def work_alone(writing: Transaction) -> Environment:
+            stored = writing.get(environment_id)
             return store(writing, changed(stored), stored)
 
         return self._writer.run(work_alone, alone=True)
@@ -216,7 +216,7 @@ class FileStore(Upkeep):
         """See :meth:`TransactionalRepository.save_all`. All or none, across a crash too."""
         batch = inputs.batch(environments)
         return self._writer.run(
-            lambda change: [change.store(new, change.look_up(new.id)) for new in batch]
+            lambda change: [change.put(new, change.get_or_none(new.id)) for new in batch]
         )
 
     def delete(self, environment_id: str) -> None:
@@ -231,11 +231,11 @@ class FileStore(Upkeep):
             # Before the lock: what was never stored shall not found a store.
             self._view.find(environment_id)
 
-        def work(change: Change) -> None:
+        def work(change: Transaction) -> None:
             try:
-                change.remove(change.find(environment_id))
+                change.delete(change.get(environment_id))
             except CorruptDocumentError:
-                change.set_aside(environment_id)
+                change.quarantine(environment_id)
 
         self._writer.run(work)
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 from types import TracebackType
 from typing import ClassVar, Self
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
@@ -45,7 +45,7 @@ class MemoryStore:
         self._last = 0
         self._pending: list[Event] = []
         self._closed = False
-        after_fork(self)
+        register_at_fork(self)
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
@@ -182,7 +182,7 @@ class MemoryStore:
     ) -> None:
         self.close()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: another thread of the parent may have held the lock, or waited."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)

@@ -9,11 +9,11 @@ import os
 import threading
 from pathlib import Path
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.errors import LockHolder
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import describe_holder, read_holder, try_lock
 from waggle_fsstore.store.write import initialize
 
@@ -23,10 +23,10 @@ class ServerLock:
 
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
-        self._file = PermanentFile(os.path.join(self._layout.internal, name))
+        self._file = InPlaceFile(os.path.join(self._layout.internal, name))
         self._threads = threading.Lock()
         self._is_held = False
-        after_fork(self)
+        register_at_fork(self)
 
     @property
     def path(self) -> Path:
@@ -44,7 +44,7 @@ class ServerLock:
                 return True
             # Not the file that others see: ``git clean`` took it away.
             self._release()
-            initialize.make_lock_folder(self._layout, Disk(durable=False))
+            initialize.ensure_lock_dir(self._layout, Disk(durable=False))
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():
                 self._release()
@@ -62,7 +62,7 @@ class ServerLock:
         with self._threads:
             self._release()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: the lock is the parent's, and free once that has ended."""
         self._threads = threading.Lock()
         self._release()

@@ -22,18 +22,18 @@ def in_place_write(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
 def no_file_flush(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "flush", nothing)
+    patch.setattr(disk.Disk, "sync", nothing)
 
 
 @fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
 def no_folder_flush(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "flush_folder", nothing)
+    patch.setattr(disk.Disk, "sync_dir", nothing)
 
 
 @fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
 def no_flush_of_the_folder_above(patch: Patch) -> None:
-    real = disk.Disk.make_folder
-    patch.setattr(disk.Disk, "make_folder", lambda _, path: real(disk.Disk(durable=False), path))
+    real = disk.Disk.make_dir
+    patch.setattr(disk.Disk, "make_dir", lambda _, path: real(disk.Disk(durable=False), path))
 
 
 @fault("tests/store/test_failures.py::test_each_call_failing_once[28-save]")
@@ -87,12 +87,12 @@ def lock_kept_after_an_interrupt(patch: Patch) -> None:
 
 @fault("tests/store/fs/test_lock.py::test_a_removed_lock_file_is_noticed")
 def removed_lock_file_unnoticed(patch: Patch) -> None:
-    patch.setattr(in_place_file.PermanentFile, "is_in_place", lambda _: True)
+    patch.setattr(in_place_file.InPlaceFile, "is_in_place", lambda _: True)
 
 
 @fault("tests/store/fs/test_lock.py::test_parent_and_child_exclude_each_other")
 def descriptor_kept_across_fork(patch: Patch) -> None:
-    patch.setattr(lock.StoreLock, "forget_after_fork", nothing)
+    patch.setattr(lock.StoreLock, "reset_after_fork", nothing)
 
 
 @fault("tests/store/fs/test_lock.py::test_reads_do_not_wait_for_a_stopped_holder")
@@ -110,12 +110,12 @@ def readers_take_the_lock(patch: Patch) -> None:
     "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
 )
 def new_segment_not_flushed(patch: Patch) -> None:
-    real = disk.Disk.stage
-    patch.setattr(disk.Disk, "stage", lambda self, *given, **_: real(self, *given, flush=False))
+    real = disk.Disk.write_temp
+    patch.setattr(disk.Disk, "write_temp", lambda self, *given, **_: real(self, *given, sync=False))
 
 
 @fault(
     "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
 )
 def name_of_the_new_segment_not_flushed(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "flush_folder", nothing)
+    patch.setattr(disk.Disk, "sync_dir", nothing)

@@ -27,7 +27,7 @@ from waggle_fsstore import (
     StoreError,
 )
 from waggle_fsstore.store.fs.lock import StoreLock
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.testing import make_environment
 
 HOLD = """
@@ -228,9 +228,9 @@ def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
     parent = os.getpid()
     children: list[int] = []
 
-    def work(change: Change) -> int:
+    def work(change: Transaction) -> int:
         children.append(os.fork())
-        return change.store(make_environment(id=f"by {os.getpid() == parent}"), None)
+        return change.put(make_environment(id=f"by {os.getpid() == parent}"), None)
 
     error = ""
     try:
@@ -353,7 +353,12 @@ def test_an_interrupt_at_any_instruction(root: Path, change: str) -> None:
         "update": lambda: store.update("a", Environment.touch),
         "delete": lambda: store.delete("a"),
     }
-    files = ("store/fs/lock.py", "store/write/writer.py", "store/write/inputs.py")
+    files = (
+        "domain/cleanup.py",
+        "store/fs/lock.py",
+        "store/write/writer.py",
+        "store/write/inputs.py",
+    )
     number = 0
     while True:
         number += 1
@@ -377,7 +382,7 @@ def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
         except StoreClosedError as error:
             refused.append(error)
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         waiting.start()
         closing.start()
         while not store._writer._lock.closed:
@@ -397,7 +402,7 @@ def test_close_does_not_wait_for_ever(root: Path) -> None:
     before = open_descriptors()
     store = FileStore(root, durable=False, lock_timeout=0)
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         closing = threading.Thread(target=store.close)
         closing.start()
         closing.join()

@@ -31,19 +31,19 @@ def damage_passed_over(patch: Patch) -> None:
         ]
         return [line for line in good if about in data[line.start : line.end]]
 
-    patch.setattr(lines, "_mentioning", mentioning)
+    patch.setattr(lines, "_scan_matching", mentioning)
 
 
 @fault("tests/store/journal/test_state.py::test_another_boot")
 def record_of_another_boot_trusted(patch: Patch) -> None:
     for module in (session, view):
-        patch.setattr(module, "identity", lambda layout: f"boot:{state.place(layout)}")
+        patch.setattr(module, "mounted_id", lambda layout: f"boot:{state.store_id(layout)}")
 
 
 @fault("tests/store/journal/test_state.py::test_another_mount")
 def record_of_another_mount_trusted(patch: Patch) -> None:
     for module in (session, view):
-        patch.setattr(module, "identity", lambda layout: f"boot:{state.place(layout)}")
+        patch.setattr(module, "mounted_id", lambda layout: f"boot:{state.store_id(layout)}")
 
 
 @fault("tests/store/journal/test_state.py::test_every_flipped_byte_is_noticed")
@@ -54,25 +54,25 @@ def record_without_a_checksum(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
 def published_before_the_flush(patch: Patch) -> None:
-    def append(self: live_segment.Journal, line: bytes) -> None:
+    def append(self: live_segment.LiveSegment, line: bytes) -> None:
         disk.write(self._file(), line, self.tail)
         self.tail += len(line)
 
-    real = session.Position.note
+    real = session.WriterSession.write_state
 
-    def note(self: session.Position, **given: int) -> None:
+    def note(self: session.WriterSession, **given: int) -> None:
         if "published" in given:
-            self.journal.flush()
+            self.journal.sync()
         real(self, **given)
 
-    patch.setattr(live_segment.Journal, "append", append)
-    patch.setattr(session.Position, "note", note)
+    patch.setattr(live_segment.LiveSegment, "append", append)
+    patch.setattr(session.WriterSession, "write_state", note)
 
 
 @fault("tests/store/test_failures.py::test_a_segment_whose_flush_failed_is_left")
 def segment_reused_after_a_failed_flush(patch: Patch) -> None:
-    def stay(self: live_segment.Journal, _: int, cut: int, **__: object) -> None:
+    def stay(self: live_segment.LiveSegment, _: int, cut: int, **__: object) -> None:
         disk.write(self._file(), b" " * 4096, cut)
         self.tail = cut
 
-    patch.setattr(live_segment.Journal, "switch", stay)
+    patch.setattr(live_segment.LiveSegment, "rotate", stay)

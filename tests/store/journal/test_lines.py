@@ -72,7 +72,7 @@ def test_what_does_not_mention_it_is_left_out(kinds: list[str]) -> None:
     data = b"".join(texts[kind] for kind in kinds)
     for end in (len(data), len(data) - 3):
         good, bad = lines.scan(data[:end])
-        some, as_bad = lines.scan(data[:end], about=lines.mention("mine"))
+        some, as_bad = lines.scan(data[:end], about=lines.id_needle("mine"))
         assert as_bad == bad
         mine = [one for one in good if one.changes[0]["id"] == "mine"]
         assert [one for one in some if one.changes[0]["id"] == "mine"] == mine

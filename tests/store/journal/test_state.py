@@ -11,7 +11,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.fs import linux, safe_read
 from waggle_fsstore.store.journal import state
-from waggle_fsstore.store.journal.state import State, StateRecord, peek
+from waggle_fsstore.store.journal.state import State, StateRecord, read_state
 from waggle_fsstore.store.read import documents
 from waggle_fsstore.testing import make_environment
 
@@ -27,10 +27,10 @@ def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "state"
     record = StateRecord(str(path))
     assert record.read() is None
-    assert peek(str(path)) is None
+    assert read_state(str(path)) is None
     for written in (SMALL, State("-", 0, 2**53, 2**31, 2**53, 2**53)):
         record.write(written)
-        assert record.read() == peek(str(path)) == written
+        assert record.read() == read_state(str(path)) == written
         assert path.stat().st_size == 384
         assert path.read_text().count("\n") == 1
 
@@ -44,8 +44,8 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
         bad = bytearray(good)
         bad[position] ^= 0x10
         path.write_bytes(bad)
-        assert peek(str(path)) in (None, SMALL)
-        assert peek(str(path)) is None or good[position : position + 1].isspace()
+        assert read_state(str(path)) in (None, SMALL)
+        assert read_state(str(path)) is None or good[position : position + 1].isspace()
 
 
 def test_missing_record(store: FileStore) -> None:
@@ -101,14 +101,14 @@ def test_mounts_have_ids_of_their_own() -> None:
 def test_an_unreadable_document(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not stop the writing of others, also where the numbers are counted anew."""
     store.save_all([make_environment(id="a"), make_environment(id="b")])
-    real = safe_read.read
+    real = safe_read.read_regular
 
     def read(path: str, limit: int) -> bytes:
         if path.endswith("b.json"):
             raise PermissionError(13, "Permission denied", path)
         return real(path, limit)
 
-    monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(documents, "read_regular", read)
     (store.path / ".waggle" / "state").unlink()
     assert save(FileStore(store.path, durable=False)) == 3
 
@@ -120,7 +120,7 @@ def test_an_unreadable_record(store: FileStore, monkeypatch: pytest.MonkeyPatch)
     def refuse(path: str, _: int) -> bytes:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(state, "read", refuse)
+    monkeypatch.setattr(state, "read_regular", refuse)
     assert store.count() == 1
 
 
@@ -203,7 +203,7 @@ def test_several_mounts_of_one_store(store: FileStore, monkeypatch: pytest.Monke
     """Two processes that see the store in different mounts do not make each other count anew."""
     save(store)
     with monkeypatch.context() as patch:
-        patch.setattr("waggle_fsstore.store.write.session.identity", lambda _: "another-mount")
+        patch.setattr("waggle_fsstore.store.write.session.mounted_id", lambda _: "another-mount")
         other = FileStore(store.path, durable=False)
         save(other)
     assert [save(store), save(other), save(store), save(other)] == [3, 4, 5, 6]

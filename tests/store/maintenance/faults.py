@@ -31,12 +31,12 @@ def deleted_ones_brought_back(patch: Patch) -> None:
         "_missing",
         lambda self, path, word: real(self, path, word and word._replace(is_deleted=False)),
     )
-    patch.setattr(latest.LastWords, "present", lambda self: sorted(self._words))
+    patch.setattr(latest.LatestChanges, "present", lambda self: sorted(self._words))
 
 
 @fault("tests/store/maintenance/test_fsck.py::test_nothing_is_ever_deleted")
 def repair_without_evidence(patch: Patch) -> None:
-    patch.setattr(lost_and_found, "keep", lambda *_: "nowhere")
+    patch.setattr(lost_and_found, "save_copy", lambda *_: "nowhere")
 
 
 @fault("tests/store/maintenance/test_fsck.py::test_the_same_evidence_is_kept_once")
@@ -75,12 +75,12 @@ def sums_not_looked_at(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_prune.py::test_without_flushes")
 def pruning_what_recovery_needs(patch: Patch) -> None:
-    patch.setattr(prune, "find_window", lambda *_: changes.Window(1 << 50, 1 << 50, 0, False))
+    patch.setattr(prune, "redo_range", lambda *_: changes.RedoRange(1 << 50, 1 << 50, 0, False))
 
 
 @fault("tests/store/maintenance/test_prune.py::test_the_order_of_the_calls")
 def removals_that_leave_holes(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "flush_folder", nothing)
+    patch.setattr(disk.Disk, "sync_dir", nothing)
 
 
 @fault("tests/store/maintenance/test_prune.py::test_a_checkpoint_comes_first")

@@ -407,14 +407,14 @@ def test_an_unreadable_document_is_not_corrupt(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble of the device with one file is reported, and the file stays."""
-    real = safe_read.read
+    real = safe_read.read_regular
 
     def read(path: str, limit: int) -> bytes:
         if path.endswith("b.json"):
             raise OSError(5, "Input/output error", path)
         return real(path, limit)
 
-    monkeypatch.setattr(documents, "read", read)
+    monkeypatch.setattr(documents, "read_regular", read)
     [found] = store.repair()
     assert (found.severity, found.is_repaired) == (Severity.ERROR, False)
     assert found.problem == "cannot be read: Input/output error"
@@ -713,7 +713,7 @@ def test_half_a_line_of_somebody_who_writes(store: FileStore) -> None:
 def test_the_first_line_is_damaged(store: FileStore) -> None:
     """The line that says what a segment follows is written anew."""
     fill_segments(store, 30)
-    names = segments.listed(Layout(str(store.path)))
+    names = segments.list_segments(Layout(str(store.path)))
     middle = Path(Layout(str(store.path)).segment(names[1]))
     good = middle.read_bytes()
     plant(middle, 30, b"#")
@@ -749,7 +749,7 @@ def test_a_sealed_segment_is_too_short(store: FileStore) -> None:
     """A segment that lost its end gets its length back, and what is left of it counts."""
     fill_segments(store, 30)
     layout = Layout(str(store.path))
-    first = segments.listed(layout)[1]
+    first = segments.list_segments(layout)[1]
     path = Path(layout.segment(first))
     whole = path.read_bytes()
     kept = changes_line(whole, 1).end
@@ -791,7 +791,7 @@ def test_a_missing_segment(store: FileStore) -> None:
     """A hole in the journal is an error that only a backup mends; the rest goes on."""
     fill_segments(store, 30)
     layout = Layout(str(store.path))
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     assert len(names) > 3
     missing = Path(layout.segment(names[1]))
     missing.unlink()
@@ -850,7 +850,7 @@ def test_a_segment_of_another_journal(store: FileStore) -> None:
     """A segment that its neighbours do not know of is a warning."""
     fill_segments(store, 30)
     layout = Layout(str(store.path))
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     stray = Path(layout.segment(names[1] + 1))
     stray.write_bytes(lines.encode(lines.FOLLOWS, {"segment": names[0], "bytes": 10}))
     stray.chmod(0o600)

@@ -116,7 +116,7 @@ def test_the_file_system(tmp_path: Path) -> None:
         found = store.info().file_system
     assert found
     assert found in Path("/proc/filesystems").read_text()
-    assert linux.file_system_of("/proc/self") == "proc"
+    assert linux.filesystem_type("/proc/self") == "proc"
 
 
 MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -147,9 +147,9 @@ def test_the_deepest_and_last_mount_counts(
     mounts.write_bytes(MOUNTS)
     real = builtins.open
     monkeypatch.setattr(builtins, "open", lambda _, mode: real(mounts, mode))
-    assert linux.file_system_of(path) == expected
+    assert linux.filesystem_type(path) == expected
     mounts.unlink()
-    assert linux.file_system_of(path) == ""
+    assert linux.filesystem_type(path) == ""
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32", "freebsd14"])

@@ -40,7 +40,7 @@ def store(durable_store: FileStore) -> FileStore:
 
 
 def names(store: FileStore) -> list[int]:
-    return segments.listed(Layout(str(store.path)))
+    return segments.list_segments(Layout(str(store.path)))
 
 
 def files(store: FileStore) -> list[str]:
@@ -61,7 +61,7 @@ def age(store: FileStore, until: int, by: timedelta) -> None:
     for first, successor in segments.with_successors(names(store)):
         if successor is None or successor > until + 1:
             return
-        segment = segments.segment(layout, first, successor)
+        segment = segments.read_segment(layout, first, successor)
         data = bytearray(segment.data)
         for line in segment.good:
             for change in line.changes:

@@ -32,9 +32,9 @@ def mode_of_the_old_file_lost(patch: Patch) -> None:
 
 @fault("tests/store/test_file_store.py::test_a_change_by_hand_is_seen_by_the_next_read")
 def reads_from_a_stale_cache(patch: Patch) -> None:
-    cached = lru_cache(safe_read.read)
-    patch.setattr(documents, "read", cached)
-    patch.setattr(document_cache, "read", cached)
+    cached = lru_cache(safe_read.read_regular)
+    patch.setattr(documents, "read_regular", cached)
+    patch.setattr(document_cache, "read_regular", cached)
 
 
 @fault("tests/store/read/test_document_cache.py::test_changes_within_a_tick")
@@ -61,22 +61,22 @@ def signature_of_what_was_not_read(patch: Patch) -> None:
 
 @fault("tests/store/read/test_document_cache.py::test_what_is_found_is_the_callers")
 def remembered_values_handed_out(patch: Patch) -> None:
-    patch.setattr(environment.Environment, "twin", lambda self: self)
+    patch.setattr(environment.Environment, "copy_unchecked", lambda self: self)
 
 
 @fault("tests/store/read/test_document_cache.py::test_capacity_counts_what_hands_did")
 def count_from_memory(patch: Patch) -> None:
-    real = document_cache.Listing.live
+    real = document_cache.DocumentCache.live
 
-    def live(self: document_cache.Listing) -> set[str]:
+    def live(self: document_cache.DocumentCache) -> set[str]:
         return (self._seen or document_cache._NOTHING).live or real(self)
 
-    patch.setattr(document_cache.Listing, "live", live)
+    patch.setattr(document_cache.DocumentCache, "live", live)
 
 
 @fault("tests/store/read/test_document_cache.py::test_a_child_inherits_what_is_remembered")
 def notices_shared_with_a_child(patch: Patch) -> None:
-    patch.setattr(document_cache.Listing, "forget_after_fork", lambda _: None)
+    patch.setattr(document_cache.DocumentCache, "reset_after_fork", lambda _: None)
 
 
 @fault("tests/store/read/test_document_cache.py::test_a_name_in_another_folder")
@@ -86,7 +86,7 @@ def notices_alone_relied_on(patch: Patch) -> None:
 
 @fault("tests/store/read/test_inotify.py::test_a_folder_above_is_exchanged")
 def notices_of_a_folder_that_was_exchanged(patch: Patch) -> None:
-    patch.setattr(inotify.Notices, "is_in_place", lambda _: True)
+    patch.setattr(inotify.DirectoryWatcher, "is_in_place", lambda _: True)
 
 
 @fault("tests/store/read/test_document_cache.py::test_a_folder_remade_under_the_same_number")
@@ -96,20 +96,20 @@ def notices_relied_on_after_their_end(patch: Patch) -> None:
 
 @fault("tests/store/read/test_document_cache.py::test_a_listing_in_the_middle_of_one")
 def notices_taken_by_a_signal_handler(patch: Patch) -> None:
-    real = document_cache.Listing._look
+    real = document_cache.DocumentCache._refresh
 
-    def look(self: document_cache.Listing) -> document_cache._Seen:
+    def look(self: document_cache.DocumentCache) -> document_cache._Contents:
         self._seen = self._seen or document_cache._NOTHING
         return real(self)
 
-    patch.setattr(document_cache.Listing, "_look", look)
+    patch.setattr(document_cache.DocumentCache, "_refresh", look)
 
 
 @fault("tests/store/read/test_document_cache.py::test_a_listing_that_ends_in_the_middle")
 def notices_lost_with_a_listing(patch: Patch) -> None:
-    real = document_cache.Listing._look
+    real = document_cache.DocumentCache._refresh
 
-    def look(self: document_cache.Listing) -> document_cache._Seen:
+    def look(self: document_cache.DocumentCache) -> document_cache._Contents:
         before, noticed = self._seen, self._notices
         try:
             return real(self)
@@ -117,17 +117,17 @@ def notices_lost_with_a_listing(patch: Patch) -> None:
             self._seen, self._notices = before, noticed
             raise
 
-    patch.setattr(document_cache.Listing, "_look", look)
+    patch.setattr(document_cache.DocumentCache, "_refresh", look)
 
 
 @fault("tests/store/read/test_inotify.py::test_more_than_the_system_keeps")
 def lost_notices_not_missed(patch: Patch) -> None:
-    real = inotify.Notices.changed
+    real = inotify.DirectoryWatcher.changed
 
-    def changed(self: inotify.Notices) -> set[str]:
+    def changed(self: inotify.DirectoryWatcher) -> set[str]:
         return real(self) or set()
 
-    patch.setattr(inotify.Notices, "changed", changed)
+    patch.setattr(inotify.DirectoryWatcher, "changed", changed)
 
 
 @fault("tests/store/test_file_store.py::test_a_corrupt_document_harms_no_other")
@@ -144,8 +144,8 @@ def places_of_another_store(patch: Patch) -> None:
 
     def events(self: history.History, *arguments: Any) -> Any:
         if self._last_seen:
-            here = self._view.state().identity
-            self._last_seen = self._last_seen._replace(identity=here)
+            here = self._view.state().mounted_id
+            self._last_seen = self._last_seen._replace(mounted_id=here)
         return real(self, *arguments)
 
     patch.setattr(history.History, "events", events)
@@ -155,7 +155,7 @@ def places_of_another_store(patch: Patch) -> None:
 def update_without_comparing(patch: Patch) -> None:
     real = documents.Documents.stored
 
-    def stored(self: documents.Documents, environment_id: str) -> documents.Stored | None:
+    def stored(self: documents.Documents, environment_id: str) -> documents.StoredDocument | None:
         found = real(self, environment_id)
         if found is not None:
             found.data = b"the same"
@@ -171,13 +171,13 @@ def scan_that_trusts_one_listing(patch: Patch) -> None:
 
 @fault("tests/store/read/test_view.py::test_a_writer_that_was_stopped_in_the_middle")
 def change_under_way_overlooked(patch: Patch) -> None:
-    real = state.peek
+    real = state.read_state
 
     def peek(path: str) -> state.State | None:
         found = real(path)
         return found and found._replace(published=found.committed)
 
-    patch.setattr(view, "peek", peek)
+    patch.setattr(view, "read_state", peek)
 
 
 @fault("tests/store/read/test_history.py::test_what_is_not_published_is_not_shown")
@@ -193,4 +193,4 @@ def history_of_what_may_be_taken_back(patch: Patch) -> None:
 
 @fault("tests/store/read/test_history.py::test_a_change_by_hand_is_an_event_of_its_own")
 def changes_by_hand_forgotten(patch: Patch) -> None:
-    patch.setattr(batch.Change, "_noted", lambda _, stored: stored)
+    patch.setattr(batch.Transaction, "_noted", lambda _, stored: stored)

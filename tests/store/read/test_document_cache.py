@@ -86,7 +86,7 @@ def settle(store: FileStore) -> None:
     look(store)
 
 
-def listing_of(store: FileStore) -> document_cache.Listing:
+def listing_of(store: FileStore) -> document_cache.DocumentCache:
     return store._documents._listing
 
 
@@ -112,10 +112,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def read(path: str, *rest: Any) -> bytes:
         names.append(os.path.basename(path))
-        return safe_read.read(path, *rest)
+        return safe_read.read_regular(path, *rest)
 
-    monkeypatch.setattr(documents, "read", read)
-    monkeypatch.setattr(document_cache, "read", read)
+    monkeypatch.setattr(documents, "read_regular", read)
+    monkeypatch.setattr(document_cache, "read_regular", read)
     return names
 
 
@@ -386,13 +386,13 @@ def test_a_change_while_it_is_read(store: FileStore, monkeypatch: pytest.MonkeyP
             def read(name: str, *rest: Any) -> bytes:
                 if is_first and name.endswith("b.json"):  # noqa: B023
                     change(path)  # noqa: B023
-                data = safe_read.read(name, *rest)
+                data = safe_read.read_regular(name, *rest)
                 if not is_first and name.endswith("b.json"):  # noqa: B023
                     change(path)  # noqa: B023
                 return data
 
             with monkeypatch.context() as patch:
-                patch.setattr(document_cache, "read", read)
+                patch.setattr(document_cache, "read_regular", read)
                 look(store)
             assert path.read_bytes() == new
             assert look(store) == look_afresh(store)
@@ -410,14 +410,14 @@ def test_folders_exchanged_while_it_is_read(
         pass
 
     def read(name: str, *rest: Any) -> bytes:
-        data = safe_read.read(name, *rest)
+        data = safe_read.read_regular(name, *rest)
         if name.endswith("b.json"):
             folder_of(store).rename(old)
             new.rename(folder_of(store))
         return data
 
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read", read)
+        patch.setattr(document_cache, "read_regular", read)
         assert [one.name for one, _ in look(store)[0]] == ["before"] * 3
     for name, folder in (("after!", new), ("before", old)):
         assert [one.name for one, _ in look(store)[0]] == ["before", name, "before"]
@@ -443,7 +443,7 @@ def test_what_is_found_is_the_callers(store: FileStore) -> None:
 def test_a_twin_is_equal_and_independent() -> None:
     """It has each field, and shares none that can be changed."""
     original = make_environment(revision=7)
-    twin = original.twin()
+    twin = original.copy_unchecked()
     for field in fields(Environment):
         value = getattr(original, field.name)
         assert getattr(twin, field.name) == value
@@ -666,11 +666,11 @@ def test_a_listing_in_the_middle_of_one(store: FileStore, monkeypatch: pytest.Mo
             rewrite(paths[0], edited(paths[0]))
             inside.append(look(store))
             inside.append(look_afresh(store))
-        return safe_read.read(path, *rest)
+        return safe_read.read_regular(path, *rest)
 
     rewrite(paths[1], edited(paths[1]))
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read", read)
+        patch.setattr(document_cache, "read_regular", read)
         look(store)
     assert inside[1] == inside[2]
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
@@ -690,10 +690,10 @@ def test_a_listing_that_ends_in_the_middle(
     def read(path: str, *rest: Any) -> bytes:
         if path.endswith("b.json"):
             raise error
-        return safe_read.read(path, *rest)
+        return safe_read.read_regular(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read", read)
+        patch.setattr(document_cache, "read_regular", read)
         with pytest.raises(type(error)):
             look(store)
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
@@ -724,7 +724,7 @@ def test_a_folder_remade_under_the_same_number(
             with monkeypatch.context() as patch:
                 patch.setattr(os, "fsdecode", interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    listing_of(reader)._look()
+                    listing_of(reader)._refresh()
         look(reader)
         rewrite(reader.document_path("b"), edited(reader.document_path("b")))
         assert look(reader) == look_afresh(reader)

@@ -18,7 +18,7 @@ from waggle_fsstore import (
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.write.publish import Step
+from waggle_fsstore.store.write.publish import DocumentWrite
 from waggle_fsstore.testing import make_environment
 
 PADDED = {"padding": "x" * 5000}
@@ -33,12 +33,12 @@ def test_what_is_not_published_is_not_shown(
     watch = reader.watch(timeout=0)
     seen: list[list[Event]] = []
 
-    class Looked(Step):
+    class Looked(DocumentWrite):
         def publish(self, disk: Disk, layout: Layout) -> None:
             seen.append([*reader.history(after=1), *watch])
             super().publish(disk, layout)
 
-    monkeypatch.setattr("waggle_fsstore.store.write.batch.Step", Looked)
+    monkeypatch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Looked)
     store.save(make_environment(id="a"))
     assert seen == [[]]
     assert [event.seq for event in reader.history()] == [1, 2]

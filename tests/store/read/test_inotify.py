@@ -10,7 +10,7 @@ import pytest
 
 from tests.store.recorder import open_descriptors
 from waggle_fsstore.store.read import inotify
-from waggle_fsstore.store.read.inotify import Notices
+from waggle_fsstore.store.read.inotify import DirectoryWatcher
 
 pytestmark = pytest.mark.usefixtures("needs_notices")
 
@@ -27,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def noticed(folder: Path) -> Iterator[Notices]:
-    noticed = Notices(str(folder))
+def noticed(folder: Path) -> Iterator[DirectoryWatcher]:
+    noticed = DirectoryWatcher(str(folder))
     yield noticed
     noticed.close()
 
@@ -53,7 +53,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change(folder: Path, noticed: Notices, change: str) -> None:
+def test_each_change(folder: Path, noticed: DirectoryWatcher, change: str) -> None:
     """Whatever becomes of a file, its name is told, once."""
     assert noticed.changed() == set()
     CHANGES[change](folder / "b")
@@ -62,7 +62,7 @@ def test_each_change(folder: Path, noticed: Notices, change: str) -> None:
     assert noticed.changed() == set()
 
 
-def test_reading_is_no_change(folder: Path, noticed: Notices) -> None:
+def test_reading_is_no_change(folder: Path, noticed: DirectoryWatcher) -> None:
     """Otherwise each look would be the cause of the next."""
     (folder / "b").read_text()
     os.listdir(folder)
@@ -70,14 +70,14 @@ def test_reading_is_no_change(folder: Path, noticed: Notices) -> None:
     assert noticed.changed() == set()
 
 
-def test_names_of_any_bytes(folder: Path, noticed: Notices) -> None:
+def test_names_of_any_bytes(folder: Path, noticed: DirectoryWatcher) -> None:
     """A name comes as the functions of os take it."""
     name = os.fsdecode(b"\xff\xfe long " + b"x" * 200)
     (folder / name).write_text("x")
     assert noticed.changed() == {name}
 
 
-def test_more_than_the_system_keeps(folder: Path, noticed: Notices) -> None:
+def test_more_than_the_system_keeps(folder: Path, noticed: DirectoryWatcher) -> None:
     """Where notices were lost all may have changed; later ones are told again."""
     if int(MOST_QUEUED.read_text()) > 100_000:
         pytest.skip("this system keeps too many notices to fill it in a test")
@@ -89,7 +89,7 @@ def test_more_than_the_system_keeps(folder: Path, noticed: Notices) -> None:
 
 
 def test_more_than_is_read_at_once(
-    folder: Path, noticed: Notices, monkeypatch: pytest.MonkeyPatch
+    folder: Path, noticed: DirectoryWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who changes files faster than notices are read holds up nobody: all may have changed."""
     monkeypatch.setattr(inotify, "_READ_BYTES", 64)
@@ -103,14 +103,14 @@ def test_more_than_is_read_at_once(
 
 def test_closed(folder: Path) -> None:
     """Of a closed one nothing is known: a signal handler may close a store that lists."""
-    noticed = Notices(str(folder))
+    noticed = DirectoryWatcher(str(folder))
     noticed.close()
     assert noticed.changed() is None
     assert not noticed.is_in_place()
     noticed.close()
 
 
-def test_something_happens_to_the_folder(folder: Path, noticed: Notices) -> None:
+def test_something_happens_to_the_folder(folder: Path, noticed: DirectoryWatcher) -> None:
     """It was moved, another one is in its place, or none: what is at its path is not noticed."""
     moved = folder.with_name("moved")
     folder.rename(moved)
@@ -129,7 +129,7 @@ def test_a_folder_above_is_exchanged(tmp_path: Path) -> None:
     """The folder itself is told nothing of that, but it is not at its path any more."""
     above = tmp_path / "above"
     (above / "folder").mkdir(parents=True)
-    noticed = Notices(str(above / "folder"))
+    noticed = DirectoryWatcher(str(above / "folder"))
     above.rename(tmp_path / "old")
     (above / "folder").mkdir(parents=True)
     assert noticed.changed() is None
@@ -149,5 +149,5 @@ def test_none_to_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: 
         monkeypatch.setattr(inotify, "inotify_add_watch", refuse)
     if trouble == "not of this system":
         monkeypatch.setattr("waggle_fsstore.store.fs.linux._libc", object)
-    assert Notices.of(str(path)) is None
+    assert DirectoryWatcher.try_open(str(path)) is None
     assert open_descriptors() == before

@@ -72,7 +72,7 @@ def test_only_known_file_systems_are_trusted(
     monkeypatch.undo()
     device = tmp_path.stat().st_dev
     for kind, trusted in [("ext4", True), ("vfat", False), ("nfs4", False), ("", False)]:
-        monkeypatch.setattr(linux, "file_system_of", lambda _, kind=kind: kind)
+        monkeypatch.setattr(linux, "filesystem_type", lambda _, kind=kind: kind)
         stat_signature._has_change_times.cache_clear()
         assert stat_signature._has_change_times(str(tmp_path), device) == trusted
         assert not stat_signature._has_change_times(str(tmp_path), device + 1)

@@ -12,9 +12,9 @@ import pytest
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.read.document_cache import Listing
+from waggle_fsstore.store.read.document_cache import DocumentCache
 from waggle_fsstore.store.read.documents import Documents
-from waggle_fsstore.store.write.publish import Step
+from waggle_fsstore.store.write.publish import DocumentWrite
 from waggle_fsstore.testing import make_environment
 
 Names = Callable[[Documents], list[str]]
@@ -31,15 +31,15 @@ def during_listings(
     monkeypatch: pytest.MonkeyPatch, *events: Callable[[list[str]], list[str]]
 ) -> list[int]:
     """Let the n-th listing of a folder be changed by the n-th event; counts the listings."""
-    real = Listing.names
+    real = DocumentCache.names
     seen: list[int] = []
 
-    def names(self: Listing) -> list[str]:
+    def names(self: DocumentCache) -> list[str]:
         seen.append(len(seen))
         found = real(self)
         return events[seen[-1]](found) if seen[-1] < len(events) else found
 
-    monkeypatch.setattr(Listing, "names", names)
+    monkeypatch.setattr(DocumentCache, "names", names)
     return seen
 
 
@@ -94,7 +94,7 @@ def test_a_writer_that_was_stopped_in_the_middle(store: FileStore) -> None:
     reader = FileStore(store.path, durable=False)
     seen: list[list[str]] = []
 
-    class Stopped(Step):
+    class Stopped(DocumentWrite):
         """The second rename of a batch does not come."""
 
         def publish(self, disk: Disk, layout: Layout) -> None:
@@ -104,7 +104,7 @@ def test_a_writer_that_was_stopped_in_the_middle(store: FileStore) -> None:
             super().publish(disk, layout)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("waggle_fsstore.store.write.batch.Step", Stopped)
+        patch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Stopped)
         store.save_all([make_environment(id=name, name="new") for name in "abcd"])
     assert seen == [["new"] * 4, ["4"]]
 
@@ -116,13 +116,13 @@ def test_a_scan_waits_for_what_it_has_seen(
     reader = FileStore(store.path, durable=False)
     inside, done = threading.Event(), threading.Event()
 
-    class Slow(Step):
+    class Slow(DocumentWrite):
         def publish(self, disk: Disk, layout: Layout) -> None:
             inside.set()
             done.wait()
             super().publish(disk, layout)
 
-    monkeypatch.setattr("waggle_fsstore.store.write.batch.Step", Slow)
+    monkeypatch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Slow)
     monkeypatch.setattr("waggle_fsstore.store.read.view._PATIENCE", 60)
     monkeypatch.setattr("waggle_fsstore.store.read.view.time.sleep", lambda _: done.set())
     writer = threading.Thread(target=store.save, args=[make_environment(id="a", name="new")])

@@ -36,7 +36,7 @@ from waggle_fsstore.store.write import (
 
 @fault("tests/store/test_durability.py::test_folders_left_unflushed_are_flushed")
 def ancestors_taken_for_durable(patch: Patch) -> None:
-    patch.setattr(initialize, "_flush_ancestors", nothing)
+    patch.setattr(initialize, "_sync_ancestors", nothing)
 
 
 @fault("tests/store/write/test_initialize.py::test_a_strange_umask[191]")
@@ -46,7 +46,7 @@ def files_left_to_the_umask(patch: Patch) -> None:
 
 @fault("tests/store/test_failures.py::test_each_call_failing_once[5-save_all]")
 def failed_batch_left_half_done(patch: Patch) -> None:
-    patch.setattr(writer, "take_back", lambda *_: False)
+    patch.setattr(writer, "rollback", lambda *_: False)
 
 
 @fault("tests/store/test_failures.py::test_each_call_failing_for_good[save]")
@@ -56,8 +56,8 @@ def unknown_outcome_reported_as_failure(patch: Patch) -> None:
 
 @fault("tests/store/test_failures.py::test_interrupt_at_each_call[True-save_all]")
 def interrupted_rename_forgotten(patch: Patch) -> None:
-    real = publish.take_back
-    patch.setattr(writer, "take_back", lambda steps, *rest: real(steps[:-1], *rest))
+    real = publish.rollback
+    patch.setattr(writer, "rollback", lambda steps, *rest: real(steps[:-1], *rest))
 
 
 @fault("tests/store/write/test_initialize.py::test_everything_is_private")
@@ -73,14 +73,14 @@ def no_check_on_saving(patch: Patch) -> None:
 
 @fault("tests/store/test_file_store.py::test_deleting_a_corrupt_document_keeps_the_evidence")
 def corrupt_documents_destroyed(patch: Patch) -> None:
-    def destroy(self: batch.Change, environment_id: str) -> None:
+    def destroy(self: batch.Transaction, environment_id: str) -> None:
         path = self._batch.layout.document(environment_id)
         with suppress(OSError):
             os.unlink(path)
         with suppress(OSError):
             os.rmdir(path)
 
-    patch.setattr(batch.Change, "set_aside", destroy)
+    patch.setattr(batch.Transaction, "quarantine", destroy)
 
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
@@ -105,13 +105,13 @@ def writing_inside_update_allowed(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_revisions_rise_across_deletes")
 def revisions_from_the_documents_alone(patch: Patch) -> None:
-    real = session.Position.catch_up
+    real = session.WriterSession.catch_up
 
-    def catch_up(self: session.Position) -> None:
+    def catch_up(self: session.WriterSession) -> None:
         real(self)
         self.committed = documents.Documents(self._layout).highest_revision()
 
-    patch.setattr(session.Position, "catch_up", catch_up)
+    patch.setattr(session.WriterSession, "catch_up", catch_up)
 
 
 @fault("tests/store/write/test_initialize.py::test_a_folder_of_somebody_else_is_refused")
@@ -121,27 +121,27 @@ def any_folder_taken(patch: Patch) -> None:
 
 @fault("tests/store/write/test_initialize.py::test_left_over_files_are_cleared")
 def temporary_files_never_cleared(patch: Patch) -> None:
-    patch.setattr(disk.Disk, "clear", nothing)
+    patch.setattr(disk.Disk, "clear_temp_files", nothing)
 
 
 @fault("tests/store/write/test_writer.py::test_waiting_threads_share_a_flush")
 def many_lines_a_flush(patch: Patch) -> None:
-    def line(self: batch.Batch) -> bytes:
+    def line(self: batch.WriteBatch) -> bytes:
         return b"".join(lines.encode(lines.CHANGES, [change]) for change in self._changes)
 
-    patch.setattr(batch.Batch, "line", line)
+    patch.setattr(batch.WriteBatch, "line", line)
 
 
 @fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
 def no_flush_at_a_checkpoint(patch: Patch) -> None:
-    patch.setattr(writer, "flush_window", nothing)
+    patch.setattr(writer, "sync_redo_range", nothing)
 
 
 @fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
 def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
-    flush = checkpoint.flush_window
+    flush = checkpoint.sync_redo_range
     finish = writer.Writer._finish_checkpoint
-    patch.setattr(writer, "flush_window", nothing)
+    patch.setattr(writer, "sync_redo_range", nothing)
 
     def finish_first(self: writer.Writer, *given: Any) -> None:
         finish(self, *given)
@@ -152,7 +152,7 @@ def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_after_a_failed_flush_documents_are_written_anew")
 def flush_repeated_after_it_failed(patch: Patch) -> None:
-    patch.setattr(session.Position, "publish_anew", nothing)
+    patch.setattr(session.WriterSession, "rewrite_all", nothing)
 
 
 @fault("tests/store/write/test_recovery.py::test_recovery_never_goes_back")
@@ -166,7 +166,7 @@ def replay_from_a_temporary_file(patch: Patch) -> None:
         for name in os.listdir(store.temporary):
             disk.replace(os.path.join(store.temporary, name), path)
 
-    patch.setattr(disk.Disk, "clear", nothing)
+    patch.setattr(disk.Disk, "clear_temp_files", nothing)
     patch.setattr(recovery, "_publish", publish)
 
 
@@ -182,14 +182,14 @@ def lines_without_a_checksum(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_a_journal_flipped_at_every_byte")
 def damage_taken_for_a_torn_tail(patch: Patch) -> None:
-    patch.setattr(segments.Segment, "refuse_damage", nothing)
+    patch.setattr(segments.Segment, "raise_on_damage", nothing)
 
 
 @fault("tests/store/write/test_recovery.py::test_stale_and_doubled_lines")
 def stale_lines_counted(patch: Patch) -> None:
     def all_changes(layout: layout.Layout, **_: object) -> Any:
-        for first in segments.listed(layout):
-            for line in segments.segment(layout, first, None).good:
+        for first in segments.list_segments(layout):
+            for line in segments.read_segment(layout, first, None).good:
                 yield from line.changes
 
     patch.setattr(changes, "changes", all_changes)
@@ -199,20 +199,20 @@ def stale_lines_counted(patch: Patch) -> None:
 @fault("tests/store/write/test_recovery.py::test_a_copy_older_than_its_checkpoint")
 def copy_taken_for_the_original(patch: Patch) -> None:
     for module in (state, session, view):
-        patch.setattr(module, "place", lambda _: "the place")
-    patch.setattr("waggle_fsstore.store.write.checkpoint.place", lambda _: "the place")
+        patch.setattr(module, "store_id", lambda _: "the place")
+    patch.setattr("waggle_fsstore.store.write.checkpoint.store_id", lambda _: "the place")
 
 
 @fault("tests/store/write/test_recovery.py::test_what_a_dead_writer_left_is_finished")
 def what_a_dead_writer_left_overwritten(patch: Patch) -> None:
-    patch.setattr(live_segment.Journal, "is_undisturbed", lambda _: True)
+    patch.setattr(live_segment.LiveSegment, "tail_is_intact", lambda _: True)
 
 
 @fault("tests/store/write/test_writer.py::test_each_has_its_own_author")
 def leader_signs_for_all(patch: Patch) -> None:
-    real = batch.Change.__init__
+    real = batch.Transaction.__init__
     patch.setattr(
-        batch.Change,
+        batch.Transaction,
         "__init__",
         lambda self, batch, _: real(self, batch, audit.current_author()),
     )
@@ -227,10 +227,10 @@ def waiting_work_done_twice(patch: Patch) -> None:
         def release(self) -> None:
             pass
 
-    real = group_commit.Request.__init__
+    real = group_commit.Call.__init__
 
-    def init(self: group_commit.Request, *given: Any, **options: Any) -> None:
+    def init(self: group_commit.Call, *given: Any, **options: Any) -> None:
         real(self, *given, **options)
         self.claim = Claim()  # type: ignore[assignment]
 
-    patch.setattr(group_commit.Request, "__init__", init)
+    patch.setattr(group_commit.Call, "__init__", init)

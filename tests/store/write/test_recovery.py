@@ -278,7 +278,7 @@ def test_the_first_durable_open_settles(tmp_path: Path) -> None:
     assert segment.read_bytes().count(b'"checkpoint"') == 1
     FileStore(tmp_path / "store")
     assert segment.read_bytes().count(b'"checkpoint"') == 2
-    found = state.peek(str(tmp_path / "store" / ".waggle" / "state"))
+    found = state.read_state(str(tmp_path / "store" / ".waggle" / "state"))
     assert found is not None
     assert found.durable == 1
 
@@ -594,10 +594,10 @@ def test_flushed_only_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "flush_everything", die)
+        patch.setattr(session, "sync_all", die)
         with pytest.raises(KeyboardInterrupt):
             FileStore(tmp_path / "store")
-    monkeypatch.setattr(session, "flush_everything", lambda *_: flushed.append(1))
+    monkeypatch.setattr(session, "sync_all", lambda *_: flushed.append(1))
     FileStore(tmp_path / "store")
     FileStore(tmp_path / "store")
     assert flushed == [1]

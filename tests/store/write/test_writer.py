@@ -20,7 +20,7 @@ from waggle_fsstore import (
     LockTimeoutError,
     audit,
 )
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 from waggle_fsstore.testing import make_environment
 
@@ -41,7 +41,7 @@ def waiting(
     """Let all calls wait in threads for one that holds the lock, and then is their leader."""
     inside, done = threading.Event(), threading.Event()
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         inside.set()
         assert done.wait(PATIENCE)
         leader()
@@ -172,7 +172,7 @@ def test_who_gives_up_has_changed_nothing(store: FileStore) -> None:
     impatient = FileStore(store.path, lock_timeout=0.01)
     inside, done = threading.Event(), threading.Event()
 
-    def work(_: Change) -> None:
+    def work(_: Transaction) -> None:
         inside.set()
         assert done.wait(PATIENCE)
 

@@ -16,12 +16,12 @@ from typing import Final
 
 from waggle_fsstore.store.fs.linux import can_syncfs
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
-from waggle_fsstore.store.fs.windows import patiently
+from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
 
 FILE_MODE: Final = 0o600
-FOLDER_MODE: Final = 0o700
+DIR_MODE: Final = 0o700
 
-_TEMPORARY_SUFFIX: Final = ".tmp"
+_TEMP_SUFFIX: Final = ".tmp"
 
 # Absent on Windows, where there is nothing like them.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -35,7 +35,7 @@ _HAS_PWRITE: Final = hasattr(os, "pwrite")
 _STANDARD_ERROR: Final = 2
 
 # A file system that cannot flush a folder (NFS, some of FUSE) says so with one of these.
-_NO_FOLDER_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+_NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 # One that cannot reserve blocks answers so where the C library does not do it by writing.
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
@@ -49,7 +49,9 @@ class Disk:
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
 
-    def stage(self, path: str, data: bytes, mode: int = FILE_MODE, *, flush: bool = True) -> None:
+    def write_temp(
+        self, path: str, data: bytes, mode: int = FILE_MODE, *, sync: bool = True
+    ) -> None:
         """Write a new file, and flush it unless the journal keeps its contents.
 
         Nothing of it is left when this raises an ``OSError``.
@@ -61,13 +63,29 @@ class Disk:
                     os.fchmod(descriptor, mode)
                 _allocate(descriptor, len(data))
                 write(descriptor, data)
-                if flush:
-                    self.flush(descriptor)
+                if sync:
+                    self.sync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             self.discard(path)
             name_file(error, path)
+            raise
+
+    def write_atomic(
+        self, path: str, data: bytes, temp_dir: str, *, mode: int = FILE_MODE, sync: bool = True
+    ) -> None:
+        """Put a file in place, or replace one, by a temp file in ``temp_dir`` and a rename.
+
+        The directory of ``path`` is not synced. Nothing is left of the temp file, and the old
+        file stays, when this raises an ``OSError``.
+        """
+        temp = temp_path(temp_dir)
+        self.write_temp(temp, data, mode, sync=sync)
+        try:
+            self.replace(temp, path)
+        except OSError:
+            self.discard(temp)
             raise
 
     def discard(self, path: str) -> None:
@@ -78,7 +96,7 @@ class Disk:
     def replace(self, source: str, target: str) -> None:
         """Rename a file over another, or to a new name, in one step."""
         if sys.platform == "win32":  # pragma: no cover
-            patiently(lambda: os.replace(source, target))
+            retry_on_sharing_violation(lambda: os.replace(source, target))
         else:
             os.replace(source, target)
 
@@ -86,11 +104,11 @@ class Disk:
         """Remove a file."""
         os.unlink(path)
 
-    def remove_folder(self, path: str) -> None:
+    def remove_dir(self, path: str) -> None:
         """Remove an empty folder."""
         os.rmdir(path)
 
-    def flush(self, descriptor: int) -> None:
+    def sync(self, descriptor: int) -> None:
         """Have the device keep what was written to a file."""
         if not self.durable:
             return
@@ -109,7 +127,7 @@ class Disk:
         else:  # pragma: no cover
             os.fsync(descriptor)
 
-    def flush_folder(self, path: str) -> None:
+    def sync_dir(self, path: str) -> None:
         """Have the device keep the names in a folder: what was renamed and removed in it.
 
         Windows has no such call. Where the file system has none, a warning says so.
@@ -120,7 +138,7 @@ class Disk:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno not in _NO_FOLDER_FLUSH:
+            if error.errno not in _NO_DIR_SYNC:
                 name_file(error, path)
                 raise
             warnings.warn(
@@ -132,7 +150,7 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def flush_file(self, path: str) -> None:
+    def sync_file(self, path: str) -> None:
         """Have the device keep a file that somebody wrote before; one that is gone needs none."""
         if not self.durable:
             return
@@ -141,14 +159,14 @@ class Disk:
         except FileNotFoundError:
             return
         try:
-            self.flush(descriptor)
+            self.sync(descriptor)
         except OSError as error:
             name_file(error, path)
             raise
         finally:
             os.close(descriptor)
 
-    def flush_file_system(self, descriptor: int, path: str) -> bool:
+    def sync_filesystem(self, descriptor: int, path: str) -> bool:
         """Have the device keep all that was written to the file system of an open folder.
 
         Returns whether this file system can: there, it costs a fraction of flushing many
@@ -170,7 +188,7 @@ class Disk:
         """Cut a file off, unflushed."""
         os.ftruncate(descriptor, size)
 
-    def make_folder(self, path: str) -> None:
+    def make_dir(self, path: str) -> None:
         """Make a private folder, and those above it, each durable in the one above.
 
         One that exists is left as it is. Raises ``NotADirectoryError`` for what is no
@@ -178,24 +196,24 @@ class Disk:
         """
         try:
             try:
-                os.mkdir(path, FOLDER_MODE)
+                os.mkdir(path, DIR_MODE)
             except FileNotFoundError:
-                self.make_folder(os.path.dirname(path))
-                os.mkdir(path, FOLDER_MODE)  # Fails where none can be made, as in /proc.
+                self.make_dir(os.path.dirname(path))
+                os.mkdir(path, DIR_MODE)  # Fails where none can be made, as in /proc.
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise NotADirectoryError(
                     errno.ENOTDIR, "is in the way of a folder of the store: move it away", path
                 ) from None
             return
-        os.chmod(path, FOLDER_MODE)  # The umask may have taken our own rights.
+        os.chmod(path, DIR_MODE)  # The umask may have taken our own rights.
         _inherit_owner(path)
-        self.flush_folder(os.path.dirname(path))
+        self.sync_dir(os.path.dirname(path))
 
-    def clear(self, folder: str) -> None:
+    def clear_temp_files(self, folder: str) -> None:
         """Remove what writers that died left in a folder of temporary files."""
         for name in os.listdir(folder):
-            if name.endswith(_TEMPORARY_SUFFIX):
+            if name.endswith(_TEMP_SUFFIX):
                 with suppress(OSError):  # Nothing depends on it.
                     os.unlink(os.path.join(folder, name))
 
@@ -208,9 +226,9 @@ def mode_of(path: str) -> int:
         return FILE_MODE
 
 
-def temporary_path(folder: str) -> str:
+def temp_path(folder: str) -> str:
     """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
-    return f"{folder}{os.sep}{os.urandom(8).hex()}{_TEMPORARY_SUFFIX}"
+    return f"{folder}{os.sep}{os.urandom(8).hex()}{_TEMP_SUFFIX}"
 
 
 def open_to_write(path: str, flags: int = 0) -> int:

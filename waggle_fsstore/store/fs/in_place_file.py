@@ -17,7 +17,7 @@ _READ: Final[int] = (
 )
 
 
-class PermanentFile:
+class InPlaceFile:
     """The lock file, or the state record.
 
     With ``create=False`` it is not made, and opened read-only where it cannot be written.

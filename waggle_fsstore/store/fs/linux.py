@@ -43,7 +43,7 @@ def mount_id(path: str) -> int:
     return int(number) if mask & _STATX_MNT_ID_UNIQUE else 0
 
 
-def file_system_of(path: str) -> str:
+def filesystem_type(path: str) -> str:
     """The type of the file system that a path is on; empty where /proc does not tell."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
@@ -62,12 +62,12 @@ def file_system_of(path: str) -> str:
 
 def can_syncfs(path: str) -> bool:
     """Whether :func:`syncfs` makes all files durable on the file system of a path."""
-    return file_system_of(path) in _WITH_SYNCFS
+    return filesystem_type(path) in _WITH_SYNCFS
 
 
 def has_change_times(path: str) -> bool:
     """Whether each change of a file sets its ctime, by :func:`file_clock`, on this file system."""
-    return file_system_of(path) in _WITH_CHANGE_TIMES
+    return filesystem_type(path) in _WITH_CHANGE_TIMES
 
 
 def file_clock() -> int:

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar, overload
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
+from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
-from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
 # Waiting for another process: short at first, because most changes take well under a
 # millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
@@ -32,28 +33,30 @@ _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
 
+_T = TypeVar("_T")
+
 
 class StoreLock:
     """The lock of one open store. ``timeout`` is in seconds.
 
-    ``make_folder`` is called when the folder of the lock file is missing. Without it the
+    ``make_dir`` is called when the folder of the lock file is missing. Without it the
     lock makes no lock file, and works on a read-only file system.
     """
 
     def __init__(
-        self, path: str, *, timeout: float, make_folder: Callable[[], object] | None = None
+        self, path: str, *, timeout: float, make_dir: Callable[[], object] | None = None
     ) -> None:
         if not 0 <= timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout: {timeout!r} is not a number of seconds")
-        self._file = PermanentFile(path, create=make_folder is not None)
+        self._file = InPlaceFile(path, create=make_dir is not None)
         self._timeout = timeout
-        self._make_folder = make_folder
-        self._threads = threading.RLock()
+        self._make_dir = make_dir
+        self._threads = threading.Condition(threading.RLock())
         self._locked = False
         self._trying = False
         self._generation = 0
         self._closed = False
-        after_fork(self)
+        register_at_fork(self)
 
     @property
     def generation(self) -> int:
@@ -65,33 +68,36 @@ class StoreLock:
         """Whether nobody can take the lock any more."""
         return self._closed
 
+    @overload
+    def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T: ...
+
+    @overload
+    def run(self, work: Callable[[], _T], *, skip_if: Callable[[], bool]) -> _T | None: ...
+
     def run(
         self,
-        work: Callable[[], object],
+        work: Callable[[], _T],
         *,
         timeout: float | None = None,
-        unless: Callable[[], bool] | None = None,
-    ) -> None:
-        """Do ``work`` while this thread of this process alone holds the lock.
+        skip_if: Callable[[], bool] | None = None,
+    ) -> _T | None:
+        """Return ``work()``, done while this thread of this process alone holds the lock.
 
-        ``unless`` is asked when the other threads are done: where it is true, they did the
-        work already.
+        ``skip_if`` is called once no other thread of this process holds the lock: where it
+        returns true, they did the work, and the result is ``None``. ``timeout`` is in seconds.
 
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` where
         the thread holds it already, in a signal handler for one, and
         ``FileNotFoundError`` when there is no lock file and it is not to be made.
         """
         self._refuse_nesting()
-        # Ctrl-C can come between any two instructions, also where the first release begins:
-        # hence the second one. It must never leave the lock taken.
-        try:
-            try:
-                if self._acquire(self._timeout if timeout is None else timeout, unless):
-                    work()
-            finally:
-                self._release()
-        finally:
-            self._release()
+
+        def locked() -> _T | None:
+            if self._acquire(self._timeout if timeout is None else timeout, skip_if):
+                return work()
+            return None
+
+        return run_with_cleanup(locked, self._release)
 
     def close(self) -> bool:
         """Let nobody take the lock any more; waits for who holds it, as long as for the lock.
@@ -115,14 +121,18 @@ class StoreLock:
             raise RuntimeError("this thread is in the middle of a change of the same store")
 
     def _is_mine(self) -> bool:
-        # As threading.Condition asks it. A flag of our own could miss an interrupt.
-        return bool(self._threads._is_owned())  # type: ignore[attr-defined]
+        # Asked of the lock itself: an interrupt could come between taking it and a flag.
+        try:
+            self._threads.notify(0)
+        except RuntimeError:  # Raised to a thread that does not hold the lock.
+            return False
+        return True
 
-    def _acquire(self, timeout: float, unless: Callable[[], bool] | None = None) -> bool:
+    def _acquire(self, timeout: float, skip_if: Callable[[], bool] | None = None) -> bool:
         deadline = time.monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             raise self._timed_out(timeout)
-        if unless is not None and unless():
+        if skip_if is not None and skip_if():
             return False
         if self._closed:
             raise StoreClosedError
@@ -160,9 +170,9 @@ class StoreLock:
         try:
             descriptor, is_new = self._file.open()
         except FileNotFoundError:
-            if self._make_folder is None:
+            if self._make_dir is None:
                 raise
-            self._make_folder()
+            self._make_dir()
             descriptor, is_new = self._file.open()
         self._generation += is_new
         return descriptor
@@ -187,9 +197,9 @@ class StoreLock:
     def _timed_out(self, timeout: float) -> LockTimeoutError:
         return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: never unlock, which would unlock the parent; only let go."""
-        self._threads = threading.RLock()
+        self._threads = threading.Condition(threading.RLock())
         self._release_file()
 
 

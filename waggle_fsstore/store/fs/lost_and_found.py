@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temporary_path
+from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.safe_read import is_regular
 
 # Of a name in lost+found: leaves room for a number.
@@ -22,7 +22,7 @@ def free_path(folder: str, stem: str, suffix: str, number: int) -> str:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def path_for(folder: str, stem: str, suffix: str, number: int, source: str) -> str:
+def target_for(folder: str, stem: str, suffix: str, number: int, source: str) -> str:
     """Where in lost+found a file may be renamed to: over its equal, or where nothing is.
 
     Damage that comes again and again must not fill the disk.
@@ -34,33 +34,33 @@ def path_for(folder: str, stem: str, suffix: str, number: int, source: str) -> s
     return free_path(folder, stem, suffix, number)
 
 
-def keep(layout: Layout, disk: Disk, stem: str, suffix: str, number: int, data: bytes) -> str:
+def save_copy(layout: Layout, disk: Disk, stem: str, suffix: str, number: int, data: bytes) -> str:
     """The path of a durable copy of some bytes in lost+found; an equal one will do."""
     folder = layout.lost_and_found
     for path in _of_stem(folder, stem, suffix):
         if os.lstat(path).st_size == len(data) and _holds(path, data):
             return path
     for needed in (folder, layout.temporary):
-        disk.make_folder(needed)
-    source = temporary_path(layout.temporary)
-    disk.stage(source, data)
+        disk.make_dir(needed)
+    source = temp_path(layout.temporary)
+    disk.write_temp(source, data)
     target = free_path(folder, stem, suffix, number)
     try:
         disk.replace(source, target)
     except OSError:
         disk.discard(source)
         raise
-    disk.flush_folder(folder)
+    disk.sync_dir(folder)
     return target
 
 
-def move(layout: Layout, disk: Disk, source: str, stem: str, suffix: str, number: int) -> str:
+def move_in(layout: Layout, disk: Disk, source: str, stem: str, suffix: str, number: int) -> str:
     """Rename a file, whatever it is, into lost+found, durably; its path there."""
-    disk.make_folder(layout.lost_and_found)
-    target = path_for(layout.lost_and_found, stem, suffix, number, source)
+    disk.make_dir(layout.lost_and_found)
+    target = target_for(layout.lost_and_found, stem, suffix, number, source)
     disk.replace(source, target)
-    disk.flush_folder(layout.lost_and_found)
-    disk.flush_folder(os.path.dirname(source))
+    disk.sync_dir(layout.lost_and_found)
+    disk.sync_dir(os.path.dirname(source))
     return target
 
 

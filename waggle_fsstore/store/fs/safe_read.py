@@ -26,7 +26,7 @@ else:  # pragma: no cover
         return os.read(descriptor, size)
 
 
-def read(path: str, limit: int, opened: Callable[[int], object] | None = None) -> bytes:
+def read_regular(path: str, limit: int, opened: Callable[[int], object] | None = None) -> bytes:
     """The contents of a regular file of at most ``limit`` bytes.
 
     ``opened`` is called with its descriptor before anything is read.

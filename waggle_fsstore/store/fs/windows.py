@@ -11,7 +11,7 @@ _PATIENCE: Final = 2.0
 _PAUSE: Final = 0.005
 
 
-def patiently(call: Callable[[], None]) -> None:
+def retry_on_sharing_violation(call: Callable[[], None]) -> None:
     """Do it, again and again for two seconds while somebody has the file open."""
     deadline = time.monotonic() + _PATIENCE
     while True:

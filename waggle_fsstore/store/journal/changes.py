@@ -10,7 +10,7 @@ from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.state import is_another_store
 
 
-class Window(NamedTuple):
+class RedoRange(NamedTuple):
     """What a crash may have taken from the documents: the changes after ``through``.
 
     They begin at ``offset`` (bytes) of segment ``first``. ``is_whole`` if no checkpoint was
@@ -26,24 +26,26 @@ class Window(NamedTuple):
 
 
 #: All there is.
-WHOLE: Final = Window(0, 0, 0, True)
+FULL_LOG: Final = RedoRange(0, 0, 0, True)
 
 
-def find_window(layout: Layout, place: str) -> Window:
+def redo_range(layout: Layout, place: str) -> RedoRange:
     """What the last checkpoint left open; reads back no further than to that."""
     successor = None
-    for first in reversed(segments.listed(layout)):
-        checkpoint = lines.last_checkpoint(segments.counted(layout, first, successor))
+    for first in reversed(segments.list_segments(layout)):
+        checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
         if checkpoint is not None:
             if checkpoint["place"] != place:
-                return WHOLE._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
-            return Window(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
+                return FULL_LOG._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
+            return RedoRange(
+                checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False
+            )
         successor = first
-    return WHOLE
+    return FULL_LOG
 
 
-def open_changes(
-    layout: Layout, window: Window, *, until: int | None = None, strict: bool = False
+def redo_changes(
+    layout: Layout, window: RedoRange, *, until: int | None = None, strict: bool = False
 ) -> Iterator[dict[str, Any]]:
     """The changes of a window, as :func:`changes` gives them."""
     return changes(
@@ -78,8 +80,8 @@ def changes(
     """
     last = after
     has_begun = after > 0
-    mention = b"" if about is None else lines.mention(about)
-    names = segments.listed(layout)
+    mention = b"" if about is None else lines.id_needle(about)
+    names = segments.list_segments(layout)
     if first == 0:
         first = max((name for name in names if name <= after + 1), default=0)
     names = [name for name in names if name >= first]
@@ -88,7 +90,7 @@ def changes(
             return
         start = offset if name == first else 0
         try:
-            segment = segments.segment(
+            segment = segments.read_segment(
                 layout,
                 name,
                 successor,
@@ -99,7 +101,9 @@ def changes(
             )
         except FileNotFoundError:
             if strict and has_begun:
-                raise HistoryPrunedError(min(segments.listed(layout), default=last + 1)) from None
+                raise HistoryPrunedError(
+                    min(segments.list_segments(layout), default=last + 1)
+                ) from None
             continue
         has_begun = has_begun or bool(segment.data)
         for line in segment.good:
@@ -116,7 +120,7 @@ def changes(
                     if about is None or change["id"] == about:
                         yield change
         if strict and (until is None or last < until):
-            segment.refuse_damage()
+            segment.raise_on_damage()
 
 
 def last_of_each(found: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:

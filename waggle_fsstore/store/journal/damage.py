@@ -8,14 +8,14 @@ from typing import Final, NamedTuple
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout
 from waggle_fsstore.store.fs import lost_and_found
-from waggle_fsstore.store.fs.disk import Disk, temporary_path
+from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.lock import is_held
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.latest import trusted_state
 from waggle_fsstore.store.journal.lines import BadLine
 from waggle_fsstore.store.journal.segments import Segment
-from waggle_fsstore.store.journal.state import State, peek
+from waggle_fsstore.store.journal.state import State, read_state
 
 _MEND: Final = "'waggle-fsstore fsck --repair' blanks it out and keeps a copy"
 _NEWLINE: Final = ord("\n")
@@ -35,7 +35,7 @@ class Damage(NamedTuple):
 def examine(layout: Layout) -> Iterator[Damage]:
     """All that is bad in the journal. Changes nothing, and takes no lock."""
     state = trusted_state(layout)
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     if state is not None and state.segment not in names:
         path = Path(layout.segment(state.segment))
         remedy = "put it back; else the next change goes on without it"
@@ -52,7 +52,7 @@ def mend(layout: Layout, disk: Disk, first: int) -> str:
     Its good lines stay where they are, because other processes remember where that is.
     Only under the store lock. Empty if nothing is bad.
     """
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     segment = _load(layout, first, _after(names, first)) if first in names else None
     if segment is None or not segment.bad:
         return ""
@@ -62,18 +62,18 @@ def mend(layout: Layout, disk: Disk, first: int) -> str:
     if not is_packed:
         with open(plain, "rb") as file:
             data = file.read()
-        kept = lost_and_found.keep(layout, disk, stem, SEGMENT_SUFFIX, 1, data)
-    disk.make_folder(layout.temporary)
-    source = temporary_path(layout.temporary)
-    disk.stage(source, _blanked(layout, segment, names))
+        kept = lost_and_found.save_copy(layout, disk, stem, SEGMENT_SUFFIX, 1, data)
+    disk.make_dir(layout.temporary)
+    source = temp_path(layout.temporary)
+    disk.write_temp(source, _blanked(layout, segment, names))
     try:
         disk.replace(source, plain)
     except OSError:
         disk.discard(source)
         raise
-    disk.flush_folder(layout.journal)
+    disk.sync_dir(layout.journal)
     if is_packed:
-        kept = lost_and_found.move(layout, disk, segment.path, stem, COMPRESSED_SUFFIX, 1)
+        kept = lost_and_found.move_in(layout, disk, segment.path, stem, COMPRESSED_SUFFIX, 1)
     return kept
 
 
@@ -119,7 +119,7 @@ def _segment(
     if segment.bad and successor is None:
         if is_held(layout.lock):
             return
-        again = _load(layout, first, _after(segments.listed(layout), first))
+        again = _load(layout, first, _after(segments.list_segments(layout), first))
         if again is None or again.bad != segment.bad:
             return
     published = state.offset if state is not None and state.segment == first else 0
@@ -150,7 +150,7 @@ def _order(layout: Layout, segment: Segment, before: int | None) -> Iterator[Dam
     if followed == 0:
         problem = "does not say which segment it follows"
         yield Damage(Finding(Severity.WARNING, path, problem, _NOTHING))
-    elif followed in segments.listed(layout):
+    elif followed in segments.list_segments(layout):
         problem = f"does not follow {Path(layout.segment(before)).name}, which lies between"
         yield Damage(Finding(Severity.WARNING, path, problem, "move away what is not the store's"))
     else:
@@ -164,7 +164,7 @@ def _blanked(layout: Layout, segment: Segment, names: list[int]) -> bytes:
     whole = segments.load(layout, segment.first)
     data = bytearray(whole.ljust(segment.bad[-1].end, lines.BLANK))
     begins = {line.start for line in segment.good}
-    state = peek(layout.state)
+    state = read_state(layout.state)
     if state is not None and state.segment == segment.first:
         begins.add(state.offset)
     for start, end in segment.bad:
@@ -187,13 +187,13 @@ def _header(layout: Layout, first: int, names: list[int]) -> bytes:
     before = max((name for name in names if name < first), default=0)
     if before == 0 and first > 1:
         return b""  # What was before it is pruned, or never was: nobody knows.
-    counted = segments.segment(layout, before, first).end if before else 0
+    counted = segments.read_segment(layout, before, first).end if before else 0
     return lines.encode(lines.FOLLOWS, {"segment": before, "bytes": counted})
 
 
 def _load(layout: Layout, first: int, successor: int | None) -> Segment | None:
     try:
-        return segments.segment(layout, first, successor)
+        return segments.read_segment(layout, first, successor)
     except FileNotFoundError:
         return None
 

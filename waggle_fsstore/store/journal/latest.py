@@ -9,12 +9,12 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes
-from waggle_fsstore.store.journal.state import State, identity, is_trusted, peek
+from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state
 
 _DELETED: Final = str(EventKind.DELETED)
 
 
-class Word(NamedTuple):
+class LatestChange(NamedTuple):
     """The last change of one document that the journal knows; the checksum of what it left."""
 
     environment_id: str
@@ -23,7 +23,7 @@ class Word(NamedTuple):
     is_deleted: bool
 
 
-class LastWords:
+class LatestChanges:
     """What the journal said last of each file name, as of the last :meth:`advance`.
 
     Memory grows with the number of ids, not with the history.
@@ -31,11 +31,11 @@ class LastWords:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._words: dict[str, Word] = {}
+        self._words: dict[str, LatestChange] = {}
         self._last = 0
         self._mark: State | None = None
 
-    def get(self, name: str) -> Word | None:
+    def get(self, name: str) -> LatestChange | None:
         """The last word on a file name, ``None`` if there is none."""
         return self._words.get(name)
 
@@ -43,7 +43,7 @@ class LastWords:
         """The file names that should be there, sorted."""
         return sorted(name for name, word in self._words.items() if not word.is_deleted)
 
-    def advance(self, state: State | None) -> None:
+    def read_to(self, state: State | None) -> None:
         """Read on, as far as a state says; without one, to the end of the journal."""
         if state is not None and state == self._mark:
             return
@@ -57,14 +57,14 @@ class LastWords:
         is_deleted = change["kind"] == _DELETED
         checksum = None if is_deleted else change["document"]["checksum"]
         name = document_name(change["id"])
-        self._words[name] = Word(change["id"], change["seq"], checksum, is_deleted)
+        self._words[name] = LatestChange(change["id"], change["seq"], checksum, is_deleted)
 
 
 def trusted_state(layout: Layout) -> State | None:
     """The state record if it tells of this boot, mount and store."""
-    state = peek(layout.state)
+    state = read_state(layout.state)
     try:
-        return state if is_trusted(state, identity(layout)) else None
+        return state if is_trusted(state, mounted_id(layout)) else None
     except FileNotFoundError:  # Not founded yet: only a hand was here.
         return None
 
@@ -82,5 +82,5 @@ def version(layout: Layout, environment_id: str, revision: int) -> Environment |
 
 def begins_after_more(layout: Layout) -> bool:
     """Whether the journal once had more before what it begins with now."""
-    first = next(iter(segments.listed(layout)), 1)
+    first = next(iter(segments.list_segments(layout)), 1)
     return first > 1 and segments.header(layout, first) != (0, 0)

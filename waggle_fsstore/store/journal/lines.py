@@ -66,7 +66,7 @@ def encode(kind: str, value: Any) -> bytes:
     return b"%b%b\n" % (_HEAD % crc32(rest), rest)
 
 
-def mention(environment_id: str) -> bytes:
+def id_needle(environment_id: str) -> bytes:
     """What stands in each line that has a change of an id."""
     return compact({"id": environment_id})[1:-1]
 
@@ -112,7 +112,7 @@ def scan(data: bytes, start: int = 0, about: bytes = b"") -> tuple[list[Line], l
 
     Where nothing is bad, good ones that lack the bytes ``about`` are left out.
     """
-    mentioning = _mentioning(data, start, about) if about else None
+    mentioning = _scan_matching(data, start, about) if about else None
     if mentioning is not None:
         return mentioning, []
     good: list[Line] = []
@@ -152,7 +152,7 @@ def start_after(data: bytes, seq: int) -> int:
     return low
 
 
-def _mentioning(data: bytes, start: int, about: bytes) -> list[Line] | None:
+def _scan_matching(data: bytes, start: int, about: bytes) -> list[Line] | None:
     """The lines that have the bytes ``about``; ``None`` if any line is not good at first sight."""
     found: list[Line] = []
     *whole, rest = data[start:].split(b"\n")

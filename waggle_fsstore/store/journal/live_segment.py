@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, name_file, open_to_write, temporary_path, write
+from waggle_fsstore.store.fs.disk import Disk, name_file, open_to_write, temp_path, write
 from waggle_fsstore.store.fs.safe_read import read_at
 from waggle_fsstore.store.journal import lines
 
@@ -23,7 +23,7 @@ _MOST_BYTES: Final = 1 << 19
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class Journal:
+class LiveSegment:
     """The live segment: ``first`` is its name, ``tail`` where the next line goes (bytes)."""
 
     __slots__ = ("_descriptor", "_disk", "_inode", "_layout", "_size", "first", "tail")
@@ -68,7 +68,7 @@ class Journal:
         if descriptor is not None:
             os.close(descriptor)
 
-    def is_undisturbed(self) -> bool:
+    def tail_is_intact(self) -> bool:
         """Whether nobody wrote, cut off, replaced or removed the segment since our last line."""
         if self._descriptor is None:
             return False
@@ -87,18 +87,18 @@ class Journal:
         except OSError as error:
             name_file(error, self._layout.segment(self.first))
             raise
-        self.flush()
+        self.sync()
         self.tail += len(line)
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """Have the device keep what was written to the segment."""
         try:
-            self._disk.flush(self._file())
+            self._disk.sync(self._file())
         except OSError as error:
             name_file(error, self._layout.segment(self.first))
             raise
 
-    def switch(self, first: int, cut: int, *, carry: bytes = b"", room: int = 0) -> None:
+    def rotate(self, first: int, cut: int, *, carry: bytes = b"", room: int = 0) -> None:
         """Go on in a new segment, named ``first``; of the old one the bytes up to ``cut`` count.
 
         ``carry`` are lines that the new one begins with, ``room`` is the size of the line
@@ -119,23 +119,23 @@ class Journal:
             # The others, whose tail this was, see the end of the file, and look for the next.
             self._disk.truncate(old, cut)
         begin += carry
-        self._disk.make_folder(self._layout.journal)
-        source = temporary_path(self._layout.temporary)
+        self._disk.make_dir(self._layout.journal)
+        source = temp_path(self._layout.temporary)
         least = len(begin) + room + 1
         size = min(_MOST_BYTES, max(_FIRST_BYTES, least, 2 << cut.bit_length()))
         try:
-            self._disk.stage(source, begin.ljust(max(size, least), lines.BLANK))
+            self._disk.write_temp(source, begin.ljust(max(size, least), lines.BLANK))
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
             # What is left may do for this one line: a delete, that makes room.
-            self._disk.stage(source, begin.ljust(least, lines.BLANK))
+            self._disk.write_temp(source, begin.ljust(least, lines.BLANK))
         try:
             self._disk.replace(source, self._layout.segment(first))
         except OSError:
             self._disk.discard(source)
             raise
-        self._disk.flush_folder(self._layout.journal)
+        self._disk.sync_dir(self._layout.journal)
         if old is not None and carry:
             self._disk.truncate(old, cut)  # Only now is what was carried kept elsewhere.
         self.open(first, len(begin))
@@ -144,9 +144,9 @@ class Journal:
         """Whether the segment has another name too, in a copy made of hard links."""
         return os.fstat(self._file()).st_nlink > 1
 
-    def flush_name(self) -> None:
+    def sync_names(self) -> None:
         """Have the device keep the names of the segments: whoever made one may have died."""
-        self._disk.flush_folder(self._layout.journal)
+        self._disk.sync_dir(self._layout.journal)
 
     def _is_in_place(self) -> bool:
         """Whether the open file is the one of this name, and has no other name."""

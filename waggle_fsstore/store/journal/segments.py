@@ -42,7 +42,7 @@ class Segment(NamedTuple):
         """The bytes of one of its lines."""
         return self.data[line.start - self.base : line.end - self.base]
 
-    def refuse_damage(self) -> None:
+    def raise_on_damage(self) -> None:
         """Raise :class:`JournalDamagedError` for what no crash leaves.
 
         That is a bad line before a good one, because each line was flushed before the
@@ -53,7 +53,7 @@ class Segment(NamedTuple):
             raise JournalDamagedError(self.path, number)
 
 
-def listed(layout: Layout) -> list[int]:
+def list_segments(layout: Layout) -> list[int]:
     """The first changes of all segments, in order; none where there is no journal."""
     try:
         names = os.listdir(layout.journal)
@@ -113,12 +113,12 @@ def header(layout: Layout, first: int) -> tuple[int, int]:
     return follows.get("segment", 0), follows.get("bytes", 0)
 
 
-def counted(layout: Layout, first: int, successor: int | None) -> bytes:
+def valid_prefix(layout: Layout, first: int, successor: int | None) -> bytes:
     """The bytes of a segment that count: as many as its successor says it follows."""
-    return load(layout, first)[: _count(layout, first, successor)]
+    return load(layout, first)[: _valid_size(layout, first, successor)]
 
 
-def segment(
+def read_segment(
     layout: Layout,
     first: int,
     successor: int | None,
@@ -133,7 +133,7 @@ def segment(
     Without an offset, lines that come before the changes after ``after`` may be left out.
     If nothing is bad before ``stop``, what comes after that is not looked at.
     """
-    size = _count(layout, first, successor)
+    size = _valid_size(layout, first, successor)
     room = -1 if stop is None else max(stop - start, 0)
     data = load(layout, first, room, start=start)
     if size is None or size <= start + len(data):
@@ -152,7 +152,7 @@ def segment(
     return Segment(first, path_of(layout, first), 0, data[:size], good, bad, size is not None)
 
 
-def _count(layout: Layout, first: int, successor: int | None) -> int | None:
+def _valid_size(layout: Layout, first: int, successor: int | None) -> int | None:
     """How many bytes of a segment count; ``None`` where its successor does not say."""
     if successor is None:
         return None

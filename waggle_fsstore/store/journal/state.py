@@ -14,9 +14,9 @@ from zlib import crc32
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.in_place_file import PermanentFile
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.linux import mount_id
-from waggle_fsstore.store.fs.safe_read import read
+from waggle_fsstore.store.fs.safe_read import read_regular
 
 _HEAD: Final = "waggle-state 2"
 
@@ -30,7 +30,7 @@ UNKNOWN: Final = "-"
 
 #: The last writer flushed nothing; or all is well; or a flush of documents failed, so that
 #: they must be written anew before a checkpoint, whoever makes it.
-UNFLUSHED: Final = 0
+UNSYNCED: Final = 0
 DURABLE: Final = 1
 SUSPECT: Final = 2
 
@@ -43,7 +43,7 @@ class State(NamedTuple):
     the segment whose name is ``segment``. ``durable`` is one of the three values above.
     """
 
-    identity: str
+    mounted_id: str
     durable: int
     segment: int
     offset: int
@@ -57,7 +57,7 @@ class StateRecord:
     __slots__ = ("_file",)
 
     def __init__(self, path: str) -> None:
-        self._file = PermanentFile(path)
+        self._file = InPlaceFile(path)
 
     def read(self) -> State | None:
         """What it holds; ``None`` for nothing, or nothing valid."""
@@ -79,11 +79,11 @@ class StateRecord:
         self._file.close()
 
 
-def peek(path: str) -> State | None:
+def read_state(path: str) -> State | None:
     """The state as a reader without the lock sees it; ``None`` if there is none."""
     for _ in range(_READS):
         try:
-            state = _parse(read(path, _SIZE))
+            state = _parse(read_regular(path, _SIZE))
         except (FileNotFoundError, PermissionError, CorruptDocumentError):
             return None
         if state is not None:
@@ -91,7 +91,7 @@ def peek(path: str) -> State | None:
     return None
 
 
-def place(layout: Layout) -> str:
+def store_id(layout: Layout) -> str:
     """Names this very store: the same after a reboot, another one in any copy.
 
     "-" where it is not founded yet.
@@ -103,21 +103,21 @@ def place(layout: Layout) -> str:
     return f"{folder.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
-def is_another_store(place: str, other: str) -> bool:
+def is_another_store(store_id: str, other: str) -> bool:
     """Whether one of two places is a copy of the other: the folders differ.
 
     A marker that a hand touched or replaced makes another place, but no copy.
     """
-    return place.partition("-")[0] != other.partition("-")[0]
+    return store_id.partition("-")[0] != other.partition("-")[0]
 
 
-def identity(layout: Layout) -> str:
+def mounted_id(layout: Layout) -> str:
     """Names this boot, this mount and this very store, as far as the system can tell.
 
     A disk that was pulled and mounted again has another one, on Linux 6.8 and later.
     "-" where the system has no name for a boot: no record of another process is trusted.
     """
-    boot, here = boot_id(), place(layout)
+    boot, here = boot_id(), store_id(layout)
     if not boot or here == UNKNOWN:
         return UNKNOWN
     device = os.stat(layout.environments).st_dev
@@ -126,7 +126,7 @@ def identity(layout: Layout) -> str:
 
 def is_trusted(state: State | None, expected: str) -> bool:
     """Whether a record tells of this boot, mount and store; ``expected`` is their identity."""
-    return state is not None and state.identity == expected != UNKNOWN
+    return state is not None and state.mounted_id == expected != UNKNOWN
 
 
 def _parse(data: bytes) -> State | None:

@@ -20,13 +20,13 @@ from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import damage, latest, segments
-from waggle_fsstore.store.journal.latest import LastWords, Word, trusted_state
+from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges, trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
 from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
-from waggle_fsstore.store.read.documents import Documents, Stored
+from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 
 # How often a document is looked at anew that somebody changes at this moment.
@@ -43,7 +43,7 @@ class _Case(NamedTuple):
 
     finding: Finding
     reason: str = ""
-    mend: Callable[[Change], str] | None = None
+    mend: Callable[[Transaction], str] | None = None
     #: Whether recovery makes it good: the document is only older than the journal.
     is_late: bool = False
 
@@ -61,7 +61,7 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
         yield record
     yield from _others(layout)
     documents = _Examiner(layout)
-    due = {} if documents.is_blind else view.due()
+    due = {} if documents.is_blind else view.pending()
     if due:
         problem = "the documents are older than the journal, and could not be brought up to it"
         yield Finding(
@@ -76,7 +76,7 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
 def repair(layout: Layout, disk: Disk, writer: Writer, timeout: float) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
     lock = StoreLock(
-        layout.lock, timeout=timeout, make_folder=partial(initialize.make_lock_folder, layout, disk)
+        layout.lock, timeout=timeout, make_dir=partial(initialize.ensure_lock_dir, layout, disk)
     )
     try:
         mended: dict[int | None, str] = {None: ""}
@@ -114,7 +114,7 @@ def _repair(
 ) -> Iterator[Finding]:
     """Repair one document, unless it is well by now."""
 
-    def work(change: Change) -> Finding | None:
+    def work(change: Transaction) -> Finding | None:
         now = documents.examine(name)
         if now is None or now.mend is None:
             return now and now.finding
@@ -139,7 +139,7 @@ def _under(lock: StoreLock, work: Callable[[], _T]) -> _T:
     return results[0]
 
 
-def _nothing(change: Change) -> None:
+def _nothing(change: Transaction) -> None:
     """Have the store founded and recovered, as any change has."""
 
 
@@ -149,18 +149,18 @@ class _Examiner:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._documents = Documents(layout)
-        self._words = LastWords(layout)
+        self._words = LatestChanges(layout)
         #: Whether the journal cannot be read, so that there is nothing to compare with.
         self.is_blind = False
         try:
-            self._words.advance(trusted_state(layout))
+            self._words.read_to(trusted_state(layout))
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
                 raise
             self.is_blind = True
         self._oldest = 0
         if latest.begins_after_more(layout):
-            self._oldest = min(segments.listed(layout))
+            self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:
         """The file names that are there or should be."""
@@ -184,10 +184,10 @@ class _Examiner:
         # Perhaps it was changed since the journal was read, or is just being changed.
         for _ in range(_TRIES):
             before = trusted_state(self._layout)
-            self._words.advance(before)
+            self._words.read_to(before)
             word = self._words.get(name)
             case = self._compare(name, word)
-            self._words.advance(trusted_state(self._layout))
+            self._words.read_to(trusted_state(self._layout))
             is_published = word is None or before is None or word.seq <= before.published
             if case is None or (is_published and self._words.get(name) == word):
                 return case
@@ -200,10 +200,10 @@ class _Examiner:
             self._documents.at(name)
         except CorruptDocumentError:
             stem = name.removesuffix(SUFFIX)
-            return f"moved to {lost_and_found.move(self._layout, disk, path, stem, SUFFIX, 1)}"
+            return f"moved to {lost_and_found.move_in(self._layout, disk, path, stem, SUFFIX, 1)}"
         return ""
 
-    def _compare(self, name: str, word: Word | None) -> _Case | None:
+    def _compare(self, name: str, word: LatestChange | None) -> _Case | None:
         path = Path(self._layout.environments, name)
         try:
             stored = self._documents.at(name)
@@ -223,14 +223,14 @@ class _Examiner:
             return None
         finding = Finding(Severity.WARNING, path, problem, _RECORD)
 
-        def note(change: Change) -> str:
-            change.note(stored)
+        def note(change: Transaction) -> str:
+            change.record_external(stored)
             return _RECORDED
 
         is_late = word is not None and stored.is_intact and stored.revision < word.seq
         return _Case(finding, problem, note, is_late)
 
-    def _difference(self, stored: Stored, word: Word | None) -> str:
+    def _difference(self, stored: StoredDocument, word: LatestChange | None) -> str:
         """How a good document differs from its last version in the journal, in words."""
         if not stored.is_intact:
             return "was changed by hand" if word else "was made by hand"
@@ -242,7 +242,7 @@ class _Examiner:
             return f"has revision {stored.revision}, but the last one stored is {word.seq}"
         return "" if stored.checksum == word.checksum else "is not the version that was stored"
 
-    def _missing(self, path: Path, word: Word | None) -> _Case | None:
+    def _missing(self, path: Path, word: LatestChange | None) -> _Case | None:
         if word is None or word.is_deleted:
             return None
         problem = f"is missing, but the journal has revision {word.seq} of it"
@@ -251,7 +251,7 @@ class _Examiner:
         reason = f"restored revision {word.seq}: its file was missing"
         return _Case(finding, reason, partial(self._restore, word, is_missing=True), is_late=True)
 
-    def _corrupt(self, name: str, word: Word | None, error: CorruptDocumentError) -> _Case:
+    def _corrupt(self, name: str, word: LatestChange | None, error: CorruptDocumentError) -> _Case:
         remedy = "'waggle-fsstore fsck --repair' moves it to lost+found"
         reason = "moved its corrupt file to lost+found"
         if word is not None and not word.is_deleted:
@@ -263,19 +263,19 @@ class _Examiner:
         finding = Finding(Severity.ERROR, error.path, error.reason, remedy)
         return _Case(finding, reason, mend)
 
-    def _restore(self, word: Word, change: Change, *, is_missing: bool) -> str:
+    def _restore(self, word: LatestChange, change: Transaction, *, is_missing: bool) -> str:
         environment = latest.version(self._layout, word.environment_id, word.seq)
         if environment is None:
             return "nothing could be done: the journal changed meanwhile"
         if is_missing:
-            change.store(environment, None)
+            change.put(environment, None)
             return f"restored revision {word.seq}"
-        change.set_aside(word.environment_id, environment)
+        change.quarantine(word.environment_id, environment)
         return f"moved to lost+found, and restored revision {word.seq}"
 
-    def _set_aside(self, name: str, change: Change) -> str:
+    def _set_aside(self, name: str, change: Transaction) -> str:
         environment_id = self.id_of(name)
         if environment_id is None:
             raise _NobodysFileError
-        change.set_aside(environment_id)
+        change.quarantine(environment_id)
         return "moved to lost+found"

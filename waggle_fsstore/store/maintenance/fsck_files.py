@@ -14,7 +14,7 @@ from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import is_held
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.state import peek
+from waggle_fsstore.store.journal.state import read_state
 from waggle_fsstore.store.write import initialize
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -22,7 +22,7 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 def record(layout: Layout) -> Finding | None:
     """What is wrong with the state record, if anything is."""
-    if not segments.listed(layout) or peek(layout.state) is not None:
+    if not segments.list_segments(layout) or read_state(layout.state) is not None:
         return None
     problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
     return Finding(Severity.WARNING, Path(layout.state), problem, "the next change makes it anew")
@@ -30,8 +30,8 @@ def record(layout: Layout) -> Finding | None:
 
 def clear_record(layout: Layout, disk: Disk) -> None:
     """Move a damaged state record to lost+found. Only under the store lock."""
-    if os.path.lexists(layout.state) and peek(layout.state) is None:
-        lost_and_found.move(layout, disk, layout.state, os.path.basename(layout.state), "", 1)
+    if os.path.lexists(layout.state) and read_state(layout.state) is None:
+        lost_and_found.move_in(layout, disk, layout.state, os.path.basename(layout.state), "", 1)
 
 
 def marker(layout: Layout) -> Iterator[Finding]:
@@ -40,7 +40,7 @@ def marker(layout: Layout) -> Iterator[Finding]:
         remedy = "who opens the store next to write makes it anew"
         yield Finding(Severity.WARNING, Path(layout.marker), "is missing", remedy)
     try:
-        initialize.recognise(layout)
+        initialize.detect(layout)
     except CorruptDocumentError as error:
         yield Finding(Severity.ERROR, error.path, error.reason, "move it away")
     except UnsupportedFormatError as error:

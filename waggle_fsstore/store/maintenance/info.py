@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waggle_fsstore.store.format.layout import Layout, is_document_name
-from waggle_fsstore.store.fs.linux import file_system_of
+from waggle_fsstore.store.fs.linux import filesystem_type
 from waggle_fsstore.store.fs.lock import is_held
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.state import place
+from waggle_fsstore.store.journal.state import store_id
 from waggle_fsstore.store.maintenance.prune import size_of
 from waggle_fsstore.store.read.view import View
 
@@ -51,7 +51,7 @@ class StoreInfo:
 def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
     """See :meth:`FileStore.info`."""
     sizes = _document_sizes(layout)
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     checkpoint = _last_checkpoint(layout)
     # While somebody writes, a change is half done, and that is no matter.
     is_due = view.needs_recovery(durable=durable) and not is_held(layout.lock)
@@ -64,8 +64,8 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
         segments=len(names),
         segment_bytes=sum(size_of(layout, first) for first in names),
         checkpoint=checkpoint[0] if checkpoint else None,
-        is_of_this_place=checkpoint is not None and checkpoint[1] == place(layout),
-        file_system=file_system_of(layout.root),
+        is_of_this_place=checkpoint is not None and checkpoint[1] == store_id(layout),
+        file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),
         is_recovery_due=is_due,
@@ -109,8 +109,8 @@ def _document_sizes(layout: Layout) -> list[int]:
 def _last_checkpoint(layout: Layout) -> tuple[int, str] | None:
     """Up to which change the last checkpoint goes, and its place."""
     successor = None
-    for first in reversed(segments.listed(layout)):
-        checkpoint = lines.last_checkpoint(segments.counted(layout, first, successor))
+    for first in reversed(segments.list_segments(layout)):
+        checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
         if checkpoint is not None:
             return checkpoint["through"], checkpoint["place"]
         successor = first

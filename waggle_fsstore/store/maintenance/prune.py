@@ -11,12 +11,12 @@ from functools import partial
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temporary_path
+from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import find_window
-from waggle_fsstore.store.journal.state import place
+from waggle_fsstore.store.journal.changes import redo_range
+from waggle_fsstore.store.journal.state import store_id
 from waggle_fsstore.store.write.writer import Writer
 
 _GZIP: Final = 31  # zlib.compress: with the header of gzip, and no time in it
@@ -48,7 +48,7 @@ def prune(
         raise ValueError(f"keep_bytes: {keep_bytes} is negative")
     if keep_days is None and keep_bytes is None and not compress:
         raise ValueError("nothing to do: give keep_days, keep_bytes or compress")
-    names = segments.listed(layout)
+    names = segments.list_segments(layout)
     if not names:
         return Pruned(0, 0, 0, 0)
     # The checkpoint goes into this segment, or a later one.
@@ -57,7 +57,7 @@ def prune(
     writer.checkpoint()
     free = _not_needed(layout, live)
     freed: list[int] = []
-    total = sum(size_of(layout, first) for first in segments.listed(layout))
+    total = sum(size_of(layout, first) for first in segments.list_segments(layout))
     lock = StoreLock(layout.lock, timeout=timeout)
     try:
         for first, successor in free:
@@ -73,7 +73,7 @@ def prune(
     finally:
         lock.close()
     packed = len(freed) - removed
-    return Pruned(removed, packed, sum(freed), min(segments.listed(layout), default=0))
+    return Pruned(removed, packed, sum(freed), min(segments.list_segments(layout), default=0))
 
 
 def _horizon(keep_days: float | None) -> datetime | None:
@@ -93,11 +93,11 @@ def _not_needed(layout: Layout, live: int) -> list[tuple[int, int]]:
 
     Needed is what follows the last checkpoint, and the checkpoint itself.
     """
-    window = find_window(layout, place(layout))
+    window = redo_range(layout, store_id(layout))
     needed = 0 if window.is_whole else min(live, window.first)
     return [
         (first, successor)
-        for first, successor in segments.with_successors(segments.listed(layout))
+        for first, successor in segments.with_successors(segments.list_segments(layout))
         if first < needed and successor is not None
     ]
 
@@ -106,7 +106,7 @@ def _newest(layout: Layout, first: int, successor: int) -> datetime:
     """When the last change in a segment was made; clocks may have gone back since."""
     times = (
         datetime.fromisoformat(change["at"])
-        for line in segments.segment(layout, first, successor).good
+        for line in segments.read_segment(layout, first, successor).good
         for change in line.changes
     )
     return max(times, default=datetime.min.replace(tzinfo=UTC))
@@ -127,7 +127,7 @@ def _remove(layout: Layout, disk: Disk, first: int, freed: list[int]) -> None:
         with suppress(FileNotFoundError):
             disk.remove(path)
             # One by one: what a crash leaves has no hole.
-            disk.flush_folder(layout.journal)
+            disk.sync_dir(layout.journal)
 
 
 def _compress(
@@ -135,7 +135,7 @@ def _compress(
 ) -> None:
     """Compress a segment, unless it is so already, or has to be repaired."""
     plain = layout.segment(first)
-    if not is_regular(plain) or segments.segment(layout, first, successor).bad:
+    if not is_regular(plain) or segments.read_segment(layout, first, successor).bad:
         return
     with open(plain, "rb") as file:
         status = os.fstat(file.fileno())
@@ -151,13 +151,13 @@ def _compress(
 
 
 def _exchange(layout: Layout, disk: Disk, first: int, packed: bytes) -> None:
-    source = temporary_path(layout.temporary)
-    disk.stage(source, packed)
+    source = temp_path(layout.temporary)
+    disk.write_temp(source, packed)
     try:
         disk.replace(source, segments.packed_path(layout, first))
     except OSError:
         disk.discard(source)
         raise
-    disk.flush_folder(layout.journal)
+    disk.sync_dir(layout.journal)
     disk.remove(layout.segment(first))
-    disk.flush_folder(layout.journal)
+    disk.sync_dir(layout.journal)

@@ -16,12 +16,12 @@ from waggle_fsstore.domain.errors import (
     HistoryPrunedError,
 )
 from waggle_fsstore.store.format.layout import Layout, environment_id_of
-from waggle_fsstore.store.fs.safe_read import is_regular, read
+from waggle_fsstore.store.fs.safe_read import is_regular, read_regular
 from waggle_fsstore.store.journal import latest, segments
 from waggle_fsstore.store.maintenance.snapshot import SUMS
-from waggle_fsstore.store.read.documents import Documents, Stored
+from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.view import View
-from waggle_fsstore.store.write.batch import Change
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 
 _MAX_SUMS_BYTES: Final = 1 << 30
@@ -51,7 +51,7 @@ def restore_revision(
     layout: Layout, writer: Writer, view: View, environment_id: str, revision: int
 ) -> Environment:
     """See :meth:`FileStore.restore_revision`."""
-    oldest = min(segments.listed(layout), default=0)
+    oldest = min(segments.list_segments(layout), default=0)
     if 0 < revision < oldest:
         raise HistoryPrunedError(oldest)
     new = None
@@ -61,44 +61,44 @@ def restore_revision(
         raise EnvironmentNotFoundError(environment_id)
     found = new
 
-    def work(change: Change) -> int:
+    def work(change: Transaction) -> int:
         try:
-            return change.store(found, change.look_up(environment_id))
+            return change.put(found, change.get_or_none(environment_id))
         except CorruptDocumentError:
-            return change.set_aside(environment_id, found)
+            return change.quarantine(environment_id, found)
 
     with audit(reason=current_author().reason or f"restored revision {revision}"):
         found.revision = writer.run(work)
     return found
 
 
-def _restore(change: Change, layout: Layout, wanted: dict[str, Stored]) -> Restored:
+def _restore(change: Transaction, layout: Layout, wanted: dict[str, StoredDocument]) -> Restored:
     documents = Documents(layout)
     created = updated = deleted = unchanged = 0
     there = {_id_at(documents, name) for name in documents.names()}
     for environment_id in sorted(there | wanted.keys()):
         new = wanted.get(environment_id)
         try:
-            stored = change.look_up(environment_id)
+            stored = change.get_or_none(environment_id)
         except CorruptDocumentError:
-            change.set_aside(environment_id, new.environment if new else None)
+            change.quarantine(environment_id, new.environment if new else None)
             updated += new is not None
             deleted += new is None
             continue
         if new is None:
             if stored is not None:
-                change.remove(stored)
+                change.delete(stored)
                 deleted += 1
         elif stored is not None and _are_same(stored, new):
             unchanged += 1
         else:
-            change.store(new.environment, stored)
+            change.put(new.environment, stored)
             created += stored is None
             updated += stored is not None
     return Restored(created, updated, deleted, unchanged)
 
 
-def _are_same(stored: Stored, new: Stored) -> bool:
+def _are_same(stored: StoredDocument, new: StoredDocument) -> bool:
     """Whether two documents say the same, whatever their revisions are."""
     return stored.data == new.data or stored.environment == new.environment
 
@@ -112,14 +112,14 @@ def _id_at(documents: Documents, name: str) -> str:
     return environment_id
 
 
-def _documents_of(source: Layout) -> dict[str, Stored]:
+def _documents_of(source: Layout) -> dict[str, StoredDocument]:
     """The documents in a snapshot. Raises ``BadFile`` for what is not as it was."""
     folder = os.path.basename(source.environments)
     if not os.path.isdir(source.environments):
         raise FileNotFoundError(errno.ENOENT, "there are no documents to restore", source.root)
     documents = Documents(source)
     sums = _sums_of(source.root)
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredDocument] = {}
     for name in sorted(documents.names()):
         stored = documents.at(name)
         if stored is None:
@@ -140,7 +140,7 @@ def _sums_of(source: str) -> dict[str, str] | None:
     """The checksums of the files of a snapshot, if it has any."""
     path = os.path.join(source, SUMS)
     try:
-        text = read(path, _MAX_SUMS_BYTES).decode()
+        text = read_regular(path, _MAX_SUMS_BYTES).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:

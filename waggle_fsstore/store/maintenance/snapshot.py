@@ -45,8 +45,8 @@ def snapshot(
     is_new = not os.path.lexists(dest)
     copy = _Copy(layout, disk, dest)
     try:
-        disk.make_folder(dest)
-        disk.make_folder(copy.folder)
+        disk.make_dir(dest)
+        disk.make_dir(copy.folder)
         scan = view.scan(copy.take)
         bad = copy.lay_over(scan.over)
         for error in bad:
@@ -56,7 +56,7 @@ def snapshot(
         with suppress(OSError):  # What stands in the way of this stood in the way before.
             copy.discard()
             if is_new:
-                disk.remove_folder(dest)
+                disk.remove_dir(dest)
         raise
     return Snapshot(scan.seq, len(copy.sums), Path(dest))
 
@@ -110,16 +110,16 @@ class _Copy:
         disk, dest = self._disk, self._dest
         environments = os.path.join(dest, os.path.basename(self._layout.environments))
         marker = os.path.join(dest, os.path.basename(self._layout.marker))
-        disk.stage(marker, initialize.MARKER)
+        disk.write_temp(marker, initialize.MARKER)
         self._flush()
-        disk.flush_folder(self.folder)
+        disk.sync_dir(self.folder)
         disk.replace(self.folder, environments)
         self.folder = environments
-        disk.flush_folder(dest)
+        disk.sync_dir(dest)
         part = os.path.join(dest, f"{SUMS}.part")
-        disk.stage(part, self._sums_file())
+        disk.write_temp(part, self._sums_file())
         disk.replace(part, os.path.join(dest, SUMS))
-        disk.flush_folder(dest)
+        disk.sync_dir(dest)
 
     def discard(self) -> None:
         """Remove what was made."""
@@ -128,11 +128,11 @@ class _Copy:
         for name in (SUMS, f"{SUMS}.part", os.path.basename(self._layout.marker)):
             self._disk.discard(os.path.join(self._dest, name))
         if os.path.lexists(self.folder):
-            self._disk.remove_folder(self.folder)
+            self._disk.remove_dir(self.folder)
 
     def _put(self, name: str, data: bytes, revision: int) -> None:
         self.sums[name] = sha256(data).hexdigest()  # First: an interrupt leaves no unknown file.
-        self._disk.stage(os.path.join(self.folder, name), data, flush=False)
+        self._disk.write_temp(os.path.join(self.folder, name), data, sync=False)
         self._revisions[name] = revision
 
     def _drop(self, name: str) -> None:
@@ -144,12 +144,12 @@ class _Copy:
         if len(self.sums) > _FEW:
             descriptor = os.open(self.folder, os.O_RDONLY)
             try:
-                if self._disk.flush_file_system(descriptor, self.folder):
+                if self._disk.sync_filesystem(descriptor, self.folder):
                     return
             finally:
                 os.close(descriptor)
         for name in self.sums:
-            self._disk.flush_file(os.path.join(self.folder, name))
+            self._disk.sync_file(os.path.join(self.folder, name))
 
     def _sums_file(self) -> bytes:
         folder = os.path.basename(self._layout.environments)

@@ -13,14 +13,14 @@ import time
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.fs.linux import file_clock
-from waggle_fsstore.store.fs.safe_read import read
-from waggle_fsstore.store.read.inotify import Notices
+from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.read.inotify import DirectoryWatcher
 from waggle_fsstore.store.read.stat_signature import (
     Signature,
     has_change_times_at,
@@ -46,7 +46,7 @@ _WORTH_NOTICES: Final = 100
 _LOOKS_EVERY: Final = 5.0
 
 
-class _Known(NamedTuple):
+class _Entry(NamedTuple):
     """A good document, and by what it is known to be as it was."""
 
     signature: Signature
@@ -55,10 +55,10 @@ class _Known(NamedTuple):
     has_other_names: bool
 
 
-class _Seen:
+class _Contents:
     """What was seen when all was looked at. Never changed, only replaced."""
 
-    def __init__(self, looked_at: float, known: dict[str, _Known], live: set[str]) -> None:
+    def __init__(self, looked_at: float, known: dict[str, _Entry], live: set[str]) -> None:
         #: When all files were looked at, by the monotonic clock.
         self.looked_at = looked_at
         self.known = known
@@ -80,10 +80,10 @@ class _Seen:
         return self._good
 
 
-_NOTHING: Final = _Seen(-_LOOKS_EVERY, {}, set())
+_NOTHING: Final = _Contents(-_LOOKS_EVERY, {}, set())
 
 
-class Listing:
+class DocumentCache:
     """The documents of one store. Does without the store lock. Of any thread."""
 
     __slots__ = ("__weakref__", "_is_closed", "_layout", "_notices", "_seen", "_threads")
@@ -91,10 +91,10 @@ class Listing:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._threads = threading.RLock()
-        self._seen: _Seen | None = _NOTHING
-        self._notices: Notices | None = None
+        self._seen: _Contents | None = _NOTHING
+        self._notices: DirectoryWatcher | None = None
         self._is_closed = False
-        after_fork(self)
+        register_at_fork(self)
 
     def names(self) -> list[str]:
         """The file names that belong to some id; files of other names are ignored."""
@@ -110,12 +110,12 @@ class Listing:
 
         A file that is gone meanwhile is in neither.
         """
-        seen = self._look()
-        return [environment.twin() for environment in seen.good], seen.bad
+        seen = self._refresh()
+        return [environment.copy_unchecked() for environment in seen.good], seen.bad
 
     def live(self) -> set[str]:
         """The names of the files that hold a live environment; not to be changed."""
-        return self._look().live
+        return self._refresh().live
 
     def close(self) -> None:
         """Give back what the system lends, for good: a thread may be about to look again."""
@@ -123,7 +123,7 @@ class Listing:
             self._is_closed = True
             self._drop_notices()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: the notices are for the parent. What signatures tell holds here too."""
         self._threads = threading.RLock()
         self._seen = self._seen or _NOTHING
@@ -134,7 +134,7 @@ class Listing:
         if notices is not None:
             notices.close()
 
-    def _look(self) -> _Seen:
+    def _refresh(self) -> _Contents:
         """What there is now."""
         with self._threads:
             before, self._seen = self._seen, None
@@ -151,13 +151,15 @@ class Listing:
                 raise
             return seen
 
-    def _changed_since(self, before: _Seen) -> set[str] | None:
+    def _changed_since(self, before: _Contents) -> set[str] | None:
         """The names that there have been notices of, ``None`` where all must be looked at."""
         folder, notices = self._layout.environments, self._notices
         if notices is None:
             is_worth_it = len(before.known) + len(before.again) >= _WORTH_NOTICES
             if is_worth_it and not self._is_closed:
-                self._notices = Notices.of(folder) if has_change_times_at(folder) else None
+                self._notices = (
+                    DirectoryWatcher.try_open(folder) if has_change_times_at(folder) else None
+                )
             return None
         changed = notices.changed()
         if not notices.is_in_place():
@@ -169,14 +171,16 @@ class Listing:
             return None  # What has another name may be a document too.
         return changed
 
-    def _seen_after(self, before: _Seen, changed: set[str] | None, *, is_noticed: bool) -> _Seen:
+    def _seen_after(
+        self, before: _Contents, changed: set[str] | None, *, is_noticed: bool
+    ) -> _Contents:
         clock = file_clock()
         if changed is None:
             names = set(self.names())
-            seen = _Seen(time.monotonic(), {}, set())
+            seen = _Contents(time.monotonic(), {}, set())
         else:
             names = changed | before.again
-            seen = _Seen(before.looked_at, before.known.copy(), before.live - names)
+            seen = _Contents(before.looked_at, before.known.copy(), before.live - names)
             for name in names:
                 seen.known.pop(name, None)
         unchanged = self._unchanged(names, before.known)
@@ -204,7 +208,7 @@ class Listing:
             seen.has_other_names |= known.has_other_names
         return seen
 
-    def _unchanged(self, names: set[str], before: dict[str, _Known]) -> dict[str, _Known]:
+    def _unchanged(self, names: set[str], before: dict[str, _Entry]) -> dict[str, _Entry]:
         """What is remembered of these files, of those that are as they were by signature."""
         if before.keys().isdisjoint(names):
             return {}
@@ -229,14 +233,14 @@ class Listing:
             os.close(folder)
         return unchanged
 
-    def _read(self, name: str, clock: int, *, is_noticed: bool) -> tuple[_Known, bool]:
+    def _read(self, name: str, clock: int, *, is_noticed: bool) -> tuple[_Entry, bool]:
         """What a file holds, and whether a change of it that comes will show."""
         folder = self._layout.environments
         environment, status = read_document(name, f"{folder}{os.sep}{name}")
         # A change since then, while it was read too, shows at its first use.
         settled = is_settled(status, folder, clock)
         has_other_names = status.st_nlink > 1
-        known = _Known(signature_of(status), environment, settled, has_other_names)
+        known = _Entry(signature_of(status), environment, settled, has_other_names)
         shows = settled or (is_noticed and is_stamped(status, folder))
         return known, shows and status.st_size <= _MOST_REMEMBERED
 
@@ -244,7 +248,9 @@ class Listing:
 def read_document(name: str, path: str) -> tuple[Environment, os.stat_result]:
     """What a file holds, and its status before it was read. Raises ``BadFile``."""
     before: list[os.stat_result] = []
-    data = read(path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened)))
+    data = read_regular(
+        path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened))
+    )
     environment = codec.decode(data, path)
     if document_name(environment.id) != name:
         raise misplaced(path, environment.id)

@@ -10,11 +10,16 @@ from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
-from waggle_fsstore.store.fs.safe_read import read
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES, BadFile, Listing, misplaced
+from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.read.document_cache import (
+    OUT_OF_RESOURCES,
+    BadFile,
+    DocumentCache,
+    misplaced,
+)
 
 
-class Stored:
+class StoredDocument:
     """One good document: its bytes, what they say, and the mode of its file."""
 
     __slots__ = ("_environment", "checksum", "data", "document", "is_intact", "mode", "path")
@@ -75,7 +80,7 @@ class Documents:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._listing = Listing(layout)
+        self._listing = DocumentCache(layout)
 
     def find(self, environment_id: str) -> Environment:
         """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
@@ -83,31 +88,35 @@ class Documents:
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
         try:
-            environment = codec.decode(read(path, codec.MAX_DOCUMENT_BYTES), path)
+            environment = codec.decode(read_regular(path, codec.MAX_DOCUMENT_BYTES), path)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         if environment.id != environment_id:
             raise misplaced(path, environment.id)
         return environment
 
-    def stored(self, environment_id: str) -> Stored | None:
+    def stored(self, environment_id: str) -> StoredDocument | None:
         """The document of an id as it stands, ``None`` if there is none. Raises ``BadFile``."""
         if not is_id(environment_id):
             return None
         path = self._layout.document(environment_id)
         try:
-            stored = Stored(path, read(path, codec.MAX_DOCUMENT_BYTES), mode_of(path))
+            stored = StoredDocument(
+                path, read_regular(path, codec.MAX_DOCUMENT_BYTES), mode_of(path)
+            )
         except FileNotFoundError:
             return None
         if stored.id != environment_id:
             raise misplaced(path, stored.id)
         return stored
 
-    def at(self, name: str) -> Stored | None:
+    def at(self, name: str) -> StoredDocument | None:
         """The document with a file name, ``None`` if there is none. Raises ``BadFile``."""
         path = f"{self._layout.environments}{os.sep}{name}"
         try:
-            stored = Stored(path, read(path, codec.MAX_DOCUMENT_BYTES), mode_of(path))
+            stored = StoredDocument(
+                path, read_regular(path, codec.MAX_DOCUMENT_BYTES), mode_of(path)
+            )
         except FileNotFoundError:
             return None
         if document_name(stored.id) != name:
@@ -142,7 +151,7 @@ def revision_in(path: str) -> int:
     A file that cannot be read must not stop the writing of others.
     """
     try:
-        return codec.revision_of(read(path, codec.MAX_DOCUMENT_BYTES))
+        return codec.revision_of(read_regular(path, codec.MAX_DOCUMENT_BYTES))
     except CorruptDocumentError:
         return 0
     except OSError as error:

@@ -40,7 +40,7 @@ class History:
             return iter(())
         # Whoever follows the changes need not look for the place again.
         begin = (0, 0)
-        if before and before.identity == state.identity and 0 < before.published <= after:
+        if before and before.mounted_id == state.mounted_id and 0 < before.published <= after:
             begin = (before.segment, before.offset)
         found = changes(
             self._layout,
@@ -103,7 +103,7 @@ class History:
                 yield None
 
     def _check(self, after: int, until: int | None, last: int) -> None:
-        oldest = next(iter(segments.listed(self._layout)), last + 1)
+        oldest = next(iter(segments.list_segments(self._layout)), last + 1)
         check_range(after, until, oldest=oldest, last=last)
 
 

@@ -26,7 +26,7 @@ _READ_BYTES: Final = 1 << 16
 _MOST_READS: Final = 50
 
 
-class Notices:
+class DirectoryWatcher:
     """Of the changes of one folder, from its making on. Not for several threads at once."""
 
     def __init__(self, folder: str) -> None:
@@ -51,7 +51,7 @@ class Notices:
             self.close()
 
     @classmethod
-    def of(cls, folder: str) -> Self | None:
+    def try_open(cls, folder: str) -> Self | None:
         """Those of a folder, ``None`` where there are none to be had."""
         try:
             return cls(folder)

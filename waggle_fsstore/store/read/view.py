@@ -17,10 +17,10 @@ from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFou
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import changes, find_window, last_of_each, open_changes
-from waggle_fsstore.store.journal.state import State, identity, is_trusted, peek, place
+from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_changes, redo_range
+from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state, store_id
 from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES, BadFile
-from waggle_fsstore.store.read.documents import Documents, Stored
+from waggle_fsstore.store.read.documents import Documents, StoredDocument
 
 # The state is read before and after a scan; they tell of two stores only if one was exchanged.
 _TRIES: Final = 5
@@ -62,9 +62,9 @@ class View:
         So it is where the state tells of another boot, mount or place, or of a half-done
         change.
         """
-        state = peek(self._layout.state)
-        if state is None or not is_trusted(state, identity(self._layout)):
-            return bool(segments.listed(self._layout))
+        state = read_state(self._layout.state)
+        if state is None or not is_trusted(state, mounted_id(self._layout)):
+            return bool(segments.list_segments(self._layout))
         is_half_done = state.published != state.committed
         return is_half_done or (durable and not state.durable) or self._goes_on(state)
 
@@ -77,16 +77,16 @@ class View:
         except (OSError, ValueError):
             return True
 
-    def do_without_recovery(self) -> None:
+    def use_overlay(self) -> None:
         """Keep in memory what recovery would publish, unless the state is good enough."""
         self._is_due = not self._is_trusted()
 
     def state(self) -> State:
         """How far readers may look: what was published, or where that is unknown, all."""
-        state = None if self._has_due() else peek(self._layout.state)
+        state = None if self._has_due() else read_state(self._layout.state)
         if state is not None:
             return state
-        first = max(segments.listed(self._layout), default=1)
+        first = max(segments.list_segments(self._layout), default=1)
         last = first - 1
         for change in changes(self._layout, first=first):
             last = change["seq"]
@@ -94,7 +94,7 @@ class View:
 
     def find(self, environment_id: str) -> Environment:
         """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
-        change = self.due().get(environment_id)
+        change = self.pending().get(environment_id)
         if change is None:
             return self._documents.find(environment_id)
         try:
@@ -110,12 +110,12 @@ class View:
             raise EnvironmentNotFoundError(environment_id)
         return self._environment(change)
 
-    def stored(self, environment_id: str) -> Stored:
+    def stored(self, environment_id: str) -> StoredDocument:
         """The document of an id. Raises as :meth:`find` does."""
         if self._has_due():
             environment = self.find(environment_id)
             data = codec.encode(environment, environment.revision)
-            return Stored(self._layout.document(environment_id), data)
+            return StoredDocument(self._layout.document(environment_id), data)
         found = self._documents.stored(environment_id)
         if found is None:
             raise EnvironmentNotFoundError(environment_id)
@@ -157,20 +157,20 @@ class View:
         seq = 0
         for _ in range(_TRIES):
             if self._has_due():
-                window = find_window(self._layout, place(self._layout))
+                window = redo_range(self._layout, store_id(self._layout))
                 result = collect()
-                over = last_of_each(open_changes(self._layout, window))
+                over = last_of_each(redo_changes(self._layout, window))
                 return Scan(result, over, self.state().committed)
-            before = peek(self._layout.state)
+            before = read_state(self._layout.state)
             result = collect()
-            after = peek(self._layout.state)
+            after = read_state(self._layout.state)
             if before is None and after is None:
                 break  # Nobody ever wrote.
             start = before or _NOTHING_YET
             seq = after.committed if after else seq
-            if after is None or (before and before.identity != after.identity):
+            if after is None or (before and before.mounted_id != after.mounted_id):
                 continue
-            self._await(after)
+            self._wait_until_published(after)
             if start.published == after.committed:
                 break
             over = last_of_each(
@@ -185,7 +185,7 @@ class View:
             return Scan(result, over, seq)
         return Scan(result, {}, seq)
 
-    def _await(self, state: State) -> None:
+    def _wait_until_published(self, state: State) -> None:
         """Wait, for a moment, until what was committed is in place.
 
         So that who reads a document next does not find an older one. Only a writer that
@@ -197,9 +197,9 @@ class View:
             if time.monotonic() > deadline:
                 return
             time.sleep(_PAUSE)
-            now = peek(self._layout.state)
+            now = read_state(self._layout.state)
 
-    def due(self) -> _Changes:
+    def pending(self) -> _Changes:
         """The last change of each id that recovery would look at; nothing if it was made."""
         return self._due_changes() if self._has_due() else {}
 
@@ -211,7 +211,7 @@ class View:
 
     def _due_changes(self) -> _Changes:
         """What recovery would publish; read again when the journal has changed since."""
-        live = max(segments.listed(self._layout), default=0)
+        live = max(segments.list_segments(self._layout), default=0)
         if live == 0:
             return {}
         status = os.stat(segments.path_of(self._layout, live))
@@ -219,13 +219,13 @@ class View:
         # A clock that ticks every few ms may give two changes the same time.
         is_fresh = time.time_ns() - status.st_mtime_ns < _COARSE_CLOCK
         if is_fresh or as_of != self._due_as_of:
-            window = find_window(self._layout, place(self._layout))
-            self._due = last_of_each(open_changes(self._layout, window))
+            window = redo_range(self._layout, store_id(self._layout))
+            self._due = last_of_each(redo_changes(self._layout, window))
             self._due_as_of = None if is_fresh else as_of
         return self._due
 
     def _is_trusted(self) -> bool:
-        return is_trusted(peek(self._layout.state), identity(self._layout))
+        return is_trusted(read_state(self._layout.state), mounted_id(self._layout))
 
     def _environment(self, change: dict[str, Any]) -> Environment:
         path = self._layout.document(change["id"])

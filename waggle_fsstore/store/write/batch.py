@@ -13,22 +13,22 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.journal import lines
-from waggle_fsstore.store.read.documents import Documents, Stored, revision_in
-from waggle_fsstore.store.write.publish import Step
+from waggle_fsstore.store.read.documents import Documents, StoredDocument, revision_in
+from waggle_fsstore.store.write.publish import DocumentWrite
 
 # No caller waits for more than about this much of others: larger batches flush no faster.
 _ENOUGH_BYTES: Final = 1 << 18
 
 
-class _Left(NamedTuple):
+class _Outcome(NamedTuple):
     """How a document stood before the batch, and how it stands after what is in it so far."""
 
-    before: Stored | None
-    now: Stored | None
+    before: StoredDocument | None
+    now: StoredDocument | None
     aside: str = ""
 
 
-class Batch:
+class WriteBatch:
     """What several callers change together; each sees what those before it changed."""
 
     def __init__(self, layout: Layout, documents: Documents, last: int) -> None:
@@ -38,7 +38,7 @@ class Batch:
         self._size = 0
         self._documents = documents
         self._changes: list[dict[str, Any]] = []
-        self._left: dict[str, _Left] = {}
+        self._left: dict[str, _Outcome] = {}
 
     def __bool__(self) -> bool:
         return bool(self._changes)
@@ -52,10 +52,10 @@ class Batch:
         """The line of the journal that holds all of it."""
         return lines.encode(lines.CHANGES, self._changes)
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[DocumentWrite]:
         """What is to become of each document."""
         return [
-            Step(
+            DocumentWrite(
                 self.layout.document(name),
                 left.before,
                 left.now.data if left.now else None,
@@ -65,16 +65,16 @@ class Batch:
             if left.before or left.now or left.aside
         ]
 
-    def mark(self) -> tuple[int, int, dict[str, _Left]]:
+    def savepoint(self) -> tuple[int, int, dict[str, _Outcome]]:
         """Where it stands, for :meth:`go_back`."""
         return len(self._changes), self.last, self._left.copy()
 
-    def go_back(self, mark: tuple[int, int, dict[str, _Left]]) -> None:
+    def rollback_to(self, mark: tuple[int, int, dict[str, _Outcome]]) -> None:
         """Forget what was added since, because its caller failed. Its numbers are not used up."""
         count, self.last, self._left = mark
         del self._changes[count:]
 
-    def stored(self, environment_id: str) -> Stored | None:
+    def stored(self, environment_id: str) -> StoredDocument | None:
         """The document of an id after what is in the batch so far. Raises ``BadFile``."""
         left = self._left.get(environment_id)
         return left.now if left else self._documents.stored(environment_id)
@@ -110,16 +110,18 @@ class Batch:
             }
         )
 
-    def leave(self, environment_id: str, now: Stored | None, before: Stored | None) -> None:
+    def put_result(
+        self, environment_id: str, now: StoredDocument | None, before: StoredDocument | None
+    ) -> None:
         """Note how a document stands now, and how it stood for this caller."""
         left = self._left.get(environment_id)
-        self._left[environment_id] = _Left(left.before if left else before, now)
+        self._left[environment_id] = _Outcome(left.before if left else before, now)
         self._size += len(now.data) if now else 0
         self.is_full = self._size > _ENOUGH_BYTES
 
-    def leave_aside(self, environment_id: str, target: str, now: Stored | None) -> None:
+    def quarantine(self, environment_id: str, target: str, now: StoredDocument | None) -> None:
         """Note that a corrupt document goes to a path in lost+found, and what comes after it."""
-        self._left[environment_id] = _Left(None, now, target)
+        self._left[environment_id] = _Outcome(None, now, target)
         self.is_full = True  # Nobody may store this id anew before the old file is away.
 
     def next(self, replaced: int) -> int:
@@ -130,50 +132,50 @@ class Batch:
         return following
 
 
-class Change:
+class Transaction:
     """One caller's part of a batch. What raises adds nothing."""
 
-    __slots__ = ("_author", "_batch", "refusal")
+    __slots__ = ("_author", "_batch", "error_after_commit")
 
-    def __init__(self, batch: Batch, author: Author) -> None:
+    def __init__(self, batch: WriteBatch, author: Author) -> None:
         self._batch = batch
         self._author = author
         #: Raised once all that was added is stored.
-        self.refusal: Exception | None = None
+        self.error_after_commit: Exception | None = None
 
-    def find(self, environment_id: str) -> Stored:
+    def get(self, environment_id: str) -> StoredDocument:
         """The document of an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
         stored = self._batch.stored(environment_id)
         if stored is None:
             raise EnvironmentNotFoundError(environment_id)
         return stored
 
-    def look_up(self, environment_id: str) -> Stored | None:
+    def get_or_none(self, environment_id: str) -> StoredDocument | None:
         """The document of an id, ``None`` if there is none. Raises ``BadFile``."""
         return self._batch.stored(environment_id)
 
-    def live(self) -> int:
+    def count_live(self) -> int:
         """How many environments are live."""
         return self._batch.live()
 
-    def store(self, environment: Environment, stored: Stored | None) -> int:
+    def put(self, environment: Environment, stored: StoredDocument | None) -> int:
         """Store a version over the one that stands there; its revision."""
         kind = EventKind.UPDATED if stored else EventKind.CREATED
         return self._store(kind, environment, stored and self._noted(stored)).revision
 
-    def note(self, stored: Stored) -> Stored:
+    def record_external(self, stored: StoredDocument) -> StoredDocument:
         """Give a version that a hand made a revision of its own."""
         return self._store(EventKind.EXTERNAL, stored.environment, stored)
 
-    def remove(self, stored: Stored) -> None:
+    def delete(self, stored: StoredDocument) -> None:
         """Remove a document."""
         batch = self._batch
         stored = self._noted(stored)
         seq = batch.next(stored.revision)
         batch.add(self._author, EventKind.DELETED, stored.id, seq, _was(stored), stored.document)
-        batch.leave(stored.id, None, stored)
+        batch.put_result(stored.id, None, stored)
 
-    def set_aside(self, environment_id: str, instead: Environment | None = None) -> int:
+    def quarantine(self, environment_id: str, instead: Environment | None = None) -> int:
         """Move a corrupt document, whatever it is, to lost+found, and store ``instead``.
 
         Returns the number of the change.
@@ -186,24 +188,26 @@ class Change:
             batch.add(self._author, EventKind.DELETED, environment_id, seq, None, None)
         else:
             document, data = codec.encode_version(instead, seq)
-            now = Stored.of(path, data, document)
+            now = StoredDocument.of(path, data, document)
             batch.add(self._author, EventKind.UPDATED, environment_id, seq, None, document)
         stem = document_name(environment_id).removesuffix(SUFFIX)
-        target = lost_and_found.path_for(batch.layout.lost_and_found, stem, SUFFIX, seq, path)
-        batch.leave_aside(environment_id, target, now)
+        target = lost_and_found.target_for(batch.layout.lost_and_found, stem, SUFFIX, seq, path)
+        batch.quarantine(environment_id, target, now)
         return seq
 
-    def _noted(self, stored: Stored) -> Stored:
+    def _noted(self, stored: StoredDocument) -> StoredDocument:
         """The version that is to be replaced; one that a hand made becomes history first."""
-        return stored if stored.is_intact else self.note(stored)
+        return stored if stored.is_intact else self.record_external(stored)
 
-    def _store(self, kind: EventKind, environment: Environment, stored: Stored | None) -> Stored:
+    def _store(
+        self, kind: EventKind, environment: Environment, stored: StoredDocument | None
+    ) -> StoredDocument:
         batch = self._batch
         seq = batch.next(stored.revision if stored else 0)
         document, data = codec.encode_version(environment, seq)
-        now = Stored.of(batch.layout.document(environment.id), data, document)
+        now = StoredDocument.of(batch.layout.document(environment.id), data, document)
         batch.add(self._author, kind, environment.id, seq, _was(stored), document)
-        batch.leave(environment.id, now, stored)
+        batch.put_result(environment.id, now, stored)
         return now
 
 
@@ -213,7 +217,7 @@ def free_path(folder: str, environment_id: str, number: int) -> str:
     return lost_and_found.free_path(folder, stem, SUFFIX, number)
 
 
-def _was(stored: Stored | None) -> dict[str, Any] | None:
+def _was(stored: StoredDocument | None) -> dict[str, Any] | None:
     if stored is None:
         return None
     # What a hand wrote has no checksum that fits, and what it says of before is not known.

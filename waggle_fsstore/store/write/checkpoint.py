@@ -8,43 +8,43 @@ from typing import Final
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import find_window, open_changes
-from waggle_fsstore.store.journal.state import place
+from waggle_fsstore.store.journal.changes import redo_changes, redo_range
+from waggle_fsstore.store.journal.state import store_id
 from waggle_fsstore.store.read.documents import Documents
 
 # Flushing one file costs as much as flushing some hundreds together.
 _FEW: Final = 64
 
 
-def flush_window(layout: Layout, disk: Disk, through: int, folder: int) -> None:
+def sync_redo_range(layout: Layout, disk: Disk, through: int, folder: int) -> None:
     """Make durable what the changes since the last checkpoint left, up to ``through``.
 
     ``folder`` is the folder of the documents, opened before the first of them was
     published: the errors since then count. Takes no lock.
     """
-    window = find_window(layout, place(layout))
+    window = redo_range(layout, store_id(layout))
     is_long = through - window.through > _FEW
-    if is_long and disk.flush_file_system(folder, layout.environments):
+    if is_long and disk.sync_filesystem(folder, layout.environments):
         return
-    names = {change["id"] for change in open_changes(layout, window, until=through)}
-    _flush_files(layout, disk, map(layout.document, names))
+    names = {change["id"] for change in redo_changes(layout, window, until=through)}
+    _sync_files(layout, disk, map(layout.document, names))
 
 
-def flush_everything(layout: Layout, disk: Disk) -> None:
+def sync_all(layout: Layout, disk: Disk) -> None:
     """Make durable whatever is in the store, whoever wrote it."""
     folder = os.open(layout.environments, os.O_RDONLY)
     try:
-        if disk.flush_file_system(folder, layout.environments):
+        if disk.sync_filesystem(folder, layout.environments):
             return
     finally:
         os.close(folder)
     documents = [f"{layout.environments}{os.sep}{name}" for name in Documents(layout).names()]
-    journal = [segments.path_of(layout, first) for first in segments.listed(layout)]
-    _flush_files(layout, disk, [*documents, *journal])
+    journal = [segments.path_of(layout, first) for first in segments.list_segments(layout)]
+    _sync_files(layout, disk, [*documents, *journal])
 
 
-def _flush_files(layout: Layout, disk: Disk, paths: Iterable[str]) -> None:
+def _sync_files(layout: Layout, disk: Disk, paths: Iterable[str]) -> None:
     for path in paths:
-        disk.flush_file(path)
+        disk.sync_file(path)
     for folder in (layout.environments, layout.journal):
-        disk.flush_folder(folder)
+        disk.sync_dir(folder)

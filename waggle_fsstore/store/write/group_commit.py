@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any
 
 from waggle_fsstore.domain.audit import Author
-from waggle_fsstore.store.write.batch import Batch, Change
+from waggle_fsstore.store.write.batch import Transaction, WriteBatch
 
 
 class Group:
@@ -21,10 +21,12 @@ class Group:
         self.is_one_to_blame = False
 
 
-class Request:
+class Call:
     """What one caller wants done, and how that went."""
 
-    def __init__(self, work: Callable[[Change], Any], author: Author, *, is_alone: bool) -> None:
+    def __init__(
+        self, work: Callable[[Transaction], Any], author: Author, *, is_alone: bool
+    ) -> None:
         self.group: Group | None = None
         self.error: Exception | None = None
         self.value: Any = None
@@ -39,17 +41,17 @@ class Request:
         """Whether it is done, or has failed, and nobody will do it again."""
         return self.group is not None and self.group.is_settled
 
-    def join(self, group: Group, batch: Batch) -> None:
+    def join(self, group: Group, batch: WriteBatch) -> None:
         """Do the work, and add what it changes to the batch."""
         self.group = group
-        mark = batch.mark()
-        change = Change(batch, self._author)
+        mark = batch.savepoint()
+        change = Transaction(batch, self._author)
         self.error = self.value = None
         try:
             self.value = self._work(change)
-            self.error = change.refusal
+            self.error = change.error_after_commit
         except Exception as error:  # noqa: BLE001  # It is for another thread, perhaps.
-            batch.go_back(mark)
+            batch.rollback_to(mark)
             self.error = error
 
     def result(self, *, is_leader: bool) -> Any:

@@ -13,8 +13,8 @@ from typing import Final
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temporary_path
-from waggle_fsstore.store.fs.safe_read import read
+from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.safe_read import read_regular
 
 APPLICATION: Final = "waggle-fsstore"
 FORMAT: Final = 1
@@ -29,7 +29,7 @@ _GIT_IGNORE: Final = b".waggle/\njournal/\n"
 _HARMLESS: Final = frozenset({".waggle", "lost+found"})
 
 
-def recognise(layout: Layout) -> bool:
+def detect(layout: Layout) -> bool:
     """Whether the root is a store; if not, it is missing or empty, and may become one.
 
     Changes nothing. Raises :class:`UnsupportedFormatError` for a newer store and for a
@@ -38,7 +38,7 @@ def recognise(layout: Layout) -> bool:
     for folder in (layout.environments, layout.internal, layout.journal):
         _refuse_link(folder)
     try:
-        marker = read(layout.marker, _MAX_MARKER_BYTES)
+        marker = read_regular(layout.marker, _MAX_MARKER_BYTES)
     except FileNotFoundError:
         return _is_adoptable(layout)
     version = _version_in(marker, layout.marker)
@@ -47,28 +47,28 @@ def recognise(layout: Layout) -> bool:
     return True
 
 
-def make_lock_folder(layout: Layout, changer: Disk) -> None:
+def ensure_lock_dir(layout: Layout, disk: Disk) -> None:
     """Make the folder of the lock, with the root, unless that belongs to somebody else."""
-    recognise(layout)
-    changer.make_folder(layout.internal)
+    detect(layout)
+    disk.make_dir(layout.internal)
 
 
-def found(layout: Layout, changer: Disk) -> None:
+def initialize(layout: Layout, disk: Disk) -> None:
     """Make what is missing of a store, and clear away what dead writers left.
 
     Only under the store lock. It can be repeated, and cut short anywhere.
     """
     for folder in (layout.internal, layout.temporary, layout.environments, layout.journal):
-        changer.make_folder(folder)
-    changer.clear(layout.temporary)
+        disk.make_dir(folder)
+    disk.clear_temp_files(layout.temporary)
     # Whoever made the folders above may have died, or not cared, before it flushed them.
-    _flush_ancestors(layout.environments, changer)
+    _sync_ancestors(layout.environments, disk)
     if os.path.lexists(layout.marker):
         return
     if not os.path.lexists(layout.git_ignore):
-        _put(layout, changer, layout.git_ignore, _GIT_IGNORE)
-    _put(layout, changer, layout.marker, MARKER)
-    changer.flush_folder(layout.root)
+        _put(layout, disk, layout.git_ignore, _GIT_IGNORE)
+    _put(layout, disk, layout.marker, MARKER)
+    disk.sync_dir(layout.root)
 
 
 def _version_in(marker: bytes, path: str) -> int:
@@ -78,19 +78,19 @@ def _version_in(marker: bytes, path: str) -> int:
     another application wrote it.
     """
     document = codec.parse_object(marker, path)
-    found = document.get("application")
-    if found != APPLICATION:
-        raise UnsupportedFormatError(path, f"it belongs to {found!r:.100}", FORMAT)
+    application = document.get("application")
+    if application != APPLICATION:
+        raise UnsupportedFormatError(path, f"it belongs to {application!r:.100}", FORMAT)
     version = document.get("format")
     if type(version) is not int or version < 1:
         raise CorruptDocumentError(path, f"format: {version!r:.100} is not a positive integer")
     return version
 
 
-def _put(layout: Layout, changer: Disk, path: str, data: bytes) -> None:
-    source = temporary_path(layout.temporary)
-    changer.stage(source, data)
-    changer.replace(source, path)
+def _put(layout: Layout, disk: Disk, path: str, data: bytes) -> None:
+    source = temp_path(layout.temporary)
+    disk.write_temp(source, data)
+    disk.replace(source, path)
 
 
 def _refuse_link(folder: str) -> None:
@@ -119,13 +119,13 @@ def _is_adoptable(layout: Layout) -> bool:
     )
 
 
-def _flush_ancestors(path: str, changer: Disk) -> None:
+def _sync_ancestors(path: str, disk: Disk) -> None:
     """Flush the folders above, as far as whoever made this one can have made them too."""
     device = os.stat(path).st_dev
     parent = os.path.dirname(path)
     while parent != path and os.stat(parent).st_dev == device:
         try:
-            changer.flush_folder(parent)
+            disk.sync_dir(parent)
         except PermissionError:
             return  # Not ours to read, so not ours to have made.
         path, parent = parent, os.path.dirname(parent)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
+from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import InvalidEnvironmentError
 
@@ -27,15 +28,12 @@ def apply(
 ) -> Environment:
     """A checked copy of the environment after ``change``, marked as being inside of it."""
     changed = environment.copy()
-    # Twice, as in StoreLock.run: Ctrl-C may come just as it is forgotten for the first time.
-    try:
-        try:
-            _running.stores.add(store)
-            change(changed)
-        finally:
-            _running.stores.discard(store)
-    finally:
-        _running.stores.discard(store)
+
+    def call() -> None:
+        _running.stores.add(store)
+        change(changed)
+
+    run_with_cleanup(call, lambda: _running.stores.discard(store))
     if changed.id != environment.id:
         raise InvalidEnvironmentError("id", "update may not change it")
     return changed.copy()

@@ -10,12 +10,12 @@ from contextlib import suppress
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, temporary_path
-from waggle_fsstore.store.fs.safe_read import read
-from waggle_fsstore.store.read.documents import Stored
+from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, temp_path
+from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.read.documents import StoredDocument
 
 
-class Step:
+class DocumentWrite:
     """What becomes of one document.
 
     ``before`` is what stands there, ``None`` for nothing or for what is no document, which
@@ -25,7 +25,7 @@ class Step:
     __slots__ = ("after", "aside", "before", "document", "mode", "source")
 
     def __init__(
-        self, document: str, before: Stored | None, after: bytes | None, aside: str = ""
+        self, document: str, before: StoredDocument | None, after: bytes | None, aside: str = ""
     ) -> None:
         self.document = document
         self.before = before
@@ -34,25 +34,25 @@ class Step:
         self.mode = before.mode if before else FILE_MODE
         self.source = ""
 
-    def stage(self, disk: Disk, layout: Layout) -> None:
+    def write_temp(self, disk: Disk, layout: Layout) -> None:
         """Write the new file aside, so that a full disk shows now."""
         if self.after is not None:
             # First noted, then made: an interrupt leaves no file that nobody knows.
-            self.source = temporary_path(layout.temporary)
-            disk.stage(self.source, self.after, self.mode, flush=False)
+            self.source = temp_path(layout.temporary)
+            disk.write_temp(self.source, self.after, self.mode, sync=False)
 
     def publish(self, disk: Disk, layout: Layout) -> None:
         """Make it visible."""
         if self.aside:
-            disk.make_folder(layout.lost_and_found)
+            disk.make_dir(layout.lost_and_found)
             disk.replace(self.document, self.aside)
-            disk.flush_folder(layout.lost_and_found)  # The journal does not keep it.
+            disk.sync_dir(layout.lost_and_found)  # The journal does not keep it.
         if self.after is not None:
             disk.replace(self.source, self.document)
         elif not self.aside:
             disk.remove(self.document)
 
-    def has_happened(self) -> bool:
+    def is_applied(self) -> bool:
         """Whether it is visible; an interrupt can come between a rename and its return."""
         if self.after is None or self.aside:
             if not os.path.lexists(self.document):
@@ -61,27 +61,27 @@ class Step:
                 return False
         with suppress(FileNotFoundError, CorruptDocumentError):
             # Its revision is in it, so that no other version has the same bytes.
-            return read(self.document, len(self.after)) == self.after
+            return read_regular(self.document, len(self.after)) == self.after
         return False
 
 
-def take_back(steps: Iterable[Step], disk: Disk, layout: Layout) -> None:
+def rollback(steps: Iterable[DocumentWrite], disk: Disk, layout: Layout) -> None:
     """Put back, durably, what the documents held before. It can be repeated.
 
     Where a document holds none of ours, because the lock was removed and somebody else
     wrote, it stays.
     """
-    happened = [step for step in steps if step.has_happened()]
+    happened = [step for step in steps if step.is_applied()]
     for step in happened:
         if step.aside and os.path.lexists(step.aside):
             disk.replace(step.aside, step.document)
         elif step.before is not None:
-            old = temporary_path(layout.temporary)
-            disk.stage(old, step.before.data, step.before.mode)
+            old = temp_path(layout.temporary)
+            disk.write_temp(old, step.before.data, step.before.mode)
             disk.replace(old, step.document)
         elif step.after is not None:
             disk.remove(step.document)
     if happened:
-        disk.flush_folder(layout.environments)
+        disk.sync_dir(layout.environments)
         if any(step.aside for step in happened):
-            disk.flush_folder(layout.lost_and_found)
+            disk.sync_dir(layout.lost_and_found)

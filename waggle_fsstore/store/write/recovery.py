@@ -13,11 +13,11 @@ from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormat
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, mode_of, temporary_path
+from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, mode_of, temp_path
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal.changes import last_of_each
 from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
-from waggle_fsstore.store.read.documents import Documents, Stored
+from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.batch import free_path
 
 Changes = Callable[[], Iterator[dict[str, Any]]]
@@ -27,7 +27,7 @@ class _Outdated(NamedTuple):
     """A document that is to give way to a change, and what is wrong with it."""
 
     change: dict[str, Any]
-    stored: Stored | None
+    stored: StoredDocument | None
 
 
 def replay(layout: Layout, disk: Disk, changes: Changes, *, anew: bool = False) -> list[Finding]:
@@ -68,11 +68,11 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, anew: bool = False) 
         except PermissionError as error:  # Somebody protects this very file.
             findings.append(Finding(Severity.ERROR, Path(path), str(error), "make it writable"))
     if anew:
-        disk.flush_folder(layout.environments)
+        disk.sync_dir(layout.environments)
     return findings
 
 
-def _is_outdated(stored: Stored | None, change: dict[str, Any], *, anew: bool) -> bool:
+def _is_outdated(stored: StoredDocument | None, change: dict[str, Any], *, anew: bool) -> bool:
     if stored is None:
         return bool(change["kind"] != "deleted")
     if stored.revision == change["seq"]:
@@ -85,21 +85,21 @@ def _publish(
     disk: Disk,
     path: str,
     change: dict[str, Any],
-    stored: Stored | None,
+    stored: StoredDocument | None,
     *,
     anew: bool,
 ) -> None:
     if change["kind"] != "deleted":
-        source = temporary_path(layout.temporary)
+        source = temp_path(layout.temporary)
         mode = stored.mode if stored else mode_of(path)
-        disk.stage(source, canonical(change["document"]), mode, flush=anew)
+        disk.write_temp(source, canonical(change["document"]), mode, sync=anew)
         disk.replace(source, path)
     elif stored is not None:
         disk.remove(path)
     else:
-        disk.make_folder(layout.lost_and_found)
+        disk.make_dir(layout.lost_and_found)
         disk.replace(path, free_path(layout.lost_and_found, change["id"], change["seq"]))
-        disk.flush_folder(layout.lost_and_found)
+        disk.sync_dir(layout.lost_and_found)
 
 
 def _keep_unknown(
@@ -117,7 +117,7 @@ def _keep_unknown(
         keep(layout, disk, name, stored.data, stored.revision)
 
 
-def _is_known(stored: Stored, change: dict[str, Any]) -> bool:
+def _is_known(stored: StoredDocument, change: dict[str, Any]) -> bool:
     version = (stored.revision, stored.checksum)
     versions = [known for known in (change["document"], change["was"]) if known is not None]
     return any(version == (known["revision"], known["checksum"]) for known in versions)
@@ -125,10 +125,10 @@ def _is_known(stored: Stored, change: dict[str, Any]) -> bool:
 
 def keep(layout: Layout, disk: Disk, name: str, data: bytes, number: int) -> str:
     """Put a durable copy of a document into lost+found; its path."""
-    disk.make_folder(layout.lost_and_found)
-    source = temporary_path(layout.temporary)
-    disk.stage(source, data, FILE_MODE)
+    disk.make_dir(layout.lost_and_found)
+    source = temp_path(layout.temporary)
+    disk.write_temp(source, data, FILE_MODE)
     target = free_path(layout.lost_and_found, name, number)
     disk.replace(source, target)
-    disk.flush_folder(layout.lost_and_found)
+    disk.sync_dir(layout.lost_and_found)
     return target

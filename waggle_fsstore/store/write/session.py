@@ -12,30 +12,30 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import WHOLE, find_window, open_changes
+from waggle_fsstore.store.journal.changes import FULL_LOG, redo_changes, redo_range
 from waggle_fsstore.store.journal.damage import mend_copy
-from waggle_fsstore.store.journal.live_segment import Journal
+from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
     DURABLE,
     SUSPECT,
-    UNFLUSHED,
+    UNSYNCED,
     State,
     StateRecord,
-    identity,
     is_trusted,
-    place,
+    mounted_id,
+    store_id,
 )
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.write import initialize
-from waggle_fsstore.store.write.checkpoint import flush_everything
+from waggle_fsstore.store.write.checkpoint import sync_all
 from waggle_fsstore.store.write.recovery import replay
 
 
-class Position:
+class WriterSession:
     """How far the store is. ``committed`` is the last number used, ``published`` visible."""
 
     def __init__(self, layout: Layout, disk: Disk, lock: StoreLock) -> None:
-        self.journal = Journal(layout, disk)
+        self.journal = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
         #: What recovery could not do, or did that somebody should know.
@@ -69,29 +69,31 @@ class Position:
         """
         if self._founded is None or self._founded != self._seen():
             self._found()
-        elif self._is_known and self.journal.is_undisturbed() and self._record.is_in_place():
+        elif self._is_known and self.journal.tail_is_intact() and self._record.is_in_place():
             return
         self._is_known = False
         state = self._record.read()
         # Noted as flushed only when it is.
-        self._is_flushed = state is not None and state.durable != UNFLUSHED
+        self._is_flushed = state is not None and state.durable != UNSYNCED
         # Compared once: from then on the open files prove that it is the same mount.
         is_ours = self._trusts_record or is_trusted(state, self._identity)
         is_ours = is_ours and not self._has_lost_all
         if state is None or not is_ours or not self._resume(state):
             self._recover(state)
-            self.note()
+            self.write_state()
         self._trusts_record = True
         self._has_lost_all = False
         if state is not None and state.durable == SUSPECT:
             self.is_suspect = True
         if self._disk.durable and not self._is_flushed:
-            flush_everything(self._layout, self._disk)
+            sync_all(self._layout, self._disk)
             self._is_flushed = True
             self.checkpoint()
         self._is_known = True
 
-    def note(self, *, offset: int | None = None, committed: int = 0, published: int = 0) -> None:
+    def write_state(
+        self, *, offset: int | None = None, committed: int = 0, published: int = 0
+    ) -> None:
         """Write down how far the changes have come; the offset is that of the tail."""
         self.committed = committed or self.committed
         self.published = published or self.published
@@ -111,13 +113,13 @@ class Position:
     def _durability(self) -> int:
         if self.is_suspect:
             return SUSPECT
-        return DURABLE if self._disk.durable and self._is_flushed else UNFLUSHED
+        return DURABLE if self._disk.durable and self._is_flushed else UNSYNCED
 
     def make_room(self, first: int, size: int) -> bool:
         """Have room for a line that begins with change ``first``; whether that took a switch."""
         if self.journal.has_room(size):
             return False
-        self.journal.switch(first, self.journal.tail, room=size)
+        self.journal.rotate(first, self.journal.tail, room=size)
         return True
 
     def checkpoint(self, until: State | None = None) -> None:
@@ -128,30 +130,30 @@ class Position:
         line = self._checkpoint_line(through, first, offset)
         self.make_room(self.committed + 1, len(line))
         self.journal.append(line)
-        self.note()
+        self.write_state()
 
-    def publish_anew(self) -> None:
+    def rewrite_all(self) -> None:
         """Write all documents that no checkpoint covers once more, and flush each."""
         layout = self._layout
         self.is_suspect = True
-        self.note()  # For whoever makes the next checkpoint, if this fails.
-        window = find_window(layout, place(layout))
-        found = partial(open_changes, layout, window, strict=True)
+        self.write_state()  # For whoever makes the next checkpoint, if this fails.
+        window = redo_range(layout, store_id(layout))
+        found = partial(redo_changes, layout, window, strict=True)
         self.findings = replay(layout, self._disk, found, anew=True)
         self.is_suspect = False
 
-    def must_publish_anew(self) -> bool:
+    def must_rewrite_all(self) -> bool:
         """Whether a flush of documents had failed, in this process or in another one."""
         state = self._record.read()
         return self.is_suspect or (state is not None and state.durable == SUSPECT)
 
-    def refuse_damage(self) -> None:
+    def check_journal(self) -> None:
         """Raise :class:`JournalDamagedError` if the next recovery would, after a crash.
 
         Until then, such damage fails no change. Reads what no checkpoint covers.
         """
-        window = find_window(self._layout, place(self._layout))
-        for _ in open_changes(self._layout, window, strict=True):
+        window = redo_range(self._layout, store_id(self._layout))
+        for _ in redo_changes(self._layout, window, strict=True):
             pass
 
     def folder(self) -> int:
@@ -160,7 +162,7 @@ class Position:
             self._folder = os.open(self._layout.environments, os.O_RDONLY)
         return self._folder
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """After an exception, trust nothing that was remembered."""
         self._is_known = False
         self._founded = None
@@ -168,7 +170,7 @@ class Position:
 
     def close(self) -> None:
         """Release all descriptors."""
-        self.forget()
+        self.invalidate()
         self._record.close()
         self._close_folder()
 
@@ -186,11 +188,11 @@ class Position:
         return self._lock.generation, status.st_dev, status.st_ino
 
     def _found(self) -> None:
-        initialize.recognise(self._layout)
+        initialize.detect(self._layout)
         # Its inode may come again, so that the new folder would look like the old one.
         self._has_lost_all |= not os.path.lexists(self._layout.environments)
-        initialize.found(self._layout, self._disk)
-        self._identity = identity(self._layout)
+        initialize.initialize(self._layout, self._disk)
+        self._identity = mounted_id(self._layout)
         self._trusts_record = False
         self._founded = self._seen()
         self.journal.close()
@@ -203,16 +205,16 @@ class Position:
         if not self.journal.reopen(state.segment, state.offset):
             return False
         self.committed, self.published = state.committed, state.published
-        names = [name for name in segments.listed(layout) if name >= state.segment]
+        names = [name for name in segments.list_segments(layout) if name >= state.segment]
         if len(names) > 2 or names[:1] != [state.segment]:
             return False  # More was written since than one writer can leave unnoted.
         is_quiet = self.published == self.committed and len(names) == 1
-        if is_quiet and self.journal.is_undisturbed():
+        if is_quiet and self.journal.tail_is_intact():
             return True
         # A writer died, or could not take back what had failed: what it left is pending,
         # or stale. In either case nobody knows whether it was flushed.
         pending = [
-            segments.segment(layout, name, successor, state.offset if name == names[0] else 0)
+            segments.read_segment(layout, name, successor, state.offset if name == names[0] else 0)
             for name, successor in segments.with_successors(names)
         ]
         live = pending[-1]
@@ -231,41 +233,41 @@ class Position:
         self.published = state.published
         cut = state.offset if live.first == state.segment else live.good[0].end
         self.journal.open(live.first, cut)
-        self.journal.flush_name()
+        self.journal.sync_names()
         if found or live.bad or live.end > cut or self.journal.is_shared():
             first = found[0]["seq"] if found else self.committed + 1
             carry = b"".join(text for _, text in kept)
-            self.journal.switch(first, cut, carry=carry)
+            self.journal.rotate(first, cut, carry=carry)
             # As in a change: before the first of them is visible.
-            self.note(offset=self.journal.tail - len(carry))
+            self.write_state(offset=self.journal.tail - len(carry))
             self.findings += replay(layout, self._disk, partial(iter, found))
-        self.note(published=self.committed)
+        self.write_state(published=self.committed)
         return True
 
     def _recover(self, state: State | None) -> None:
         """Bring the documents up to the journal, as after a power cut."""
         layout = self._layout
-        names = segments.listed(layout)
+        names = segments.list_segments(layout)
         highest = max(self.committed, state.committed if state else 0)
         if not names:
             self._begin(highest)
             return
-        window = WHOLE if self._has_lost_all else find_window(layout, place(layout))
+        window = FULL_LOG if self._has_lost_all else redo_range(layout, store_id(layout))
         mended = mend_copy(layout, self._disk, names[-1]) if window.is_of_a_copy else []
-        live = segments.segment(layout, names[-1], None)
+        live = segments.read_segment(layout, names[-1], None)
         numbers = [change["seq"] for line in live.good for change in line.changes]
         self.journal.open(live.first, live.end)
-        self.journal.flush_name()
-        self.journal.flush()
-        found = partial(open_changes, layout, window, strict=True)
+        self.journal.sync_names()
+        self.journal.sync()
+        found = partial(redo_changes, layout, window, strict=True)
         self.findings = mended + replay(layout, self._disk, found)
         if window.is_whole or state is None or not state.durable:
             highest = max(highest, Documents(layout).highest_revision())
         self.committed = self.published = max(highest, live.first - 1, *numbers)
         if live.end == 0 or self.journal.is_shared():
-            self.journal.switch(self.committed + 1, live.end)
+            self.journal.rotate(self.committed + 1, live.end)
         elif live.bad:
-            self.journal.switch(self.committed + 1, live.end)
+            self.journal.rotate(self.committed + 1, live.end)
             problem = "ended in a line that was not whole and never confirmed; it does not count"
             self.findings.append(
                 Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
@@ -279,15 +281,15 @@ class Position:
         carry = b""
         if self._disk.durable or not documents.names():
             if documents.names():
-                flush_everything(self._layout, self._disk)
+                sync_all(self._layout, self._disk)
             # After the first line, wherever that ends.
             carry = self._checkpoint_line(highest, highest + 1, 0)
         self._is_flushed = self._disk.durable
         self.journal.close()
-        self.journal.switch(highest + 1, 0, carry=carry)
+        self.journal.rotate(highest + 1, 0, carry=carry)
         self.committed = self.published = highest
 
     def _checkpoint_line(self, through: int, first: int, offset: int) -> bytes:
-        value: dict[str, Any] = {"through": through, "place": place(self._layout)}
+        value: dict[str, Any] = {"through": through, "place": store_id(self._layout)}
         value |= {"segment": first, "offset": offset}
         return lines.encode(lines.CHECKPOINT, value)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
-from waggle_fsstore.domain.at_fork import after_fork
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
@@ -21,16 +21,16 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temporary_path
+from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
-from waggle_fsstore.store.journal.state import State, peek
+from waggle_fsstore.store.journal.state import State, read_state
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.write import initialize, inputs
-from waggle_fsstore.store.write.batch import Batch, Change
-from waggle_fsstore.store.write.checkpoint import flush_window
-from waggle_fsstore.store.write.group_commit import Group, Request
-from waggle_fsstore.store.write.publish import Step, take_back
-from waggle_fsstore.store.write.session import Position
+from waggle_fsstore.store.write.batch import Transaction, WriteBatch
+from waggle_fsstore.store.write.checkpoint import sync_redo_range
+from waggle_fsstore.store.write.group_commit import Call, Group
+from waggle_fsstore.store.write.publish import DocumentWrite, rollback
+from waggle_fsstore.store.write.session import WriterSession
 
 _TAKE_BACK_TRIES: Final = 3
 
@@ -50,15 +50,15 @@ class Writer:
         self._documents = documents
         self._disk = disk
         # No method of this object: a cycle would keep the descriptors of a dropped store.
-        make_folder = partial(initialize.make_lock_folder, layout, disk)
-        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_folder=make_folder)
-        self._position = Position(layout, disk, self._lock)
-        self._waiting: list[Request] = []
+        make_dir = partial(initialize.ensure_lock_dir, layout, disk)
+        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_dir=make_dir)
+        self._position = WriterSession(layout, disk, self._lock)
+        self._waiting: list[Call] = []
         self._has_published = False
         self._wants_checkpoint = False
-        after_fork(self)
+        register_at_fork(self)
 
-    def run(self, work: Callable[[Change], _T], *, alone: bool = False) -> _T:
+    def run(self, work: Callable[[Transaction], _T], *, alone: bool = False) -> _T:
         """What ``work`` returns, once what it changed is durable and visible.
 
         Another thread may do the work, and more than once, unless it is to be ``alone``.
@@ -66,7 +66,7 @@ class Writer:
         inside of an ``update`` of the same store.
         """
         inputs.refuse_inside(self._layout.root)
-        request = Request(work, current_author(), is_alone=alone)
+        request = Call(work, current_author(), is_alone=alone)
         leads = False
 
         def lead() -> None:
@@ -108,9 +108,9 @@ class Writer:
 
         def work() -> None:
             self._position.catch_up()
-            self._position.refuse_damage()
-            path = temporary_path(self._layout.temporary)
-            self._disk.stage(path, bytes(_SOME_BYTES), flush=False)
+            self._position.check_journal()
+            path = temp_path(self._layout.temporary)
+            self._disk.write_temp(path, bytes(_SOME_BYTES), sync=False)
             self._disk.discard(path)
 
         self._lock.run(work, timeout=timeout)
@@ -128,23 +128,23 @@ class Writer:
             if self._lock.close():
                 self._position.close()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a child: what waits is the parent's."""
         self._waiting = []
 
-    def _take_turn(self, request: Request, lead: Callable[[], None]) -> None:
+    def _take_turn(self, request: Call, lead: Callable[[], None]) -> None:
         try:
-            self._lock.run(lead, unless=request.is_settled)
+            self._lock.run(lead, skip_if=request.is_settled)
         except LockTimeoutError:
             # Unless a leader is doing it right now, it is given up, and nobody will.
             if request.claim.acquire(blocking=False):
                 raise
 
-    def _withdraw(self, request: Request) -> None:
+    def _withdraw(self, request: Call) -> None:
         if request in self._waiting:  # Nobody else removes it.
             self._waiting.remove(request)
 
-    def _lead(self, own: Request) -> None:
+    def _lead(self, own: Call) -> None:
         """Do the own work, and that of others who wait, under the lock."""
         group = own.group = Group()
         # The own one too: until its caller withdraws it, others see it waiting.
@@ -167,9 +167,9 @@ class Writer:
             if self._lock.closed:
                 self._position.close()
 
-    def _commit(self, own: Request, group: Group, claimed: list[Request]) -> None:
+    def _commit(self, own: Call, group: Group, claimed: list[Call]) -> None:
         self._position.catch_up()
-        batch = Batch(self._layout, self._documents, self._position.committed)
+        batch = WriteBatch(self._layout, self._documents, self._position.committed)
         own.join(group, batch)
         for request in self._waiting[:]:
             if batch.is_full or own.is_alone:
@@ -185,17 +185,17 @@ class Writer:
         else:
             group.is_settled = True
 
-    def _write(self, batch: Batch, group: Group) -> None:
+    def _write(self, batch: WriteBatch, group: Group) -> None:
         """Make a batch durable and visible, or take it back."""
         position, disk = self._position, self._disk
         steps = batch.steps()
         line = batch.line()
-        attempted: list[Step] = []
+        attempted: list[DocumentWrite] = []
         start = None
         is_shared = False
         try:
             for step in steps:
-                step.stage(disk, self._layout)
+                step.write_temp(disk, self._layout)
             is_shared = True
             if not self._lock.is_in_place():
                 raise StoreError(
@@ -206,13 +206,13 @@ class Writer:
                 self._wants_checkpoint = True
             start = position.journal.tail
             position.journal.append(line)
-            position.note(offset=start, committed=batch.last)
+            position.write_state(offset=start, committed=batch.last)
             is_shared = False
             for step in steps:
                 attempted.append(step)
                 step.publish(disk, self._layout)
             is_shared = True
-            position.note(published=batch.last)
+            position.write_state(published=batch.last)
             group.is_settled = True
             self._has_published = True
         except BaseException as error:
@@ -223,23 +223,25 @@ class Writer:
                 if start is not None:
                     self._take_back(attempted, start, batch.last, error)
             finally:
-                position.forget()
+                position.invalidate()
                 for step in steps:
                     if step.source:
                         disk.discard(step.source)  # One that was renamed is gone.
             raise
 
-    def _take_back(self, steps: list[Step], start: int, last: int, cause: BaseException) -> None:
+    def _take_back(
+        self, steps: list[DocumentWrite], start: int, last: int, cause: BaseException
+    ) -> None:
         """Undo what is visible, and leave the segment with the line that is not to count."""
         for _ in range(_TAKE_BACK_TRIES):
             # Not for an OSError: a second Ctrl-C, out of impatience, begins it again.
             with suppress(KeyboardInterrupt):
                 try:
-                    take_back(steps, self._disk, self._layout)
+                    rollback(steps, self._disk, self._layout)
                     if self._position.journal.first != last + 1:  # Else it was done before.
-                        self._position.journal.switch(last + 1, start)
+                        self._position.journal.rotate(last + 1, start)
                     # Last: readers must not look for a line that is about to go.
-                    self._position.note(committed=last, published=last)
+                    self._position.write_state(committed=last, published=last)
                     return
                 except OSError:
                     break
@@ -273,12 +275,12 @@ class Writer:
         if not self._has_published:
             self._lock.run(self._position.catch_up)  # Else the state may be of another boot.
         self._has_published = False
-        state = peek(self._layout.state)
+        state = read_state(self._layout.state)
         has_failed = False
         try:
             if state is not None:
                 folder = self._position.folder()
-                flush_window(self._layout, self._disk, state.published, folder)
+                sync_redo_range(self._layout, self._disk, state.published, folder)
         except OSError:
             # The next flush would say that all is well: only what is written anew counts.
             has_failed = True
@@ -288,11 +290,11 @@ class Writer:
         position = self._position
         try:
             position.catch_up()
-            if has_failed or state is None or position.must_publish_anew():
-                position.publish_anew()
+            if has_failed or state is None or position.must_rewrite_all():
+                position.rewrite_all()
                 state = None
             position.checkpoint(state)
         except BaseException:
             self._has_published = True
-            position.forget()
+            position.invalidate()
             raise
