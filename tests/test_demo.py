@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.longest
 def test_demo(tmp_path: Path) -> None:
     """It runs to its end; what was acknowledged before a kill is there, and can be repaired."""
     done = subprocess.run(
