@@ -46,7 +46,7 @@ def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def needs_notices(tmp_path: Path) -> None:
+def needs_inotify(tmp_path: Path) -> None:
     """Skips a test where no notices of changes are to be had."""
     noticed = DirectoryWatcher.try_open(str(tmp_path))
     if noticed is None:

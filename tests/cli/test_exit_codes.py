@@ -69,7 +69,7 @@ def test_every_error_has_its_code(error: Exception, code: int) -> None:
 
 def test_no_error_of_the_package_was_forgotten() -> None:
     """The test above has every class that there is."""
-    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(errors.__all__)
+    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(vars(errors))
     assert {type(error).__name__ for error in _EXPECTED} == found - {"WaggleError"}
 
 
@@ -161,7 +161,7 @@ def test_the_cause_of_an_unknown_outcome_is_told() -> None:
     """What the system said stands beside what follows from it."""
     error = errors.OutcomeUnknownError("/store/a")
     error.__cause__ = OSError(errno.EIO, "Input/output error", "/store")
-    assert message_of(error).startswith("/store/a: the change failed and could not be taken back")
+    assert message_of(error).startswith("/store/a: the change failed and could not be rolled back")
     assert message_of(error).endswith(" (/store: Input/output error)")
 
 

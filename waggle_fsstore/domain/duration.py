@@ -49,7 +49,7 @@ def parse_duration(text: str) -> timedelta:
         total += int(whole or "0") * scale
         total += int(decimals or "0") * scale // 10 ** len(decimals)
     if total > _MAX_NANOSECONDS:
-        raise ValueError(f"{text!r:.100} is out of range: the longest duration is 292 years")
+        raise ValueError(f"{text!r:.100} is out of range: the longest is 292 years")
     # In integers: a float of this size cannot represent microseconds.
     duration = (total + 500) // 1_000 * _MICROSECOND
     return -duration if text.startswith("-") else duration

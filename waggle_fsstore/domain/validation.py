@@ -117,7 +117,9 @@ def _json(field: str, value: object, depth: int) -> Any:
         return [_json(field, item, depth - 1) for item in value]
     if isinstance(value, dict):
         return {text(field, key): _json(field, item, depth - 1) for key, item in value.items()}
-    raise InvalidEnvironmentError(field, f"holds a {type(value).__name__}, which is not a JSON value")
+    raise InvalidEnvironmentError(
+        field, f"holds a {type(value).__name__}, which is not a JSON value"
+    )
 
 
 def _is_encodable(value: str) -> bool:

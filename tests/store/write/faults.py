@@ -85,17 +85,17 @@ def corrupt_documents_destroyed(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
 def half_lines_of_a_copy_taken_for_damage(patch: Patch) -> None:
-    patch.setattr(session, "mend_copy", lambda *_: [])
+    patch.setattr(session, "repair_copy", lambda *_: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
 def damage_taken_for_half_lines(patch: Patch) -> None:
-    patch.setattr(damage, "_was_room", lambda *_: True)
+    patch.setattr(damage, "_was_blank", lambda *_: True)
 
 
 @fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
 def an_original_taken_for_a_copy(patch: Patch) -> None:
-    patch.setattr(changes, "is_another_store", lambda *_: True)
+    patch.setattr(changes, "is_copy", lambda *_: True)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_to_write_inside")
@@ -187,20 +187,20 @@ def damage_taken_for_a_torn_tail(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_stale_and_doubled_lines")
 def stale_lines_counted(patch: Patch) -> None:
-    def all_changes(layout: layout.Layout, **_: object) -> Any:
+    def all_changes(layout: layout.Layout, *_: object, **__: object) -> Any:
         for first in segments.list_segments(layout):
             for line in segments.read_segment(layout, first, None).good:
                 yield from line.changes
 
-    patch.setattr(changes, "changes", all_changes)
+    for module in (session, view):
+        patch.setattr(module, "changes", all_changes)
     patch.setattr("waggle_fsstore.store.read.history.changes", all_changes)
 
 
 @fault("tests/store/write/test_recovery.py::test_a_copy_older_than_its_checkpoint")
 def copy_taken_for_the_original(patch: Patch) -> None:
-    for module in (state, session, view):
+    for module in (state, changes, session):
         patch.setattr(module, "store_id", lambda _: "the place")
-    patch.setattr("waggle_fsstore.store.write.checkpoint.store_id", lambda _: "the place")
 
 
 @fault("tests/store/write/test_recovery.py::test_what_a_dead_writer_left_is_finished")

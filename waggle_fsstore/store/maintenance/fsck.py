@@ -20,7 +20,8 @@ from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import damage, latest, segments
-from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges, trusted_state
+from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges
+from waggle_fsstore.store.journal.state import trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
 from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
@@ -54,7 +55,7 @@ class _NobodysFileError(Exception):
 
 def check(layout: Layout, view: View) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
-    for found in damage.examine(layout):
+    for found in damage.find_damage(layout):
         yield found.finding
     record = fsck_files.record(layout)
     if record is not None:
@@ -80,9 +81,9 @@ def repair(layout: Layout, disk: Disk, writer: Writer, timeout: float) -> Iterat
     )
     try:
         mended: dict[int | None, str] = {None: ""}
-        for finding, first in damage.examine(layout):
+        for finding, first in damage.find_damage(layout):
             if first is not None and first not in mended:
-                mended[first] = _under(lock, partial(damage.mend, layout, disk, first))
+                mended[first] = _under(lock, partial(damage.repair, layout, disk, first))
             done = f"blanked out; the damaged file is kept as {mended[first]}"
             yield replace(finding, remedy=done, is_repaired=True) if mended[first] else finding
         record = fsck_files.record(layout)
@@ -159,7 +160,7 @@ class _Examiner:
                 raise
             self.is_blind = True
         self._oldest = 0
-        if latest.begins_after_more(layout):
+        if segments.is_pruned(layout):
             self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from waggle_fsstore.store.format.layout import Layout, is_document_name
 from waggle_fsstore.store.fs.linux import filesystem_type
 from waggle_fsstore.store.fs.lock import is_held
-from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.journal.changes import last_checkpoint
 from waggle_fsstore.store.journal.state import store_id
-from waggle_fsstore.store.maintenance.prune import size_of
 from waggle_fsstore.store.read.view import View
 
 
@@ -52,7 +52,7 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
     """See :meth:`FileStore.info`."""
     sizes = _document_sizes(layout)
     names = segments.list_segments(layout)
-    checkpoint = _last_checkpoint(layout)
+    checkpoint = last_checkpoint(layout)
     # While somebody writes, a change is half done, and that is no matter.
     is_due = view.needs_recovery(durable=durable) and not is_held(layout.lock)
     return StoreInfo(
@@ -62,9 +62,9 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
         last_seq=view.state().committed,
         oldest_seq=min(names, default=0),
         segments=len(names),
-        segment_bytes=sum(size_of(layout, first) for first in names),
-        checkpoint=checkpoint[0] if checkpoint else None,
-        is_of_this_place=checkpoint is not None and checkpoint[1] == store_id(layout),
+        segment_bytes=sum(segments.size_of(layout, first) for first in names),
+        checkpoint=checkpoint["through"] if checkpoint else None,
+        is_of_this_place=checkpoint is not None and checkpoint["place"] == store_id(layout),
         file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),
@@ -104,14 +104,3 @@ def _document_sizes(layout: Layout) -> list[int]:
     except FileNotFoundError:
         pass
     return sizes
-
-
-def _last_checkpoint(layout: Layout) -> tuple[int, str] | None:
-    """Up to which change the last checkpoint goes, and its place."""
-    successor = None
-    for first in reversed(segments.list_segments(layout)):
-        checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
-        if checkpoint is not None:
-            return checkpoint["through"], checkpoint["place"]
-        successor = first
-    return None

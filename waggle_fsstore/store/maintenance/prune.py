@@ -16,7 +16,6 @@ from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import redo_range
-from waggle_fsstore.store.journal.state import store_id
 from waggle_fsstore.store.write.writer import Writer
 
 _GZIP: Final = 31  # zlib.compress: with the header of gzip, and no time in it
@@ -57,7 +56,7 @@ def prune(
     writer.checkpoint()
     free = _not_needed(layout, live)
     freed: list[int] = []
-    total = sum(size_of(layout, first) for first in segments.list_segments(layout))
+    total = sum(segments.size_of(layout, first) for first in segments.list_segments(layout))
     lock = StoreLock(layout.lock, timeout=timeout)
     try:
         for first, successor in free:
@@ -93,8 +92,8 @@ def _not_needed(layout: Layout, live: int) -> list[tuple[int, int]]:
 
     Needed is what follows the last checkpoint, and the checkpoint itself.
     """
-    window = redo_range(layout, store_id(layout))
-    needed = 0 if window.is_whole else min(live, window.first)
+    window = redo_range(layout)
+    needed = 0 if window.is_full_log else min(live, window.start.segment)
     return [
         (first, successor)
         for first, successor in segments.with_successors(segments.list_segments(layout))
@@ -112,17 +111,9 @@ def _newest(layout: Layout, first: int, successor: int) -> datetime:
     return max(times, default=datetime.min.replace(tzinfo=UTC))
 
 
-def size_of(layout: Layout, first: int) -> int:
-    """How large the file of a segment is (bytes); 0 if it is gone."""
-    try:
-        return os.lstat(segments.path_of(layout, first)).st_size
-    except FileNotFoundError:
-        return 0
-
-
 def _remove(layout: Layout, disk: Disk, first: int, freed: list[int]) -> None:
     """Remove a segment, in both forms if a compression was cut short."""
-    freed.append(size_of(layout, first))  # Nothing, where somebody else prunes too.
+    freed.append(segments.size_of(layout, first))  # Nothing, where somebody else prunes too.
     for path in (segments.packed_path(layout, first), layout.segment(first)):
         with suppress(FileNotFoundError):
             disk.remove(path)

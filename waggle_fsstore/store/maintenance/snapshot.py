@@ -14,7 +14,8 @@ from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormat
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES, BadFile
+from waggle_fsstore.store.fs.safe_read import BadFile
+from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize
@@ -48,7 +49,7 @@ def snapshot(
         disk.make_dir(dest)
         disk.make_dir(copy.folder)
         scan = view.scan(copy.take)
-        bad = copy.lay_over(scan.over)
+        bad = copy.lay_over(scan.overlay)
         for error in bad:
             on_corrupt(error)
         copy.finish()

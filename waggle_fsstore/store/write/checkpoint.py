@@ -8,8 +8,8 @@ from typing import Final
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import redo_changes, redo_range
-from waggle_fsstore.store.journal.state import store_id
+from waggle_fsstore.store.journal.changes import changes, redo_range
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.read.documents import Documents
 
 # Flushing one file costs as much as flushing some hundreds together.
@@ -22,11 +22,11 @@ def sync_redo_range(layout: Layout, disk: Disk, through: int, folder: int) -> No
     ``folder`` is the folder of the documents, opened before the first of them was
     published: the errors since then count. Takes no lock.
     """
-    window = redo_range(layout, store_id(layout))
-    is_long = through - window.through > _FEW
+    start = redo_range(layout).start
+    is_long = through - start.seq > _FEW
     if is_long and disk.sync_filesystem(folder, layout.environments):
         return
-    names = {change["id"] for change in redo_changes(layout, window, until=through)}
+    names = {change["id"] for change in changes(layout, start, Cursor(through))}
     _sync_files(layout, disk, map(layout.document, names))
 
 

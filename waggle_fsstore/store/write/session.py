@@ -5,15 +5,15 @@ import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import FULL_LOG, redo_changes, redo_range
-from waggle_fsstore.store.journal.damage import mend_copy
+from waggle_fsstore.store.journal.changes import FULL_LOG, changes, redo_range
+from waggle_fsstore.store.journal.damage import repair_copy
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
     DURABLE,
@@ -98,7 +98,7 @@ class WriterSession:
         self.committed = committed or self.committed
         self.published = published or self.published
         if offset is None:
-            offset = self.journal.tail
+            offset = self.journal.end
         self._record.write(
             State(
                 self._identity,
@@ -119,27 +119,25 @@ class WriterSession:
         """Have room for a line that begins with change ``first``; whether that took a switch."""
         if self.journal.has_room(size):
             return False
-        self.journal.rotate(first, self.journal.tail, room=size)
+        self.journal.rotate(first, self.journal.end, reserve=size)
         return True
 
     def checkpoint(self, until: State | None = None) -> None:
         """Write down that the documents are durable in themselves, as of a state or of now."""
-        through, first, offset = self.published, self.journal.first, self.journal.tail
+        cursor = Cursor(self.published, self.journal.first, self.journal.end)
         if until is not None:
-            through, first, offset = until.published, until.segment, until.offset
-        line = self._checkpoint_line(through, first, offset)
+            cursor = until.published_cursor
+        line = lines.checkpoint(cursor, store_id(self._layout))
         self.make_room(self.committed + 1, len(line))
         self.journal.append(line)
         self.write_state()
 
     def rewrite_all(self) -> None:
         """Write all documents that no checkpoint covers once more, and flush each."""
-        layout = self._layout
         self.is_suspect = True
         self.write_state()  # For whoever makes the next checkpoint, if this fails.
-        window = redo_range(layout, store_id(layout))
-        found = partial(redo_changes, layout, window, strict=True)
-        self.findings = replay(layout, self._disk, found, anew=True)
+        found = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
+        self.findings = replay(self._layout, self._disk, found, anew=True)
         self.is_suspect = False
 
     def must_rewrite_all(self) -> bool:
@@ -152,8 +150,7 @@ class WriterSession:
 
         Until then, such damage fails no change. Reads what no checkpoint covers.
         """
-        window = redo_range(self._layout, store_id(self._layout))
-        for _ in redo_changes(self._layout, window, strict=True):
+        for _ in changes(self._layout, redo_range(self._layout).start, strict=True):
             pass
 
     def folder(self) -> int:
@@ -237,9 +234,9 @@ class WriterSession:
         if found or live.bad or live.end > cut or self.journal.is_shared():
             first = found[0]["seq"] if found else self.committed + 1
             carry = b"".join(text for _, text in kept)
-            self.journal.rotate(first, cut, carry=carry)
+            self.journal.rotate(first, cut, carry_over=carry)
             # As in a change: before the first of them is visible.
-            self.write_state(offset=self.journal.tail - len(carry))
+            self.write_state(offset=self.journal.end - len(carry))
             self.findings += replay(layout, self._disk, partial(iter, found))
         self.write_state(published=self.committed)
         return True
@@ -252,16 +249,16 @@ class WriterSession:
         if not names:
             self._begin(highest)
             return
-        window = FULL_LOG if self._has_lost_all else redo_range(layout, store_id(layout))
-        mended = mend_copy(layout, self._disk, names[-1]) if window.is_of_a_copy else []
+        window = FULL_LOG if self._has_lost_all else redo_range(layout)
+        repaired = repair_copy(layout, self._disk, names[-1]) if window.is_copy else []
         live = segments.read_segment(layout, names[-1], None)
         numbers = [change["seq"] for line in live.good for change in line.changes]
         self.journal.open(live.first, live.end)
         self.journal.sync_names()
         self.journal.sync()
-        found = partial(redo_changes, layout, window, strict=True)
-        self.findings = mended + replay(layout, self._disk, found)
-        if window.is_whole or state is None or not state.durable:
+        found = partial(changes, layout, window.start, strict=True)
+        self.findings = repaired + replay(layout, self._disk, found)
+        if window.is_full_log or state is None or not state.durable:
             highest = max(highest, Documents(layout).highest_revision())
         self.committed = self.published = max(highest, live.first - 1, *numbers)
         if live.end == 0 or self.journal.is_shared():
@@ -272,7 +269,7 @@ class WriterSession:
             self.findings.append(
                 Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
             )
-        self._is_flushed = self._is_flushed and not window.is_whole
+        self._is_flushed = self._is_flushed and not window.is_full_log
 
     def _begin(self, highest: int) -> None:
         """Begin a journal: of a new store, of one from git, or of one whose journal was removed."""
@@ -283,13 +280,8 @@ class WriterSession:
             if documents.names():
                 sync_all(self._layout, self._disk)
             # After the first line, wherever that ends.
-            carry = self._checkpoint_line(highest, highest + 1, 0)
+            carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(self._layout))
         self._is_flushed = self._disk.durable
         self.journal.close()
-        self.journal.rotate(highest + 1, 0, carry=carry)
+        self.journal.rotate(highest + 1, 0, carry_over=carry)
         self.committed = self.published = highest
-
-    def _checkpoint_line(self, through: int, first: int, offset: int) -> bytes:
-        value: dict[str, Any] = {"through": through, "place": store_id(self._layout)}
-        value |= {"segment": first, "offset": offset}
-        return lines.encode(lines.CHECKPOINT, value)

@@ -204,7 +204,7 @@ class Writer:
                 )
             if position.make_room(batch.first, len(line)):
                 self._wants_checkpoint = True
-            start = position.journal.tail
+            start = position.journal.end
             position.journal.append(line)
             position.write_state(offset=start, committed=batch.last)
             is_shared = False
