@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.longest
-def test_demo(tmp_path: Path) -> None:
-    """It runs to its end; what was acknowledged before a kill is there, and can be repaired."""
+def test_demo_runs_to_its_end(tmp_path: Path) -> None:
+    """It runs to its end; every change confirmed before a kill is stored, and can be repaired."""
     done = subprocess.run(
         ["sh", "docs/demo/demo.sh"],
         cwd=ROOT,

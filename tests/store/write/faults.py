@@ -34,7 +34,7 @@ from waggle_fsstore.store.write import (
 )
 
 
-@fault("tests/store/test_durability.py::test_folders_left_unflushed_are_flushed")
+@fault("tests/store/test_durability.py::test_unsynced_directories_are_synced_later")
 def ancestors_taken_for_durable(patch: Patch) -> None:
     patch.setattr(initialize, "_sync_ancestors", nothing)
 
@@ -44,17 +44,17 @@ def files_left_to_the_umask(patch: Patch) -> None:
     patch.setattr(os, "fchmod", nothing)
 
 
-@fault("tests/store/test_failures.py::test_each_call_failing_once[5-save_all]")
+@fault("tests/store/test_failures.py::test_change_fails_whole_if_one_call_fails[5-save_all]")
 def failed_batch_left_half_done(patch: Patch) -> None:
     patch.setattr(writer, "rollback", lambda *_: False)
 
 
-@fault("tests/store/test_failures.py::test_each_call_failing_for_good[save]")
+@fault("tests/store/test_failures.py::test_change_fails_whole_if_calls_keep_failing[save]")
 def unknown_outcome_reported_as_failure(patch: Patch) -> None:
     patch.setattr(writer, "OutcomeUnknownError", lambda path: OSError(5, "failed", path))
 
 
-@fault("tests/store/test_failures.py::test_interrupt_at_each_call[True-save_all]")
+@fault("tests/store/test_failures.py::test_interrupted_change_is_done_or_undone[True-save_all]")
 def interrupted_rename_forgotten(patch: Patch) -> None:
     real = publish.rollback
     patch.setattr(writer, "rollback", lambda steps, *rest: real(steps[:-1], *rest))
@@ -71,7 +71,7 @@ def no_check_on_saving(patch: Patch) -> None:
     patch.setattr(inputs, "checked", lambda value: value)
 
 
-@fault("tests/store/test_file_store.py::test_deleting_a_corrupt_document_keeps_the_evidence")
+@fault("tests/store/test_file_store.py::test_delete_keeps_corrupt_document_in_lost_and_found")
 def corrupt_documents_destroyed(patch: Patch) -> None:
     def destroy(self: batch.Transaction, environment_id: str) -> None:
         path = self._batch.layout.document(environment_id)
@@ -132,12 +132,12 @@ def many_lines_a_flush(patch: Patch) -> None:
     patch.setattr(batch.WriteBatch, "line", line)
 
 
-@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+@fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
 def no_flush_at_a_checkpoint(patch: Patch) -> None:
     patch.setattr(writer, "sync_redo_range", nothing)
 
 
-@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+@fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
 def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
     flush = checkpoint.sync_redo_range
     finish = writer.Writer._finish_checkpoint
@@ -150,7 +150,7 @@ def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
     patch.setattr(writer.Writer, "_finish_checkpoint", finish_first)
 
 
-@fault("tests/store/test_durability.py::test_after_a_failed_flush_documents_are_written_anew")
+@fault("tests/store/test_durability.py::test_failed_fsync_rewrites_documents")
 def flush_repeated_after_it_failed(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "rewrite_all", nothing)
 
