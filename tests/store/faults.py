@@ -41,16 +41,16 @@ def error_without_a_file_name(patch: Patch) -> None:
         patch.setattr(module, "name_file", nothing)
 
 
-@fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_saved")
+@fault("tests/store/test_contracts.py::TestMemoryStore::test_saved_argument_is_copied")
 def shared_labels(patch: Patch) -> None:
     patch.setattr(environment, "string_dict", lambda _, labels: labels)
 
 
-@fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_found")
+@fault("tests/store/test_contracts.py::TestMemoryStore::test_results_are_copies")
 def shared_nested_values(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_create_within_capacity")
+@fault("tests/store/test_contracts.py::TestFileStore::test_capacity_counts_live_environments")
 def leftovers_count_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)

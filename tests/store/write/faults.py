@@ -66,7 +66,7 @@ def files_readable_by_all(patch: Patch) -> None:
         patch.setattr(module, "FILE_MODE", 0o644)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values")
+@fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values_are_refused")
 def no_check_on_saving(patch: Patch) -> None:
     patch.setattr(inputs, "checked", lambda value: value)
 
