@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.journals import FIRST_SEGMENT
 from tests.store.recorder import Call, record
 from waggle_fsstore import EnvironmentNotFoundError, FileStore
 from waggle_fsstore.store.fs import disk
@@ -17,13 +18,10 @@ from waggle_fsstore.testing import make_environment
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    store = FileStore(tmp_path / "store")
-    store.save(make_environment(id="other"))
-    return store
-
-
-SEGMENT = "0000000000000001.jsonl"
+def store(durable_store: FileStore) -> FileStore:
+    """A durable store with one document, "other"."""
+    durable_store.save(make_environment(id="other"))
+    return durable_store
 
 
 def test_save_flushes_once_between_staging_and_publishing(
@@ -35,8 +33,8 @@ def test_save_flushes_once_between_staging_and_publishing(
     assert recorder.names() == [
         "pwrite lock",
         "pwrite TEMP",
-        f"pwrite {SEGMENT}",
-        f"fdatasync {SEGMENT}",
+        f"pwrite {FIRST_SEGMENT}",
+        f"fdatasync {FIRST_SEGMENT}",
         "pwrite state",
         "replace TEMP a.json",
         "pwrite state",
@@ -51,8 +49,8 @@ def test_save_over_an_old_version_does_the_same(
     store.save(make_environment(id="other"))
     assert recorder.names()[1:] == [
         "pwrite TEMP",
-        f"pwrite {SEGMENT}",
-        f"fdatasync {SEGMENT}",
+        f"pwrite {FIRST_SEGMENT}",
+        f"fdatasync {FIRST_SEGMENT}",
         "pwrite state",
         "replace TEMP other.json",
         "pwrite state",
@@ -65,8 +63,8 @@ def test_save_all_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch
     store.save_all([make_environment(id="a"), make_environment(id="b")])
     assert recorder.names()[1:] == [
         *["pwrite TEMP"] * 2,
-        f"pwrite {SEGMENT}",
-        f"fdatasync {SEGMENT}",
+        f"pwrite {FIRST_SEGMENT}",
+        f"fdatasync {FIRST_SEGMENT}",
         "pwrite state",
         "replace TEMP a.json",
         "replace TEMP b.json",
@@ -79,8 +77,8 @@ def test_delete_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) 
     recorder = record(monkeypatch)
     store.delete("other")
     assert recorder.names()[1:] == [
-        f"pwrite {SEGMENT}",
-        f"fdatasync {SEGMENT}",
+        f"pwrite {FIRST_SEGMENT}",
+        f"fdatasync {FIRST_SEGMENT}",
         "pwrite state",
         "unlink other.json",
         "pwrite state",
@@ -111,7 +109,7 @@ def test_a_switch_makes_the_new_segment_durable_before_it_counts(
     store.save(large)
     assert recorder.names()[1:11] == [
         "pwrite TEMP",
-        f"ftruncate {SEGMENT}",
+        f"ftruncate {FIRST_SEGMENT}",
         "mkdir journal",
         "pwrite TEMP",
         "fdatasync TEMP",
@@ -131,9 +129,9 @@ def test_a_checkpoint_comes_after_the_documents_are_durable(
     recorder = record(monkeypatch)
     store.close()
     calls = recorder.names()
-    said = calls.index(f"pwrite {SEGMENT}")
+    said = calls.index(f"pwrite {FIRST_SEGMENT}")
     assert {"fdatasync a.json", "fdatasync other.json", "fsync environments"} <= set(calls[:said])
-    assert calls[said + 1 :] == [f"fdatasync {SEGMENT}", "pwrite state"]
+    assert calls[said + 1 :] == [f"fdatasync {FIRST_SEGMENT}", "pwrite state"]
 
 
 def test_a_checkpoint_of_many_flushes_the_file_system(
@@ -148,7 +146,7 @@ def test_a_checkpoint_of_many_flushes_the_file_system(
     store.close()
     assert len(flushed) == 1
     calls = [name for name in recorder.names() if name.startswith("f")]
-    assert calls == [f"fdatasync {SEGMENT}"]
+    assert calls == [f"fdatasync {FIRST_SEGMENT}"]
 
 
 def test_where_a_file_system_cannot_be_flushed_each_file_is(

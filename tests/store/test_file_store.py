@@ -30,12 +30,6 @@ from waggle_fsstore.testing.repository import INVALID_IDS, ODD_IDS
 NEWER = '{"schema": 2, "id": "bad", "revision": 4}'
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
-    with FileStore(tmp_path / "store", durable=False) as store:
-        yield store
-
-
 def _link(path: Path) -> None:
     path.with_name("target").write_text('{"id": "bad", "name": "n", "runtime": "python"}')
     path.symlink_to("target")

@@ -58,11 +58,6 @@ def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def locks(root: Path) -> Iterator[list[ServerLock]]:
     """Those of two servers."""
     locks = [ServerLock(root, "server.lock") for _ in range(2)]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -28,8 +28,9 @@ from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.read import document_cache, documents, inotify, stat_signature
 from waggle_fsstore.testing import make_environment
 
-Seen = tuple[list[tuple[Environment, int]], list[str]]
+pytestmark = pytest.mark.usefixtures("trusted_change_times")
 
+Seen = tuple[list[tuple[Environment, int]], list[str]]
 
 NEVER, ALWAYS = 1 << 30, 0
 
@@ -39,22 +40,14 @@ by_notice = pytest.mark.parametrize("store", [ALWAYS], indirect=True)
 
 @pytest.fixture(params=[NEVER, ALWAYS], ids=["by signature", "by notice"])
 def store(
-    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FileStore]:
+    store: FileStore, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> FileStore:
     """One that knows what may have changed by signature alone, and one by notices."""
     if request.param == ALWAYS:
         request.getfixturevalue("needs_notices")
     monkeypatch.setattr(document_cache, "_WORTH_NOTICES", request.param)
-    with FileStore(tmp_path / "store", durable=False) as store:
-        store.save_all(
-            make_environment(id=name, name="before", labels={"n": name}) for name in "abc"
-        )
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def _every_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stat_signature, "_has_change_times", lambda *_: True)
+    store.save_all(make_environment(id=name, name="before", labels={"n": name}) for name in "abc")
+    return store
 
 
 @pytest.fixture

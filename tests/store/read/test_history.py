@@ -2,11 +2,11 @@
 """History and watching as only a store of files can go wrong with them."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.store.journals import segment_paths
 from waggle_fsstore import (
     Event,
     EventKind,
@@ -22,12 +22,6 @@ from waggle_fsstore.store.write.publish import DocumentWrite
 from waggle_fsstore.testing import make_environment
 
 PADDED = {"padding": "x" * 5000}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
-    with FileStore(tmp_path / "store", durable=False) as store:
-        yield store
 
 
 def test_what_is_not_published_is_not_shown(
@@ -100,11 +94,7 @@ def test_following_piece_by_piece(store: FileStore, monkeypatch: pytest.MonkeyPa
             cursor = new[-1]
             seen += new
     assert seen == list(range(1, 201))
-    assert sum(loaded) < 4 * sum(len(path.read_bytes()) for path in journal_of(store))
-
-
-def journal_of(store: FileStore) -> list[Path]:
-    return sorted((store.path / "journal").iterdir())
+    assert sum(loaded) < 4 * sum(len(path.read_bytes()) for path in segment_paths(store))
 
 
 def test_following_another_store(tmp_path: Path) -> None:

@@ -14,13 +14,10 @@ from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.read import stat_signature
 from waggle_fsstore.store.read.stat_signature import is_settled, signature_of
 
+pytestmark = pytest.mark.usefixtures("trusted_change_times")
+
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND + 5
-
-
-@pytest.fixture(autouse=True)
-def _every_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stat_signature, "_has_change_times", lambda *_: True)
 
 
 def status(changed: int, mode: int = stat.S_IFREG | 0o600) -> Any:

@@ -21,8 +21,8 @@ Names = Callable[[Documents], list[str]]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    store = FileStore(tmp_path / "store", durable=False)
+def store(store: FileStore) -> FileStore:
+    """A store with a, b and c."""
     store.save_all([make_environment(id=name) for name in "abc"])
     return store
 
