@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a file that a hand may have put there: only a regular one, of bounded size."""
+"""Read files that a manual edit may have put in place: regular ones of bounded size only."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
-from waggle_fsstore.domain.errors import CorruptDocumentError
+from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
+
+#: What can be wrong with one file; it affects no other.
+BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
+
+# These concern the process, not the one file that was being opened.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_T = TypeVar("_T")
 
 # Absent on Windows, where there is nothing like them. O_NONBLOCK: a pipe must not hold us up.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -70,6 +79,22 @@ def _read_with_care(descriptor: int, path: str, limit: int) -> bytes:
         if len(data) <= limit:
             return data
     raise CorruptDocumentError(path, f"is larger than {limit} bytes")
+
+
+def read_or_error(read: Callable[[], _T]) -> _T | BadFile:
+    """Return what ``read()`` returns, or the error that it raises if that concerns one file only.
+
+    An ``OSError`` that says that the process is out of descriptors or memory is raised: to
+    blame the file would report, or replace, a document that is well.
+    """
+    try:
+        return read()
+    except (CorruptDocumentError, UnsupportedFormatError) as error:
+        return error
+    except OSError as error:
+        if error.errno in _OUT_OF_RESOURCES:
+            raise
+        return error
 
 
 def is_regular(path: str) -> bool:

@@ -31,17 +31,23 @@ FULL_LOG: Final = RedoRange(0, 0, 0, True)
 
 def redo_range(layout: Layout, place: str) -> RedoRange:
     """What the last checkpoint left open; reads back no further than to that."""
+    checkpoint = last_checkpoint(layout)
+    if checkpoint is None:
+        return FULL_LOG
+    if checkpoint["place"] != place:
+        return FULL_LOG._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
+    return RedoRange(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
+
+
+def last_checkpoint(layout: Layout) -> dict[str, Any] | None:
+    """Return what the last checkpoint line holds, ``None`` without one. Reads back to that only."""
     successor = None
     for first in reversed(segments.list_segments(layout)):
         checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
         if checkpoint is not None:
-            if checkpoint["place"] != place:
-                return FULL_LOG._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
-            return RedoRange(
-                checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False
-            )
+            return checkpoint
         successor = first
-    return FULL_LOG
+    return None
 
 
 def redo_changes(

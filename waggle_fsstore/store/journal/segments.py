@@ -81,6 +81,14 @@ def packed_path(layout: Layout, first: int) -> str:
     return f"{layout.segment(first).removesuffix(SEGMENT_SUFFIX)}{COMPRESSED_SUFFIX}"
 
 
+def size_of(layout: Layout, first: int) -> int:
+    """Return the size of the file of a segment (bytes), 0 if it is gone."""
+    try:
+        return os.lstat(path_of(layout, first)).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
     """The bytes of a segment from an offset on, or so many. Raises ``OSError``.
 

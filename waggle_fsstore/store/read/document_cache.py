@@ -6,20 +6,20 @@ there when all were looked at last. docs/decisions/0007-what-is-remembered-of-do
 and 0013-noticing-changes-of-documents.md say why no change is overlooked.
 """
 
-import errno
 import os
 import threading
 import time
+from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
+from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.fs.linux import file_clock
-from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error, read_regular
 from waggle_fsstore.store.read.inotify import DirectoryWatcher
 from waggle_fsstore.store.read.stat_signature import (
     Signature,
@@ -28,11 +28,6 @@ from waggle_fsstore.store.read.stat_signature import (
     is_stamped,
     signature_of,
 )
-
-BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
-
-# These concern the process, not the one file that was being opened.
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 # A larger document is read each time: as objects it takes up to twenty times its size.
 _MOST_REMEMBERED: Final = 1 << 14
@@ -187,17 +182,15 @@ class DocumentCache:
         for name in sorted(names):
             known = unchanged.get(name)
             is_remembered = True
-            try:
-                if known is None:
-                    known, is_remembered = self._read(name, clock, is_noticed=is_noticed)
-            except FileNotFoundError:
-                continue
-            except (CorruptDocumentError, UnsupportedFormatError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
-                    raise
-                seen.bad.append(error)
-                seen.again.add(name)
-                continue
+            if known is None:
+                read = read_or_error(partial(self._read, name, clock, is_noticed=is_noticed))
+                if isinstance(read, FileNotFoundError):
+                    continue
+                if isinstance(read, BadFile):
+                    seen.bad.append(read)
+                    seen.again.add(name)
+                    continue
+                known, is_remembered = read
             if is_remembered:
                 seen.known[name] = known
             else:

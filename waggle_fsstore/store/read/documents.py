@@ -5,18 +5,13 @@ import os
 from typing import Any, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFoundError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
-from waggle_fsstore.store.fs.safe_read import read_regular
-from waggle_fsstore.store.read.document_cache import (
-    OUT_OF_RESOURCES,
-    BadFile,
-    DocumentCache,
-    misplaced,
-)
+from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error, read_regular
+from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced
 
 
 class StoredDocument:
@@ -150,11 +145,7 @@ def revision_in(path: str) -> int:
 
     A file that cannot be read must not stop the writing of others.
     """
-    try:
-        return codec.revision_of(read_regular(path, codec.MAX_DOCUMENT_BYTES))
-    except CorruptDocumentError:
-        return 0
-    except OSError as error:
-        if error.errno in OUT_OF_RESOURCES:
-            raise
-        return 0
+    revision = read_or_error(
+        lambda: codec.revision_of(read_regular(path, codec.MAX_DOCUMENT_BYTES))
+    )
+    return revision if isinstance(revision, int) else 0

@@ -10,16 +10,17 @@ on a read-only disk for one, what it would publish is kept in memory.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import CorruptDocumentError, EnvironmentNotFoundError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, UnsupportedFormatError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
+from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_changes, redo_range
 from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state, store_id
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES, BadFile
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 
 # The state is read before and after a scan; they tell of two stores only if one was exchanged.
@@ -97,15 +98,12 @@ class View:
         change = self.pending().get(environment_id)
         if change is None:
             return self._documents.find(environment_id)
-        try:
-            found = self._documents.find(environment_id)
-            if found.revision >= change["seq"]:
+        with suppress(EnvironmentNotFoundError):
+            found = read_or_error(lambda: self._documents.find(environment_id))
+            if isinstance(found, UnsupportedFormatError):
+                raise found
+            if isinstance(found, Environment) and found.revision >= change["seq"]:
                 return found
-        except (EnvironmentNotFoundError, CorruptDocumentError):
-            pass
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
         if change["kind"] == "deleted":
             raise EnvironmentNotFoundError(environment_id)
         return self._environment(change)

@@ -6,6 +6,7 @@ of a newer program. It can be repeated, and cut short anywhere.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,8 @@ from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, mode_of, temp_path
-from waggle_fsstore.store.fs.safe_read import is_regular
+from waggle_fsstore.store.fs.safe_read import is_regular, read_or_error
 from waggle_fsstore.store.journal.changes import last_of_each
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.batch import free_path
 
@@ -42,23 +42,16 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, anew: bool = False) 
     outdated: dict[str, _Outdated] = {}
     for name, change in last_of_each(changes()).items():
         path = layout.document(name)
-        try:
-            stored = documents.stored(name)
-        except CorruptDocumentError as error:
-            if is_regular(path):
-                outdated[name] = _Outdated(change, None)
-            else:
+        match read_or_error(partial(documents.stored, name)):
+            case CorruptDocumentError() as error if not is_regular(path):
                 findings.append(Finding(Severity.ERROR, error.path, error.reason, "move it away"))
-        except UnsupportedFormatError as error:
-            findings.append(
-                Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
-            )
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
-            outdated[name] = _Outdated(change, None)
-        else:
-            if _is_outdated(stored, change, anew=anew):
+            case UnsupportedFormatError() as error:
+                findings.append(
+                    Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
+                )
+            case CorruptDocumentError() | OSError():
+                outdated[name] = _Outdated(change, None)
+            case stored if _is_outdated(stored, change, anew=anew):
                 outdated[name] = _Outdated(change, stored)
     _keep_unknown(layout, disk, outdated, changes)
     for name, (change, stored) in outdated.items():

@@ -99,9 +99,13 @@ class Writer:
         """Whether this object has recovered the store already, or founded it."""
         return self._position.is_caught_up
 
-    def recover(self, *, timeout: float) -> None:
-        """Bring the store up to what its journal says, if the lock is free in time."""
+    def recover(self, *, timeout: float | None = None) -> None:
+        """Bring the store up to what its journal says, if the lock is free in time (seconds)."""
         self._lock.run(self._position.catch_up, timeout=timeout)
+
+    def exclusive(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, done under the store lock. Neither recovers nor adds a change."""
+        return self._lock.run(work)
 
     def check(self, *, timeout: float) -> None:
         """Do what every change begins with, after a crash too, and stage a file for a moment."""
