@@ -38,7 +38,7 @@ def inside(world: World) -> Iterator[None]:
         real(*given)  # Raises where there is no store.
         return world.place
 
-    fakes = (("place", real, place), ("boot_id", boot_id, lambda: f"boot-{world.boot}"))
+    fakes = (("store_id", real, place), ("boot_id", boot_id, lambda: f"boot-{world.boot}"))
     # Each module that imported one of them has a name of its own for it.
     modules = [sys.modules[name] for name in sys.modules if name.startswith(_STORE)]
     with pytest.MonkeyPatch.context() as patch:

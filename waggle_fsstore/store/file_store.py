@@ -159,7 +159,7 @@ class FileStore:
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
-        new = inputs.checked(environment)
+        new = inputs.checked_copy(environment)
 
         def work(tx: Transaction) -> int:
             stored = tx.get_or_none(new.id)
@@ -179,7 +179,7 @@ class FileStore:
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
-        new = inputs.checked(environment)
+        new = inputs.checked_copy(environment)
 
         def work(tx: Transaction) -> int:
             if tx.get_or_none(new.id) is not None:
@@ -224,7 +224,7 @@ class FileStore:
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`. Atomic, also across a crash."""
-        batch = inputs.batch(environments)
+        batch = inputs.checked_copies(environments)
         return self._writer.run(lambda tx: [tx.put(new, tx.get_or_none(new.id)) for new in batch])
 
     def delete(self, environment_id: str) -> None:

@@ -70,7 +70,7 @@ class MemoryStore:
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         with self._lock:
             self._begin_writing()
             stored = self._environments.get(environment.id)
@@ -81,7 +81,7 @@ class MemoryStore:
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         with self._lock:
             self._begin_writing()
             if environment.id in self._environments:
@@ -109,7 +109,7 @@ class MemoryStore:
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
-        batch = inputs.batch(environments)
+        batch = inputs.checked_copies(environments)
         with self._lock:
             self._begin_writing()
             return self._store(batch)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines: where reading may begin, and what it may pass over."""
+"""Lines: where reading may begin, and which lines it may skip."""
 
 from itertools import accumulate
 
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from waggle_fsstore.store.journal import lines
 
-# How many numbers a line uses up, and how long it is; or a checkpoint, or free room.
+# The number of changes of a line and its size; or a checkpoint, or blanks.
 SHAPES = st.lists(
-    st.tuples(st.integers(1, 4), st.integers(1, 4_000)) | st.sampled_from(["checkpoint", "room"]),
+    st.tuples(st.integers(1, 4), st.integers(1, 4_000)) | st.sampled_from(["checkpoint", "blanks"]),
     max_size=25,
 )
 
@@ -20,10 +20,10 @@ def line(seqs: range, size: int = 10) -> bytes:
 
 
 @given(SHAPES, st.integers(0, 90), st.integers(0, 20_000))
-def test_nothing_wanted_comes_before_where_it_begins(
-    shapes: list[tuple[int, int] | str], seq: int, room: int
+def test_start_after_precedes_all_later_changes(
+    shapes: list[tuple[int, int] | str], seq: int, blanks: int
 ) -> None:
-    """Whatever the lines are like, all changes after a number follow, from the start of a line."""
+    """For any lines, it is the start of a line, and all changes after the number follow it."""
     texts, last = [], 0
     for shape in shapes:
         if shape == "checkpoint":
@@ -33,24 +33,24 @@ def test_nothing_wanted_comes_before_where_it_begins(
         else:
             texts.append(line(range(last + 1, last + 1 + shape[0]), shape[1]))
             last += shape[0]
-    data = b"".join(texts) + b" " * room
+    data = b"".join(texts) + b" " * blanks
     start = lines.start_after(data, seq)
     assert start in {0, *accumulate(map(len, texts))}
     wanted = [one for one in lines.scan(data)[0] if one.changes and one.changes[-1]["seq"] > seq]
     assert not wanted or start <= wanted[0].start
 
 
-def test_it_looks_at_few() -> None:
-    """Of 1,000 lines nearly all are passed over, wherever the number is."""
+def test_start_after_skips_nearly_all_earlier_lines() -> None:
+    """Among 1,000 lines, it is less than 20 lines before the first later change."""
     data = b"".join(line(range(seq, seq + 1), 500) for seq in range(1, 1_001)) + b" " * 50_000
     for seq in range(1, 1_001):
         begin = lines.start_after(data, seq)
-        passed = data[:begin].count(b"\n")
-        assert seq - 20 <= passed <= seq
+        skipped = data[:begin].count(b"\n")
+        assert seq - 20 <= skipped <= seq
 
 
-def test_damage_on_the_way() -> None:
-    """Where lines that it looks at are bad, it begins before them."""
+def test_start_after_precedes_damaged_lines() -> None:
+    """Damaged lines are not skipped, so that a scan from there reports them."""
     data = bytearray(b"".join(line(range(seq, seq + 1), 500) for seq in range(1, 101)))
     third = len(data) // 3
     data[third : 2 * third] = b"x" * third
@@ -60,8 +60,8 @@ def test_damage_on_the_way() -> None:
 
 
 @given(st.lists(st.sampled_from(["mine", "other", "hidden", "blank", "bad"]), max_size=12))
-def test_what_does_not_mention_it_is_left_out(kinds: list[str]) -> None:
-    """What is found of one id is what a look at all lines finds, and damage is told the same."""
+def test_scan_for_an_id_finds_its_lines_and_all_damage(kinds: list[str]) -> None:
+    """A scan for one id finds what a full scan finds of it, and reports the same damage."""
     texts = {
         "mine": lines.encode(lines.CHANGES, [{"seq": 1, "id": "mine"}]),
         "other": lines.encode(lines.CHANGES, [{"seq": 1, "id": "other"}]),
@@ -72,7 +72,7 @@ def test_what_does_not_mention_it_is_left_out(kinds: list[str]) -> None:
     data = b"".join(texts[kind] for kind in kinds)
     for end in (len(data), len(data) - 3):
         good, bad = lines.scan(data[:end])
-        some, as_bad = lines.scan(data[:end], about=lines.id_needle("mine"))
+        some, as_bad = lines.scan(data[:end], needle=lines.id_needle("mine"))
         assert as_bad == bad
         mine = [one for one in good if one.changes[0]["id"] == "mine"]
         assert [one for one in some if one.changes[0]["id"] == "mine"] == mine

@@ -22,8 +22,8 @@ def save(store: FileStore, environment_id: str = "a") -> int:
     return store.save(make_environment(id=environment_id))
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    """What was written is read, by the writer and by a reader; it is one line of fixed size."""
+def test_record_round_trips(tmp_path: Path) -> None:
+    """The writer and a reader read what was written, in one line of fixed size."""
     path = tmp_path / "state"
     record = StateRecord(str(path))
     assert record.read() is None
@@ -35,8 +35,8 @@ def test_round_trip(tmp_path: Path) -> None:
         assert path.read_text().count("\n") == 1
 
 
-def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
-    """A record with any wrong byte in it counts for nothing."""
+def test_every_flipped_byte_invalidates_the_record(tmp_path: Path) -> None:
+    """A record with one wrong byte is ignored."""
     path = tmp_path / "state"
     StateRecord(str(path)).write(SMALL)
     good = path.read_bytes().rstrip()
@@ -48,8 +48,8 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
         assert read_state(str(path)) is None or good[position : position + 1].isspace()
 
 
-def test_missing_record(store: FileStore) -> None:
-    """Without the record, numbering goes on above the highest revision of any document."""
+def test_missing_record_is_rebuilt_from_the_documents(store: FileStore) -> None:
+    """Without the record, numbering continues above the highest revision of any document."""
     save(store)
     save(store, "b")
     store.close()
@@ -57,28 +57,32 @@ def test_missing_record(store: FileStore) -> None:
     assert save(FileStore(store.path, durable=False)) == 3
 
 
-def test_record_removed_under_a_live_store(store: FileStore) -> None:
-    """Two open stores agree on the numbers also when the record was removed under one."""
+def test_record_removed_under_an_open_store_is_replaced(store: FileStore) -> None:
+    """Two open stores agree on the numbers even after the record was removed."""
     save(store)
     (store.path / ".waggle" / "state").unlink()
     other = FileStore(store.path, durable=False)
     assert [save(other), save(store), save(other)] == [2, 3, 4]
 
 
-def test_another_boot(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart of the machine an old record counts no more than the documents."""
+def test_record_of_another_boot_is_ignored(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reboot, numbering continues above the journal, not above an old record."""
     for _ in range(3):
         save(store)
     record = StateRecord(str(store.path / ".waggle" / "state"))
     now = record.read()
     assert now is not None
-    record.write(now._replace(committed=1, published=1))  # What a power cut may leave of it.
+    record.write(now._replace(committed=1, published=1))  # As a power cut may leave it.
     monkeypatch.setattr(state, "boot_id", lambda: "another-boot")
     assert save(FileStore(store.path, durable=False), "b") == 4
 
 
-def test_another_mount(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that was pulled and mounted again has an old record, and another mount id."""
+def test_record_of_another_mount_is_ignored(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a disk that was unplugged and mounted again may be old and is ignored."""
     for _ in range(3):
         save(store)
     record = StateRecord(str(store.path / ".waggle" / "state"))
@@ -90,16 +94,18 @@ def test_another_mount(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> Non
     assert save(FileStore(store.path, durable=False), "b") == 4
 
 
-def test_mounts_have_ids_of_their_own() -> None:
-    """Where the system tells mounts apart, two of them have two ids, and one has one."""
+def test_mount_ids_are_unique() -> None:
+    """Two mounts have different ids, and one mount always has the same."""
     mounts = [linux.mount_id(path) for path in ("/", "/proc", "/")]
     if mounts[0] == 0:
         pytest.skip("needs Linux 6.8")
     assert mounts[0] == mounts[2] != mounts[1]
 
 
-def test_an_unreadable_document(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not stop the writing of others, also where the numbers are counted anew."""
+def test_unreadable_document_does_not_block_others(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other documents can be saved, even when the last number is taken from the documents."""
     store.save_all([make_environment(id="a"), make_environment(id="b")])
     real = safe_read.read_regular
 
@@ -113,8 +119,10 @@ def test_an_unreadable_document(store: FileStore, monkeypatch: pytest.MonkeyPatc
     assert save(FileStore(store.path, durable=False)) == 3
 
 
-def test_an_unreadable_record(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may read the documents can count them."""
+def test_unreadable_record_does_not_block_reads(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that may read the documents but not the record can count them."""
     save(store)
 
     def refuse(path: str, _: int) -> bytes:
@@ -124,8 +132,10 @@ def test_an_unreadable_record(store: FileStore, monkeypatch: pytest.MonkeyPatch)
     assert store.count() == 1
 
 
-def test_another_boot_after_a_delete(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal knows of deleted revisions that no document shows."""
+def test_deleted_revisions_are_known_after_reboot(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers of deleted revisions, which no document has, come from the journal."""
     save(store)
     save(store, "b")
     store.delete("b")
@@ -133,8 +143,8 @@ def test_another_boot_after_a_delete(store: FileStore, monkeypatch: pytest.Monke
     assert save(FileStore(store.path, durable=False), "b") == 4
 
 
-def test_a_copy_of_a_store(store: FileStore) -> None:
-    """A copy does not trust a record that was copied before the documents were."""
+def test_record_of_a_copied_store_is_ignored(store: FileStore) -> None:
+    """A copy does not trust a record that was copied before the documents."""
     save(store)
     copied = store.path.with_name("copy")
     shutil.copytree(store.path, copied)
@@ -144,30 +154,32 @@ def test_a_copy_of_a_store(store: FileStore) -> None:
     assert save(FileStore(copied, durable=False), "b") == 5
 
 
-def test_a_system_without_boot_ids(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing names a boot, each open counts anew, and then follows the others."""
+def test_record_is_not_shared_without_boot_ids(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without boot ids each open rebuilds the numbers, and then follows other writers."""
     monkeypatch.setattr(process, "_BOOT_ID", "/nonexistent/boot_id")
     save(store)
     other = FileStore(store.path, durable=False)
     assert [save(other), save(store), save(other)] == [2, 3, 4]
 
 
-def test_a_document_copied_in_by_hand(store: FileStore) -> None:
-    """A version is numbered above the one it replaces, wherever that came from."""
+def test_manually_copied_document_raises_the_numbers(store: FileStore) -> None:
+    """A version is numbered above the one that it replaces, even a manual copy."""
     save(store)
     donor = store.document_path("a").read_text()
     store.document_path("b").write_text(
         donor.replace('"id": "a"', '"id": "b"').replace('"revision": 1', '"revision": 500')
     )
     assert save(store) == 2
-    assert save(store, "b") == 502  # After 501, the change by hand.
+    assert save(store, "b") == 502  # After 501, the manual edit.
     store.delete("b")
     assert save(store, "b") == 504
 
 
 @pytest.mark.parametrize("revision", [2**52 + 1, 2**53 - 1])
-def test_a_revision_that_no_store_reaches(store: FileStore, revision: int) -> None:
-    """A revision set by hand cannot use up all those that are left to the other documents."""
+def test_absurd_revision_is_corrupt(store: FileStore, revision: int) -> None:
+    """A manual edit of a revision cannot use up the numbers of all other documents."""
     save(store)
     path = store.document_path("a")
     path.write_text(path.read_text().replace('"revision": 1', f'"revision": {revision}'))
@@ -180,8 +192,8 @@ def test_a_revision_that_no_store_reaches(store: FileStore, revision: int) -> No
     assert save(store) == 5
 
 
-def test_the_last_revision(store: FileStore) -> None:
-    """A store that has counted to the end says so, and overwrites nothing."""
+def test_store_out_of_revisions_refuses_to_save(store: FileStore) -> None:
+    """A store without a higher revision raises an error and overwrites nothing."""
     save(store)
     path = store.document_path("a")
     path.write_bytes(codec.encode(make_environment(id="a"), 2**53 - 1))
@@ -190,8 +202,8 @@ def test_the_last_revision(store: FileStore) -> None:
     assert save(store, "b") == 2
 
 
-def test_a_corrupt_document_that_is_deleted(store: FileStore) -> None:
-    """Its revision, as far as it can be read, does not come again, state record or not."""
+def test_revision_of_deleted_corrupt_document_is_not_reused(store: FileStore) -> None:
+    """The revision of a corrupt document is not given again after a delete, if it is readable."""
     store.save_all([make_environment(id="a"), make_environment(id="b")])
     path = store.document_path("b")
     path.write_text(path.read_text().replace('"name"', '"eman"').replace('sion": 2', 'sion": 9'))
@@ -199,8 +211,10 @@ def test_a_corrupt_document_that_is_deleted(store: FileStore) -> None:
     assert save(store, "b") == 11
 
 
-def test_several_mounts_of_one_store(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes that see the store in different mounts do not make each other count anew."""
+def test_processes_with_different_mounts_share_the_numbers(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that see the store in different mounts continue each other's numbers."""
     save(store)
     with monkeypatch.context() as patch:
         patch.setattr("waggle_fsstore.store.write.session.mounted_id", lambda _: "another-mount")
@@ -209,7 +223,7 @@ def test_several_mounts_of_one_store(store: FileStore, monkeypatch: pytest.Monke
     assert [save(store), save(other), save(store), save(other)] == [3, 4, 5, 6]
 
 
-def test_newer_documents_are_counted(store: FileStore) -> None:
+def test_revisions_of_newer_formats_are_counted(store: FileStore) -> None:
     """Numbers start above the revision of a document that only a newer program can read."""
     save(store)
     store.document_path("b").write_text('{"schema": 2, "revision": 40}')

@@ -8,6 +8,7 @@ from waggle_fsstore.store.journal import (
     changes,
     damage,
     latest,
+    lines,
     segments,
 )
 from waggle_fsstore.store.maintenance import fsck, prune, restore, snapshot
@@ -31,7 +32,7 @@ def deleted_ones_brought_back(patch: Patch) -> None:
         "_missing",
         lambda self, path, word: real(self, path, word and word._replace(is_deleted=False)),
     )
-    patch.setattr(latest.LatestChanges, "present", lambda self: sorted(self._words))
+    patch.setattr(latest.LatestChanges, "present", lambda self: sorted(self._latest))
 
 
 @fault("tests/store/maintenance/test_fsck.py::test_nothing_is_ever_deleted")
@@ -75,7 +76,8 @@ def sums_not_looked_at(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_prune.py::test_without_flushes")
 def pruning_what_recovery_needs(patch: Patch) -> None:
-    patch.setattr(prune, "redo_range", lambda *_: changes.RedoRange(1 << 50, 1 << 50, 0, False))
+    nothing_needed = changes.RedoRange(lines.Cursor(1 << 50, 1 << 50), is_full_log=False)
+    patch.setattr(prune, "redo_range", lambda _: nothing_needed)
 
 
 @fault("tests/store/maintenance/test_prune.py::test_the_order_of_the_calls")

@@ -864,8 +864,8 @@ def test_mending_what_is_well(store: FileStore) -> None:
     """A segment that somebody else repaired, or pruned, is left alone."""
     layout = Layout(str(store.path))
     disk: Any = None
-    assert damage.mend(layout, disk, 1) == ""
-    assert damage.mend(layout, disk, 99) == ""
+    assert damage.repair(layout, disk, 1) == ""
+    assert damage.repair(layout, disk, 99) == ""
 
 
 # All of it together.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The changes in the journal, read in order: all, some, or those that no checkpoint covers."""
+"""The changes in the journal, in order: all, a range, or those that no checkpoint covers."""
 
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -7,40 +7,30 @@ from typing import Any, Final, NamedTuple
 from waggle_fsstore.domain.errors import HistoryPrunedError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.state import is_another_store
+from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.segments import Segment
+from waggle_fsstore.store.journal.state import is_copy, store_id
 
 
 class RedoRange(NamedTuple):
-    """What a crash may have taken from the documents: the changes after ``through``.
+    """The changes that recovery looks at: a crash may have lost their documents.
 
-    They begin at ``offset`` (bytes) of segment ``first``. ``is_whole`` if no checkpoint was
-    ever made in this place: then it is all there is. ``is_of_a_copy`` if one was made in
-    another folder.
+    They begin at ``start``. ``is_full_log`` if no checkpoint of this very store exists, so
+    that they are the whole journal. ``is_copy`` if the last checkpoint is of the store that
+    this one was copied from.
     """
 
-    through: int
-    first: int
-    offset: int
-    is_whole: bool
-    is_of_a_copy: bool = False
+    start: Cursor
+    is_full_log: bool
+    is_copy: bool = False
 
 
-#: All there is.
-FULL_LOG: Final = RedoRange(0, 0, 0, True)
-
-
-def redo_range(layout: Layout, place: str) -> RedoRange:
-    """What the last checkpoint left open; reads back no further than to that."""
-    checkpoint = last_checkpoint(layout)
-    if checkpoint is None:
-        return FULL_LOG
-    if checkpoint["place"] != place:
-        return FULL_LOG._replace(is_of_a_copy=is_another_store(checkpoint["place"], place))
-    return RedoRange(checkpoint["through"], checkpoint["segment"], checkpoint["offset"], False)
+BEGINNING: Final = Cursor()
+FULL_LOG: Final = RedoRange(BEGINNING, is_full_log=True)
 
 
 def last_checkpoint(layout: Layout) -> dict[str, Any] | None:
-    """Return what the last checkpoint line holds, ``None`` without one. Reads back to that only."""
+    """Return the last checkpoint of the journal; reads no segment before the one it is in."""
     successor = None
     for first in reversed(segments.list_segments(layout)):
         checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
@@ -50,85 +40,79 @@ def last_checkpoint(layout: Layout) -> dict[str, Any] | None:
     return None
 
 
-def redo_changes(
-    layout: Layout, window: RedoRange, *, until: int | None = None, strict: bool = False
-) -> Iterator[dict[str, Any]]:
-    """The changes of a window, as :func:`changes` gives them."""
-    return changes(
-        layout,
-        after=window.through,
-        until=until,
-        first=window.first,
-        offset=window.offset,
-        strict=strict,
-    )
+def redo_range(layout: Layout) -> RedoRange:
+    """Return the changes after the last checkpoint, if that is of this very store."""
+    checkpoint = last_checkpoint(layout)
+    if checkpoint is None:
+        return FULL_LOG
+    here = store_id(layout)
+    if checkpoint["place"] != here:
+        return FULL_LOG._replace(is_copy=is_copy(checkpoint["place"], here))
+    start = Cursor(checkpoint["through"], checkpoint["segment"], checkpoint["offset"])
+    return RedoRange(start, is_full_log=False)
 
 
 def changes(
     layout: Layout,
+    start: Cursor = BEGINNING,
+    end: Cursor | None = None,
     *,
-    after: int = 0,
-    until: int | None = None,
-    first: int = 0,
-    offset: int = 0,
-    stop: tuple[int, int] = (0, 0),
-    about: str | None = None,
+    only: str | None = None,
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The changes with ``after`` < seq <= ``until``, in order; ``about`` one id, or all.
+    """Yield the changes with ``start.seq`` < seq <= ``end.seq``, in order; ``only`` one id's.
 
-    Reading begins at the segment that holds the first of them, or at ``offset`` (bytes) of
-    segment ``first``; where it is known, ``stop`` is the segment and the offset at which the
-    last of them ends, not 0. Damage is left out, or with ``strict`` raises
-    :class:`JournalDamagedError` where reading comes to it, and :class:`HistoryPrunedError`
-    where the next segment is gone meanwhile. One segment is in memory at a time. A change
-    that comes twice is left out.
+    Where the cursors have offsets, nothing before that of ``start`` or behind that of ``end``
+    is read. A second copy of a change is left out. One segment is in memory at a time.
+
+    Damaged lines are skipped. With ``strict``, they raise :class:`JournalDamagedError` where
+    reading reaches them, and a segment that another process removed after reading began
+    raises :class:`HistoryPrunedError`.
     """
-    last = after
-    has_begun = after > 0
-    mention = b"" if about is None else lines.id_needle(about)
+    last = start.seq
+    needle = b"" if only is None else lines.id_needle(only)
+    for segment in _segments(layout, start, end, needle, strict=strict):
+        for line in segment.undamaged() if strict else segment.good:
+            if end is not None and line.changes and line.changes[0]["seq"] > end.seq:
+                return  # Behind it may be a line that a writer is just adding.
+            for change in line.changes:
+                if last < change["seq"] and (end is None or change["seq"] <= end.seq):
+                    last = change["seq"]
+                    if only is None or change["id"] == only:
+                        yield change
+            if end is not None and last >= end.seq:
+                return  # Damage after the last change is none of this caller's.
+
+
+def last_of_each(changes: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the last change of each id."""
+    return {change["id"]: change for change in changes}
+
+
+def _segments(
+    layout: Layout, start: Cursor, end: Cursor | None, needle: bytes, *, strict: bool
+) -> Iterator[Segment]:
+    """Yield the segments with changes between two cursors, read as far as they are needed."""
     names = segments.list_segments(layout)
-    if first == 0:
-        first = max((name for name in names if name <= after + 1), default=0)
-    names = [name for name in names if name >= first]
-    for name, successor in segments.with_successors(names):
-        if until is not None and name > until:
+    first = start.segment or max((name for name in names if name <= start.seq + 1), default=0)
+    has_begun = start.seq > 0
+    for name, successor in segments.with_successors([name for name in names if name >= first]):
+        if end is not None and name > end.seq:
             return
-        start = offset if name == first else 0
         try:
             segment = segments.read_segment(
                 layout,
                 name,
                 successor,
-                start,
-                stop=stop[1] if name == stop[0] and stop[1] else None,
-                after=last,
-                about=mention,
+                start.offset if name == start.segment else 0,
+                stop=end.offset if end is not None and name == end.segment else 0,
+                after=start.seq,
+                needle=needle,
             )
         except FileNotFoundError:
             if strict and has_begun:
-                raise HistoryPrunedError(
-                    min(segments.list_segments(layout), default=last + 1)
-                ) from None
+                oldest = min(segments.list_segments(layout), default=name)
+                raise HistoryPrunedError(oldest) from None
             continue
         has_begun = has_begun or bool(segment.data)
-        for line in segment.good:
-            is_damaged = strict and bool(segment.bad) and segment.bad[0].start < line.start
-            if until is not None and line.changes and line.changes[0]["seq"] > until:
-                if is_damaged and last < until:
-                    break  # What is missing may be among what was asked for.
-                return  # What is being written just now may look like anything.
-            if is_damaged:
-                break
-            for change in line.changes:
-                if last < change["seq"] and (until is None or change["seq"] <= until):
-                    last = change["seq"]
-                    if about is None or change["id"] == about:
-                        yield change
-        if strict and (until is None or last < until):
-            segment.raise_on_damage()
-
-
-def last_of_each(found: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The last change of each id."""
-    return {change["id"]: change for change in found}
+        yield segment

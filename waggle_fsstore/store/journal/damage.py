@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage of the journal: what is bad in it, and how its good lines are made to count again."""
+"""Damage of the journal: finding bad lines, and blanking them out so that good ones count."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,172 +8,169 @@ from typing import Final, NamedTuple
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout
 from waggle_fsstore.store.fs import lost_and_found
-from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import is_held
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.latest import trusted_state
 from waggle_fsstore.store.journal.lines import BadLine
 from waggle_fsstore.store.journal.segments import Segment
-from waggle_fsstore.store.journal.state import State, read_state
+from waggle_fsstore.store.journal.state import State, read_state, trusted_state
 
-_MEND: Final = "'waggle-fsstore fsck --repair' blanks it out and keeps a copy"
+_REPAIR: Final = "'waggle-fsstore fsck --repair' blanks it out and keeps a copy"
 _NEWLINE: Final = ord("\n")
-_NOTHING: Final = "nothing is to be done"
 
-# More blanks in a row than a damaged line is likely to have.
-_ROOM: Final = 512 * lines.BLANK
+# A longer run of blanks than documents have: a bad line with one was copied while in use.
+_BLANK_RUN: Final = 512 * lines.BLANK
 
 
 class Damage(NamedTuple):
-    """What is bad in the journal; ``first`` names the segment if it can be mended."""
+    """One thing that is wrong in the journal; ``first`` names the segment if it is repairable."""
 
     finding: Finding
     first: int | None = None
 
 
-def examine(layout: Layout) -> Iterator[Damage]:
-    """All that is bad in the journal. Changes nothing, and takes no lock."""
+def find_damage(layout: Layout) -> Iterator[Damage]:
+    """Yield all that is wrong in the journal. Changes nothing, and takes no lock."""
     state = trusted_state(layout)
     names = segments.list_segments(layout)
     if state is not None and state.segment not in names:
         path = Path(layout.segment(state.segment))
-        remedy = "put it back; else the next change goes on without it"
+        remedy = "restore it; otherwise the next change begins a new segment without it"
         yield Damage(Finding(Severity.ERROR, path, "is missing, with the last changes", remedy))
-    before = None
+    previous = None
     for first, successor in segments.with_successors(names):
-        yield from _segment(layout, first, before, successor, state)
-        before = first
+        yield from _segment_damage(layout, first, previous, successor, state)
+        previous = first
 
 
-def mend(layout: Layout, disk: Disk, first: int) -> str:
-    """Blank out what is bad in a segment; the path of the damaged one in lost+found.
+def repair(layout: Layout, disk: Disk, first: int) -> str:
+    """Blank out the bad lines of a segment; return the path of the damaged one in lost+found.
 
-    Its good lines stay where they are, because other processes remember where that is.
-    Only under the store lock. Empty if nothing is bad.
+    The good lines keep their offsets, which other processes remember. Returns an empty string
+    if no line is bad. The caller holds the store lock.
     """
     names = segments.list_segments(layout)
-    segment = _load(layout, first, _after(names, first)) if first in names else None
+    segment = _read(layout, first, _successor_of(first, names)) if first in names else None
     if segment is None or not segment.bad:
         return ""
     plain = layout.segment(first)
     is_packed = segment.path != plain
     stem = f"{first:016d}"
     if not is_packed:
-        with open(plain, "rb") as file:
-            data = file.read()
+        data = segments.load(layout, first)
         kept = lost_and_found.save_copy(layout, disk, stem, SEGMENT_SUFFIX, 1, data)
     disk.make_dir(layout.temporary)
-    source = temp_path(layout.temporary)
-    disk.write_temp(source, _blanked(layout, segment, names))
-    try:
-        disk.replace(source, plain)
-    except OSError:
-        disk.discard(source)
-        raise
+    disk.write_atomic(plain, _blanked(layout, segment, names), layout.temporary)
     disk.sync_dir(layout.journal)
     if is_packed:
         kept = lost_and_found.move_in(layout, disk, segment.path, stem, COMPRESSED_SUFFIX, 1)
     return kept
 
 
-def mend_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
-    """Blank out lines that were being written when the live segment was copied.
+def repair_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
+    """Blank out the lines of the live segment that were written while ``cp`` copied it.
 
-    ``cp`` reads piece by piece. It can find room where a line begins, and read on when that
-    and the next ones are written. Other damage is left. Only under the store lock.
+    ``cp`` reads in chunks: it can read blanks where a line begins, and go on after that line
+    and the next ones were written. Any other damage is left, and then all of it. The caller
+    holds the store lock.
     """
-    segment = _load(layout, first, None)
+    segment = _read(layout, first, None)
     torn = [bad for bad in segment.bad if bad.start < segment.end] if segment else []
-    if segment is None or not torn or not all(_was_room(segment.data, bad) for bad in torn):
+    if segment is None or not torn or not all(_was_blank(segment.data, bad) for bad in torn):
         return []
-    kept = mend(layout, disk, first)
-    problem = "has blanks in lines, as where it was copied in use: their changes are not in it"
-    remedy = f"its whole lines count; as it was, it is {kept}"
+    kept = repair(layout, disk, first)
+    problem = "has partly blank lines, as after a copy of a store in use: their changes are lost"
+    remedy = f"the complete lines count; the file as it was is {kept}"
     return [Finding(Severity.WARNING, Path(segment.path), problem, remedy, True)]
 
 
-def _was_room(data: bytes, bad: BadLine) -> bool:
-    """Whether a part of a bad line is free room still. No line begins with a blank."""
-    return data.startswith(lines.BLANK, bad.start) or _ROOM in data[bad.start : bad.end]
+def _was_blank(data: bytes, bad: BadLine) -> bool:
+    """Return whether part of a bad line was not written yet. No line begins with a blank."""
+    return data.startswith(lines.BLANK, bad.start) or _BLANK_RUN in data[bad.start : bad.end]
 
 
-def _segment(
-    layout: Layout, first: int, before: int | None, successor: int | None, state: State | None
+def _segment_damage(
+    layout: Layout, first: int, previous: int | None, successor: int | None, state: State | None
 ) -> Iterator[Damage]:
     path = segments.path_of(layout, first)
     try:
         if not is_regular(path):
-            raise OSError("is no regular file")
-        segment = _load(layout, first, successor)
-        if segment is None:
-            return
-        yield from _order(layout, segment, before)
+            raise OSError("is not a regular file")
+        segment = segments.read_segment(layout, first, successor)
+        yield from _order_damage(layout, segment, previous)
     except FileNotFoundError:
-        return  # Pruned meanwhile.
+        return  # Pruned in the meantime.
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
-        yield Damage(Finding(Severity.ERROR, Path(path), problem, "mend it, or move it away"))
+        remedy = "make it readable or move it away"
+        yield Damage(Finding(Severity.ERROR, Path(path), problem, remedy))
         return
-    # What a writer is just adding looks bad, too; only that which lasts is.
-    if segment.bad and successor is None:
-        if is_held(layout.lock):
-            return
-        again = _load(layout, first, _after(segments.list_segments(layout), first))
-        if again is None or again.bad != segment.bad:
-            return
+    if segment.bad and successor is None and _is_being_written(layout, segment):
+        return
     published = state.offset if state is not None and state.segment == first else 0
     for bad in segment.bad:
         yield Damage(_finding(segment, bad, published), first)
+
+
+def _is_being_written(layout: Layout, segment: Segment) -> bool:
+    """Return whether bad lines of the live segment may be lines that a writer is just adding."""
+    if is_held(layout.lock):
+        return True
+    successor = _successor_of(segment.first, segments.list_segments(layout))
+    again = _read(layout, segment.first, successor)
+    return again is None or again.bad != segment.bad
 
 
 def _finding(segment: Segment, bad: BadLine, published: int) -> Finding:
     path = Path(segment.path)
     if bad.start >= len(segment.data):
         problem = f"ends {bad.end - bad.start} bytes too early: changes are lost"
-        return Finding(Severity.ERROR, path, problem, _MEND)
+        return Finding(Severity.ERROR, path, problem, _REPAIR)
     number = segment.data.count(b"\n", 0, bad.start) + 1
     if segment.is_sealed or bad.start < max(segment.end, published):
-        return Finding(Severity.ERROR, path, f"line {number} is damaged", _MEND)
-    problem = f"line {number}, the last, is not whole: it was never confirmed, and does not count"
-    return Finding(Severity.WARNING, path, problem, _MEND)
+        return Finding(Severity.ERROR, path, f"line {number} is damaged", _REPAIR)
+    problem = f"line {number}, the last, is incomplete: it was never confirmed and does not count"
+    return Finding(Severity.WARNING, path, problem, _REPAIR)
 
 
-def _order(layout: Layout, segment: Segment, before: int | None) -> Iterator[Damage]:
-    """Whether a segment follows the one before it."""
-    if before is None:
-        return  # What it follows was pruned, or never was.
+def _order_damage(layout: Layout, segment: Segment, previous: int | None) -> Iterator[Damage]:
+    """Yield what is wrong if a segment does not follow the previous one."""
+    if previous is None:
+        return  # The segment before it was pruned, or never existed.
     followed, _ = segments.header(layout, segment.first)
-    if followed == before or not segment.data:  # Of an empty one nothing counts.
+    if followed == previous or not segment.data:  # An empty segment has no header.
         return
     path = Path(segment.path)
     if followed == 0:
         problem = "does not say which segment it follows"
-        yield Damage(Finding(Severity.WARNING, path, problem, _NOTHING))
+        yield Damage(Finding(Severity.WARNING, path, problem, "no action is needed"))
     elif followed in segments.list_segments(layout):
-        problem = f"does not follow {Path(layout.segment(before)).name}, which lies between"
-        yield Damage(Finding(Severity.WARNING, path, problem, "move away what is not the store's"))
+        stray = Path(layout.segment(previous)).name
+        problem = f"does not follow {stray}, which is between it and the segment that it follows"
+        remedy = f"move {stray} away if it does not belong to this store"
+        yield Damage(Finding(Severity.WARNING, path, problem, remedy))
     else:
         missing = Path(layout.segment(followed))
         problem = f"is missing, and {path.name} follows it: changes are lost from the history"
-        yield Damage(Finding(Severity.ERROR, missing, problem, "put it back from a backup"))
+        yield Damage(Finding(Severity.ERROR, missing, problem, "restore it from a backup"))
 
 
 def _blanked(layout: Layout, segment: Segment, names: list[int]) -> bytes:
-    """All bytes of a segment, the bad lines blank, and as many as its successor counts."""
+    """Return a segment with its bad lines blank, as long as its successor says it is."""
     whole = segments.load(layout, segment.first)
     data = bytearray(whole.ljust(segment.bad[-1].end, lines.BLANK))
-    begins = {line.start for line in segment.good}
+    starts = {line.start for line in segment.good}
     state = read_state(layout.state)
     if state is not None and state.segment == segment.first:
-        begins.add(state.offset)
+        starts.add(state.offset)
     for start, end in segment.bad:
-        # Blanks end before a line as a line does, or it would not begin there.
+        # The newline before the start of a good line, and before the next one to be written, stays.
         ends = {end} if data[end - 1] == _NEWLINE else set()
-        ends |= {begin for begin in begins if start < begin <= end}
+        ends |= {good for good in starts if start < good <= end}
         data[start:end] = lines.BLANK * (end - start)
-        for begin in ends:
-            data[begin - 1] = _NEWLINE
+        for line_end in ends:
+            data[line_end - 1] = _NEWLINE
     good = segment.good[0].start if segment.good else len(data)
     room = max((bad.end for bad in segment.bad if bad.end <= good), default=0)
     header = _header(layout, segment.first, names)
@@ -183,20 +180,21 @@ def _blanked(layout: Layout, segment: Segment, names: list[int]) -> bytes:
 
 
 def _header(layout: Layout, first: int, names: list[int]) -> bytes:
-    """The first line of a segment, as far as the segment before it tells; or nothing."""
-    before = max((name for name in names if name < first), default=0)
-    if before == 0 and first > 1:
-        return b""  # What was before it is pruned, or never was: nobody knows.
-    counted = segments.read_segment(layout, before, first).end if before else 0
-    return lines.encode(lines.FOLLOWS, {"segment": before, "bytes": counted})
+    """Return the first line of a segment as the one before it shows; empty if that is pruned."""
+    previous = max((name for name in names if name < first), default=0)
+    if previous == 0 and first > 1:
+        return b""
+    return lines.follows(
+        previous, segments.read_segment(layout, previous, first).end if previous else 0
+    )
 
 
-def _load(layout: Layout, first: int, successor: int | None) -> Segment | None:
+def _read(layout: Layout, first: int, successor: int | None) -> Segment | None:
     try:
         return segments.read_segment(layout, first, successor)
     except FileNotFoundError:
         return None
 
 
-def _after(names: list[int], first: int) -> int | None:
+def _successor_of(first: int, names: list[int]) -> int | None:
     return min((name for name in names if name > first), default=None)

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of the journal: checksummed JSON objects, one for each flush.
+"""The lines of the journal: checksummed JSON objects, one for each fsync.
 
-A line is ``{"crc":"xxxxxxxx",`` and the rest of an object, and a newline; the checksum
-is the CRC-32 of the rest. It holds one of
+A line is ``{"crc":"xxxxxxxx",``, the rest of an object, and a newline; the checksum is the
+CRC-32 of the rest. A line holds one of
 
-- ``changes``: what one flush made durable, all or none of it;
-- ``checkpoint``: up to which change (``through``) the documents are durable in
-  themselves, in which ``place``, and where the lines after that begin (``segment``,
-  ``offset``);
-- ``follows``: the first line of a segment, which names the one before (``segment``, 0 for
-  none) and says how many bytes of that count.
+- ``changes``: the changes that one fsync made durable, all or none of them;
+- ``checkpoint``: the documents of the store ``place`` are durable up to change ``through``,
+  and the lines after that change begin at ``offset`` (bytes) of ``segment``;
+- ``follows``: the first line of a segment, which names the segment before (``segment``, 0
+  for none) and says how many of its ``bytes`` count.
 """
 
 from collections.abc import Iterator
@@ -20,23 +19,35 @@ from waggle_fsstore.store.format.canonical_json import compact, parse
 
 _HEAD: Final = b'{"crc":"%08x",'
 _HEAD_BYTES: Final = len(_HEAD % 0)
-_CRC_AT: Final = len(b'{"crc":"')
+_CRC_OFFSET: Final = len(b'{"crc":"')
 
-#: What fills the room of a segment that is not used yet.
+#: The unused end of a segment is filled with it.
 BLANK: Final = b" "
 
 CHANGES: Final = "changes"
 CHECKPOINT: Final = "checkpoint"
 FOLLOWS: Final = "follows"
 
-# Reading so many bytes takes less than looking where to begin in them.
-_NEAR: Final = 1 << 13
+_CHECKPOINT_KEY: Final = b'"%b":' % CHECKPOINT.encode()
 
-_CHECKPOINT: Final = b'"%b":' % CHECKPOINT.encode()
+# Scanning a range of this size is faster than another step of the binary search.
+_SEARCH_CUTOFF_BYTES: Final = 1 << 13
+
+
+class Cursor(NamedTuple):
+    """A point of the journal: after change ``seq`` and before the next one.
+
+    ``segment`` and ``offset`` (bytes) say where a line begins that has no earlier change, as
+    far as that is known. 0 is unknown.
+    """
+
+    seq: int = 0
+    segment: int = 0
+    offset: int = 0
 
 
 class Line(NamedTuple):
-    """A good line: where it begins and ends in its segment (bytes), and what it holds."""
+    """A good line: its start and end in the segment (bytes), and its content."""
 
     start: int
     end: int
@@ -44,35 +55,47 @@ class Line(NamedTuple):
 
     @property
     def changes(self) -> list[dict[str, Any]]:
-        """Its changes, none for a control line."""
+        """The changes in the line; empty for a checkpoint and the first line of a segment."""
         changes: list[dict[str, Any]] = self.content.get(CHANGES, [])
         return changes
 
-    def moved(self, by: int) -> "Line":
-        """The same line of a segment that the bytes it was found in begin so far into."""
-        return Line(self.start + by, self.end + by, self.content)
+    def shifted(self, offset: int) -> "Line":
+        """Return the line with its position ``offset`` bytes further on."""
+        return Line(self.start + offset, self.end + offset, self.content)
 
 
 class BadLine(NamedTuple):
-    """Bytes between good lines, or after the last, that are no line and not blank."""
+    """Bytes outside of all good lines that are not blank (start and end in the segment)."""
 
     start: int
     end: int
 
 
 def encode(kind: str, value: Any) -> bytes:
-    """A line that holds one member."""
+    """Return a line with one member."""
     rest = compact({kind: value})[1:]
     return b"%b%b\n" % (_HEAD % crc32(rest), rest)
 
 
+def checkpoint(cursor: Cursor, store_id: str) -> bytes:
+    """Return the line that says: recovery of this store may begin at ``cursor``."""
+    through, segment, offset = cursor
+    value = {"through": through, "place": store_id, "segment": segment, "offset": offset}
+    return encode(CHECKPOINT, value)
+
+
+def follows(segment: int, valid_bytes: int) -> bytes:
+    """Return the first line of the segment after ``segment``, of which ``valid_bytes`` count."""
+    return encode(FOLLOWS, {"segment": segment, "bytes": valid_bytes})
+
+
 def id_needle(environment_id: str) -> bytes:
-    """What stands in each line that has a change of an id."""
+    """Return bytes that are in each line with a change of this environment."""
     return compact({"id": environment_id})[1:-1]
 
 
 def decode(data: bytes) -> dict[str, Any] | None:
-    """What a line without its newline holds; ``None`` for a bad one."""
+    """Return the content of a line given without its newline; ``None`` for a bad line."""
     rest = data[_HEAD_BYTES:]
     if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
         return None
@@ -84,21 +107,21 @@ def decode(data: bytes) -> dict[str, Any] | None:
 
 
 def last_checkpoint(data: bytes) -> dict[str, Any] | None:
-    """The last checkpoint in a segment; ``None`` if there is none."""
-    found = len(data)
-    while (found := data.rfind(_CHECKPOINT, 0, found)) >= 0:
-        start = data.rfind(b"\n", 0, found) + 1
-        if found - start == _HEAD_BYTES:  # And not in some document.
-            content = decode(data[start : data.find(b"\n", found)])
+    """Return the last checkpoint in the bytes of a segment; ``None`` without one."""
+    key = len(data)
+    while (key := data.rfind(_CHECKPOINT_KEY, 0, key)) >= 0:
+        start = data.rfind(b"\n", 0, key) + 1
+        if key - start == _HEAD_BYTES:  # Elsewhere, it is part of a document.
+            content = decode(data[start : data.find(b"\n", key)])
             if content is not None:
                 checkpoint: dict[str, Any] = content[CHECKPOINT]
                 return checkpoint
-        found = start  # Not again in this line, which may be full of them.
+        key = start  # Skip the rest of this line: a document may be full of such keys.
     return None
 
 
 def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Where the lines that are not blank begin and end; the last may lack its newline."""
+    """Yield start and end of each line that is not blank; the last may lack its newline."""
     while start < len(data):
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end + 1
@@ -107,24 +130,24 @@ def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def scan(data: bytes, start: int = 0, about: bytes = b"") -> tuple[list[Line], list[BadLine]]:
-    """The good lines from an offset on, and what is bad between or after them.
+def scan(data: bytes, start: int = 0, needle: bytes = b"") -> tuple[list[Line], list[BadLine]]:
+    """Return the good lines from offset ``start`` on, and the bad bytes between or after them.
 
-    Where nothing is bad, good ones that lack the bytes ``about`` are left out.
+    If no line is bad, good lines without the bytes ``needle`` are left out.
     """
-    mentioning = _scan_matching(data, start, about) if about else None
-    if mentioning is not None:
-        return mentioning, []
+    matching = _scan_matching(data, start, needle) if needle else None
+    if matching is not None:
+        return matching, []
     good: list[Line] = []
     bad: list[BadLine] = []
     for begin, end in split(data, start):
-        # A line that was cut off or written into is no line, whatever it looks like.
-        is_whole = data[end - 1 : end] == b"\n"
+        # Without its newline a line was cut off, even if the rest looks complete.
+        is_complete = data[end - 1 : end] == b"\n"
         start = begin
-        content = decode(data[begin : end - 1]) if is_whole else None
-        # Where the newline before a good line was hit, that line is the rest of a bad one.
-        while content is None and is_whole and start >= 0:
-            start = data.find(_HEAD[:_CRC_AT], start + 1, end)
+        content = decode(data[begin : end - 1]) if is_complete else None
+        # Damage may have hit the newline before a good line, which then ends a bad one.
+        while content is None and is_complete and start >= 0:
+            start = data.find(_HEAD[:_CRC_OFFSET], start + 1, end)
             content = decode(data[start : end - 1]) if start >= 0 else None
         if start != begin or content is None:
             bad.append(BadLine(begin, start if content is not None else end))
@@ -134,12 +157,13 @@ def scan(data: bytes, start: int = 0, about: bytes = b"") -> tuple[list[Line], l
 
 
 def start_after(data: bytes, seq: int) -> int:
-    """Where some line begins that no change after ``seq`` comes before, as far on as is seen.
+    """Return the start of a line that precedes, or holds, the first change after ``seq``.
 
-    It halves, and looks at a few lines only: the numbers of good lines rise.
+    A binary search, because the numbers of good lines rise: it decodes a few lines only, and
+    ends at most ``_SEARCH_CUTOFF_BYTES`` early unless damage is in the way.
     """
     low, high = 0, len(data)
-    while high - low > _NEAR:
+    while high - low > _SEARCH_CUTOFF_BYTES:
         middle = (low + high) // 2
         begin = data.rfind(b"\n", low, middle) + 1 or data.find(b"\n", middle, high) + 1
         end = data.find(b"\n", begin)
@@ -148,25 +172,25 @@ def start_after(data: bytes, seq: int) -> int:
         if changes and changes[0]["seq"] <= seq:
             low = begin
         else:
-            high = middle  # Also for what tells nothing: room, a control line, damage.
+            high = middle  # Blanks, checkpoints and damage have no number to compare with.
     return low
 
 
-def _scan_matching(data: bytes, start: int, about: bytes) -> list[Line] | None:
-    """The lines that have the bytes ``about``; ``None`` if any line is not good at first sight."""
-    found: list[Line] = []
-    *whole, rest = data[start:].split(b"\n")
+def _scan_matching(data: bytes, start: int, needle: bytes) -> list[Line] | None:
+    """Return the lines that contain ``needle``; ``None`` if any line needs a closer look."""
+    matching: list[Line] = []
+    *complete, rest = data[start:].split(b"\n")
     if rest and not rest.isspace():
         return None
-    for line in whole:
+    for line in complete:
         tail = line[_HEAD_BYTES:]
         if line[:_HEAD_BYTES] == _HEAD % crc32(tail):
-            if about in tail:
+            if needle in tail:
                 content = decode(line)
                 if content is None:
                     return None
-                found.append(Line(start, start + len(line) + 1, content))
+                matching.append(Line(start, start + len(line) + 1, content))
         elif line and not line.isspace():
             return None
         start += len(line) + 1
-    return found
+    return matching

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the journal: its segments in order, without the lock and without changing any."""
+"""Reading the segments of the journal, without the lock; nothing here writes."""
 
 import os
 import zlib
@@ -10,19 +10,21 @@ from typing import Final, NamedTuple
 from waggle_fsstore.domain.errors import JournalDamagedError
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout, first_of
 from waggle_fsstore.store.journal import lines
-from waggle_fsstore.store.journal.lines import Line
+from waggle_fsstore.store.journal.lines import BadLine, Line
 
-# Enough for the first line of any segment.
+# More than the first line of a segment has.
 _HEADER_BYTES: Final = 512
 
-_GZIP: Final = 31  # zlib.decompressobj: with the header and the checksum of gzip
-_PIECE: Final = 512  # of it, at most one that holds damage is lost
+_GZIP_WBITS: Final = 31  # zlib.decompressobj: with the header and the checksum of gzip
+
+# Damage in a compressed segment costs up to this many compressed bytes before it.
+_DECOMPRESS_CHUNK_BYTES: Final = 512
 
 
 class Segment(NamedTuple):
-    """What counts of one segment: its good lines, and its bytes up to the last that counts.
+    """The part of a segment that counts: its good and bad lines, and its bytes.
 
-    ``base`` is where these begin (bytes), 0 if anything is bad.
+    ``first`` is its name. ``data`` begins at offset ``base``, which is 0 if any line is bad.
     """
 
     first: int
@@ -30,23 +32,32 @@ class Segment(NamedTuple):
     base: int
     data: bytes
     good: list[Line]
-    bad: list[lines.BadLine]
+    bad: list[BadLine]
     is_sealed: bool
 
     @property
     def end(self) -> int:
-        """Where the last good line ends."""
+        """The offset at which the last good line ends (bytes)."""
         return self.good[-1].end if self.good else 0
 
     def text(self, line: Line) -> bytes:
-        """The bytes of one of its lines."""
+        """Return the bytes of one of its lines."""
         return self.data[line.start - self.base : line.end - self.base]
 
-    def raise_on_damage(self) -> None:
-        """Raise :class:`JournalDamagedError` for what no crash leaves.
+    def undamaged(self) -> Iterator[Line]:
+        """Yield the good lines up to the first damage, then raise as :meth:`raise_on_damage`."""
+        for line in self.good:
+            if self.bad and self.bad[0].start < line.start:
+                break
+            yield line
+        self.raise_on_damage()
 
-        That is a bad line before a good one, because each line was flushed before the
-        next, or any bad line in what the next segment says is good.
+    def raise_on_damage(self) -> None:
+        """Raise :class:`JournalDamagedError` for bad lines that no crash leaves.
+
+        Each line is fsynced before the next is written, so a crash leaves at most the last
+        line of the live segment bad. Damage is a bad line before a good one, or any bad line
+        of a sealed segment.
         """
         if self.bad and (self.is_sealed or self.bad[0].start < self.end):
             number = self.data.count(b"\n", 0, self.bad[0].start) + 1
@@ -54,7 +65,7 @@ class Segment(NamedTuple):
 
 
 def list_segments(layout: Layout) -> list[int]:
-    """The first changes of all segments, in order; none where there is no journal."""
+    """Return the names of all segments, in order; empty without a journal."""
     try:
         names = os.listdir(layout.journal)
     except FileNotFoundError:
@@ -63,12 +74,18 @@ def list_segments(layout: Layout) -> list[int]:
 
 
 def with_successors(names: list[int]) -> Iterator[tuple[int, int | None]]:
-    """Each of some segments and the next one, ``None`` after the last."""
+    """Pair each name with the next one, and the last with ``None``."""
     return zip(names, [*names[1:], None], strict=False)
 
 
+def is_pruned(layout: Layout) -> bool:
+    """Return whether the journal once had segments before its first one."""
+    first = next(iter(list_segments(layout)), 1)
+    return first > 1 and header(layout, first) != (0, 0)
+
+
 def path_of(layout: Layout, first: int) -> str:
-    """The file of a segment: compressed if only that is left."""
+    """Return the path of a segment: the compressed file if only that exists."""
     path = layout.segment(first)
     if os.path.lexists(path):
         return path
@@ -77,12 +94,12 @@ def path_of(layout: Layout, first: int) -> str:
 
 
 def packed_path(layout: Layout, first: int) -> str:
-    """The file of a segment that is compressed."""
+    """Return the path of a compressed segment."""
     return f"{layout.segment(first).removesuffix(SEGMENT_SUFFIX)}{COMPRESSED_SUFFIX}"
 
 
 def size_of(layout: Layout, first: int) -> int:
-    """Return the size of the file of a segment (bytes), 0 if it is gone."""
+    """Return the size of the file of a segment (bytes); 0 if it is gone."""
     try:
         return os.lstat(path_of(layout, first)).st_size
     except FileNotFoundError:
@@ -90,9 +107,10 @@ def size_of(layout: Layout, first: int) -> int:
 
 
 def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
-    """The bytes of a segment from an offset on, or so many. Raises ``OSError``.
+    """Return up to ``size`` bytes of a segment from offset ``start`` on; -1 for all.
 
-    A damaged compressed one gives the bytes before the damage: its lines have checksums.
+    Of a compressed segment that is damaged, return the bytes before the damage: each line
+    has its own checksum. Raises ``OSError``.
     """
     try:
         with open(layout.segment(first), "rb") as file:
@@ -100,21 +118,21 @@ def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes
             return file.read(size)
     except FileNotFoundError:
         with open(packed_path(layout, first), "rb") as file:
-            data = _unpack(file.read())
+            data = _decompress(file.read())
     return data[start:] if size < 0 else data[start : start + size]
 
 
-def _unpack(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(_GZIP)
-    unpacked = bytearray()
+def _decompress(packed: bytes) -> bytes:
+    decompressor = zlib.decompressobj(_GZIP_WBITS)
+    data = bytearray()
     with suppress(zlib.error):
-        for start in range(0, len(data), _PIECE):
-            unpacked += unpacker.decompress(data[start : start + _PIECE])
-    return bytes(unpacked)
+        for start in range(0, len(packed), _DECOMPRESS_CHUNK_BYTES):
+            data += decompressor.decompress(packed[start : start + _DECOMPRESS_CHUNK_BYTES])
+    return bytes(data)
 
 
 def header(layout: Layout, first: int) -> tuple[int, int]:
-    """The segment that a segment follows, and how many bytes of that count; (0, 0) for none."""
+    """Return which segment this one follows, and how many bytes of that count; (0, 0) for none."""
     data = load(layout, first, _HEADER_BYTES)
     content = lines.decode(data[: data.find(b"\n")]) or {}
     follows = content.get(lines.FOLLOWS, {})
@@ -122,7 +140,7 @@ def header(layout: Layout, first: int) -> tuple[int, int]:
 
 
 def valid_prefix(layout: Layout, first: int, successor: int | None) -> bytes:
-    """The bytes of a segment that count: as many as its successor says it follows."""
+    """Return the bytes of a segment that count."""
     return load(layout, first)[: _valid_size(layout, first, successor)]
 
 
@@ -132,36 +150,36 @@ def read_segment(
     successor: int | None,
     start: int = 0,
     *,
-    stop: int | None = None,
+    stop: int = 0,
     after: int = 0,
-    about: bytes = b"",
+    needle: bytes = b"",
 ) -> Segment:
-    """What counts of one segment, its lines from an offset on; see :func:`lines.scan`.
+    """Return the part of a segment that counts, with the lines from offset ``start`` on.
 
-    Without an offset, lines that come before the changes after ``after`` may be left out.
-    If nothing is bad before ``stop``, what comes after that is not looked at.
+    With ``stop``, bytes from that offset on are not read; with ``after`` but no ``start``,
+    lines before the first change after that number may be left out; for ``needle`` see
+    :func:`lines.scan`. A bad line makes all three void: then the whole segment is read.
     """
     size = _valid_size(layout, first, successor)
-    room = -1 if stop is None else max(stop - start, 0)
-    data = load(layout, first, room, start=start)
+    data = load(layout, first, max(stop - start, 0) if stop else -1, start=start)
     if size is None or size <= start + len(data):
-        seen = data if size is None else data[: max(size - start, 0)]
-        begin = lines.start_after(seen, after) if after and not start else 0
-        good, bad = lines.scan(seen, begin, about)
+        valid = data if size is None else data[: max(size - start, 0)]
+        begin = lines.start_after(valid, after) if after and not start else 0
+        good, bad = lines.scan(valid, begin, needle)
         if not bad:
-            good = [line.moved(start) for line in good] if start else good
+            good = [line.shifted(start) for line in good] if start else good
             path = path_of(layout, first)
-            return Segment(first, path, start, seen, good, [], size is not None)
-    # Where damage is, only all of it tells.
+            return Segment(first, path, start, valid, good, [], size is not None)
+    # Only the whole segment shows which lines are damaged, and their numbers.
     data = load(layout, first)
-    good, bad = lines.scan(data[:size], start, about)
+    good, bad = lines.scan(data[:size], start, needle)
     if size is not None and size > len(data):
-        bad.append(lines.BadLine(len(data), size))
+        bad.append(BadLine(len(data), size))
     return Segment(first, path_of(layout, first), 0, data[:size], good, bad, size is not None)
 
 
 def _valid_size(layout: Layout, first: int, successor: int | None) -> int | None:
-    """How many bytes of a segment count; ``None`` where its successor does not say."""
+    """Return how many bytes of a segment its successor counts; ``None`` if it counts all."""
     if successor is None:
         return None
     followed, size = header(layout, successor)

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state record: how far the changes of a store have come.
 
-One line of fixed size in ``.waggle/state``, overwritten in place under the store lock
-and never flushed. After a power cut it may be old, and in a copy of the store it tells
-of another one: it counts only for the boot, the mount and the very folder that it
-names. Nothing depends on it: without it, the journal is replayed.
+One line of fixed size in ``.waggle/state``, overwritten in place under the store lock and
+never fsynced. After a power cut it may be out of date, and in a copy of the store it describes
+the original. So it counts only for the boot, the mount and the store that it names. Without
+it, nothing is lost: recovery replays the journal.
+
+A store has identities of three degrees:
+
+- the inode of ``environments/``: a copy has another one (:func:`is_copy`);
+- :func:`store_id`, with the marker file: a checkpoint counts for this store only;
+- :func:`mounted_id`, with boot and mount: the state record counts for this mount only.
 """
 
 import os
@@ -17,30 +23,32 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.linux import mount_id
 from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.journal.lines import Cursor
 
 _HEAD: Final = "waggle-state 2"
 
 # Within the smallest sector, so that no disk writes half of it.
-_SIZE: Final = 384
+_RECORD_BYTES: Final = 384
 
 # A reader without the lock can meet a record that is just being overwritten.
-_READS: Final = 5
+_READ_ATTEMPTS: Final = 5
 
 UNKNOWN: Final = "-"
 
-#: The last writer flushed nothing; or all is well; or a flush of documents failed, so that
-#: they must be written anew before a checkpoint, whoever makes it.
+#: The last writer fsynced nothing.
 UNSYNCED: Final = 0
+#: All that was published is durable, in the journal or in the documents.
 DURABLE: Final = 1
+#: Syncing documents failed: the next checkpoint, in any process, must rewrite them first.
 SUSPECT: Final = 2
 
 
 class State(NamedTuple):
-    """How far the changes have come, as the last writer left it.
+    """How far the changes have come, as the last writer recorded it.
 
-    Change ``committed`` is the last one in the journal, ``published`` the last of which
-    the documents are in place. The first line after that begins at ``offset`` (bytes) of
-    the segment whose name is ``segment``. ``durable`` is one of the three values above.
+    Change ``committed`` is the last one in the journal, ``published`` the last one whose
+    documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of
+    ``segment``. ``durable`` is UNSYNCED, DURABLE or SUSPECT.
     """
 
     mounted_id: str
@@ -50,9 +58,14 @@ class State(NamedTuple):
     committed: int
     published: int
 
+    @property
+    def published_cursor(self) -> Cursor:
+        """The end of the changes that are published."""
+        return Cursor(self.published, self.segment, self.offset)
+
 
 class StateRecord:
-    """The state record of a writer that holds the store lock; kept open."""
+    """The state record of a writer that holds the store lock; the file is kept open."""
 
     __slots__ = ("_file",)
 
@@ -60,30 +73,30 @@ class StateRecord:
         self._file = InPlaceFile(path)
 
     def read(self) -> State | None:
-        """What it holds; ``None`` for nothing, or nothing valid."""
+        """Return the state; ``None`` if the record is empty or invalid."""
         if not self._file.is_in_place():
             self._file.close()
-        return _parse(self._file.read(_SIZE))
+        return _parse(self._file.read(_RECORD_BYTES))
 
     def is_in_place(self) -> bool:
-        """Whether what is written goes where readers look."""
+        """Return whether the open file is the one that readers see."""
         return self._file.is_in_place()
 
     def write(self, state: State) -> None:
-        """Overwrite it, unflushed."""
+        """Overwrite the record, without fsync."""
         line = f"{_HEAD} {' '.join(map(str, state))}".encode()
-        self._file.overwrite(b"%-*b %08x\n" % (_SIZE - 10, line, crc32(line)))
+        self._file.overwrite(b"%-*b %08x\n" % (_RECORD_BYTES - 10, line, crc32(line)))
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Close the file."""
         self._file.close()
 
 
 def read_state(path: str) -> State | None:
-    """The state as a reader without the lock sees it; ``None`` if there is none."""
-    for _ in range(_READS):
+    """Return the state as a reader without the lock sees it; ``None`` without a valid one."""
+    for _ in range(_READ_ATTEMPTS):
         try:
-            state = _parse(read_regular(path, _SIZE))
+            state = _parse(read_regular(path, _RECORD_BYTES))
         except (FileNotFoundError, PermissionError, CorruptDocumentError):
             return None
         if state is not None:
@@ -91,42 +104,49 @@ def read_state(path: str) -> State | None:
     return None
 
 
-def store_id(layout: Layout) -> str:
-    """Names this very store: the same after a reboot, another one in any copy.
+def trusted_state(layout: Layout) -> State | None:
+    """Return the state if its record is of this boot, mount and store; ``None`` otherwise."""
+    state = read_state(layout.state)
+    try:
+        return state if is_trusted(state, mounted_id(layout)) else None
+    except FileNotFoundError:  # The store was removed just now.
+        return None
 
-    "-" where it is not founded yet.
+
+def is_trusted(state: State | None, expected: str) -> bool:
+    """Return whether a state is of the boot, mount and store that ``expected`` names."""
+    return state is not None and state.mounted_id == expected != UNKNOWN
+
+
+def store_id(layout: Layout) -> str:
+    """Return a name of this very store: it survives a reboot, and every copy has another.
+
+    A marker file that a manual edit touched or replaced changes it too. "-" where the store
+    is not initialized.
     """
     try:
-        marker, folder = os.stat(layout.marker), os.stat(layout.environments)
+        marker, documents = os.stat(layout.marker), os.stat(layout.environments)
     except FileNotFoundError:
         return UNKNOWN
-    return f"{folder.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
+    return f"{documents.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
-def is_another_store(store_id: str, other: str) -> bool:
-    """Whether one of two places is a copy of the other: the folders differ.
-
-    A marker that a hand touched or replaced makes another place, but no copy.
-    """
+def is_copy(store_id: str, other: str) -> bool:
+    """Return whether two store ids are of a store and its copy, not of one whose marker changed."""
     return store_id.partition("-")[0] != other.partition("-")[0]
 
 
 def mounted_id(layout: Layout) -> str:
-    """Names this boot, this mount and this very store, as far as the system can tell.
+    """Return a name of this boot, mount and store, as far as the system can tell.
 
-    A disk that was pulled and mounted again has another one, on Linux 6.8 and later.
-    "-" where the system has no name for a boot: no record of another process is trusted.
+    A disk that was unplugged and mounted again gets another one, on Linux 6.8 and later. "-"
+    where the system has no name for a boot: then no process trusts the record of another.
     """
     boot, here = boot_id(), store_id(layout)
     if not boot or here == UNKNOWN:
         return UNKNOWN
     device = os.stat(layout.environments).st_dev
     return f"{boot}:{mount_id(layout.environments):x}:{device:x}:{here}"
-
-
-def is_trusted(state: State | None, expected: str) -> bool:
-    """Whether a record tells of this boot, mount and store; ``expected`` is their identity."""
-    return state is not None and state.mounted_id == expected != UNKNOWN
 
 
 def _parse(data: bytes) -> State | None:

@@ -20,7 +20,8 @@ from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import read_or_error
 from waggle_fsstore.store.journal import damage, latest, segments
-from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges, trusted_state
+from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges
+from waggle_fsstore.store.journal.state import trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.view import View
@@ -50,7 +51,7 @@ class _UnknownIdError(Exception):
 
 def check(layout: Layout, view: View) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
-    for finding, _ in damage.examine(layout):
+    for finding, _ in damage.find_damage(layout):
         yield finding
     record = fsck_files.state_record(layout)
     if record is not None:
@@ -73,9 +74,9 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
 def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
     kept: dict[int, str] = {}
-    for finding, first in damage.examine(layout):
+    for finding, first in damage.find_damage(layout):
         if first is not None and first not in kept:
-            kept[first] = writer.exclusive(partial(damage.mend, layout, disk, first))
+            kept[first] = writer.exclusive(partial(damage.repair, layout, disk, first))
         if first is not None and kept[first]:
             done = f"blanked out; the damaged file is kept as {kept[first]}"
             finding = replace(finding, remedy=done, is_repaired=True)
@@ -138,7 +139,7 @@ class _Examiner:
         #: Whether the journal cannot be read, so that the documents cannot be compared with it.
         self.journal_unreadable = error is not None
         self._oldest = 0
-        if latest.begins_after_more(layout):
+        if segments.is_pruned(layout):
             self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:

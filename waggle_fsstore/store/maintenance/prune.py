@@ -15,7 +15,6 @@ from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import redo_range
-from waggle_fsstore.store.journal.state import store_id
 from waggle_fsstore.store.write.writer import Writer
 
 _GZIP_WBITS: Final = 31  # zlib.compress: with a gzip header, which holds no time
@@ -88,8 +87,8 @@ def _removable(layout: Layout, live: int) -> list[tuple[int, int]]:
 
     Recovery needs the last checkpoint, and the changes after it.
     """
-    window = redo_range(layout, store_id(layout))
-    needed = 0 if window.is_whole else min(live, window.first)
+    window = redo_range(layout)
+    needed = 0 if window.is_full_log else min(live, window.start.segment)
     return [
         (first, successor)
         for first, successor in segments.with_successors(segments.list_segments(layout))

@@ -13,6 +13,7 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes
+from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.state import State
 from waggle_fsstore.store.read.view import View
 
@@ -39,19 +40,13 @@ class History:
         if environment_id is not None and not is_id(environment_id):
             return iter(())
         # Whoever follows the changes need not look for the place again.
-        begin = (0, 0)
+        start = Cursor(after)
         if before and before.mounted_id == state.mounted_id and 0 < before.published <= after:
-            begin = (before.segment, before.offset)
-        found = changes(
-            self._layout,
-            after=after,
-            until=last if until is None else min(last, until),
-            first=begin[0],
-            offset=begin[1],
-            stop=(state.segment, state.offset),
-            about=environment_id,
-            strict=True,
-        )
+            start = before.published_cursor._replace(seq=after)
+        end = state.published_cursor
+        if until is not None and until < last:
+            end = end._replace(seq=until)
+        found = changes(self._layout, start, end, only=environment_id, strict=True)
         return (event_of(change, self._layout) for change in found)
 
     def watch(
@@ -60,9 +55,9 @@ class History:
         """See :meth:`TransactionalRepository.watch`; ``refuse`` raises where it must end."""
         check_timeout(timeout)
         state = self._view.state()
-        cursor = state.published if after is None else after
-        self._check(cursor, None, state.published)
-        following = self._following(cursor)
+        seq = state.published if after is None else after
+        self._check(seq, None, state.published)
+        following = self._following(Cursor(seq))
 
         def wait() -> Event | None:
             began = time.monotonic()
@@ -79,26 +74,15 @@ class History:
         # No generator: what it raises must not be its end.
         return iter(wait, None)
 
-    def _following(self, cursor: int) -> Iterator[Event | None]:
+    def _following(self, cursor: Cursor) -> Iterator[Event | None]:
         """All events after a cursor, and ``None`` whenever there is none yet."""
-        first = offset = 0
         while True:
-            state = self._view.state()
-            if state.published > cursor:
-                self._check(cursor, None, state.published)
-                for change in changes(
-                    self._layout,
-                    after=cursor,
-                    until=state.published,
-                    first=first,
-                    offset=offset,
-                    stop=(state.segment, state.offset),
-                    strict=True,
-                ):
-                    cursor = change["seq"]
+            end = self._view.state().published_cursor
+            if end.seq > cursor.seq:
+                self._check(cursor.seq, None, end.seq)
+                for change in changes(self._layout, cursor, end, strict=True):
                     yield event_of(change, self._layout)
-                # The next line begins where the tail was when this much was published.
-                cursor, first, offset = state.published, state.segment, state.offset
+                cursor = end
             else:
                 yield None
 

@@ -19,8 +19,9 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_changes, redo_range
-from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state, store_id
+from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_range
+from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 
 # The state is read before and after a scan; they tell of two stores only if one was exchanged.
@@ -89,7 +90,7 @@ class View:
             return state
         first = max(segments.list_segments(self._layout), default=1)
         last = first - 1
-        for change in changes(self._layout, first=first):
+        for change in changes(self._layout, Cursor(segment=first)):
             last = change["seq"]
         return State("", 0, first, 0, last, last)
 
@@ -155,9 +156,9 @@ class View:
         seq = 0
         for _ in range(_TRIES):
             if self._has_due():
-                window = redo_range(self._layout, store_id(self._layout))
+                window = redo_range(self._layout)
                 result = collect()
-                over = last_of_each(redo_changes(self._layout, window))
+                over = last_of_each(changes(self._layout, window.start))
                 return Scan(result, over, self.state().committed)
             before = read_state(self._layout.state)
             result = collect()
@@ -171,15 +172,7 @@ class View:
             self._wait_until_published(after)
             if start.published == after.committed:
                 break
-            over = last_of_each(
-                changes(
-                    self._layout,
-                    after=start.published,
-                    until=seq,
-                    first=start.segment,
-                    offset=start.offset,
-                )
-            )
+            over = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
             return Scan(result, over, seq)
         return Scan(result, {}, seq)
 
@@ -217,8 +210,8 @@ class View:
         # A clock that ticks every few ms may give two changes the same time.
         is_fresh = time.time_ns() - status.st_mtime_ns < _COARSE_CLOCK
         if is_fresh or as_of != self._due_as_of:
-            window = redo_range(self._layout, store_id(self._layout))
-            self._due = last_of_each(redo_changes(self._layout, window))
+            window = redo_range(self._layout)
+            self._due = last_of_each(changes(self._layout, window.start))
             self._due_as_of = None if is_fresh else as_of
         return self._due
 
