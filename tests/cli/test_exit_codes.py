@@ -69,7 +69,7 @@ def test_every_error_has_its_code(error: Exception, code: int) -> None:
 
 def test_no_error_of_the_package_was_forgotten() -> None:
     """The test above has every class that there is."""
-    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(errors.__all__)
+    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(vars(errors))
     assert {type(error).__name__ for error in _EXPECTED} == found - {"WaggleError"}
 
 
@@ -161,7 +161,7 @@ def test_the_cause_of_an_unknown_outcome_is_told() -> None:
     """What the system said stands beside what follows from it."""
     error = errors.OutcomeUnknownError("/store/a")
     error.__cause__ = OSError(errno.EIO, "Input/output error", "/store")
-    assert message_of(error).startswith("/store/a: the change failed and could not be taken back")
+    assert message_of(error).startswith("/store/a: the change failed and could not be rolled back")
     assert message_of(error).endswith(" (/store: Input/output error)")
 
 
@@ -197,7 +197,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (("create", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
         (("create", "--label", "=nokey"), "'=nokey' is not KEY=VALUE"),
         (("create", "--runtime", "ruby"), "ruby"),
-        (("create", "--timeout", "soon"), "'soon' is no duration: write one like 30s"),
+        (("create", "--timeout", "soon"), "'soon' is not a duration: write one like 30s"),
         (("create", "--timeout", "1000000h"), "timeout: is more than a century"),
         (("create", "\udcff"), "name: holds a lone surrogate"),
         (("ls", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
@@ -400,5 +400,5 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     for verb in (*READS, ("create",), ("rm", "a"), ("where",)):
         result = run("--store", str(foreign), *verb)
         assert (result.exit_code, result.stdout) == (6, "")
-        assert "choose a new or empty folder" in result.stderr
+        assert "choose a new or empty directory" in result.stderr
     assert os.listdir(foreign) == ["letter.txt"]

@@ -59,7 +59,7 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     (
         errors.CorruptDocumentError("/s/a.json", "not valid JSON"),
         {"path": Path("/s/a.json"), "reason": "not valid JSON"},
-        ("/s/a.json", "not valid JSON", "mend the file"),
+        ("/s/a.json", "not valid JSON", "repair the file"),
     ),
     (
         errors.UnsupportedFormatError("/s/a.json", 2, 1),

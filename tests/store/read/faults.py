@@ -61,7 +61,7 @@ def signature_of_what_was_not_read(patch: Patch) -> None:
 
 @fault("tests/store/read/test_document_cache.py::test_what_is_found_is_the_callers")
 def remembered_values_handed_out(patch: Patch) -> None:
-    patch.setattr(environment.Environment, "clone", lambda self: self)
+    patch.setattr(environment.Environment, "copy_unchecked", lambda self: self)
 
 
 @fault("tests/store/read/test_document_cache.py::test_capacity_counts_what_hands_did")

@@ -443,7 +443,7 @@ def test_what_is_found_is_the_callers(store: FileStore) -> None:
 def test_a_twin_is_equal_and_independent() -> None:
     """It has each field, and shares none that can be changed."""
     original = make_environment(revision=7)
-    twin = original.clone()
+    twin = original.copy_unchecked()
     for field in fields(Environment):
         value = getattr(original, field.name)
         assert getattr(twin, field.name) == value

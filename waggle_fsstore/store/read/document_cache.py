@@ -106,7 +106,7 @@ class DocumentCache:
         A file that is gone meanwhile is in neither.
         """
         seen = self._refresh()
-        return [environment.clone() for environment in seen.good], seen.bad
+        return [environment.copy_unchecked() for environment in seen.good], seen.bad
 
     def live(self) -> set[str]:
         """The names of the files that hold a live environment; not to be changed."""
