@@ -42,7 +42,7 @@ def repair_without_evidence(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_fsck.py::test_the_same_evidence_is_kept_once")
 def evidence_that_piles_up(patch: Patch) -> None:
-    patch.setattr(lost_and_found, "_of_stem", lambda *_: [])
+    patch.setattr(lost_and_found, "_candidates", lambda *_: [])
 
 
 @fault("tests/store/maintenance/test_fsck.py::test_a_damaged_line_during_a_watch")

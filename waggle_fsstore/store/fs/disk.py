@@ -41,8 +41,8 @@ _NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
-#: For more files than this, one syncfs costs less than syncing each of them.
-SYNCFS_THRESHOLD: Final = 64
+#: Syncing one file costs as much as syncing some hundreds together.
+SYNCFS_THRESHOLD_FILES: Final = 64
 
 
 class Disk:

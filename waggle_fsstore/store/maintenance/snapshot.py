@@ -13,7 +13,7 @@ from typing import Final
 
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name
-from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD, Disk
+from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
 from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.read.view import View
@@ -138,7 +138,7 @@ class _Copy:
             self._disk.discard(os.path.join(self.documents_dir, name))
 
     def _sync(self) -> None:
-        if len(self.sums) > SYNCFS_THRESHOLD:
+        if len(self.sums) > SYNCFS_THRESHOLD_FILES:
             descriptor = os.open(self.documents_dir, os.O_RDONLY)
             try:
                 if self._disk.sync_filesystem(descriptor, self.documents_dir):
