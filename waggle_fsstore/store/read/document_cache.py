@@ -2,7 +2,7 @@
 """All documents of a store, cached from one listing to the next.
 
 A listing reads only the files that may have changed. The cache takes 1-3 kB for each
-document of the last listing. docs/decisions/0007-what-is-remembered-of-documents.md says
+document of the last listing. docs/decisions/0007-document-cache.md says
 why no change is overlooked.
 """
 
