@@ -59,6 +59,7 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.longest
 def test_four_writers_and_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 processes x 1,000 saves and updates: a reader misses no document and sees none half."""
     # A scan waits for a writer that has to wait in the middle of a change, for however long:

@@ -40,7 +40,7 @@ def make_environment(**fields: Any) -> Environment:
         "labels": {"team": "red", "tier": "gold"},
         "provider": "local",
         "owner": Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654),
-        "status_reason": "started by hand",
+        "status_reason": "started manually",
         "extra": {"colour": ["amber", {"depth": 2.5}], "count": 3},
     }
     return Environment(**{**values, **fields})
