@@ -27,7 +27,7 @@ class Lmdb:
 
     def save(self, environment: Environment) -> int:
         """See :class:`benchmarks.peers.Peer`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         revision = next(self._revisions)
         data = codec.encode(environment, revision)
         with self._database.begin(write=True) as transaction:
@@ -36,7 +36,7 @@ class Lmdb:
 
     def save_all(self, environments: list[Environment]) -> list[int]:
         """See :class:`benchmarks.peers.Peer`."""
-        batch = [(inputs.checked(each), next(self._revisions)) for each in environments]
+        batch = [(inputs.checked_copy(each), next(self._revisions)) for each in environments]
         items = [(each.id.encode(), codec.encode(each, revision)) for each, revision in batch]
         with self._database.begin(write=True) as transaction:
             transaction.cursor().putmulti(items)

@@ -73,14 +73,14 @@ class Sqlite:
 
     def save(self, environment: Environment) -> int:
         """See :class:`benchmarks.peers.Peer`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         revision = next(self._revisions)
         self._own.execute(_SAVE, (environment.id, codec.encode(environment, revision)))
         return revision
 
     def save_all(self, environments: list[Environment]) -> list[int]:
         """See :class:`benchmarks.peers.Peer`."""
-        batch = [(inputs.checked(each), next(self._revisions)) for each in environments]
+        batch = [(inputs.checked_copy(each), next(self._revisions)) for each in environments]
         self._own.execute("BEGIN IMMEDIATE")
         self._own.execute_many(
             _SAVE, [(each.id, codec.encode(each, revision)) for each, revision in batch]

@@ -88,7 +88,7 @@ class MemoryStore:
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         with self._lock:
             self._check_writable()
             stored = self._now.environments.get(environment.id)
@@ -99,7 +99,7 @@ class MemoryStore:
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
-        environment = inputs.checked(environment)
+        environment = inputs.checked_copy(environment)
         with self._lock:
             self._check_writable()
             if environment.id in self._now.environments:
@@ -127,7 +127,7 @@ class MemoryStore:
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
-        batch = inputs.batch(environments)
+        batch = inputs.checked_copies(environments)
         with self._lock:
             self._check_writable()
             return self._store(batch)

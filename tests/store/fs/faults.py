@@ -51,7 +51,9 @@ def symbolic_links_followed(patch: Patch) -> None:
     patch.setattr(safe_read, "_FLAGS", safe_read._FLAGS & ~os.O_NOFOLLOW)
 
 
-@fault("tests/store/test_contracts.py::TestFileStorePersistence::test_updates_from_several_handles")
+@fault(
+    "tests/store/test_contracts.py::TestFileStorePersistence::test_updates_of_several_handles_are_all_kept"
+)
 def unlocked_update(patch: Patch) -> None:
     def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
         self._open()

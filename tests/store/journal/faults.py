@@ -54,7 +54,7 @@ def publish_before_the_fsync(patch: Patch) -> None:
 
     def write_state(self: session.WriterSession, **given: int) -> None:
         if "published" in given:
-            self.journal.sync()
+            self.segment.sync()
         real(self, **given)
 
     patch.setattr(live_segment.LiveSegment, "append", append)

@@ -155,7 +155,7 @@ CORRUPT: dict[Callable[[FileStore], None], str] = {
     empty: "not valid JSON",
     misplace: "id: is 'a', whose file is a.json",
     link: "is a symbolic link, not a regular file",
-    folder: "is a folder, not a regular file",
+    folder: "is a directory, not a regular file",
     pipe: "is a named pipe, not a regular file",
     huge: "is larger than",
 }

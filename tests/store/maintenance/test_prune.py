@@ -261,7 +261,7 @@ def test_without_a_checkpoint_nothing_goes(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store._writer._position, "checkpoint", fail)
+    monkeypatch.setattr(store._writer._session, "checkpoint", fail)
     with pytest.raises(OSError, match="Input/output"):
         store.prune_history(keep_bytes=0)
     assert files(store) == before

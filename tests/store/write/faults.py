@@ -19,7 +19,7 @@ from waggle_fsstore.store.journal import (
 )
 from waggle_fsstore.store.read import (
     documents,
-    view,
+    history,
 )
 from waggle_fsstore.store.write import (
     batch,
@@ -30,49 +30,50 @@ from waggle_fsstore.store.write import (
     publish,
     recovery,
     session,
+    sync,
     writer,
 )
 
 
 @fault("tests/store/test_durability.py::test_unsynced_directories_are_synced_later")
-def ancestors_taken_for_durable(patch: Patch) -> None:
+def skip_sync_of_ancestors(patch: Patch) -> None:
     patch.setattr(initialize, "_sync_ancestors", nothing)
 
 
-@fault("tests/store/write/test_initialize.py::test_a_strange_umask[191]")
-def files_left_to_the_umask(patch: Patch) -> None:
+@fault("tests/store/write/test_initialize.py::test_umask_keeps_owner_rights[191]")
+def skip_fchmod_after_umask(patch: Patch) -> None:
     patch.setattr(os, "fchmod", nothing)
 
 
 @fault("tests/store/test_failures.py::test_change_fails_whole_if_one_call_fails[5-save_all]")
-def failed_batch_left_half_done(patch: Patch) -> None:
+def skip_rollback(patch: Patch) -> None:
     patch.setattr(writer, "rollback", lambda *_: False)
 
 
 @fault("tests/store/test_failures.py::test_change_fails_whole_if_calls_keep_failing[save]")
-def unknown_outcome_reported_as_failure(patch: Patch) -> None:
+def report_unknown_outcome_as_failure(patch: Patch) -> None:
     patch.setattr(writer, "OutcomeUnknownError", lambda path: OSError(5, "failed", path))
 
 
 @fault("tests/store/test_failures.py::test_interrupted_change_is_done_or_undone[True-save_all]")
-def interrupted_rename_forgotten(patch: Patch) -> None:
+def forget_interrupted_rename_in_rollback(patch: Patch) -> None:
     real = publish.rollback
-    patch.setattr(writer, "rollback", lambda steps, *rest: real(steps[:-1], *rest))
+    patch.setattr(writer, "rollback", lambda writes, *rest: real(writes[:-1], *rest))
 
 
-@fault("tests/store/write/test_initialize.py::test_everything_is_private")
-def files_readable_by_all(patch: Patch) -> None:
+@fault("tests/store/write/test_initialize.py::test_files_and_directories_are_private")
+def create_files_readable_by_all(patch: Patch) -> None:
     for module in (disk, documents, publish):
         patch.setattr(module, "FILE_MODE", 0o644)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values")
-def no_check_on_saving(patch: Patch) -> None:
-    patch.setattr(inputs, "checked", lambda value: value)
+@fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values_are_refused")
+def skip_validation_on_save(patch: Patch) -> None:
+    patch.setattr(inputs, "checked_copy", lambda value: value)
 
 
 @fault("tests/store/test_file_store.py::test_delete_keeps_corrupt_document_in_lost_and_found")
-def corrupt_documents_destroyed(patch: Patch) -> None:
+def delete_corrupt_documents(patch: Patch) -> None:
     def destroy(self: batch.Transaction, environment_id: str) -> None:
         path = self._batch.layout.document(environment_id)
         with suppress(OSError):
@@ -83,28 +84,28 @@ def corrupt_documents_destroyed(patch: Patch) -> None:
     patch.setattr(batch.Transaction, "quarantine", destroy)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
-def half_lines_of_a_copy_taken_for_damage(patch: Patch) -> None:
-    patch.setattr(session, "repair_copy", lambda *_: [])
+@fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
+def treat_torn_lines_of_copy_as_damage(patch: Patch) -> None:
+    patch.setattr(recovery, "repair_copy", lambda *_: [])
 
 
-@fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
-def damage_taken_for_half_lines(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
+def treat_damage_as_torn_lines_of_copy(patch: Patch) -> None:
     patch.setattr(damage, "_was_blank", lambda *_: True)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_line_that_was_written_while_it_was_copied")
-def an_original_taken_for_a_copy(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
+def treat_every_store_as_copy(patch: Patch) -> None:
     patch.setattr(changes, "is_copy", lambda *_: True)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_to_write_inside")
-def writing_inside_update_allowed(patch: Patch) -> None:
+def allow_writes_inside_update(patch: Patch) -> None:
     patch.setattr(inputs, "refuse_inside", nothing)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_revisions_rise_across_deletes")
-def revisions_from_the_documents_alone(patch: Patch) -> None:
+def number_changes_from_documents_only(patch: Patch) -> None:
     real = session.WriterSession.catch_up
 
     def catch_up(self: session.WriterSession) -> None:
@@ -114,18 +115,18 @@ def revisions_from_the_documents_alone(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "catch_up", catch_up)
 
 
-@fault("tests/store/write/test_initialize.py::test_a_folder_of_somebody_else_is_refused")
-def any_folder_taken(patch: Patch) -> None:
+@fault("tests/store/write/test_initialize.py::test_foreign_directory_is_refused")
+def adopt_any_directory(patch: Patch) -> None:
     patch.setattr(initialize, "_is_adoptable", lambda _: False)
 
 
-@fault("tests/store/write/test_initialize.py::test_left_over_files_are_cleared")
-def temporary_files_never_cleared(patch: Patch) -> None:
+@fault("tests/store/write/test_initialize.py::test_orphaned_temp_files_are_removed")
+def keep_orphaned_temp_files(patch: Patch) -> None:
     patch.setattr(disk.Disk, "clear_temp_files", nothing)
 
 
-@fault("tests/store/write/test_writer.py::test_waiting_threads_share_a_flush")
-def many_lines_a_flush(patch: Patch) -> None:
+@fault("tests/store/write/test_writer.py::test_waiting_threads_share_one_sync")
+def write_one_line_per_change(patch: Patch) -> None:
     def line(self: batch.WriteBatch) -> bytes:
         return b"".join(lines.encode(lines.CHANGES, [change]) for change in self._changes)
 
@@ -133,83 +134,84 @@ def many_lines_a_flush(patch: Patch) -> None:
 
 
 @fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
-def no_flush_at_a_checkpoint(patch: Patch) -> None:
-    patch.setattr(writer, "sync_redo_range", nothing)
+def skip_sync_at_checkpoint(patch: Patch) -> None:
+    patch.setattr(checkpoint, "sync_redo_range", nothing)
 
 
 @fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
-def checkpoint_before_the_documents_are_durable(patch: Patch) -> None:
-    flush = checkpoint.sync_redo_range
-    finish = writer.Writer._finish_checkpoint
-    patch.setattr(writer, "sync_redo_range", nothing)
+def write_checkpoint_before_sync(patch: Patch) -> None:
+    finish = checkpoint.Checkpointer._finish
+    patch.setattr(checkpoint, "sync_redo_range", nothing)
 
-    def finish_first(self: writer.Writer, *given: Any) -> None:
+    def finish_first(self: checkpoint.Checkpointer, *given: Any) -> None:
         finish(self, *given)
-        flush(self._layout, self._disk, 1 << 50, self._position.folder())
+        directory = self._session.documents_directory()
+        sync.sync_redo_range(self._layout, self._disk, 1 << 50, directory)
 
-    patch.setattr(writer.Writer, "_finish_checkpoint", finish_first)
+    patch.setattr(checkpoint.Checkpointer, "_finish", finish_first)
 
 
 @fault("tests/store/test_durability.py::test_failed_fsync_rewrites_documents")
-def flush_repeated_after_it_failed(patch: Patch) -> None:
+def repeat_failed_sync_instead_of_rewriting(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "rewrite_all", nothing)
 
 
-@fault("tests/store/write/test_recovery.py::test_recovery_never_goes_back")
-def replay_that_regresses(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_recovery_never_regresses")
+def replay_older_versions(patch: Patch) -> None:
     patch.setattr(recovery, "_is_outdated", lambda *_, **__: True)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_torn_temporary_file_is_of_no_use")
-def replay_from_a_temporary_file(patch: Patch) -> None:
-    def publish(store: layout.Layout, disk: disk.Disk, path: str, *_: object, **__: object) -> None:
+@fault("tests/store/write/test_recovery.py::test_temp_files_are_never_published")
+def replay_from_temp_files(patch: Patch) -> None:
+    def publish(
+        store: layout.Layout, disk: disk.Disk, change: dict[str, Any], *_: object, **__: object
+    ) -> None:
         for name in os.listdir(store.temporary):
-            disk.replace(os.path.join(store.temporary, name), path)
+            disk.replace(os.path.join(store.temporary, name), store.document(change["id"]))
 
     patch.setattr(disk.Disk, "clear_temp_files", nothing)
     patch.setattr(recovery, "_publish", publish)
 
 
-@fault("tests/store/write/test_recovery.py::test_an_unknown_version_is_kept_as_evidence")
-def displaced_documents_destroyed(patch: Patch) -> None:
-    patch.setattr(recovery, "_keep_unknown", nothing)
+@fault("tests/store/write/test_recovery.py::test_unknown_version_is_saved_to_lost_and_found")
+def destroy_unknown_versions(patch: Patch) -> None:
+    patch.setattr(recovery, "_save_unknown_versions", nothing)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_journal_flipped_at_every_byte")
-def lines_without_a_checksum(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_journal_flipped_at_every_byte_is_detected")
+def skip_checksums_of_lines(patch: Patch) -> None:
     patch.setattr(lines, "crc32", lambda *_: 0)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_journal_flipped_at_every_byte")
-def damage_taken_for_a_torn_tail(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_journal_flipped_at_every_byte_is_detected")
+def treat_damage_as_torn_tail(patch: Patch) -> None:
     patch.setattr(segments.Segment, "raise_on_damage", nothing)
 
 
-@fault("tests/store/write/test_recovery.py::test_stale_and_doubled_lines")
-def stale_lines_counted(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_repeated_and_stale_lines_are_ignored")
+def count_stale_lines(patch: Patch) -> None:
     def all_changes(layout: layout.Layout, *_: object, **__: object) -> Any:
         for first in segments.list_segments(layout):
             for line in segments.read_segment(layout, first, None).good:
                 yield from line.changes
 
-    for module in (session, view):
+    for module in (recovery, history):
         patch.setattr(module, "changes", all_changes)
-    patch.setattr("waggle_fsstore.store.read.history.changes", all_changes)
 
 
-@fault("tests/store/write/test_recovery.py::test_a_copy_older_than_its_checkpoint")
-def copy_taken_for_the_original(patch: Patch) -> None:
-    for module in (state, changes, session):
+@fault("tests/store/write/test_recovery.py::test_checkpoint_does_not_count_in_copy")
+def treat_copy_as_original(patch: Patch) -> None:
+    for module in (state, changes, session, recovery):
         patch.setattr(module, "store_id", lambda _: "the place")
 
 
-@fault("tests/store/write/test_recovery.py::test_what_a_dead_writer_left_is_finished")
-def what_a_dead_writer_left_overwritten(patch: Patch) -> None:
+@fault("tests/store/write/test_recovery.py::test_unpublished_line_of_dead_writer_is_published")
+def overwrite_lines_of_dead_writer(patch: Patch) -> None:
     patch.setattr(live_segment.LiveSegment, "tail_is_intact", lambda _: True)
 
 
-@fault("tests/store/write/test_writer.py::test_each_has_its_own_author")
-def leader_signs_for_all(patch: Patch) -> None:
+@fault("tests/store/write/test_writer.py::test_calls_of_one_line_keep_their_authors")
+def record_leader_as_author_of_all(patch: Patch) -> None:
     real = batch.Transaction.__init__
     patch.setattr(
         batch.Transaction,
@@ -218,8 +220,8 @@ def leader_signs_for_all(patch: Patch) -> None:
     )
 
 
-@fault("tests/store/write/test_writer.py::test_what_is_done_is_not_done_again")
-def waiting_work_done_twice(patch: Patch) -> None:
+@fault("tests/store/write/test_writer.py::test_committed_call_is_never_run_again")
+def run_waiting_calls_twice(patch: Patch) -> None:
     class Claim:
         def acquire(self, **_: object) -> bool:
             return True
@@ -234,3 +236,23 @@ def waiting_work_done_twice(patch: Patch) -> None:
         self.claim = Claim()  # type: ignore[assignment]
 
     patch.setattr(group_commit.Call, "__init__", init)
+
+
+@fault("tests/store/write/test_session.py::test_interrupted_resume_keeps_suspicion")
+def forget_suspicion_while_resuming(patch: Patch) -> None:
+    real = session.WriterSession.write_state
+
+    def write_state(self: session.WriterSession, **given: Any) -> None:
+        is_suspect, self._is_suspect = self._is_suspect, False
+        real(self, **given)
+        self._is_suspect = is_suspect
+
+    patch.setattr(session.WriterSession, "write_state", write_state)
+
+
+@fault("tests/store/write/test_session.py::test_copy_of_suspect_store_is_rewritten")
+def checkpoint_suspect_documents(patch: Patch) -> None:
+    def forget(self: session.WriterSession) -> None:
+        self._is_suspect = False
+
+    patch.setattr(session.WriterSession, "rewrite_all", forget)

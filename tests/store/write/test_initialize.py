@@ -29,7 +29,7 @@ def tree(root: Path) -> dict[str, bytes | None]:
 
 
 def test_opening_and_reading_create_nothing(tmp_path: Path) -> None:
-    """Only a write makes a store; what finds nothing to do is no write."""
+    """Only a write creates a store; a write that fails before it stores anything does not."""
     store = FileStore(tmp_path / "a" / "store")
     assert store.find_all() == []
     assert store.count() == 0
@@ -42,8 +42,8 @@ def test_opening_and_reading_create_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_write_founds_the_store(tmp_path: Path) -> None:
-    """A store is a marker, the documents, and what is nobody's business."""
+def test_first_write_initializes_store(tmp_path: Path) -> None:
+    """A store is a marker, documents, and a journal and internal files that git ignores."""
     root = tmp_path / "a" / "store"
     with FileStore(root) as store:
         store.save(make_environment(id="a"))
@@ -63,8 +63,8 @@ def test_the_first_write_founds_the_store(tmp_path: Path) -> None:
     assert (root / ".gitignore").read_text() == ".waggle/\njournal/\n"
 
 
-def test_everything_is_private(tmp_path: Path) -> None:
-    """Files are 0600 and folders 0700, whatever the umask allows."""
+def test_files_and_directories_are_private(tmp_path: Path) -> None:
+    """Files are 0600 and directories 0700, whatever the umask allows."""
     old = os.umask(0)
     try:
         with FileStore(tmp_path / "a" / "store") as store:
@@ -78,8 +78,8 @@ def test_everything_is_private(tmp_path: Path) -> None:
         assert mode == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_an_empty_folder_becomes_a_store_as_it_is(tmp_path: Path) -> None:
-    """A folder made beforehand, a mount point for one, keeps its identity and its mode."""
+def test_empty_directory_keeps_inode_and_mode(tmp_path: Path) -> None:
+    """An existing empty directory, such as a mount point, becomes a store in place."""
     root = tmp_path / "store"
     root.mkdir(mode=0o750)
     (root / "lost+found").mkdir()
@@ -89,8 +89,8 @@ def test_an_empty_folder_becomes_a_store_as_it_is(tmp_path: Path) -> None:
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
-def test_a_folder_restored_from_git_is_adopted(tmp_path: Path) -> None:
-    """Documents alone are readable, and become a store at the first write."""
+def test_documents_from_git_are_adopted(tmp_path: Path) -> None:
+    """A directory with documents alone is readable, and becomes a store at the first write."""
     with FileStore(tmp_path / "old") as old:
         old.save(make_environment(id="a"))
     restored = tmp_path / "restored"
@@ -102,8 +102,8 @@ def test_a_folder_restored_from_git_is_adopted(tmp_path: Path) -> None:
         assert (restored / "waggle.json").exists()
 
 
-def test_a_store_without_documents_restored_from_git(tmp_path: Path) -> None:
-    """Git keeps no empty folders: the marker alone is a store."""
+def test_marker_alone_is_store(tmp_path: Path) -> None:
+    """Git keeps no empty directories: the marker alone makes a store."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="a"))
         store.delete("a")
@@ -116,8 +116,8 @@ def test_a_store_without_documents_restored_from_git(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".git", "environment", "WAGGLE.txt"])
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, name: str) -> None:
-    """A folder with other contents is not littered with a store."""
+def test_foreign_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """A directory with other contents is refused and left as it is."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / name).mkdir()
     with pytest.raises(UnsupportedFormatError, match="holds other files") as caught:
@@ -127,14 +127,14 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
-def test_a_place_where_no_folder_can_be_made() -> None:
-    """It is told, and not tried for ever."""
+def test_impossible_path_raises() -> None:
+    """A path where no directory can be made raises instead of retrying."""
     with FileStore("/proc/waggle/store") as store, pytest.raises(FileNotFoundError):
         store.save(make_environment())
 
 
-def test_a_folder_that_fills_after_opening_is_refused(tmp_path: Path) -> None:
-    """The folder is looked at again before anything is made in it."""
+def test_directory_that_fills_after_opening_is_refused(tmp_path: Path) -> None:
+    """The directory is checked again before anything is made in it."""
     store = FileStore(tmp_path / "home")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "notes.txt").write_text("mine")
@@ -145,7 +145,7 @@ def test_a_folder_that_fills_after_opening_is_refused(tmp_path: Path) -> None:
     assert sorted(tree(tmp_path / "home")) == ["notes.txt"]
 
 
-def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+def test_newer_store_is_refused(tmp_path: Path) -> None:
     """A store of a newer format is neither read nor written."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment())
@@ -160,8 +160,8 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     assert tree(tmp_path / "store") == before
 
 
-def test_a_broken_marker_is_named(tmp_path: Path) -> None:
-    """A marker that cannot be read says which file it is."""
+def test_corrupt_marker_error_names_file(tmp_path: Path) -> None:
+    """The error for an unreadable marker names the file."""
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "waggle.json").write_text("")
     with pytest.raises(CorruptDocumentError) as caught:
@@ -169,16 +169,16 @@ def test_a_broken_marker_is_named(tmp_path: Path) -> None:
     assert caught.value.path == tmp_path / "store" / "waggle.json"
 
 
-def test_a_file_is_no_store(tmp_path: Path) -> None:
-    """A path to a file says so."""
+def test_file_as_root_raises(tmp_path: Path) -> None:
+    """A path to a file raises NotADirectoryError."""
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         FileStore(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["environments", ".waggle"])
-def test_a_linked_folder_is_refused(tmp_path: Path, name: str) -> None:
-    """A link inside the store would lead out of its root."""
+def test_linked_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """A symbolic link inside the store, which would lead out of its root, is refused."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (tmp_path / "store").mkdir()
@@ -189,8 +189,8 @@ def test_a_linked_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert list(outside.iterdir()) == []
 
 
-def test_a_linked_root_is_resolved_once(tmp_path: Path) -> None:
-    """The root itself may be a link; where it leads is settled when the store is opened."""
+def test_linked_root_is_resolved_once(tmp_path: Path) -> None:
+    """The root may be a symbolic link, which is resolved when the store is opened."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     (tmp_path / "link").symlink_to("one")
@@ -202,10 +202,10 @@ def test_a_linked_root_is_resolved_once(tmp_path: Path) -> None:
     assert list((tmp_path / "two").iterdir()) == []
 
 
-def test_a_start_that_was_cut_short_anywhere(
+def test_interrupted_initialization_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a founding leaves that dies at any call is founded by the next one."""
+    """An initialization that dies at any call is completed by the next one."""
     with monkeypatch.context() as patch:
         calls = record(patch)
         FileStore(tmp_path / "whole" / "store").save(make_environment())
@@ -234,8 +234,8 @@ def test_a_start_that_was_cut_short_anywhere(
         assert not [name for name in names if name.endswith(".tmp")]
 
 
-def test_a_removed_root_is_founded_anew(tmp_path: Path) -> None:
-    """A store whose folder was removed starts again with the next write."""
+def test_removed_root_is_initialized_again(tmp_path: Path) -> None:
+    """A store whose directory was removed begins again with the next write."""
     store = FileStore(tmp_path / "store", durable=False)
     store.save(make_environment(id="a"))
     shutil.rmtree(tmp_path / "store")
@@ -248,8 +248,8 @@ def test_a_removed_root_is_founded_anew(tmp_path: Path) -> None:
     assert [environment.id for environment in store.find_all()] == ["b", "c"]
 
 
-def test_left_over_files_are_cleared(tmp_path: Path) -> None:
-    """A dead writer's temporary file goes; one of another pattern stays."""
+def test_orphaned_temp_files_are_removed(tmp_path: Path) -> None:
+    """The temp file of a writer that died is removed; a file of another pattern stays."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="a"))
     folder = tmp_path / "store" / ".waggle" / "tmp"
@@ -262,8 +262,8 @@ def test_left_over_files_are_cleared(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-def test_what_cannot_be_cleared_stops_nothing(tmp_path: Path) -> None:
-    """A folder with the name of a temporary file is in nobody's way."""
+def test_unremovable_temp_entry_is_ignored(tmp_path: Path) -> None:
+    """A directory with the name of a temp file does not stop a write."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="a"))
     (tmp_path / "store" / ".waggle" / "tmp" / "x.tmp").mkdir()
@@ -272,8 +272,8 @@ def test_what_cannot_be_cleared_stops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o177, 0o277, 0o777])
-def test_a_strange_umask(tmp_path: Path, umask: int) -> None:
-    """A umask may take rights from others, but not from the store itself."""
+def test_umask_keeps_owner_rights(tmp_path: Path, umask: int) -> None:
+    """A umask cannot take the store's own rights."""
     old = os.umask(umask)
     try:
         FileStore(tmp_path / "store").save(make_environment(id="a"))
@@ -287,14 +287,14 @@ def test_a_strange_umask(tmp_path: Path, umask: int) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-def test_an_empty_path() -> None:
-    """No path is not the current folder."""
+def test_empty_path_is_refused() -> None:
+    """An empty path does not mean the current directory."""
     with pytest.raises(ValueError, match="empty"):
         FileStore("")
 
 
-def test_root_leaves_the_owner_what_is_theirs(tmp_path: Path) -> None:
-    """What root makes in a store belongs to whoever owns the store."""
+def test_files_made_by_root_belong_to_store_owner(tmp_path: Path) -> None:
+    """Files that root makes in a store belong to the owner of the store."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     root = tmp_path / "store"
@@ -312,8 +312,8 @@ def test_root_leaves_the_owner_what_is_theirs(tmp_path: Path) -> None:
     assert set(owners.values()) == {65534}, owners
 
 
-def test_root_without_the_right_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where root may not change owners, in a container for one, the store works all the same."""
+def test_root_without_chown_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where root may not change owners, as in some containers, the store still works."""
     real = os.stat
 
     def stat_of_another(path: Any, **keywords: Any) -> Any:

@@ -42,14 +42,14 @@ def root(root: Path) -> Path:
 
 @pytest.fixture
 def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Makes the system say that it was started anew."""
+    """Make the system report a new boot, each time that it is called."""
     boots = iter(range(100))
 
-    def boot_anew() -> None:
+    def reboot_once() -> None:
         name = f"boot-{next(boots)}"
         monkeypatch.setattr(state, "boot_id", lambda: name)
 
-    return boot_anew
+    return reboot_once
 
 
 def names(store: FileStore) -> list[str]:
@@ -71,10 +71,10 @@ LOSSES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_a_power_cut_took_comes_back(
+def test_document_lost_in_power_cut_is_restored(
     root: Path, reboot: Callable[[], None], loss: str
 ) -> None:
-    """A document that was never flushed is published again from the journal, to the byte."""
+    """A document that was never synced is published again from the journal, byte for byte."""
     before = (root / "environments" / "b.json").read_bytes()
     LOSSES[loss](root / "environments" / "b.json")
     reboot()
@@ -85,8 +85,8 @@ def test_what_a_power_cut_took_comes_back(
     assert lost_and_found(root) == []
 
 
-def test_an_old_version_gives_way(root: Path, reboot: Callable[[], None]) -> None:
-    """A version that the journal knows to be outdated is replaced, and needs no evidence."""
+def test_outdated_version_is_replaced(root: Path, reboot: Callable[[], None]) -> None:
+    """A version that the journal knows to be outdated is replaced without a copy in lost+found."""
     first = next(event for event in FileStore(root).history("b"))
     assert first.environment is not None
     (root / "environments" / "b.json").write_bytes(codec.encode(first.environment, 2))
@@ -95,8 +95,8 @@ def test_an_old_version_gives_way(root: Path, reboot: Callable[[], None]) -> Non
     assert lost_and_found(root) == []
 
 
-def test_an_unknown_version_is_kept_as_evidence(root: Path, reboot: Callable[[], None]) -> None:
-    """What a hand put there, older than the journal, gives way and goes to lost+found."""
+def test_unknown_version_is_saved_to_lost_and_found(root: Path, reboot: Callable[[], None]) -> None:
+    """A manual edit older than the journal is replaced, and its copy goes to lost+found."""
     path = root / "environments" / "b.json"
     text = path.read_text().replace('"revision": 4', '"revision": 3').replace("b2", "by hand")
     path.write_text(text)
@@ -107,8 +107,8 @@ def test_an_unknown_version_is_kept_as_evidence(root: Path, reboot: Callable[[],
 
 
 @pytest.mark.parametrize("revision", [4, 5, 77])
-def test_recovery_never_goes_back(root: Path, reboot: Callable[[], None], revision: int) -> None:
-    """A document of the same or a higher revision stays: a hand edited it, or knows better."""
+def test_recovery_never_regresses(root: Path, reboot: Callable[[], None], revision: int) -> None:
+    """A document of the same or a higher revision stays as it is."""
     path = root / "environments" / "b.json"
     path.write_text(
         path.read_text().replace('"revision": 4', f'"revision": {revision}').replace("b2", "hand")
@@ -120,8 +120,8 @@ def test_recovery_never_goes_back(root: Path, reboot: Callable[[], None], revisi
             store.save(make_environment(id="b"), if_revision=4)
 
 
-def test_the_deleted_stay_deleted(root: Path, reboot: Callable[[], None]) -> None:
-    """A delete of which the disk lost the removal is done again."""
+def test_lost_delete_is_repeated(root: Path, reboot: Callable[[], None]) -> None:
+    """A delete whose removal the disk lost is done again."""
     deleted = [event.environment for event in FileStore(root).history("c")][-1]
     assert deleted is not None
     (root / "environments" / "c.json").write_bytes(codec.encode(deleted, 3))
@@ -131,8 +131,8 @@ def test_the_deleted_stay_deleted(root: Path, reboot: Callable[[], None]) -> Non
     assert lost_and_found(root) == []
 
 
-def test_a_torn_temporary_file_is_of_no_use(root: Path, reboot: Callable[[], None]) -> None:
-    """Documents are published from their lines: what was staged may have lost its contents."""
+def test_temp_files_are_never_published(root: Path, reboot: Callable[[], None]) -> None:
+    """Documents are published from their lines, because a temp file may have lost its contents."""
     (root / ".waggle" / "tmp" / "0123456789abcdef.tmp").write_bytes(bytes(900))
     (root / "environments" / "b.json").unlink()
     reboot()
@@ -140,8 +140,8 @@ def test_a_torn_temporary_file_is_of_no_use(root: Path, reboot: Callable[[], Non
     assert os.listdir(root / ".waggle" / "tmp") == []
 
 
-def test_a_copy_older_than_its_checkpoint(root: Path, tmp_path: Path) -> None:
-    """In a copy, a checkpoint proves nothing: its documents may have been copied before it."""
+def test_checkpoint_does_not_count_in_copy(root: Path, tmp_path: Path) -> None:
+    """In a copy a checkpoint proves nothing: its documents may have been copied before it."""
     shutil.copytree(root / "environments", tmp_path / "copy" / "environments")
     with FileStore(root) as store:
         store.save(make_environment(id="a", name="a2"))
@@ -154,8 +154,8 @@ def test_a_copy_older_than_its_checkpoint(root: Path, tmp_path: Path) -> None:
     assert names(FileStore(tmp_path / "copy")) == ["a2", "b2"]
 
 
-def test_what_cannot_be_published_is_reported(root: Path, reboot: Callable[[], None]) -> None:
-    """A folder in the way of a document, and a torn last line, stop nothing and are told."""
+def test_unpublishable_document_is_reported(root: Path, reboot: Callable[[], None]) -> None:
+    """A directory in the way of a document and a torn last line are reported and stop nothing."""
     (root / "environments" / "b.json").unlink()
     (root / "environments" / "b.json").mkdir()
     segment = root / "journal" / FIRST_SEGMENT
@@ -170,8 +170,8 @@ def test_what_cannot_be_published_is_reported(root: Path, reboot: Callable[[], N
         assert [found.name for found in store.find_all(on_corrupt=lambda _: None)] == ["a1", "c2"]
 
 
-def test_it_can_be_repeated(root: Path, reboot: Callable[[], None]) -> None:
-    """A second recovery finds nothing to do."""
+def test_recovery_is_idempotent(root: Path, reboot: Callable[[], None]) -> None:
+    """A second recovery changes nothing."""
     (root / "environments" / "a.json").unlink()
     reboot()
     FileStore(root)
@@ -181,8 +181,8 @@ def test_it_can_be_repeated(root: Path, reboot: Callable[[], None]) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in (root / "environments").iterdir()}
 
 
-def test_a_checkpoint_ends_the_window(root: Path, reboot: Callable[[], None]) -> None:
-    """What was removed by hand after a clean close stays removed."""
+def test_checkpoint_ends_redo_range(root: Path, reboot: Callable[[], None]) -> None:
+    """A document that the operator removed after a clean close stays removed."""
     with FileStore(root) as store:
         store.save(make_environment(id="a", name="a2"))
     (root / "environments" / "b.json").unlink()
@@ -191,8 +191,8 @@ def test_a_checkpoint_ends_the_window(root: Path, reboot: Callable[[], None]) ->
 
 
 @pytest.mark.parametrize("folder", [".waggle", "journal", "environments", ".waggle journal"])
-def test_folders_removed_under_a_live_store(root: Path, folder: str) -> None:
-    """As by git clean: the store goes on, and no number comes again."""
+def test_open_store_survives_removed_directories(root: Path, folder: str) -> None:
+    """After git clean the open store continues, and no number is used twice."""
     with FileStore(root) as store:
         assert store.save(make_environment(id="a", name="a2")) == 6
         for name in folder.split():
@@ -205,8 +205,8 @@ def test_folders_removed_under_a_live_store(root: Path, folder: str) -> None:
         assert names(store) == names(other) == ["a2", "b2", "d1", "e1", "f1"]
 
 
-def test_a_journal_moved_away_under_a_live_store(root: Path) -> None:
-    """What is confirmed afterwards is in the store's own journal, not in the one that left."""
+def test_open_store_ignores_moved_journal(root: Path) -> None:
+    """Later changes are in the store's own journal, not in the one that was moved away."""
     with FileStore(root) as store:
         store.save(make_environment(id="a", name="a2"))
         (root / "journal").rename(root.with_name("moved"))
@@ -215,7 +215,7 @@ def test_a_journal_moved_away_under_a_live_store(root: Path) -> None:
         assert names(store) == ["a2", "b2", "d1"]
 
 
-def test_restored_from_git(root: Path, tmp_path: Path) -> None:
+def test_store_from_git_begins_new_journal(root: Path, tmp_path: Path) -> None:
     """Documents and marker alone are a store, whose journal begins above all revisions."""
     shutil.copytree(root / "environments", tmp_path / "cloned" / "environments")
     shutil.copy(root / "waggle.json", tmp_path / "cloned")
@@ -227,8 +227,8 @@ def test_restored_from_git(root: Path, tmp_path: Path) -> None:
     assert names(FileStore(tmp_path / "cloned"))[1:] == ["b2"]
 
 
-def test_two_open_at_once(root: Path, reboot: Callable[[], None]) -> None:
-    """Of several that find the store after a crash, one recovers, and all see the same."""
+def test_concurrent_opens_recover_once(root: Path, reboot: Callable[[], None]) -> None:
+    """Of several processes that open the store after a crash one recovers, and all see the same."""
     shutil.rmtree(root / "environments")
     (root / "environments").mkdir()
     reboot()
@@ -248,8 +248,10 @@ def test_two_open_at_once(root: Path, reboot: Callable[[], None]) -> None:
     assert seen == [["a1", "b2"]] * 8
 
 
-def test_without_the_lock_it_reads_right(root: Path, reboot: Callable[[], None]) -> None:
-    """An open that cannot recover serves what recovery would publish, until somebody could."""
+def test_reader_without_lock_sees_recovered_documents(
+    root: Path, reboot: Callable[[], None]
+) -> None:
+    """An open that cannot recover shows what recovery would publish, until it is published."""
     holder = FileStore(root)
     holder.save(make_environment(id="d", name="d1"))
     with lock_held(holder):
@@ -270,8 +272,8 @@ def test_without_the_lock_it_reads_right(root: Path, reboot: Callable[[], None])
     assert names(reader) == ["a1", "b2", "d1"]
 
 
-def test_the_first_durable_open_settles(tmp_path: Path) -> None:
-    """What was written unflushed is flushed, and then counts as durable."""
+def test_durable_open_syncs_unsynced_store(tmp_path: Path) -> None:
+    """The first durable open syncs a store that was written without syncs."""
     unflushed = FileStore(tmp_path / "store", durable=False)
     unflushed.save(make_environment(id="a", name="a1"))
     segment = tmp_path / "store" / "journal" / FIRST_SEGMENT
@@ -283,8 +285,8 @@ def test_the_first_durable_open_settles(tmp_path: Path) -> None:
     assert found.durable == 1
 
 
-def test_a_removed_marker_or_state(root: Path) -> None:
-    """Either is made anew with the next write."""
+def test_removed_marker_and_state_are_rewritten(root: Path) -> None:
+    """The next write makes the marker and the state record again."""
     (root / "waggle.json").unlink()
     (root / ".waggle" / "state").unlink()
     store = FileStore(root)
@@ -321,8 +323,8 @@ def with_journal(root: Path, data: bytes) -> FileStore:
     return FileStore(root, durable=False)
 
 
-def test_a_journal_cut_at_every_byte(root: Path) -> None:
-    """Of a torn journal all whole lines count, and writing goes on in a new segment."""
+def test_journal_cut_at_every_byte_keeps_whole_lines(root: Path) -> None:
+    """Of a torn journal all whole lines count, and writing continues in a new segment."""
     data = content(root)
     after = prefixes(data)
     cuts = {end + n for end in after for n in range(-3, 20) if 0 <= end + n <= len(data)}
@@ -335,8 +337,8 @@ def test_a_journal_cut_at_every_byte(root: Path) -> None:
             assert names(store) == [*after[whole], "z"]
 
 
-def test_a_journal_flipped_at_every_byte(root: Path) -> None:
-    """A bad last line is a torn tail; any other stops writes, by name, and not reads."""
+def test_journal_flipped_at_every_byte_is_detected(root: Path) -> None:
+    """A bad last line is a torn tail; any other stops writes, by name, and leaves reads working."""
     data = content(root)
     after = prefixes(data)
     ends = list(after)
@@ -359,7 +361,7 @@ def test_a_journal_flipped_at_every_byte(root: Path) -> None:
         store.close()
 
 
-def test_stale_and_doubled_lines(root: Path) -> None:
+def test_repeated_and_stale_lines_are_ignored(root: Path) -> None:
     """A line that comes again, or an older one after a newer one, changes nothing."""
     data = content(root)
     *_, second, last = data.splitlines(keepends=True)
@@ -371,8 +373,8 @@ def test_stale_and_doubled_lines(root: Path) -> None:
             assert names(store) == ["a1", "b3"]
 
 
-def test_copies_of_a_live_store(tmp_path: Path) -> None:
-    """A copy made while others write opens with each document at least as new as when it began."""
+def test_copy_of_live_store_is_current(tmp_path: Path) -> None:
+    """A copy made during writes opens with each document at least as new as when the copy began."""
     store = FileStore(tmp_path / "store", durable=False)
     environments = [make_environment(id=f"env-{n}", extra={"n": 0}) for n in range(20)]
     store.save_all(environments)
@@ -418,10 +420,10 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("where", ["a copy", "in place", "a marker touched", "a new marker"])
 @pytest.mark.parametrize("how", TORN)
-def test_a_line_that_was_written_while_it_was_copied(
+def test_line_copied_while_it_was_written(
     root: Path, tmp_path: Path, reboot: Callable[[], None], how: str, where: str
 ) -> None:
-    """In a copy, a line that is room in part is left out, and told; all else is damage."""
+    """A partly blank line is left out and reported in a copy; in an original it is damage."""
     if where == "a copy":
         root = shutil.copytree(root, tmp_path / "copy")
     elif where == "a marker touched":
@@ -457,8 +459,10 @@ def test_a_line_that_was_written_while_it_was_copied(
         assert names(store)[:2] == ["a1", "b2"]
 
 
-def test_what_a_dead_writer_left_is_finished(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that was written and not published is carried into a new segment, and published."""
+def test_unpublished_line_of_dead_writer_is_published(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that was appended but not published is carried into a new segment and published."""
     line = lines.encode(
         lines.CHANGES,
         [
@@ -500,8 +504,8 @@ def state_of(root: Path) -> Path:
     return root / ".waggle" / "state"
 
 
-def test_an_old_state_record_put_back(root: Path) -> None:
-    """A backup copied over the store brings an old record: newer segments tell it is none."""
+def test_old_state_record_is_overruled(root: Path) -> None:
+    """A backup copied over the store brings an old state record: newer segments overrule it."""
     store = FileStore(root, durable=False)
     old = state_of(root).read_bytes()
     for number in range(40):
@@ -514,8 +518,8 @@ def test_an_old_state_record_put_back(root: Path) -> None:
     assert [event.seq for event in again.history()] == list(range(1, 47))
 
 
-def test_a_shorter_journal_put_back_under_a_live_store(root: Path) -> None:
-    """A handle does not write after the gap that an older copy of the segment leaves."""
+def test_shorter_journal_put_back_leaves_no_gap(root: Path) -> None:
+    """An open store does not write after the gap that an older copy of the segment leaves."""
     segment = root / "journal" / FIRST_SEGMENT
     store = FileStore(root, durable=False)
     old = segment.read_bytes()
@@ -528,8 +532,8 @@ def test_a_shorter_journal_put_back_under_a_live_store(root: Path) -> None:
         assert seqs == sorted(set(seqs))
 
 
-def test_a_copy_of_hard_links(root: Path, tmp_path: Path) -> None:
-    """What is written in a copy that shares its files is not written in the original."""
+def test_hard_linked_copy_leaves_original_alone(root: Path, tmp_path: Path) -> None:
+    """A write to a copy that shares its files does not change the original."""
     subprocess.run(["cp", "-al", root, tmp_path / "linked"], check=True)
     before = (root / "journal" / FIRST_SEGMENT).read_bytes().rstrip()
     with FileStore(tmp_path / "linked") as linked:
@@ -543,23 +547,23 @@ def test_a_copy_of_hard_links(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b" " * 8192])
-def test_a_live_segment_without_lines(root: Path, data: bytes) -> None:
-    """An empty segment, as a crash of an unflushed store leaves it, is left for a new one."""
+def test_empty_live_segment_is_replaced(root: Path, data: bytes) -> None:
+    """An empty segment, which a crash of an unsynced store leaves, is replaced by a new one."""
     with with_journal(root, data) as store:
         store.save(make_environment(id="z", name="z"))
         assert names(store) == ["z"]
     assert names(FileStore(root)) == ["z"]
 
 
-def test_no_folder_of_documents(root: Path) -> None:
-    """As git leaves it when the last document went: the journal brings them back."""
+def test_missing_documents_directory_is_restored(root: Path) -> None:
+    """Where git removed the directory with the last document, the journal restores both."""
     shutil.rmtree(root / "environments")
     with FileStore(root) as store:
         assert names(store) == ["a1", "b2"]
 
 
-def test_no_folder_of_temporary_files_under_a_live_store(root: Path) -> None:
-    """One save fails, and the next one makes the folder anew."""
+def test_missing_temp_directory_is_made_again(root: Path) -> None:
+    """One save fails, and the next one makes the directory of temp files again."""
     store = FileStore(root)
     store.save(make_environment(id="d"))
     shutil.rmtree(root / ".waggle" / "tmp")
@@ -568,8 +572,8 @@ def test_no_folder_of_temporary_files_under_a_live_store(root: Path) -> None:
     store.save(make_environment(id="e"))
 
 
-def test_documents_full_of_checkpoints() -> None:
-    """Looking for the last checkpoint takes no longer where a document is full of such keys."""
+def test_search_for_checkpoint_is_linear() -> None:
+    """The search for the last checkpoint takes no longer in a document full of such keys."""
     line = lines.encode(
         lines.CHANGES, [{"document": {"n": [{"checkpoint": n} for n in range(99)]}}]
     )
@@ -585,8 +589,8 @@ def test_documents_full_of_checkpoints() -> None:
     assert len(found) <= 2 * 4
 
 
-def test_flushed_only_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first durable open that dies before its flush leaves that to the next one."""
+def test_failed_sync_is_left_to_next_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A durable open that dies before its sync leaves the sync to the next one."""
     FileStore(tmp_path / "store", durable=False).save(make_environment(id="a"))
     flushed: list[int] = []
 

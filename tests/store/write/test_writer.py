@@ -21,7 +21,7 @@ from waggle_fsstore import (
     audit,
 )
 from waggle_fsstore.store.write.batch import Transaction
-from waggle_fsstore.store.write.writer import Writer
+from waggle_fsstore.store.write.group_commit import CommitQueue
 from waggle_fsstore.testing import make_environment
 
 PATIENCE = 60
@@ -50,14 +50,14 @@ def waiting(
         holder: Future[object] = pool.submit(lambda: store._writer.run(work))
         assert inside.wait(PATIENCE)
         futures = [pool.submit(call) for call in calls]
-        while len(store._writer._waiting) < 1 + len(calls):
+        while len(store._writer._queue._waiting) < 1 + len(calls):
             pass
         done.set()
         yield [*futures, holder]
 
 
-def test_waiting_threads_share_a_flush(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight saves that wait together are one line and one flush, and each has its revision."""
+def test_waiting_threads_share_one_sync(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight saves that wait together are one line and one sync, and each has its revision."""
     calls = [lambda n=n: store.save(make_environment(id=f"env-{n}")) for n in range(8)]
     recorder = record(monkeypatch)
     with waiting(store, *calls) as futures:
@@ -71,8 +71,8 @@ def test_waiting_threads_share_a_flush(store: FileStore, monkeypatch: pytest.Mon
     assert sum(b'"changes"' in line for line in segment.read_bytes().splitlines()) == 2
 
 
-def test_each_has_its_own_author(store: FileStore) -> None:
-    """Who shares a line with others still signs his own change."""
+def test_calls_of_one_line_keep_their_authors(store: FileStore) -> None:
+    """Each change in a shared line is recorded with the author of its own call."""
 
     def save(number: int) -> int:
         with audit(actor=f"actor-{number}", reason=f"reason-{number}"):
@@ -86,8 +86,8 @@ def test_each_has_its_own_author(store: FileStore) -> None:
         assert (event.actor, event.reason) == (f"actor-{number}", f"reason-{number}")
 
 
-def test_each_has_its_own_failure(store: FileStore) -> None:
-    """A conflict of one caller is no failure of the others, who see what was changed before."""
+def test_failed_call_fails_alone(store: FileStore) -> None:
+    """A conflict of one caller does not fail the others, which see the changes made before."""
     with waiting(
         store,
         lambda: store.create(make_environment(id="b", name="first")),
@@ -105,8 +105,8 @@ def test_each_has_its_own_failure(store: FileStore) -> None:
     assert [environment.id for environment in store.find_all()] == ["b"]
 
 
-def test_a_failure_of_all_is_told_to_all(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the flush fails, nobody has saved, and each hears it by an error of his own."""
+def test_failed_sync_fails_every_call(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the sync fails, nothing is saved, and each caller gets an error object of its own."""
     flushes: list[Call] = []
 
     def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
@@ -128,8 +128,8 @@ def test_a_failure_of_all_is_told_to_all(store: FileStore, monkeypatch: pytest.M
     store.save(make_environment(id="b"))
 
 
-def test_the_others_outlive_an_interrupted_leader(store: FileStore) -> None:
-    """Ctrl-C in the thread that does the work of all loses nobody else's."""
+def test_interrupted_leader_loses_no_other_call(store: FileStore) -> None:
+    """Ctrl-C in the thread that commits for all loses none of the other calls."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -141,21 +141,23 @@ def test_the_others_outlive_an_interrupted_leader(store: FileStore) -> None:
     assert store.count() == 4
 
 
-def test_what_is_done_is_not_done_again(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller whose work is done, and who has not yet gone, is left alone by the next leader."""
+def test_committed_call_is_never_run_again(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is done, and whose thread has yet to return, is ignored by the next leader."""
     arrived, go = threading.Event(), threading.Event()
-    real = Writer._withdraw
+    real = CommitQueue._remove
 
-    def withdraw(self: Writer, request: Any) -> None:
+    def remove(self: CommitQueue, call: Any) -> None:
         if threading.current_thread() is slow and not arrived.is_set():
             arrived.set()
             assert go.wait(PATIENCE)
-        real(self, request)
+        real(self, call)
 
     def count_up(environment: Environment) -> None:
         environment.ssh_port += 1
 
-    monkeypatch.setattr(Writer, "_withdraw", withdraw)
+    monkeypatch.setattr(CommitQueue, "_remove", remove)
     before = store.find_by_id("a").ssh_port
     slow = threading.Thread(target=store.save, args=[make_environment(id="b", ssh_port=1)])
     slow.start()
@@ -167,7 +169,7 @@ def test_what_is_done_is_not_done_again(store: FileStore, monkeypatch: pytest.Mo
     assert [event.environment_id for event in store.history()] == ["a", "b", "a"]
 
 
-def test_who_gives_up_has_changed_nothing(store: FileStore) -> None:
+def test_timed_out_call_changes_nothing(store: FileStore) -> None:
     """A save that timed out does not happen later."""
     impatient = FileStore(store.path, lock_timeout=0.01)
     inside, done = threading.Event(), threading.Event()
@@ -187,8 +189,8 @@ def test_who_gives_up_has_changed_nothing(store: FileStore) -> None:
     assert [environment.id for environment in store.find_all()] == ["a"]
 
 
-def test_a_corrupt_document_keeps_its_turn(store: FileStore) -> None:
-    """Deleting a corrupt document and creating it anew, both waiting, lose neither of them."""
+def test_delete_and_create_of_corrupt_document_both_succeed(store: FileStore) -> None:
+    """Deleting a corrupt document and creating it again, both waiting, lose neither of them."""
     store.document_path("a").write_text("{")
     with waiting(
         store,
@@ -203,8 +205,10 @@ def test_a_corrupt_document_keeps_its_turn(store: FileStore) -> None:
         store.create(make_environment(id="a"))
 
 
-def test_one_bad_document_fails_no_other(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document that cannot be replaced is its own caller's trouble, whoever shares the line."""
+def test_bad_document_fails_only_its_own_call(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document that cannot be replaced fails its own caller, not those that share the line."""
 
     def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
         if call.name == "replace" and call.files[1] == "bad.json":
@@ -225,10 +229,10 @@ def test_one_bad_document_fails_no_other(store: FileStore, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("number", range(1, 40))
-def test_an_impatient_interrupt_in_a_take_back(
+def test_interrupt_during_rollback_keeps_journal_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Ctrl-C at any call while a failed change is taken back leaves a journal that is whole."""
+    """Ctrl-C at any call of a rollback leaves a journal that is whole."""
     store = FileStore(tmp_path / "store")
     store.save(make_environment(id="a", name="old"))
     seen: list[int] = []

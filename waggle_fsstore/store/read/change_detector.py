@@ -4,7 +4,7 @@
 A store with few documents is checked completely each time, by
 :mod:`~waggle_fsstore.store.read.stat_signature`. From a hundred documents on, inotify
 names the changed files, and a complete check is needed only now and then.
-docs/decisions/0013-noticing-changes-of-documents.md says why no change is overlooked.
+docs/decisions/0013-change-notifications.md says why no change is overlooked.
 """
 
 import os

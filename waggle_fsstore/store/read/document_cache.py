@@ -2,11 +2,10 @@
 """All documents of a store, cached from one listing to the next.
 
 A listing reads only the files that may have changed. The cache takes 1-3 kB for each
-document of the last listing. docs/decisions/0007-what-is-remembered-of-documents.md says
+document of the last listing. docs/decisions/0007-document-cache.md says
 why no change is overlooked.
 """
 
-import errno
 import os
 import threading
 from functools import partial
@@ -19,12 +18,9 @@ from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.fs.linux import file_clock
-from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error, read_regular
+from waggle_fsstore.store.fs.safe_read import BadFile, modified_at, read_or_error, read_regular
 from waggle_fsstore.store.read.change_detector import ChangeDetector
 from waggle_fsstore.store.read.stat_signature import Signature, settled_signature, unchanged
-
-# These concern the process, not the one file that was being opened.
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 # A larger document is read each time: as objects it takes up to twenty times its size.
 _MAX_CACHED_BYTES: Final = 1 << 14
@@ -206,7 +202,7 @@ def read_document(name: str, path: str) -> tuple[Environment, os.stat_result]:
     data = read_regular(
         path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened))
     )
-    environment = codec.decode(data, path)
+    environment = codec.decode(data, path, modified_at)
     if document_name(environment.id) != name:
         raise misplaced(path, environment.id)
     return environment, before[0]

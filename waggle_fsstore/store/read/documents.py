@@ -10,7 +10,7 @@ from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
-from waggle_fsstore.store.fs.safe_read import read_or_error, read_regular
+from waggle_fsstore.store.fs.safe_read import modified_at, read_or_error, read_regular
 from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced
 
 
@@ -30,7 +30,7 @@ class StoredDocument:
         self._environment: Environment | None = None
         # A store of this version has checked the documents that it wrote. Check all others now.
         if not self.is_intact or self.document.get("schema") != codec.SCHEMA:
-            self._environment = codec.decode(data, path)
+            self._environment = codec.decode(data, path, modified_at)
 
     @classmethod
     def of(cls, path: str, data: bytes, document: dict[str, Any]) -> Self:
@@ -49,7 +49,7 @@ class StoredDocument:
     def environment(self) -> Environment:
         """The environment in the document."""
         if self._environment is None:
-            self._environment = codec.decode(self.data, self.path)
+            self._environment = codec.decode(self.data, self.path, modified_at)
         return self._environment
 
     @property
@@ -82,7 +82,8 @@ class Documents(DocumentCache):
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
         try:
-            environment = codec.decode(read_regular(path, codec.MAX_DOCUMENT_BYTES), path)
+            data = read_regular(path, codec.MAX_DOCUMENT_BYTES)
+            environment = codec.decode(data, path, modified_at)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         if environment.id != environment_id:

@@ -2,7 +2,7 @@
 """Which files in a directory have changed since the last call, from inotify (man 7 inotify).
 
 The kernel queues an event before the call that made the change returns, in any process.
-docs/decisions/0013-noticing-changes-of-documents.md lists the changes that cause no event.
+docs/decisions/0013-change-notifications.md lists the changes that cause no event.
 """
 
 import os

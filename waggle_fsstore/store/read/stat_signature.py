@@ -4,7 +4,7 @@
 Every change of a file, of whatever kind, sets its change time (ctime) from the system's
 clock, and no program can set it back. So a file with the same ctime is the same file,
 unchanged, once that time is past: later changes get a later ctime.
-docs/decisions/0007-what-is-remembered-of-documents.md has the argument.
+docs/decisions/0007-document-cache.md has the argument.
 """
 
 import os

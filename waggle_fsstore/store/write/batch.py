@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A batch: the changes that share one line of the journal, and what they leave behind."""
+"""The changes that share one line of the journal, and the documents they result in."""
 
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -16,20 +16,20 @@ from waggle_fsstore.store.journal import lines
 from waggle_fsstore.store.read.documents import Documents, StoredDocument, revision_in
 from waggle_fsstore.store.write.publish import DocumentWrite
 
-# No caller waits for more than about this much of others: larger batches flush no faster.
-_ENOUGH_BYTES: Final = 1 << 18
+# Larger batches gain nothing, and each caller waits for all of the batch.
+_FULL_BYTES: Final = 1 << 18
 
 
 class _Outcome(NamedTuple):
-    """How a document stood before the batch, and how it stands after what is in it so far."""
+    """A document before the batch, and after the changes that are in the batch so far."""
 
     before: StoredDocument | None
     now: StoredDocument | None
-    aside: str = ""
+    quarantine: str = ""
 
 
 class WriteBatch:
-    """What several callers change together; each sees what those before it changed."""
+    """What several callers change together. Each sees the changes of those before it."""
 
     def __init__(self, layout: Layout, documents: Documents, last: int) -> None:
         self.layout = layout
@@ -38,52 +38,52 @@ class WriteBatch:
         self._size = 0
         self._documents = documents
         self._changes: list[dict[str, Any]] = []
-        self._left: dict[str, _Outcome] = {}
+        self._outcomes: dict[str, _Outcome] = {}
 
     def __bool__(self) -> bool:
         return bool(self._changes)
 
     @property
     def first(self) -> int:
-        """The number of its first change."""
+        """The number of the first change."""
         return int(self._changes[0]["seq"])
 
     def line(self) -> bytes:
-        """The line of the journal that holds all of it."""
+        """Return the line of the journal that holds all changes."""
         return lines.encode(lines.CHANGES, self._changes)
 
-    def steps(self) -> list[DocumentWrite]:
-        """What is to become of each document."""
+    def writes(self) -> list[DocumentWrite]:
+        """Return what is to be done to each document."""
         return [
             DocumentWrite(
-                self.layout.document(name),
-                left.before,
-                left.now.data if left.now else None,
-                left.aside,
+                self.layout.document(environment_id),
+                outcome.before,
+                outcome.now.data if outcome.now else None,
+                outcome.quarantine,
             )
-            for name, left in self._left.items()
-            if left.before or left.now or left.aside
+            for environment_id, outcome in self._outcomes.items()
+            if outcome.before or outcome.now or outcome.quarantine
         ]
 
     def savepoint(self) -> tuple[int, int, dict[str, _Outcome]]:
-        """Where it stands, for :meth:`go_back`."""
-        return len(self._changes), self.last, self._left.copy()
+        """Return what :meth:`rollback_to` needs to undo what is added after this call."""
+        return len(self._changes), self.last, self._outcomes.copy()
 
-    def rollback_to(self, mark: tuple[int, int, dict[str, _Outcome]]) -> None:
-        """Forget what was added since, because its caller failed. Its numbers are not used up."""
-        count, self.last, self._left = mark
+    def rollback_to(self, savepoint: tuple[int, int, dict[str, _Outcome]]) -> None:
+        """Discard what was added since a savepoint; its numbers are free again."""
+        count, self.last, self._outcomes = savepoint
         del self._changes[count:]
 
     def stored(self, environment_id: str) -> StoredDocument | None:
-        """The document of an id after what is in the batch so far. Raises ``BadFile``."""
-        left = self._left.get(environment_id)
-        return left.now if left else self._documents.stored(environment_id)
+        """Return the document of an id after the changes so far. Raises ``BadFile``."""
+        outcome = self._outcomes.get(environment_id)
+        return outcome.now if outcome else self._documents.stored(environment_id)
 
-    def live(self) -> int:
-        """How many environments are live after what is in the batch so far."""
+    def count_live(self) -> int:
+        """Return how many environments are live after the changes so far."""
         live = self._documents.live()
-        replaced = sum(document_name(name) in live for name in self._left)
-        now = sum(bool(left.now and left.now.status.is_live) for left in self._left.values())
+        replaced = sum(document_name(name) in live for name in self._outcomes)
+        now = sum(bool(one.now and one.now.status.is_live) for one in self._outcomes.values())
         return len(live) - replaced + now
 
     def add(
@@ -95,7 +95,7 @@ class WriteBatch:
         was: dict[str, Any] | None,
         document: dict[str, Any] | None,
     ) -> None:
-        """Add a change to the line."""
+        """Add a change to the line of the journal."""
         self.last = seq
         self._changes.append(
             {
@@ -113,72 +113,75 @@ class WriteBatch:
     def put_result(
         self, environment_id: str, now: StoredDocument | None, before: StoredDocument | None
     ) -> None:
-        """Note how a document stands now, and how it stood for this caller."""
-        left = self._left.get(environment_id)
-        self._left[environment_id] = _Outcome(left.before if left else before, now)
+        """Set the new version of a document; ``before`` is the one that the caller replaces."""
+        outcome = self._outcomes.get(environment_id)
+        self._outcomes[environment_id] = _Outcome(outcome.before if outcome else before, now)
         self._size += len(now.data) if now else 0
-        self.is_full = self._size > _ENOUGH_BYTES
+        self.is_full = self._size > _FULL_BYTES
 
     def quarantine(self, environment_id: str, target: str, now: StoredDocument | None) -> None:
-        """Note that a corrupt document goes to a path in lost+found, and what comes after it."""
-        self._left[environment_id] = _Outcome(None, now, target)
-        self.is_full = True  # Nobody may store this id anew before the old file is away.
+        """Have a corrupt document moved to a path in lost+found, and set its new version."""
+        self._outcomes[environment_id] = _Outcome(None, now, target)
+        self.is_full = True  # The id can be stored again only once the old file is moved.
 
     def next(self, replaced: int) -> int:
-        """The number of the next change; above the revision that it replaces."""
-        following = 1 + max(self.last, replaced)
-        if following > MAX_REVISION:
+        """Return the number of the next change, which is above the revision it replaces."""
+        seq = 1 + max(self.last, replaced)
+        if seq > MAX_REVISION:
             raise StoreError(f"{self.layout.root}: there is no revision above {MAX_REVISION}")
-        return following
+        return seq
 
 
 class Transaction:
-    """One caller's part of a batch. What raises adds nothing."""
+    """One caller's part of a batch. A method that raises adds nothing."""
 
     __slots__ = ("_author", "_batch", "error_after_commit")
 
     def __init__(self, batch: WriteBatch, author: Author) -> None:
         self._batch = batch
         self._author = author
-        #: Raised once all that was added is stored.
+        #: Raised to the caller after what was added is committed.
         self.error_after_commit: Exception | None = None
 
     def get(self, environment_id: str) -> StoredDocument:
-        """The document of an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
+        """Return the document of an id.
+
+        Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
+        """
         stored = self._batch.stored(environment_id)
         if stored is None:
             raise EnvironmentNotFoundError(environment_id)
         return stored
 
     def get_or_none(self, environment_id: str) -> StoredDocument | None:
-        """The document of an id, ``None`` if there is none. Raises ``BadFile``."""
+        """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""
         return self._batch.stored(environment_id)
 
     def count_live(self) -> int:
-        """How many environments are live."""
-        return self._batch.live()
+        """Return how many environments are live."""
+        return self._batch.count_live()
 
     def put(self, environment: Environment, stored: StoredDocument | None) -> int:
-        """Store a version over the one that stands there; its revision."""
+        """Store a version in place of ``stored``, ``None`` for a new id; return its revision."""
         kind = EventKind.UPDATED if stored else EventKind.CREATED
-        return self._store(kind, environment, stored and self._noted(stored)).revision
+        return self._put(kind, environment, stored and self._recorded(stored)).revision
 
     def record_external(self, stored: StoredDocument) -> StoredDocument:
-        """Give a version that a hand made a revision of its own."""
-        return self._store(EventKind.EXTERNAL, stored.environment, stored)
+        """Record a manual edit as a version with its own revision."""
+        return self._put(EventKind.EXTERNAL, stored.environment, stored)
 
     def delete(self, stored: StoredDocument) -> None:
-        """Remove a document."""
+        """Delete a document."""
         batch = self._batch
-        stored = self._noted(stored)
+        stored = self._recorded(stored)
         seq = batch.next(stored.revision)
         batch.add(self._author, EventKind.DELETED, stored.id, seq, _was(stored), stored.document)
         batch.put_result(stored.id, None, stored)
 
     def quarantine(self, environment_id: str, instead: Environment | None = None) -> int:
-        """Move a corrupt document, whatever it is, to lost+found, and store ``instead``.
+        """Move a corrupt document, of any file type, to lost+found, and store ``instead``.
 
-        Returns the number of the change.
+        Return the number of the change.
         """
         batch = self._batch
         path = batch.layout.document(environment_id)
@@ -195,11 +198,11 @@ class Transaction:
         batch.quarantine(environment_id, target, now)
         return seq
 
-    def _noted(self, stored: StoredDocument) -> StoredDocument:
-        """The version that is to be replaced; one that a hand made becomes history first."""
+    def _recorded(self, stored: StoredDocument) -> StoredDocument:
+        """Return the version to be replaced; a manual edit becomes part of the history first."""
         return stored if stored.is_intact else self.record_external(stored)
 
-    def _store(
+    def _put(
         self, kind: EventKind, environment: Environment, stored: StoredDocument | None
     ) -> StoredDocument:
         batch = self._batch
@@ -211,19 +214,13 @@ class Transaction:
         return now
 
 
-def free_path(folder: str, environment_id: str, number: int) -> str:
-    """A path in lost+found that nothing has yet."""
-    stem = document_name(environment_id).removesuffix(SUFFIX)
-    return lost_and_found.free_path(folder, stem, SUFFIX, number)
-
-
 def _was(stored: StoredDocument | None) -> dict[str, Any] | None:
     if stored is None:
         return None
-    # What a hand wrote has no checksum that fits, and what it says of before is not known.
-    known = stored.is_intact
+    # A manual edit has no valid checksum, and the status before it is not known.
+    is_intact = stored.is_intact
     return {
         "revision": stored.revision,
-        "checksum": stored.checksum if known else None,
-        "status": stored.status if known else None,
+        "checksum": stored.checksum if is_intact else None,
+        "status": stored.status if is_intact else None,
     }

@@ -1,50 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: documents made durable in themselves, so that the journal may be forgotten."""
+"""Checkpoints: the documents are synced in themselves, so that recovery can begin after them."""
 
-import os
-from collections.abc import Iterable
-from typing import Final
+from functools import partial
 
+from waggle_fsstore.domain.errors import LockTimeoutError, StoreClosedError, StoreError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import changes, redo_range
-from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.read.documents import Documents
-
-# Flushing one file costs as much as flushing some hundreds together.
-_FEW: Final = 64
+from waggle_fsstore.store.fs.lock import StoreLock
+from waggle_fsstore.store.journal.state import State, read_state
+from waggle_fsstore.store.write.session import WriterSession
+from waggle_fsstore.store.write.sync import sync_redo_range
 
 
-def sync_redo_range(layout: Layout, disk: Disk, through: int, folder: int) -> None:
-    """Make durable what the changes since the last checkpoint left, up to ``through``.
+class Checkpointer:
+    """Makes a checkpoint after a segment was rotated, and before the store is closed.
 
-    ``folder`` is the folder of the documents, opened before the first of them was
-    published: the errors since then count. Takes no lock.
+    A checkpoint that fails harms no change: the journal keeps them all, and it is tried again.
     """
-    start = redo_range(layout).start
-    is_long = through - start.seq > _FEW
-    if is_long and disk.sync_filesystem(folder, layout.environments):
-        return
-    names = {change["id"] for change in changes(layout, start, Cursor(through))}
-    _sync_files(layout, disk, map(layout.document, names))
 
+    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, session: WriterSession) -> None:
+        #: Whether a segment was rotated since the last checkpoint.
+        self.is_due = False
+        #: Whether this object published a change since its last checkpoint.
+        self.has_published = False
+        self._layout = layout
+        self._disk = disk
+        self._lock = lock
+        self._session = session
 
-def sync_all(layout: Layout, disk: Disk) -> None:
-    """Make durable whatever is in the store, whoever wrote it."""
-    folder = os.open(layout.environments, os.O_RDONLY)
-    try:
-        if disk.sync_filesystem(folder, layout.environments):
+    def run_if_due(self) -> None:
+        """Try to make a checkpoint if a segment was rotated. The caller's change is durable."""
+        if self.is_due:
+            self._try()
+
+    def run_before_close(self) -> None:
+        """Try to make a checkpoint if there is anything for it to cover."""
+        if self.has_published:
+            self._try()
+
+    def run(self) -> None:
+        """Make a checkpoint of what is published now.
+
+        The sync, which takes long, runs without the lock; the line is written under it.
+        """
+        if not self._disk.durable:
             return
-    finally:
-        os.close(folder)
-    documents = [f"{layout.environments}{os.sep}{name}" for name in Documents(layout).names()]
-    journal = [segments.path_of(layout, first) for first in segments.list_segments(layout)]
-    _sync_files(layout, disk, [*documents, *journal])
+        if not self.has_published:
+            self._lock.run(self._session.catch_up)  # Else the state may be of another boot.
+        self.has_published = False
+        state = read_state(self._layout.state)
+        has_failed = False
+        try:
+            if state is not None:
+                directory = self._session.documents_directory()
+                sync_redo_range(self._layout, self._disk, state.published, directory)
+        except OSError:
+            # The next sync would report success: only rewritten files count (docs/durability.md).
+            has_failed = True
+        self._lock.run(partial(self._finish, state, has_failed))
 
+    def _finish(self, state: State | None, has_failed: bool) -> None:
+        session = self._session
+        try:
+            session.catch_up()
+            if has_failed or state is None or session.must_rewrite_all():
+                session.rewrite_all()
+                state = None
+            session.checkpoint(state)
+        except BaseException:
+            self.has_published = True
+            session.invalidate()
+            raise
 
-def _sync_files(layout: Layout, disk: Disk, paths: Iterable[str]) -> None:
-    for path in paths:
-        disk.sync_file(path)
-    for folder in (layout.environments, layout.journal):
-        disk.sync_dir(folder)
+    def _try(self) -> None:
+        self.is_due = False
+        try:
+            self.run()
+        except (LockTimeoutError, StoreClosedError):
+            self.is_due = True
+        except (OSError, StoreError) as error:
+            import logging  # Takes 4 ms, and is hardly ever needed.
+
+            logging.getLogger("waggle_fsstore.store").error(
+                "%s: no checkpoint: %s; the journal keeps all changes; the next write tries again",
+                self._layout.root,
+                error,
+            )
+            self.is_due = True

@@ -1,65 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grouping: the callers that wait for the lock together, and share a line of the journal."""
+"""Group commit: the thread that takes the store lock commits the calls of all waiting threads."""
 
 import threading
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import Author
+from waggle_fsstore.domain.cleanup import run_with_cleanup
+from waggle_fsstore.domain.errors import LockTimeoutError, OutcomeUnknownError
+from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.write.batch import Transaction, WriteBatch
-
-
-class Group:
-    """The callers that share a line: it is settled for all of them in one step."""
-
-    def __init__(self) -> None:
-        self.is_settled = False
-        self.failure: Exception | None = None
-        self.has_several = False
-        #: Whether it failed at the document of one of them, so that the others need not fail.
-        self.is_one_to_blame = False
 
 
 class Call:
     """What one caller wants done, and how that went."""
 
-    def __init__(
-        self, work: Callable[[Transaction], Any], author: Author, *, is_alone: bool
-    ) -> None:
+    def __init__(self, work: Callable[[Transaction], Any], author: Author, *, solo: bool) -> None:
         self.group: Group | None = None
         self.error: Exception | None = None
         self.value: Any = None
-        #: Whether it is to be done by its own thread, and with no other.
-        self.is_alone = is_alone
+        #: Whether its own thread has to run it, in a group without other calls.
+        self.solo = solo
+        #: Whether its own thread was the one that committed.
+        self.has_led = False
+        #: Acquired once: by a leader that runs the call, or by the caller that gives up.
+        self.claim = threading.Lock()
         self._work = work
         self._author = author
-        # Who acquires it decides: a leader to do the work, or the caller to give up.
-        self.claim = threading.Lock()
 
-    def is_settled(self) -> bool:
-        """Whether it is done, or has failed, and nobody will do it again."""
-        return self.group is not None and self.group.is_settled
+    def is_done(self) -> bool:
+        """Return whether it is committed or has failed, and will not be run again."""
+        return self.group is not None and self.group.is_done
 
-    def join(self, group: Group, batch: WriteBatch) -> None:
-        """Do the work, and add what it changes to the batch."""
+    def run(self, group: "Group", batch: WriteBatch) -> None:
+        """Run the work, and add what it changes to the batch, or nothing if it raises."""
         self.group = group
-        mark = batch.savepoint()
-        change = Transaction(batch, self._author)
         self.error = self.value = None
+        savepoint = batch.savepoint()
+        tx = Transaction(batch, self._author)
         try:
-            self.value = self._work(change)
-            self.error = change.error_after_commit
-        except Exception as error:  # noqa: BLE001  # It is for another thread, perhaps.
-            batch.rollback_to(mark)
+            self.value = self._work(tx)
+            self.error = tx.error_after_commit
+        except Exception as error:  # noqa: BLE001  # Raised by the thread that made the call.
+            batch.rollback_to(savepoint)
             self.error = error
 
-    def result(self, *, is_leader: bool) -> Any:
-        """What the work returned or raised, or why the whole group failed."""
+    def result(self) -> Any:
+        """Return what the work returned; raise what it raised, or why the commit failed."""
         failure = self.error
         if self.group is not None and self.group.failure is not None:
             failure = self.group.failure
         if failure is None:
             return self.value
         # Two threads that raise one object would mix up its traceback.
-        raise failure if is_leader else copy(failure)
+        raise failure if self.has_led else copy(failure)
+
+
+class Group:
+    """The calls that share one line of the journal: done for all of them in one step."""
+
+    def __init__(self, leader: Call) -> None:
+        self.calls = [leader]
+        self.is_done = False
+        self.failure: Exception | None = None
+        #: Whether the commit failed at the document of a single call.
+        self.failed_in_one = False
+
+    def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
+        """Run the leader's call, and then waiting ones until the batch is full."""
+        leader = self.calls[0]
+        leader.run(self, batch)
+        for call in waiting[:]:
+            if batch.is_full or leader.solo:
+                break
+            if not call.solo and call is not leader and call.claim.acquire(blocking=False):
+                self.calls.append(call)
+                call.run(self, batch)
+
+    def fail(self, error: Exception) -> None:
+        """End all calls with an error, or have each run alone if only one of them is at fault.
+
+        Nothing is stored of them, unless the outcome is unknown: then no call runs again.
+        """
+        can_retry = not isinstance(error, OutcomeUnknownError)
+        if self.failed_in_one and len(self.calls) > 1 and can_retry:
+            for call in self.calls:
+                call.solo = True
+        else:
+            self.failure = error
+            self.is_done = True
+
+
+Commit = Callable[[Group, list[Call]], None]
+
+
+class CommitQueue:
+    """The calls that wait for the store lock."""
+
+    def __init__(self, lock: StoreLock) -> None:
+        self._lock = lock
+        self._waiting: list[Call] = []
+        register_at_fork(self)
+
+    def run(self, call: Call, commit: Commit) -> None:
+        """Return when a call is done: by this thread, or by another that held the lock.
+
+        ``commit`` runs the calls of a group, and the waiting ones that fit, and makes durable
+        and visible what they changed. Raises :class:`LockTimeoutError` and
+        :class:`StoreClosedError`; what the call or the commit raised is its result.
+        """
+
+        def wait() -> None:
+            self._waiting.append(call)
+            while not call.is_done():
+                self._take_turn(call, commit)
+
+        run_with_cleanup(wait, partial(self._remove, call))
+
+    def reset_after_fork(self) -> None:
+        """Forget, in a child, the calls of the parent's threads."""
+        self._waiting = []
+
+    def _take_turn(self, call: Call, commit: Commit) -> None:
+        try:
+            self._lock.run(partial(self._lead, call, commit), skip_if=call.is_done)
+        except LockTimeoutError:
+            # A leader that has claimed the call is committing it right now.
+            if call.claim.acquire(blocking=False):
+                raise
+
+    def _lead(self, call: Call, commit: Commit) -> None:
+        """Commit the leader's own call and waiting ones, under the store lock."""
+        group = call.group = Group(call)
+        call.has_led = True
+        # Other threads still see it waiting, until its own thread removes it.
+        call.claim.acquire(blocking=False)
+        try:
+            commit(group, self._waiting)
+        except Exception as error:  # noqa: BLE001  # Each of the callers raises it.
+            group.fail(error)
+        finally:
+            if not group.is_done:
+                for claimed in group.calls:
+                    claimed.claim.release()
+
+    def _remove(self, call: Call) -> None:
+        if call in self._waiting:  # Only its own thread removes it.
+            self._waiting.remove(call)

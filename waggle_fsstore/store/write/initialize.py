@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Founding: whether a folder is a store, and how it becomes one.
+"""Whether a directory is a store, and how it becomes one.
 
-The marker ``waggle.json`` comes last. Whatever a crash leaves before it is still a
-folder that the next first write founds, and without it nothing is taken for durable.
+The marker ``waggle.json`` is written last. What a crash leaves before that is a directory
+that the next write initializes again, and nothing in it counts as durable.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import Final
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import read_regular
 
 APPLICATION: Final = "waggle-fsstore"
@@ -24,19 +24,19 @@ MARKER: Final = b'{"application": "%s", "format": %d}\n' % (APPLICATION.encode()
 _MAX_MARKER_BYTES: Final = 4096
 _GIT_IGNORE: Final = b".waggle/\njournal/\n"
 
-# What a folder may hold that becomes a store: what a start leaves that was cut short, and
-# what mkfs puts into the root of a file system.
+# A directory that becomes a store may hold what an interrupted first write leaves, and what
+# mkfs puts into the root of a file system.
 _HARMLESS: Final = frozenset({".waggle", "lost+found"})
 
 
 def detect(layout: Layout) -> bool:
-    """Whether the root is a store; if not, it is missing or empty, and may become one.
+    """Return whether the root is a store; if not, it is missing or empty, and may become one.
 
     Changes nothing. Raises :class:`UnsupportedFormatError` for a newer store and for a
-    folder that belongs to somebody else, ``NotADirectoryError`` for what is no folder.
+    directory of another program, ``NotADirectoryError`` for a link or a file in the way.
     """
-    for folder in (layout.environments, layout.internal, layout.journal):
-        _refuse_link(folder)
+    for directory in (layout.environments, layout.internal, layout.journal):
+        _refuse_link(directory)
     try:
         marker = read_regular(layout.marker, _MAX_MARKER_BYTES)
     except FileNotFoundError:
@@ -48,31 +48,31 @@ def detect(layout: Layout) -> bool:
 
 
 def ensure_lock_dir(layout: Layout, disk: Disk) -> None:
-    """Make the folder of the lock, with the root, unless that belongs to somebody else."""
+    """Make the directory of the lock file, and the root. Raises what :func:`detect` raises."""
     detect(layout)
     disk.make_dir(layout.internal)
 
 
 def initialize(layout: Layout, disk: Disk) -> None:
-    """Make what is missing of a store, and clear away what dead writers left.
+    """Make what is missing of a store, and remove temp files of writers that died.
 
-    Only under the store lock. It can be repeated, and cut short anywhere.
+    Runs under the store lock. It can be repeated, and cut short anywhere.
     """
-    for folder in (layout.internal, layout.temporary, layout.environments, layout.journal):
-        disk.make_dir(folder)
+    for directory in (layout.internal, layout.temporary, layout.environments, layout.journal):
+        disk.make_dir(directory)
     disk.clear_temp_files(layout.temporary)
-    # Whoever made the folders above may have died, or not cared, before it flushed them.
+    # The process that made the directories above may have died before it synced them.
     _sync_ancestors(layout.environments, disk)
     if os.path.lexists(layout.marker):
         return
     if not os.path.lexists(layout.git_ignore):
-        _put(layout, disk, layout.git_ignore, _GIT_IGNORE)
-    _put(layout, disk, layout.marker, MARKER)
+        disk.write_atomic(layout.git_ignore, _GIT_IGNORE, layout.temporary)
+    disk.write_atomic(layout.marker, MARKER, layout.temporary)
     disk.sync_dir(layout.root)
 
 
 def _version_in(marker: bytes, path: str) -> int:
-    """The format version of the store that a marker marks.
+    """Return the format version in a marker.
 
     Raises :class:`CorruptDocumentError`, and :class:`UnsupportedFormatError` when
     another application wrote it.
@@ -87,21 +87,15 @@ def _version_in(marker: bytes, path: str) -> int:
     return version
 
 
-def _put(layout: Layout, disk: Disk, path: str, data: bytes) -> None:
-    source = temp_path(layout.temporary)
-    disk.write_temp(source, data)
-    disk.replace(source, path)
-
-
-def _refuse_link(folder: str) -> None:
-    """A link would lead out of the root, and perhaps to another file system."""
+def _refuse_link(directory: str) -> None:
+    """Refuse a link, which would lead out of the root and perhaps to another file system."""
     try:
-        mode = os.lstat(folder).st_mode
+        mode = os.lstat(directory).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(mode):
         raise NotADirectoryError(
-            errno.ENOTDIR, "is in the way of a folder of the store: move it away", folder
+            errno.ENOTDIR, "is in the way of a directory of the store: move it away", directory
         )
 
 
@@ -120,12 +114,12 @@ def _is_adoptable(layout: Layout) -> bool:
 
 
 def _sync_ancestors(path: str, disk: Disk) -> None:
-    """Flush the folders above, as far as whoever made this one can have made them too."""
+    """Sync the directories above, as far as a process that made this one can have made them."""
     device = os.stat(path).st_dev
     parent = os.path.dirname(path)
     while parent != path and os.stat(parent).st_dev == device:
         try:
             disk.sync_dir(parent)
         except PermissionError:
-            return  # Not ours to read, so not ours to have made.
+            return  # One that this user may not read was not made by this user.
         path, parent = parent, os.path.dirname(parent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store does with what it is given to write, before it takes its lock."""
+"""Checks and copies of what a store is given to write, before it takes its lock."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
@@ -9,12 +9,12 @@ from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import InvalidEnvironmentError
 
-#: How often ``update`` tries without the lock, before it keeps all other writers out.
+#: How often ``update`` tries optimistically before it runs its callback under the lock.
 OPTIMISTIC_TRIES: Final = 3
 
 
 class _Running(threading.local):
-    """The stores whose ``update`` this thread is inside of."""
+    """The stores whose ``update`` callback this thread is running."""
 
     def __init__(self) -> None:
         self.stores: set[Hashable] = set()
@@ -26,7 +26,10 @@ _running: Final = _Running()
 def apply(
     store: Hashable, change: Callable[[Environment], object], environment: Environment
 ) -> Environment:
-    """A checked copy of the environment after ``change``, marked as being inside of it."""
+    """Return a checked copy of the environment after ``change``, the callback of ``update``.
+
+    While the callback runs, :func:`refuse_inside` refuses writes to the same store.
+    """
     changed = environment.copy()
 
     def call() -> None:
@@ -40,10 +43,10 @@ def apply(
 
 
 def refuse_inside(store: Hashable) -> None:
-    """Raise ``RuntimeError`` where a callback of ``update`` writes to the same store.
+    """Raise ``RuntimeError`` inside a callback of ``update`` of the same store.
 
-    The write would be lost or repeated when the callback runs again, and would wait
-    for its own lock when it runs under it.
+    A write there would be lost or repeated when the callback runs again, and would
+    deadlock when it runs under the lock.
     """
     if store in _running.stores:
         raise RuntimeError(
@@ -52,18 +55,18 @@ def refuse_inside(store: Hashable) -> None:
         )
 
 
-def checked(environment: Environment) -> Environment:
-    """A checked copy: what the caller does with the argument meanwhile changes nothing."""
+def checked_copy(environment: Environment) -> Environment:
+    """Return a checked copy, which later changes of the argument do not affect."""
     if not isinstance(environment, Environment):
         raise TypeError(f"an Environment is needed, not a {type(environment).__name__}")
     return environment.copy()
 
 
-def batch(environments: Iterable[Environment]) -> list[Environment]:
-    """Checked copies of all. Raises ``ValueError`` for an id that comes twice."""
+def checked_copies(environments: Iterable[Environment]) -> list[Environment]:
+    """Return checked copies of all. Raises ``ValueError`` for a duplicate id."""
     copies: dict[str, Environment] = {}
     for environment in environments:
-        copy = checked(environment)
+        copy = checked_copy(environment)
         if copy.id in copies:
             raise ValueError(f"the id {copy.id!r} comes twice")
         copies[copy.id] = copy

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishing: the renames that make a change visible, and how they are taken back.
+"""The renames that make a change visible, and their rollback.
 
-Nothing here is flushed but what is taken back: the journal keeps what is published.
+What is published is not synced, because the journal keeps it; what is rolled back is.
 """
 
 import os
@@ -16,72 +16,77 @@ from waggle_fsstore.store.read.documents import StoredDocument
 
 
 class DocumentWrite:
-    """What becomes of one document.
+    """What a batch does to one document.
 
-    ``before`` is what stands there, ``None`` for nothing or for what is no document, which
-    goes to the path ``aside``; ``after`` is what it is to hold, ``None`` for nothing.
+    ``before`` is its old version, ``None`` if there is none or if the file is corrupt, in which
+    case the file is moved to the path ``quarantine``. ``after`` is its new contents, ``None`` if
+    it is deleted.
     """
 
-    __slots__ = ("after", "aside", "before", "document", "mode", "source")
+    __slots__ = ("after", "before", "document", "mode", "quarantine", "temp")
 
     def __init__(
-        self, document: str, before: StoredDocument | None, after: bytes | None, aside: str = ""
+        self,
+        document: str,
+        before: StoredDocument | None,
+        after: bytes | None,
+        quarantine: str = "",
     ) -> None:
         self.document = document
         self.before = before
         self.after = after
-        self.aside = aside
+        self.quarantine = quarantine
         self.mode = before.mode if before else FILE_MODE
-        self.source = ""
+        #: The path of the temp file, once there may be one.
+        self.temp = ""
 
     def write_temp(self, disk: Disk, layout: Layout) -> None:
-        """Write the new file aside, so that a full disk shows now."""
+        """Write the new contents to a temp file. A full disk shows here."""
         if self.after is not None:
-            # First noted, then made: an interrupt leaves no file that nobody knows.
-            self.source = temp_path(layout.temporary)
-            disk.write_temp(self.source, self.after, self.mode, sync=False)
+            # Remembered first: an interrupt leaves no file that is not discarded.
+            self.temp = temp_path(layout.temporary)
+            disk.write_temp(self.temp, self.after, self.mode, sync=False)
 
     def publish(self, disk: Disk, layout: Layout) -> None:
-        """Make it visible."""
-        if self.aside:
+        """Make the change visible."""
+        if self.quarantine:
             disk.make_dir(layout.lost_and_found)
-            disk.replace(self.document, self.aside)
-            disk.sync_dir(layout.lost_and_found)  # The journal does not keep it.
+            disk.replace(self.document, self.quarantine)
+            disk.sync_dir(layout.lost_and_found)  # The journal does not keep this file.
         if self.after is not None:
-            disk.replace(self.source, self.document)
-        elif not self.aside:
+            disk.replace(self.temp, self.document)
+        elif not self.quarantine:
             disk.remove(self.document)
 
     def is_applied(self) -> bool:
-        """Whether it is visible; an interrupt can come between a rename and its return."""
-        if self.after is None or self.aside:
+        """Return whether it is visible: an interrupt can come between a rename and its return."""
+        if self.after is None or self.quarantine:
             if not os.path.lexists(self.document):
                 return True
             if self.after is None:
                 return False
         with suppress(FileNotFoundError, CorruptDocumentError):
-            # Its revision is in it, so that no other version has the same bytes.
+            # The revision is part of the contents, so no other version has the same bytes.
             return read_regular(self.document, len(self.after)) == self.after
         return False
 
 
-def rollback(steps: Iterable[DocumentWrite], disk: Disk, layout: Layout) -> None:
-    """Put back, durably, what the documents held before. It can be repeated.
+def rollback(writes: Iterable[DocumentWrite], disk: Disk, layout: Layout) -> None:
+    """Restore, durably, what the documents held before. It can be repeated.
 
-    Where a document holds none of ours, because the lock was removed and somebody else
-    wrote, it stays.
+    A document that holds something else is left alone: the lock file was removed, and another
+    process wrote.
     """
-    happened = [step for step in steps if step.is_applied()]
-    for step in happened:
-        if step.aside and os.path.lexists(step.aside):
-            disk.replace(step.aside, step.document)
-        elif step.before is not None:
-            old = temp_path(layout.temporary)
-            disk.write_temp(old, step.before.data, step.before.mode)
-            disk.replace(old, step.document)
-        elif step.after is not None:
-            disk.remove(step.document)
-    if happened:
+    applied = [write for write in writes if write.is_applied()]
+    for write in applied:
+        if write.quarantine and os.path.lexists(write.quarantine):
+            disk.replace(write.quarantine, write.document)
+        elif write.before is not None:
+            before = write.before
+            disk.write_atomic(write.document, before.data, layout.temporary, mode=before.mode)
+        elif write.after is not None:
+            disk.remove(write.document)
+    if applied:
         disk.sync_dir(layout.environments)
-        if any(step.aside for step in happened):
+        if any(write.quarantine for write in applied):
             disk.sync_dir(layout.lost_and_found)

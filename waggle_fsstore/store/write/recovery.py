@@ -1,112 +1,231 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovery: the documents brought up to what the journal says, as after a power cut.
+"""Recovery: the documents brought up to the journal, as after a power cut.
 
 It never goes back: a document of the same or a higher revision stays, and so does one
 of a newer program. It can be repeated, and cut short anywhere.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.canonical_json import canonical
-from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, mode_of, temp_path
-from waggle_fsstore.store.fs.safe_read import is_regular
-from waggle_fsstore.store.journal.changes import last_of_each
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
+from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
+from waggle_fsstore.store.fs import lost_and_found
+from waggle_fsstore.store.fs.disk import Disk, mode_of
+from waggle_fsstore.store.fs.safe_read import is_regular, read_or_error
+from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each, redo_range
+from waggle_fsstore.store.journal.damage import repair_copy
+from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.live_segment import LiveSegment
+from waggle_fsstore.store.journal.state import State, store_id
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
-from waggle_fsstore.store.write.batch import free_path
+from waggle_fsstore.store.write.sync import sync_all
 
 Changes = Callable[[], Iterator[dict[str, Any]]]
 
 
+class Tail(NamedTuple):
+    """What a writer left in the journal after the state record, when it died or could not undo.
+
+    ``segment`` is the live one, of which ``valid_bytes`` count; ``changes`` are those that may
+    be unpublished, ``text`` the lines that hold them, and ``committed`` is the highest number in
+    use. It is unknown whether the lines were synced: ``must_rotate`` says that there is something
+    to write again, or something that does not count.
+    """
+
+    segment: int
+    valid_bytes: int
+    committed: int
+    changes: list[dict[str, Any]]
+    text: bytes
+    must_rotate: bool
+
+
+class Recovered(NamedTuple):
+    """How recovery left the journal: ``last`` is the last change, committed and published.
+
+    ``findings`` is ``None`` where there was no journal to recover from.
+    """
+
+    last: int
+    is_synced: bool
+    findings: list[Finding] | None = None
+
+
+def read_tail(layout: Layout, state: State, names: list[int]) -> Tail | None:
+    """Return what is in the journal after a state; ``None`` if more than one writer can leave.
+
+    ``names`` are the segments from that of the state on. Changes nothing.
+    """
+    if len(names) > 2 or names[:1] != [state.segment]:
+        return None
+    parts = [
+        segments.read_segment(layout, name, successor, state.offset if name == names[0] else 0)
+        for name, successor in segments.with_successors(names)
+    ]
+    live = parts[-1]
+    if live.first != state.segment and not live.good:
+        return None
+    pending = [
+        (line, part.text(line))
+        for part in parts
+        for line in part.good
+        if any(change["seq"] > state.published for change in line.changes)
+    ]
+    changes = [change for line, _ in pending for change in line.changes]
+    valid_bytes = state.offset if live.first == state.segment else live.good[0].end
+    return Tail(
+        live.first,
+        valid_bytes,
+        # The name of a segment is above all numbers that were used before it.
+        max(state.committed, live.first - 1, *(change["seq"] for change in changes)),
+        changes,
+        b"".join(text for _, text in pending),
+        bool(changes or live.bad or live.end > valid_bytes),
+    )
+
+
+def recover(
+    layout: Layout,
+    disk: Disk,
+    segment: LiveSegment,
+    highest: int,
+    *,
+    is_synced: bool,
+    redo_all: bool,
+) -> Recovered:
+    """Bring the documents up to the journal, and open its last segment.
+
+    ``highest`` is the highest change known; ``is_synced`` says whether all that earlier writers
+    left was synced, as far as is known; ``redo_all`` distrusts every checkpoint. Raises
+    :class:`JournalDamagedError`.
+    """
+    names = segments.list_segments(layout)
+    if not names:
+        return _begin(layout, disk, segment, highest)
+    window = FULL_LOG if redo_all else redo_range(layout)
+    findings = repair_copy(layout, disk, names[-1]) if window.is_copy else []
+    live = segments.read_segment(layout, names[-1], None)
+    segment.open(live.first, live.end)
+    segment.sync_names()
+    segment.sync()
+    findings += replay(layout, disk, partial(changes, layout, window.start, strict=True))
+    if window.is_full_log or not is_synced:
+        highest = max(highest, Documents(layout).highest_revision())
+    numbers = [change["seq"] for line in live.good for change in line.changes]
+    last = max(highest, live.first - 1, *numbers)
+    if live.end == 0 or live.bad or segment.is_shared():
+        segment.rotate(last + 1, live.end)
+    if live.bad and live.end > 0:
+        problem = "ended in a line that was not whole and never confirmed; it does not count"
+        findings.append(
+            Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
+        )
+    return Recovered(last, is_synced and not window.is_full_log, findings)
+
+
+def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = False) -> list[Finding]:
+    """Publish the last change of each id whose document is older, missing or corrupt.
+
+    ``changes`` returns the changes in order, each time that it is called. With ``rewrite``,
+    documents that are in place are written once more, and all are synced, because a sync of them
+    had failed. Returns what could not be done.
+    """
+    outdated, findings = _outdated(layout, changes, rewrite=rewrite)
+    _save_unknown_versions(layout, disk, outdated, changes)
+    for environment_id, (change, stored) in outdated.items():
+        try:
+            _publish(layout, disk, change, stored, sync=rewrite)
+        except PermissionError as error:  # This very file is protected.
+            path = Path(layout.document(environment_id))
+            findings.append(Finding(Severity.ERROR, path, str(error), "make it writable"))
+    if rewrite:
+        disk.sync_dir(layout.environments)
+    return findings
+
+
 class _Outdated(NamedTuple):
-    """A document that is to give way to a change, and what is wrong with it."""
+    """A change to publish, and the document that gives way; ``None`` for a bad or missing one."""
 
     change: dict[str, Any]
     stored: StoredDocument | None
 
 
-def replay(layout: Layout, disk: Disk, changes: Changes, *, anew: bool = False) -> list[Finding]:
-    """Publish the last change of each id where the document is older, missing or broken.
-
-    ``changes`` gives the changes in order, each time that it is called. With ``anew``, also
-    what is in place is written once more, and all of it flushed: a flush of it had failed.
-    Returns what could not be done.
-    """
+def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Recovered:
+    """Begin the journal of a new store, or of one that came without it, from git for example."""
     documents = Documents(layout)
-    findings: list[Finding] = []
+    highest = max(highest, documents.highest_revision())
+    carry = b""
+    if disk.durable or not documents.names():
+        if documents.names():
+            sync_all(layout, disk)
+        # It covers all up to the end of the first line, wherever that is.
+        carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(layout))
+    segment.close()
+    segment.rotate(highest + 1, 0, carry_over=carry)
+    return Recovered(highest, is_synced=disk.durable)
+
+
+def _outdated(
+    layout: Layout, changes: Changes, *, rewrite: bool
+) -> tuple[dict[str, _Outdated], list[Finding]]:
+    """Return what is to be published for each id, and what cannot be."""
+    documents = Documents(layout)
     outdated: dict[str, _Outdated] = {}
-    for name, change in last_of_each(changes()).items():
-        path = layout.document(name)
-        try:
-            stored = documents.stored(name)
-        except CorruptDocumentError as error:
-            if is_regular(path):
-                outdated[name] = _Outdated(change, None)
-            else:
+    findings: list[Finding] = []
+    for environment_id, change in last_of_each(changes()).items():
+        path = layout.document(environment_id)
+        match read_or_error(partial(documents.stored, environment_id)):
+            case CorruptDocumentError() as error if not is_regular(path):
                 findings.append(Finding(Severity.ERROR, error.path, error.reason, "move it away"))
-        except UnsupportedFormatError as error:
-            findings.append(
-                Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
-            )
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
-            outdated[name] = _Outdated(change, None)
-        else:
-            if _is_outdated(stored, change, anew=anew):
-                outdated[name] = _Outdated(change, stored)
-    _keep_unknown(layout, disk, outdated, changes)
-    for name, (change, stored) in outdated.items():
-        path = layout.document(name)
-        try:
-            _publish(layout, disk, path, change, stored, anew=anew)
-        except PermissionError as error:  # Somebody protects this very file.
-            findings.append(Finding(Severity.ERROR, Path(path), str(error), "make it writable"))
-    if anew:
-        disk.sync_dir(layout.environments)
-    return findings
+            case UnsupportedFormatError() as error:
+                findings.append(
+                    Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
+                )
+            case CorruptDocumentError() | OSError():
+                outdated[environment_id] = _Outdated(change, None)
+            case stored if _is_outdated(stored, change, rewrite=rewrite):
+                outdated[environment_id] = _Outdated(change, stored)
+    return outdated, findings
 
 
-def _is_outdated(stored: StoredDocument | None, change: dict[str, Any], *, anew: bool) -> bool:
+def _is_outdated(stored: StoredDocument | None, change: dict[str, Any], *, rewrite: bool) -> bool:
     if stored is None:
         return bool(change["kind"] != "deleted")
     if stored.revision == change["seq"]:
-        return anew and stored.data == canonical(change["document"])
+        return rewrite and stored.data == canonical(change["document"])
     return bool(stored.revision < change["seq"])
 
 
 def _publish(
     layout: Layout,
     disk: Disk,
-    path: str,
     change: dict[str, Any],
     stored: StoredDocument | None,
     *,
-    anew: bool,
+    sync: bool,
 ) -> None:
+    path = layout.document(change["id"])
     if change["kind"] != "deleted":
-        source = temp_path(layout.temporary)
         mode = stored.mode if stored else mode_of(path)
-        disk.write_temp(source, canonical(change["document"]), mode, sync=anew)
-        disk.replace(source, path)
+        data = canonical(change["document"])
+        disk.write_atomic(path, data, layout.temporary, mode=mode, sync=sync)
     elif stored is not None:
         disk.remove(path)
     else:
-        disk.make_dir(layout.lost_and_found)
-        disk.replace(path, free_path(layout.lost_and_found, change["id"], change["seq"]))
-        disk.sync_dir(layout.lost_and_found)
+        lost_and_found.move_in(layout, disk, path, _stem(change["id"]), SUFFIX, change["seq"])
 
 
-def _keep_unknown(
+def _save_unknown_versions(
     layout: Layout, disk: Disk, outdated: dict[str, _Outdated], changes: Changes
 ) -> None:
-    """Copy to lost+found what is displaced and is in no change that was read."""
-    unknown = {name: found.stored for name, found in outdated.items() if found.stored}
+    """Copy to lost+found each document that gives way and is in no change that was read."""
+    unknown = {name: entry.stored for name, entry in outdated.items() if entry.stored}
     if not unknown:
         return
     for change in changes():
@@ -114,7 +233,8 @@ def _keep_unknown(
         if stored is not None and stored.is_intact and _is_known(stored, change):
             del unknown[change["id"]]
     for name, stored in unknown.items():
-        keep(layout, disk, name, stored.data, stored.revision)
+        revision = stored.revision
+        lost_and_found.save_copy(layout, disk, _stem(name), SUFFIX, revision, stored.data)
 
 
 def _is_known(stored: StoredDocument, change: dict[str, Any]) -> bool:
@@ -123,12 +243,5 @@ def _is_known(stored: StoredDocument, change: dict[str, Any]) -> bool:
     return any(version == (known["revision"], known["checksum"]) for known in versions)
 
 
-def keep(layout: Layout, disk: Disk, name: str, data: bytes, number: int) -> str:
-    """Put a durable copy of a document into lost+found; its path."""
-    disk.make_dir(layout.lost_and_found)
-    source = temp_path(layout.temporary)
-    disk.write_temp(source, data, FILE_MODE)
-    target = free_path(layout.lost_and_found, name, number)
-    disk.replace(source, target)
-    disk.sync_dir(layout.lost_and_found)
-    return target
+def _stem(environment_id: str) -> str:
+    return document_name(environment_id).removesuffix(SUFFIX)

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a writer stands: store founded, journal recovered, tail known. All under the store lock."""
+"""What the lock holder knows of the store: initialized, recovered, end of the journal known."""
 
 import os
 from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
-from pathlib import Path
 
-from waggle_fsstore.domain.finding import Finding, Severity
+from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import FULL_LOG, changes, redo_range
-from waggle_fsstore.store.journal.damage import repair_copy
+from waggle_fsstore.store.journal.changes import changes, redo_range
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
@@ -25,263 +24,230 @@ from waggle_fsstore.store.journal.state import (
     mounted_id,
     store_id,
 )
-from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.write import initialize
-from waggle_fsstore.store.write.checkpoint import sync_all
-from waggle_fsstore.store.write.recovery import replay
+from waggle_fsstore.store.write.recovery import read_tail, recover, replay
+from waggle_fsstore.store.write.sync import sync_all
+
+
+class Phase(Enum):
+    """How much of what this process knows about the store can be relied on."""
+
+    #: Nothing: its directories may be missing or exchanged.
+    UNKNOWN = auto()
+    #: Its directories are in place. The state record counts only if it names this mount.
+    INITIALIZED = auto()
+    #: The open files prove that the mount is the same: the state record counts.
+    OPENED = auto()
+    #: No other process wrote since: numbers and the end of the journal are known.
+    CURRENT = auto()
 
 
 class WriterSession:
-    """How far the store is. ``committed`` is the last number used, ``published`` visible."""
+    """What one writer knows of a store. Every method runs under the store lock.
+
+    ``committed`` is the last change in the journal, ``published`` the last one whose
+    documents are in place.
+    """
 
     def __init__(self, layout: Layout, disk: Disk, lock: StoreLock) -> None:
-        self.journal = LiveSegment(layout, disk)
+        self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
-        #: What recovery could not do, or did that somebody should know.
+        #: What recovery could not do, or did and the operator should know.
         self.findings: list[Finding] = []
-        self.is_suspect = False
-        self._is_flushed = False
         self._layout = layout
         self._disk = disk
         self._lock = lock
         self._record = StateRecord(layout.state)
-        self._identity = ""
-        self._folder: int | None = None
-        self._trusts_record = False
-        self._has_lost_all = False
-        self._founded: tuple[int, int, int] | None = None
-        self._is_known = False
+        self._phase = Phase.UNKNOWN
+        self._directories: tuple[int, int, int] | None = None
+        self._documents_directory: int | None = None
+        self._mounted_id = ""
+        #: Whether the documents' directory had to be made: nothing recorded of it holds.
+        self._is_rebuilt = False
+        #: Whether all that earlier writers left was synced.
+        self._is_synced = False
+        #: Whether a sync of documents failed: they must be rewritten before a checkpoint.
+        self._is_suspect = False
 
     def __del__(self) -> None:
         with suppress(AttributeError):  # As in one whose constructor failed.
-            self._close_folder()
+            self._close_documents_directory()
 
     @property
-    def is_caught_up(self) -> bool:
-        """Whether it has been brought up to date, and nothing has failed since."""
-        return self._is_known
+    def is_current(self) -> bool:
+        """Whether it has caught up, and nothing has failed since."""
+        return self._phase is Phase.CURRENT
 
     def catch_up(self) -> None:
-        """Found the store, recover it, or take in what others wrote, as far as it is needed.
+        """Initialize the store, recover it, or read what other processes wrote, as needed.
 
-        Raises :class:`JournalDamagedError`, and what founding raises.
+        Raises :class:`JournalDamagedError`, and what initializing raises.
         """
-        if self._founded is None or self._founded != self._seen():
-            self._found()
-        elif self._is_known and self.journal.tail_is_intact() and self._record.is_in_place():
-            return
-        self._is_known = False
+        if self._phase is Phase.UNKNOWN or self._directories != self._current_directories():
+            self._initialize()
+        elif self._phase is Phase.CURRENT:
+            if self.segment.tail_is_intact() and self._record.is_in_place():
+                return
+            self._phase = Phase.OPENED
         state = self._record.read()
-        # Noted as flushed only when it is.
-        self._is_flushed = state is not None and state.durable != UNSYNCED
+        self._is_synced = state is not None and state.durable != UNSYNCED
+        self._is_suspect |= state is not None and state.durable == SUSPECT
         # Compared once: from then on the open files prove that it is the same mount.
-        is_ours = self._trusts_record or is_trusted(state, self._identity)
-        is_ours = is_ours and not self._has_lost_all
-        if state is None or not is_ours or not self._resume(state):
+        is_ours = self._phase is Phase.OPENED or is_trusted(state, self._mounted_id)
+        if state is None or self._is_rebuilt or not is_ours or not self._resume(state):
             self._recover(state)
-            self.write_state()
-        self._trusts_record = True
-        self._has_lost_all = False
-        if state is not None and state.durable == SUSPECT:
-            self.is_suspect = True
-        if self._disk.durable and not self._is_flushed:
+        self._phase = Phase.OPENED
+        self._is_rebuilt = False
+        if self._disk.durable and not self._is_synced:
             sync_all(self._layout, self._disk)
-            self._is_flushed = True
+            self._is_synced = True
+            if self._is_suspect:
+                self.rewrite_all()
             self.checkpoint()
-        self._is_known = True
+        self._phase = Phase.CURRENT
 
     def write_state(
         self, *, offset: int | None = None, committed: int = 0, published: int = 0
     ) -> None:
-        """Write down how far the changes have come; the offset is that of the tail."""
+        """Write the state record; ``offset`` is where unpublished lines begin, else the end."""
         self.committed = committed or self.committed
         self.published = published or self.published
-        if offset is None:
-            offset = self.journal.end
+        durable = DURABLE if self._disk.durable and self._is_synced else UNSYNCED
         self._record.write(
             State(
-                self._identity,
-                self._durability(),
-                self.journal.first,
-                offset,
+                self._mounted_id,
+                SUSPECT if self._is_suspect else durable,
+                self.segment.first,
+                self.segment.end if offset is None else offset,
                 self.committed,
                 self.published,
             )
         )
 
-    def _durability(self) -> int:
-        if self.is_suspect:
-            return SUSPECT
-        return DURABLE if self._disk.durable and self._is_flushed else UNSYNCED
-
     def make_room(self, first: int, size: int) -> bool:
-        """Have room for a line that begins with change ``first``; whether that took a switch."""
-        if self.journal.has_room(size):
+        """Have room for a line of ``size`` bytes; return whether that took a rotation.
+
+        ``first`` is the number of the first change in the line.
+        """
+        if self.segment.has_room(size):
             return False
-        self.journal.rotate(first, self.journal.end, reserve=size)
+        self.segment.rotate(first, self.segment.end, reserve=size)
         return True
 
     def checkpoint(self, until: State | None = None) -> None:
-        """Write down that the documents are durable in themselves, as of a state or of now."""
-        cursor = Cursor(self.published, self.journal.first, self.journal.end)
+        """Record that the documents are durable in themselves, as of a state or of now."""
+        cursor = Cursor(self.published, self.segment.first, self.segment.end)
         if until is not None:
             cursor = until.published_cursor
         line = lines.checkpoint(cursor, store_id(self._layout))
         self.make_room(self.committed + 1, len(line))
-        self.journal.append(line)
+        self.segment.append(line)
         self.write_state()
 
     def rewrite_all(self) -> None:
-        """Write all documents that no checkpoint covers once more, and flush each."""
-        self.is_suspect = True
-        self.write_state()  # For whoever makes the next checkpoint, if this fails.
-        found = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
-        self.findings = replay(self._layout, self._disk, found, anew=True)
-        self.is_suspect = False
+        """Write all documents that no checkpoint covers once more, and sync each."""
+        self._is_suspect = True
+        self.write_state()  # For the process that makes the next checkpoint, if this fails.
+        redo = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
+        self._report(replay(self._layout, self._disk, redo, rewrite=True))
+        self._is_suspect = False
 
     def must_rewrite_all(self) -> bool:
-        """Whether a flush of documents had failed, in this process or in another one."""
+        """Return whether a sync of documents had failed, in this process or in another one."""
         state = self._record.read()
-        return self.is_suspect or (state is not None and state.durable == SUSPECT)
+        return self._is_suspect or (state is not None and state.durable == SUSPECT)
 
     def check_journal(self) -> None:
-        """Raise :class:`JournalDamagedError` if the next recovery would, after a crash.
+        """Raise :class:`JournalDamagedError` if recovery would raise it after a crash.
 
-        Until then, such damage fails no change. Reads what no checkpoint covers.
+        Until then such damage fails no change. Reads what no checkpoint covers.
         """
         for _ in changes(self._layout, redo_range(self._layout).start, strict=True):
             pass
 
-    def folder(self) -> int:
-        """The folder of the documents, opened before this object published the first."""
-        if self._folder is None:
-            self._folder = os.open(self._layout.environments, os.O_RDONLY)
-        return self._folder
+    def documents_directory(self) -> int:
+        """Return a descriptor of the documents' directory, opened before the first publish."""
+        if self._documents_directory is None:
+            self._documents_directory = os.open(self._layout.environments, os.O_RDONLY)
+        return self._documents_directory
 
     def invalidate(self) -> None:
-        """After an exception, trust nothing that was remembered."""
-        self._is_known = False
-        self._founded = None
-        self.journal.close()
+        """Discard, after an exception, all that was known."""
+        self._phase = Phase.UNKNOWN
+        self.segment.close()
 
     def close(self) -> None:
         """Release all descriptors."""
         self.invalidate()
         self._record.close()
-        self._close_folder()
+        self._close_documents_directory()
 
-    def _close_folder(self) -> None:
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            os.close(folder)
+    def _report(self, findings: list[Finding]) -> None:
+        self.findings += [finding for finding in findings if finding not in self.findings]
 
-    def _seen(self) -> tuple[int, int, int] | None:
-        """What changes when somebody exchanges the lock file or the documents' folder."""
+    def _close_documents_directory(self) -> None:
+        descriptor, self._documents_directory = self._documents_directory, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _current_directories(self) -> tuple[int, int, int] | None:
+        """What changes when the lock file or the documents' directory is exchanged."""
         try:
             status = os.stat(self._layout.environments)
         except FileNotFoundError:
             return None
         return self._lock.generation, status.st_dev, status.st_ino
 
-    def _found(self) -> None:
+    def _initialize(self) -> None:
+        self._phase = Phase.UNKNOWN
         initialize.detect(self._layout)
-        # Its inode may come again, so that the new folder would look like the old one.
-        self._has_lost_all |= not os.path.lexists(self._layout.environments)
+        # Its inode may be reused, so that the new directory would look like the old one.
+        self._is_rebuilt |= not os.path.lexists(self._layout.environments)
         initialize.initialize(self._layout, self._disk)
-        self._identity = mounted_id(self._layout)
-        self._trusts_record = False
-        self._founded = self._seen()
-        self.journal.close()
-        self._close_folder()
-        self.folder()
+        self._mounted_id = mounted_id(self._layout)
+        self._directories = self._current_directories()
+        self.segment.close()
+        self._close_documents_directory()
+        self.documents_directory()
+        self._phase = Phase.INITIALIZED
 
     def _resume(self, state: State) -> bool:
-        """Go on where the state says; ``False`` where the journal does not go that far."""
-        layout = self._layout
-        if not self.journal.reopen(state.segment, state.offset):
+        """Continue where the state record says; return whether the journal goes that far."""
+        layout, segment = self._layout, self.segment
+        if not segment.reopen(state.segment, state.offset):
             return False
         self.committed, self.published = state.committed, state.published
         names = [name for name in segments.list_segments(layout) if name >= state.segment]
-        if len(names) > 2 or names[:1] != [state.segment]:
-            return False  # More was written since than one writer can leave unnoted.
-        is_quiet = self.published == self.committed and len(names) == 1
-        if is_quiet and self.journal.tail_is_intact():
+        is_quiet = state.published == state.committed and names == [state.segment]
+        if is_quiet and segment.tail_is_intact():
             return True
-        # A writer died, or could not take back what had failed: what it left is pending,
-        # or stale. In either case nobody knows whether it was flushed.
-        pending = [
-            segments.read_segment(layout, name, successor, state.offset if name == names[0] else 0)
-            for name, successor in segments.with_successors(names)
-        ]
-        live = pending[-1]
-        if live.first != state.segment and not live.good:
+        tail = read_tail(layout, state, names)
+        if tail is None:
             return False
-        kept = [
-            (line, segment.text(line))
-            for segment in pending
-            for line in segment.good
-            if any(change["seq"] > state.published for change in line.changes)
-        ]
-        found = [change for line, _ in kept for change in line.changes]
-        # The name of a segment is above all numbers that were used up before it.
-        used = [state.committed, live.first - 1, *(change["seq"] for change in found)]
-        self.committed = max(used)
-        self.published = state.published
-        cut = state.offset if live.first == state.segment else live.good[0].end
-        self.journal.open(live.first, cut)
-        self.journal.sync_names()
-        if found or live.bad or live.end > cut or self.journal.is_shared():
-            first = found[0]["seq"] if found else self.committed + 1
-            carry = b"".join(text for _, text in kept)
-            self.journal.rotate(first, cut, carry_over=carry)
-            # As in a change: before the first of them is visible.
-            self.write_state(offset=self.journal.end - len(carry))
-            self.findings += replay(layout, self._disk, partial(iter, found))
+        self.committed = tail.committed
+        segment.open(tail.segment, tail.valid_bytes)
+        segment.sync_names()
+        if tail.must_rotate or segment.is_shared():
+            first = tail.changes[0]["seq"] if tail.changes else self.committed + 1
+            segment.rotate(first, tail.valid_bytes, carry_over=tail.text)
+            # As in a commit: before the first of them is visible.
+            self.write_state(offset=segment.end - len(tail.text))
+            self._report(replay(layout, self._disk, partial(iter, tail.changes)))
         self.write_state(published=self.committed)
         return True
 
     def _recover(self, state: State | None) -> None:
-        """Bring the documents up to the journal, as after a power cut."""
-        layout = self._layout
-        names = segments.list_segments(layout)
-        highest = max(self.committed, state.committed if state else 0)
-        if not names:
-            self._begin(highest)
-            return
-        window = FULL_LOG if self._has_lost_all else redo_range(layout)
-        repaired = repair_copy(layout, self._disk, names[-1]) if window.is_copy else []
-        live = segments.read_segment(layout, names[-1], None)
-        numbers = [change["seq"] for line in live.good for change in line.changes]
-        self.journal.open(live.first, live.end)
-        self.journal.sync_names()
-        self.journal.sync()
-        found = partial(changes, layout, window.start, strict=True)
-        self.findings = repaired + replay(layout, self._disk, found)
-        if window.is_full_log or state is None or not state.durable:
-            highest = max(highest, Documents(layout).highest_revision())
-        self.committed = self.published = max(highest, live.first - 1, *numbers)
-        if live.end == 0 or self.journal.is_shared():
-            self.journal.rotate(self.committed + 1, live.end)
-        elif live.bad:
-            self.journal.rotate(self.committed + 1, live.end)
-            problem = "ended in a line that was not whole and never confirmed; it does not count"
-            self.findings.append(
-                Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
-            )
-        self._is_flushed = self._is_flushed and not window.is_full_log
-
-    def _begin(self, highest: int) -> None:
-        """Begin a journal: of a new store, of one from git, or of one whose journal was removed."""
-        documents = Documents(self._layout)
-        highest = max(highest, documents.highest_revision())
-        carry = b""
-        if self._disk.durable or not documents.names():
-            if documents.names():
-                sync_all(self._layout, self._disk)
-            # After the first line, wherever that ends.
-            carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(self._layout))
-        self._is_flushed = self._disk.durable
-        self.journal.close()
-        self.journal.rotate(highest + 1, 0, carry_over=carry)
-        self.committed = self.published = highest
+        recovered = recover(
+            self._layout,
+            self._disk,
+            self.segment,
+            max(self.committed, state.committed if state else 0),
+            is_synced=self._is_synced,
+            redo_all=self._is_rebuilt,
+        )
+        self.committed = self.published = recovered.last
+        self._is_synced = recovered.is_synced
+        if recovered.findings is not None:
+            self.findings = recovered.findings
+        self.write_state()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lock holder knows of the store, and how it opens the journal."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from waggle_fsstore import FileStore
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.journal.state import DURABLE, SUSPECT, State, StateRecord, read_state
+from waggle_fsstore.store.write import session
+from waggle_fsstore.store.write.recovery import read_tail
+from waggle_fsstore.testing import make_environment
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A store with the documents a and b, whose process died."""
+    store = FileStore(tmp_path / "store")
+    for name in "ab":
+        store.save(make_environment(id=name, name=f"{name}1"))
+    return Layout(str(store.path))
+
+
+def recorded(layout: Layout) -> State:
+    state = read_state(layout.state)
+    assert state is not None
+    return state
+
+
+def record(layout: Layout, state: State) -> None:
+    file = StateRecord(layout.state)
+    file.write(state)
+    file.close()
+
+
+def test_copy_of_suspect_store_is_rewritten(layout: Layout, tmp_path: Path) -> None:
+    """Where a sync of documents had failed, a copy rewrites all before its first checkpoint."""
+    record(layout, recorded(layout)._replace(durable=SUSPECT))
+    copy = Layout(str(tmp_path / "copy"))
+    shutil.copytree(layout.root, copy.root)
+    path = Path(copy.document("a"))
+    before = path.stat().st_ino
+    with FileStore(copy.root) as store:
+        store.save(make_environment(id="c"))
+    assert path.stat().st_ino != before
+    assert recorded(copy).durable == DURABLE
+
+
+def test_interrupted_resume_keeps_suspicion(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies while it resumes leaves to the next one that a sync had failed."""
+    state = recorded(layout)
+    last = segments.read_segment(layout, state.segment, None).good[-1]
+    unpublished = state._replace(published=state.committed - 1, offset=last.start)
+    record(layout, unpublished._replace(durable=SUSPECT))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "replay", die)
+    with pytest.raises(KeyboardInterrupt):
+        FileStore(layout.root).save(make_environment(id="c"))
+    assert recorded(layout).durable == SUSPECT
+    assert recorded(layout).segment > state.segment
+
+
+def test_tail_has_unpublished_changes(layout: Layout) -> None:
+    """The tail of the journal is what comes after the state record, with its lines."""
+    state = recorded(layout)
+    segment = segments.read_segment(layout, state.segment, None)
+    first, last = [line for line in segment.good if line.changes]
+    old = state._replace(committed=1, published=1, offset=last.start)
+    tail = read_tail(layout, old, [state.segment])
+    assert tail is not None
+    assert (tail.segment, tail.valid_bytes, tail.committed) == (state.segment, last.start, 2)
+    assert [change["id"] for change in tail.changes] == ["b"]
+    assert tail.text == segment.text(last)
+    assert tail.must_rotate
+    assert segment.text(first) not in tail.text
+
+
+def test_tail_of_intact_journal_is_empty(layout: Layout) -> None:
+    """Where nothing comes after the state record there is nothing to carry over."""
+    state = recorded(layout)
+    tail = read_tail(layout, state, [state.segment])
+    assert tail is not None
+    assert (tail.changes, tail.text, tail.must_rotate) == ([], b"", False)
+    assert tail.committed == state.committed
+
+
+def test_tail_longer_than_one_writer_leaves_is_refused(layout: Layout) -> None:
+    """Segments that one writer cannot have left mean that the state record is an old one."""
+    state = recorded(layout)
+    assert read_tail(layout, state, [state.segment, 3, 4]) is None
+    assert read_tail(layout, state, [state.segment + 1]) is None

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents synced in themselves: a few one by one, many with their whole file system."""
+
+import os
+from collections.abc import Iterable
+
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
+from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.journal.changes import changes, redo_range
+from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.read.documents import Documents
+
+
+def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) -> None:
+    """Sync the documents that changed since the last checkpoint, up to change ``through``.
+
+    ``directory`` is a descriptor of the documents' directory that was opened before the first
+    of them was published: errors since then are reported (man 2 syncfs). Takes no lock.
+    """
+    start = redo_range(layout).start
+    is_long = through - start.seq > SYNCFS_THRESHOLD_FILES
+    if is_long and disk.sync_filesystem(directory, layout.environments):
+        return
+    ids = {change["id"] for change in changes(layout, start, Cursor(through))}
+    _sync_files(layout, disk, map(layout.document, ids))
+
+
+def sync_all(layout: Layout, disk: Disk) -> None:
+    """Sync every document and segment of the store, whichever program wrote it."""
+    directory = os.open(layout.environments, os.O_RDONLY)
+    try:
+        if disk.sync_filesystem(directory, layout.environments):
+            return
+    finally:
+        os.close(directory)
+    documents = [f"{layout.environments}{os.sep}{name}" for name in Documents(layout).names()]
+    journal = [segments.path_of(layout, first) for first in segments.list_segments(layout)]
+    _sync_files(layout, disk, [*documents, *journal])
+
+
+def _sync_files(layout: Layout, disk: Disk, paths: Iterable[str]) -> None:
+    for path in paths:
+        disk.sync_file(path)
+    for directory in (layout.environments, layout.journal):
+        disk.sync_dir(directory)
