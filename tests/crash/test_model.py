@@ -8,13 +8,13 @@ from tests.crash.file_tree import Tree, files_in
 from tests.crash.model import FileSystem
 from tests.crash.operations import (
     Create,
-    FailedFlush,
-    Flush,
-    FlushAll,
-    MakeFolder,
+    FailedFsync,
+    Fsync,
+    MakeDirectory,
     Operation,
     Rename,
     Resize,
+    Syncfs,
     Unlink,
     Write,
 )
@@ -49,7 +49,7 @@ def contents(*operations: Operation) -> set[bytes | None]:
 
 
 #: A durable file, inode 1.
-OLD = (Create("f", 1), Write(1, 0, b"old"), Flush(1), Flush(0))
+OLD = (Create("f", 1), Write(1, 0, b"old"), Fsync(1), Fsync(0))
 A, B, C = b"a" * 512, b"b" * 512, b"c" * 512
 
 
@@ -65,14 +65,14 @@ def test_unsynced_file_may_be_missing_or_empty_or_full_of_nuls() -> None:
 
 def test_file_fsync_keeps_bytes_and_not_name() -> None:
     """The name is kept by an fsync of the directory."""
-    operations: list[Operation] = [Create("f", 1), Write(1, 0, b"new"), Flush(1)]
+    operations: list[Operation] = [Create("f", 1), Write(1, 0, b"new"), Fsync(1)]
     assert left(*operations) == [{}, {"f": b"new"}]
-    assert left(*operations, Flush(0)) == [{"f": b"new"}]
+    assert left(*operations, Fsync(0)) == [{"f": b"new"}]
 
 
 def test_directory_fsync_keeps_names_and_not_bytes() -> None:
     """The classic empty file."""
-    assert left(Create("f", 1), Write(1, 0, b"new"), Flush(0)) == [
+    assert left(Create("f", 1), Write(1, 0, b"new"), Fsync(0)) == [
         {"f": b""},
         {"f": b"\0\0\0"},
         {"f": b"new"},
@@ -82,17 +82,17 @@ def test_directory_fsync_keeps_names_and_not_bytes() -> None:
 def test_syncfs_keeps_everything() -> None:
     """After syncfs there is one possible state."""
     operations: list[Operation] = [
-        MakeFolder("d", 2),
+        MakeDirectory("d", 2),
         Create("d/f", 1),
         Write(1, 0, b"new"),
         Unlink("f"),
     ]
-    assert left(*OLD, *operations, FlushAll()) == [{"d": None, "d/f": b"new"}]
+    assert left(*OLD, *operations, Syncfs()) == [{"d": None, "d/f": b"new"}]
 
 
 def test_write_is_torn_at_sectors_in_any_order() -> None:
     """Each sector of a write in place survives or is lost independently."""
-    start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
+    start = (Create("f", 1), Write(1, 0, A + A), Fsync(1), Fsync(0))
     found = {files["f"] for files in left(*start, Write(1, 0, B + B))}
     assert found == {A + A, B + A, A + B, B + B}
 
@@ -104,7 +104,7 @@ def test_sector_holds_content_of_one_moment() -> None:
 
 def test_write_across_boundary_is_two_sectors() -> None:
     """Sector boundaries are counted from the start of the file, not of the write."""
-    start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
+    start = (Create("f", 1), Write(1, 0, A + A), Fsync(1), Fsync(0))
     found = {files["f"] for files in left(*start, Write(1, 510, b"1234"))}
     first, last = A[:510] + b"12", b"34" + A[2:]
     assert found == {A + A, first + A, A + last, first + last}
@@ -112,7 +112,7 @@ def test_write_across_boundary_is_two_sectors() -> None:
 
 def test_allocated_blocks_read_as_nul() -> None:
     """A file that was allocated and then written has its size, with or without the bytes."""
-    found = contents(Resize(1, 5), Flush(1), Write(1, 3, b"er"))
+    found = contents(Resize(1, 5), Fsync(1), Write(1, 3, b"er"))
     assert found == {b"old\0\0", b"older"}
 
 
@@ -134,7 +134,7 @@ def test_write_after_truncation_needs_truncation() -> None:
 
 def test_rename_over_name_leads_to_old_or_new_file() -> None:
     """A rename within one directory is atomic."""
-    start = (*OLD, Create("t", 2), Write(2, 0, b"new"), Flush(2), Flush(0))
+    start = (*OLD, Create("t", 2), Write(2, 0, b"new"), Fsync(2), Fsync(0))
     assert left(*start, Rename("t", "f")) == [{"f": b"old", "t": b"new"}, {"f": b"new"}]
 
 
@@ -147,10 +147,10 @@ def test_rename_before_fsync_may_lose_bytes() -> None:
 
 def test_rename_to_another_directory_may_lose_either_end() -> None:
     """Afterwards both names lead to one file, or neither does."""
-    start = (MakeFolder("d", 2), *OLD)
+    start = (MakeDirectory("d", 2), *OLD)
     names = [sorted(files) for files in left(*start, Rename("f", "d/g"))]
     assert sorted(names) == [["d"], ["d", "d/g"], ["d", "d/g", "f"], ["d", "f"]]
-    assert [sorted(files) for files in left(*start, Rename("f", "d/g"), Flush(2))] == [
+    assert [sorted(files) for files in left(*start, Rename("f", "d/g"), Fsync(2))] == [
         ["d", "d/g", "f"],
         ["d", "d/g"],
     ]
@@ -158,7 +158,7 @@ def test_rename_to_another_directory_may_lose_either_end() -> None:
 
 def test_tree_with_hard_links_is_written_with_hard_links(tmp_path: Path) -> None:
     """A tree left by a crash is written to disk with its hard links."""
-    system = after(MakeFolder("d", 2), *OLD, Rename("f", "d/g"))
+    system = after(MakeDirectory("d", 2), *OLD, Rename("f", "d/g"))
     system.tree([atom for atom in system.pending() if atom.inode == 2]).write(tmp_path)
     assert files_in(tmp_path) == {"d": None, "d/g": b"old", "f": b"old"}
     assert (tmp_path / "f").samefile(tmp_path / "d/g")
@@ -167,41 +167,41 @@ def test_tree_with_hard_links_is_written_with_hard_links(tmp_path: Path) -> None
 def test_lost_directory_loses_its_content() -> None:
     """A durable file in a directory is reachable only through a durable name of that directory."""
     operations: list[Operation] = [
-        MakeFolder("d", 2),
+        MakeDirectory("d", 2),
         Create("d/f", 1),
         Write(1, 0, b"new"),
-        Flush(1),
-        Flush(2),
+        Fsync(1),
+        Fsync(2),
     ]
     assert left(*operations) == [{}, {"d": None, "d/f": b"new"}]
 
 
 def test_names_change_in_any_order() -> None:
     """Of two removals, the second may survive alone."""
-    start = (*OLD, Create("g", 2), Flush(2), Flush(0))
+    start = (*OLD, Create("g", 2), Fsync(2), Fsync(0))
     names = [sorted(files) for files in left(*start, Unlink("f"), Unlink("g"))]
     assert sorted(names) == [[], ["f"], ["f", "g"], ["g"]]
 
 
 def test_unlinked_file_loses_later_writes() -> None:
     """A file is its inode: a process that has it open writes to the inode, not to the name."""
-    assert contents(Unlink("f"), Write(1, 0, b"NEW"), Flush(1)) == {b"NEW", None}
-    assert contents(Unlink("f"), Create("f", 2), Flush(0)) == {b""}
+    assert contents(Unlink("f"), Write(1, 0, b"NEW"), Fsync(1)) == {b"NEW", None}
+    assert contents(Unlink("f"), Create("f", 2), Fsync(0)) == {b""}
 
 
 def test_failed_fsync_is_not_repaired_by_later_one() -> None:
     """Bytes that a failed fsync dropped stay uncertain; bytes written afterwards do not."""
-    start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
-    failed = (*start, Write(1, 0, B + B), FailedFlush(1))
-    assert {files["f"] for files in left(*failed, Flush(1))} == {A + A, B + A, A + B, B + B}
-    again = (*failed, Write(1, 0, C), Flush(1))
+    start = (Create("f", 1), Write(1, 0, A + A), Fsync(1), Fsync(0))
+    failed = (*start, Write(1, 0, B + B), FailedFsync(1))
+    assert {files["f"] for files in left(*failed, Fsync(1))} == {A + A, B + A, A + B, B + B}
+    again = (*failed, Write(1, 0, C), Fsync(1))
     assert {files["f"] for files in left(*again)} == {C + A, C + B}
-    assert {files["f"] for files in left(*failed, FlushAll())} == {A + A, B + A, A + B, B + B}
+    assert {files["f"] for files in left(*failed, Syncfs())} == {A + A, B + A, A + B, B + B}
 
 
 def test_killed_process_leaves_everything() -> None:
     """The next process sees what the killed one saw, even after a failed fsync."""
-    system = after(*OLD, Write(1, 0, b"new"), FailedFlush(1), Create("g", 2))
+    system = after(*OLD, Write(1, 0, b"new"), FailedFsync(1), Create("g", 2))
     assert system.now().files() == {"f": b"new", "g": b""}
 
 
@@ -213,7 +213,7 @@ def test_crash_state_is_durable() -> None:
         assert again.pending() == []
         assert again.tree([]) == tree
         again.apply(Write(1, 0, b"N"))
-        again.apply(Flush(1))
+        again.apply(Fsync(1))
         assert (again.tree([]).files()["f"] or b"").startswith(b"N")
 
 
@@ -246,7 +246,7 @@ def test_copy_is_independent() -> None:
     system = after(*OLD, Write(1, 0, b"new"), Create("g", 2))
     other = system.copy()
     assert other.pending() == system.pending()
-    for operation in (FailedFlush(1), Unlink("f"), FlushAll()):
+    for operation in (FailedFsync(1), Unlink("f"), Syncfs()):
         other.apply(operation)
     assert system.now().files() == {"f": b"new", "g": b""}
     assert {atom.operation for atom in system.pending()} == {5, 6}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder: what disk.py does is what the model is told."""
+"""The recorder passes every operation of disk.py to the model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from tests.crash.file_tree import files_in
 from tests.crash.model import FileSystem
 from tests.crash.operations import (
     Create,
-    FailedFlush,
-    Flush,
-    FlushAll,
-    MakeFolder,
+    FailedFsync,
+    Fsync,
+    MakeDirectory,
     RecordingOs,
     Rename,
     Resize,
+    Syncfs,
     Unlink,
     Write,
     recording,
@@ -50,18 +50,18 @@ def test_disk_operations_are_recorded(
     recorder.close(descriptor)
     recorder.close(open_again)
     assert recorder.operations == [
-        MakeFolder("d", 1),
-        Flush(0),
+        MakeDirectory("d", 1),
+        Fsync(0),
         Create("d/t", 2),
         Resize(2, 5),
         Write(2, 0, b"hello"),
-        Flush(2),
+        Fsync(2),
         Rename("d/t", "f"),
         Unlink("f"),
         Resize(2, 2),
         Create("f", 3),
-        Flush(3),
-        FlushAll(),
+        Fsync(3),
+        Syncfs(),
     ]
     system = FileSystem()
     for operation in recorder.operations:
@@ -75,8 +75,8 @@ def test_injected_failure_happens_once(recorder: RecordingOs, tmp_path: Path) ->
     with pytest.raises(OSError, match="Input/output error"):
         Disk(durable=True).write_temp(str(tmp_path / "f"), b"hello")
     assert recorder.has_failed
-    assert FailedFlush(1) in recorder.operations
-    assert Flush(1) not in recorder.operations
+    assert FailedFsync(1) in recorder.operations
+    assert Fsync(1) not in recorder.operations
 
 
 def test_unknown_call_is_refused(recorder: RecordingOs) -> None:
