@@ -29,6 +29,7 @@ from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name, environment_id_of
+from waggle_fsstore.store.fs.safe_read import modified_at
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.state import State, store_id
 from waggle_fsstore.store.write import initialize
@@ -174,9 +175,9 @@ def test_missing_members_get_defaults(tmp_path: Path) -> None:
         rest = {key: value for key, value in document.items() if key != name}
         if default == "refused":
             with pytest.raises(CorruptDocumentError):
-                codec.decode(canonical(rest), str(path))
+                codec.decode(canonical(rest), str(path), modified_at)
             continue
-        found = codec.encode(codec.decode(canonical(rest), str(path)), 0)
+        found = codec.encode(codec.decode(canonical(rest), str(path), modified_at), 0)
         value = json.loads(found)[name]
         if re.fullmatch(r"null|\d+|`\{}`|`\"\"`", default):
             assert value == json.loads(default.strip("`")), name

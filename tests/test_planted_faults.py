@@ -3,6 +3,7 @@
 
 import multiprocessing
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,18 @@ for _module in _MODULES:
 
 # Each run is a fresh process that has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([*_MODULES, "hypothesis", "waggle_fsstore.testing"])
+_processes.set_forkserver_preload(
+    [
+        *_MODULES,
+        *(plugin.module for plugin in entry_points(group="pytest11")),
+        "tests.conftest",
+        "waggle_fsstore.testing",
+    ]
+)
 
 
 @pytest.mark.parametrize("name", planted.FAULTS)
-def test_a_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
+def test_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
     """The guarantee that the fault breaks has a test that fails without it."""
     output = tmp_path / "output"
     process = _processes.Process(target=planted.run, args=(name, str(output)))

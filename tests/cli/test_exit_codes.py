@@ -69,7 +69,7 @@ def test_every_error_has_its_code(error: Exception, code: int) -> None:
 
 def test_table_of_codes_is_complete() -> None:
     """The table of the test above has every error class of the package."""
-    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(errors.__all__)
+    found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(vars(errors))
     assert {type(error).__name__ for error in _EXPECTED} == found - {"WaggleError"}
 
 
@@ -161,7 +161,7 @@ def test_unknown_outcome_has_its_cause() -> None:
     """The message has the error of the operating system that caused it."""
     error = errors.OutcomeUnknownError("/store/a")
     error.__cause__ = OSError(errno.EIO, "Input/output error", "/store")
-    assert message_of(error).startswith("/store/a: the change failed and could not be taken back")
+    assert message_of(error).startswith("/store/a: the change failed and could not be rolled back")
     assert message_of(error).endswith(" (/store: Input/output error)")
 
 
@@ -197,7 +197,7 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         (("create", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
         (("create", "--label", "=nokey"), "'=nokey' is not KEY=VALUE"),
         (("create", "--runtime", "ruby"), "ruby"),
-        (("create", "--timeout", "soon"), "'soon' is no duration: write one like 30s"),
+        (("create", "--timeout", "soon"), "'soon' is not a duration: write one like 30s"),
         (("create", "--timeout", "1000000h"), "timeout: is more than a century"),
         (("create", "\udcff"), "name: holds a lone surrogate"),
         (("ls", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
@@ -404,5 +404,5 @@ def test_foreign_directory_is_refused(tmp_path: Path) -> None:
     for verb in (*READS, ("create",), ("rm", "a"), ("where",)):
         result = run("--store", str(foreign), *verb)
         assert (result.exit_code, result.stdout) == (6, "")
-        assert "choose a new or empty folder" in result.stderr
+        assert "choose a new or empty directory" in result.stderr
     assert os.listdir(foreign) == ["letter.txt"]

@@ -327,7 +327,7 @@ def test_history_prune_removes_old_events(long: FileStore) -> None:
     )
     before = run("history", "--after", "1")
     assert (before.exit_code, before.stdout) == (1, "")
-    assert before.stderr == f"Error: the history starts at {oldest}: what came before was pruned\n"
+    assert before.stderr == f"Error: the history starts at {oldest}: earlier changes were pruned\n"
 
 
 def test_history_prune_compresses(long: FileStore) -> None:

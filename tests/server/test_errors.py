@@ -63,7 +63,7 @@ ERRORS: list[tuple[Exception, str]] = [
     ),
     (OutcomeUnknownError(f"{PLACE}/a.json"), "the store failed (OutcomeUnknownError)"),
     (StoreClosedError(), "the server is shutting down"),
-    (HistoryPrunedError(7), "the history starts at 7: what came before was pruned"),
+    (HistoryPrunedError(7), "the history starts at 7: earlier changes were pruned"),
     (
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{PLACE}/a.json"),
         "the store failed: No space left on device",
@@ -332,7 +332,7 @@ def test_capacity_error_names_remedy(server: MCPServer[Any], store: FileStore) -
     store.save_all([make_environment() for _ in range(10)])
     message = refused(server, "create_environment", runtime="shell")
     assert message == (
-        "10 live environments is the limit, and it is reached: destroy one or raise the capacity"
+        "the limit of 10 live environments is reached: destroy one or raise the capacity"
     )
 
 

@@ -164,7 +164,7 @@ def test_second_http_process_is_refused(tmp_path: Path) -> None:
         before = listing(tmp_path)
         with HttpServer(store) as second:
             assert second.wait() == 4
-            assert f"the store is served already, by process {first.pid} on " in second.stderr()
+            assert f"the store is already served by process {first.pid} on " in second.stderr()
             assert len(second.errors) == 1
         with HttpServer(tmp_path / "other", WAGGLE_LISTEN_ADDR=first.address) as third:
             assert third.wait() == 2

@@ -184,7 +184,7 @@ def test_capacity_holds_across_servers(tmp_path: Path) -> None:
         assert len({one["ssh_port"] for one in made}) == 10
         assert len(refused) == 10
         for text in refused:
-            assert "10 live environments is the limit, and it is reached: destroy one" in text
+            assert "the limit of 10 live environments is reached: destroy one" in text
         ids = sorted(one["environment_id"] for one in made)
         listed = first.call("list_environments")
         assert [one["environment_id"] for one in listed["environments"]] == ids

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a MemoryStore does: it forgets old events, and is whole after an interrupt."""
+"""What only a MemoryStore does: it forgets old events, and is consistent after an interrupt."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ import pytest
 from waggle_fsstore import HistoryPrunedError, MemoryStore, StoreClosedError
 from waggle_fsstore.store import memory_store
 from waggle_fsstore.testing import make_environment
-from waggle_fsstore.testing.watch import PATIENCE
+from waggle_fsstore.testing.watch import TIMEOUT_S
 
 
 class Short(MemoryStore):
-    """It keeps three events."""
+    """A store that keeps three events."""
 
     HISTORY_LIMIT = 3
 
@@ -34,8 +34,8 @@ def fill(store: MemoryStore, changes: int) -> None:
         store.save(make_environment(id="a"))
 
 
-def test_old_events_are_forgotten(short: MemoryStore) -> None:
-    """The last events are kept, also where one batch has more than that."""
+def test_old_events_are_dropped(short: MemoryStore) -> None:
+    """The store keeps its last events, even where one batch has more than its limit."""
     fill(short, 5)
     assert [event.seq for event in short.history()] == [3, 4, 5]
     revisions = short.save_all([make_environment() for _ in range(7)])
@@ -43,8 +43,8 @@ def test_old_events_are_forgotten(short: MemoryStore) -> None:
     assert short.count() == 8
 
 
-def test_a_cursor_that_is_too_old(short: MemoryStore) -> None:
-    """A cursor before what was forgotten is refused; the one that misses nothing is not."""
+def test_cursor_before_dropped_events_is_refused(short: MemoryStore) -> None:
+    """A cursor is refused if dropped events follow it, and accepted if none do."""
     fill(short, 5)
     for ask in (short.history, short.watch):
         with pytest.raises(HistoryPrunedError) as caught:
@@ -55,8 +55,8 @@ def test_a_cursor_that_is_too_old(short: MemoryStore) -> None:
     assert [event.seq for event in short.watch(after=0, timeout=0)] == [3, 4, 5]
 
 
-def test_a_watch_that_is_too_slow(short: MemoryStore) -> None:
-    """A watch that was overtaken says so, rather than to leave events out."""
+def test_slow_watch_raises_history_pruned(short: MemoryStore) -> None:
+    """A watch whose next event was dropped raises instead of skipping events."""
     watches = [short.watch(), short.watch(after=0)]
     fill(short, 4)
     for watch in watches:
@@ -65,8 +65,8 @@ def test_a_watch_that_is_too_slow(short: MemoryStore) -> None:
         assert caught.value.oldest == 2
 
 
-def test_a_history_that_is_forgotten_meanwhile(short: MemoryStore) -> None:
-    """Who has asked gets all that was there, even if it is forgotten before it is read."""
+def test_history_survives_dropped_events(short: MemoryStore) -> None:
+    """A history yields all events of its call, even those dropped before they are read."""
     fill(short, 3)
     history = short.history()
     fill(short, 10)
@@ -74,7 +74,7 @@ def test_a_history_that_is_forgotten_meanwhile(short: MemoryStore) -> None:
 
 
 def when_waiting(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once a watch is about to give up the lock; whoever takes the lock then finds it waits."""
+    """Return an event that is set once a watch is about to release the lock in order to wait."""
     waiting = threading.Event()
     wait = store._changed.wait
 
@@ -87,41 +87,41 @@ def when_waiting(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> threadi
 
 
 @pytest.mark.parametrize("act", ["save", "close", "delete"])
-def test_a_watch_that_waits_is_woken(monkeypatch: pytest.MonkeyPatch, act: str) -> None:
-    """A watch that is certain to wait already hears of a change, and of the end of the store."""
+def test_waiting_watch_is_woken(monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    """A watch that is certainly waiting is woken by a change, and by the close of the store."""
     store = MemoryStore()
     store.save(make_environment(id="a"))
     waiting = when_waiting(store, monkeypatch)
     with ThreadPoolExecutor(1) as pool:
-        follower = pool.submit(next, store.watch(timeout=PATIENCE))
-        assert waiting.wait(PATIENCE)
+        follower = pool.submit(next, store.watch(timeout=TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         if act == "close":
             store.close()
             with pytest.raises(StoreClosedError):
-                follower.result(PATIENCE)
+                follower.result(TIMEOUT_S)
         else:
             fill(store, 1) if act == "save" else store.delete("a")
-            assert follower.result(PATIENCE).seq == 2
+            assert follower.result(TIMEOUT_S).seq == 2
 
 
-def test_a_watch_shared_by_threads() -> None:
-    """Of several threads that wait on one watch, each event comes to one."""
+def test_watch_shared_by_threads_delivers_each_event_once() -> None:
+    """Where several threads wait on one watch, one of them gets each event."""
     store = MemoryStore()
-    watch = store.watch(timeout=PATIENCE)
+    watch = store.watch(timeout=TIMEOUT_S)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(next, watch) for _ in range(4)]
         fill(store, 4)
-        assert sorted(done.result(PATIENCE).seq for done in waiting) == [1, 2, 3, 4]
+        assert sorted(done.result(TIMEOUT_S).seq for done in waiting) == [1, 2, 3, 4]
 
 
-def test_a_watch_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child can go on with an inherited watch, though a thread of the parent waits on one."""
+def test_watch_continues_after_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child can continue an inherited watch, though a thread of the parent waits on another."""
     store = MemoryStore()
-    watch = store.watch(timeout=PATIENCE)
+    watch = store.watch(timeout=TIMEOUT_S)
     waiting = when_waiting(store, monkeypatch)
     with ThreadPoolExecutor(1) as pool:
-        follower = pool.submit(next, store.watch(timeout=PATIENCE))
-        assert waiting.wait(PATIENCE)
+        follower = pool.submit(next, store.watch(timeout=TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         child = os.fork()
         if child == 0:
             fill(store, 1)
@@ -129,7 +129,7 @@ def test_a_watch_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert store.count() == 0
         store.save(make_environment(id="mine"))
-        assert follower.result(PATIENCE) == next(watch) == next(store.history())
+        assert follower.result(TIMEOUT_S) == next(watch) == next(store.history())
 
 
 class Interrupt:
@@ -157,8 +157,8 @@ WRITES: dict[str, Callable[[MemoryStore], object]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_an_interrupt_at_any_line(write: str) -> None:
-    """Ctrl-C leaves a change done or not, the history fits, and who watches has heard of it."""
+def test_interrupt_at_any_line_leaves_change_done_or_undone(write: str) -> None:
+    """Ctrl-C leaves a change done or undone, and history and watches agree with the store."""
     tracing = sys.gettrace()
     outcomes = set()
     for line in range(1, 1_000):
@@ -191,8 +191,8 @@ def test_an_interrupt_at_any_line(write: str) -> None:
     assert outcomes == {1, 3 if write == "save_all" else 2}
 
 
-def test_an_interrupt_wakes_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch that waits hears of a change also if Ctrl-C came just as it was to be woken."""
+def test_interrupted_write_wakes_waiting_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting watch sees a change even if Ctrl-C comes just as it is about to be woken."""
     store = MemoryStore()
     waiting = when_waiting(store, monkeypatch)
     notify_all = store._changed.notify_all
@@ -203,29 +203,29 @@ def test_an_interrupt_wakes_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(store._changed, "notify_all", interrupted)
     with ThreadPoolExecutor(1) as pool:
-        # Longer than the test waits: at its end it would look once more.
-        follower = pool.submit(next, store.watch(timeout=2 * PATIENCE))
-        assert waiting.wait(PATIENCE)
+        # Longer than the test waits: a watch looks once more when its timeout ends.
+        follower = pool.submit(next, store.watch(timeout=2 * TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         with pytest.raises(KeyboardInterrupt):
             store.save(make_environment(id="a"))
-        assert follower.result(PATIENCE).environment_id == "a"
+        assert follower.result(TIMEOUT_S).environment_id == "a"
 
 
-def test_one_interrupt_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a second Ctrl-C left half done, the next one who asks completes."""
+def test_second_interrupt_leaves_change_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change is complete even if a second Ctrl-C interrupts the cleanup after the first."""
     store = MemoryStore()
     watch = store.watch(timeout=0)
-    settle = store._settle
+    interrupts = []
 
     def interrupted() -> None:
-        if store._pending:
-            raise KeyboardInterrupt
-        settle()
+        interrupts.append(KeyboardInterrupt())
+        raise interrupts[-1]
 
-    monkeypatch.setattr(store, "_settle", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        store.save(make_environment(id="a"))
-    monkeypatch.setattr(store, "_settle", settle)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._changed, "notify_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(make_environment(id="a"))
+    assert len(interrupts) == 2
     assert store.count() == 1
     assert [event.seq for event in watch] == [1]
     assert store.save(make_environment(id="a")) == 2

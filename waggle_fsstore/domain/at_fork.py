@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a fork: what the child must forget, because it is the parent's."""
+"""State that belongs to the parent process and must be reset in a forked child."""
 
 import os
 import weakref
@@ -7,25 +7,25 @@ from typing import Final, Protocol
 
 
 class ForkAware(Protocol):
-    """Holds a lock that another thread of the parent may hold at the moment of the fork."""
+    """An object with state of its process, such as a lock that another thread may hold."""
 
     def reset_after_fork(self) -> None:
-        """Called in the child, which has one thread."""
+        """Reset that state. Called in the child, which has one thread."""
         ...
 
 
-_living: Final["weakref.WeakSet[ForkAware]"] = weakref.WeakSet()
+_registered: Final["weakref.WeakSet[ForkAware]"] = weakref.WeakSet()
 
 
 def register_at_fork(holder: ForkAware) -> None:
-    """Have ``reset_after_fork`` called in every child, for as long as the holder lives."""
-    _living.add(holder)
+    """Have ``reset_after_fork`` called in every child, as long as the object lives."""
+    _registered.add(holder)
 
 
-def _forget() -> None:
-    for holder in list(_living):
+def _reset_all() -> None:
+    for holder in list(_registered):
         holder.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_all)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who changes a store, and why: the author of each change."""
+"""The author of each change: who makes it, and why."""
 
 import os
 import sys
@@ -11,44 +11,44 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
-_MAX_ACTOR: Final = 200
-_MAX_REASON: Final = 2_000
+_MAX_ACTOR_CHARACTERS: Final = 200
+_MAX_REASON_CHARACTERS: Final = 2_000
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Author(NamedTuple):
-    """Who changes something, and why."""
+    """The actor that makes a change, and the reason for it."""
 
     actor: str
     reason: str
 
 
-class audit(ContextDecorator):  # noqa: N801  # It reads as a statement: with audit(...).
-    """The actor and the reason of all changes that are made inside of this block.
+class audit(ContextDecorator):  # noqa: N801  # Reads as a statement: with audit(...).
+    """The actor and the reason of all changes that are made inside this block.
 
     ::
 
         with audit(actor="reaper", reason="idle 31 min > 30 min"):
             store.delete(environment_id)
 
-    What a block does not name is that of the block around it; outside of all blocks the
-    actor is ``user@host``, of the effective user, and the reason is empty. As other
-    context variables, an author belongs to a thread or an asyncio task: a new thread
-    starts without, ``asyncio.to_thread`` and a new task take it along.
+    A value that a block omits is taken from the enclosing block. Outside all blocks the
+    actor is ``user@host``, with the effective user, and the reason is empty. Like every
+    context variable, an author belongs to a thread or an asyncio task: a new thread
+    starts without one, ``asyncio.to_thread`` and a new task inherit it.
 
-    A block can be entered again, also by several threads at once, and is a decorator too,
-    of functions that do their work when they are called.
+    A block can be entered again, even by several threads at once. It is also a decorator,
+    for functions that do their work when they are called.
 
     ``actor`` has 1-200 characters, ``reason`` up to 2,000, both without NUL and lone
-    surrogates. Raises ``ValueError`` or ``TypeError`` that says which of them is not so.
+    surrogates. Raises ``ValueError`` or ``TypeError``, which names the invalid one.
     """
 
     def __init__(self, *, actor: str | None = None, reason: str | None = None) -> None:
         if actor == "":
             raise ValueError("actor: is empty")
-        self._actor = None if actor is None else _text("actor", actor, _MAX_ACTOR)
-        self._reason = None if reason is None else _text("reason", reason, _MAX_REASON)
+        self._actor = None if actor is None else _text("actor", actor, _MAX_ACTOR_CHARACTERS)
+        self._reason = None if reason is None else _text("reason", reason, _MAX_REASON_CHARACTERS)
 
     def __enter__(self) -> None:
         _blocks.set((*_blocks.get(), self))
@@ -59,8 +59,8 @@ class audit(ContextDecorator):  # noqa: N801  # It reads as a statement: with au
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Not always the last one, nor always there: a generator that waits inside of a
-        # block may be closed inside of another one, or by another thread.
+        # Not always the innermost block, or even present: a generator that is suspended
+        # inside a block may be closed inside another block, or by another thread.
         blocks = _blocks.get()
         for index in reversed(range(len(blocks))):
             if blocks[index] is self:
@@ -68,21 +68,21 @@ class audit(ContextDecorator):  # noqa: N801  # It reads as a statement: with au
                 return
 
     def __call__(self, func: _F) -> _F:
-        """The function, run inside of this block each time."""
+        """Return the function, wrapped to run inside this block each time."""
         if iscoroutinefunction(func) or isgeneratorfunction(func) or isasyncgenfunction(func):
             raise TypeError(
-                f"{func.__name__} does its work after it was called, outside of the block: "
-                "write the with statement inside of it"
+                f"{func.__name__} does its work after the call has returned, outside the block: "
+                "write the with statement inside the function"
             )
         return super().__call__(func)
 
 
-#: The blocks that the running code is inside of, from the outermost.
+#: The blocks around the running code, from the outermost to the innermost.
 _blocks: Final[ContextVar[tuple[audit, ...]]] = ContextVar("waggle_fsstore.audit", default=())
 
 
 def current_author() -> Author:
-    """The author of a change that the running code makes now."""
+    """Return the author of a change that the running code makes now."""
     actor = reason = None
     for block in _blocks.get():
         if block._actor is not None:
@@ -92,11 +92,11 @@ def current_author() -> Author:
     return Author(_default_actor() if actor is None else actor, reason or "")
 
 
-def _text(name: str, value: object, most: int) -> str:
+def _text(name: str, value: object, max_characters: int) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: is not a string")
-    if len(value) > most:
-        raise ValueError(f"{name}: is longer than {most} characters")
+    if len(value) > max_characters:
+        raise ValueError(f"{name}: is longer than {max_characters} characters")
     if "\0" in value:
         raise ValueError(f"{name}: holds a NUL character")
     try:
@@ -109,11 +109,11 @@ def _text(name: str, value: object, most: int) -> str:
 @cache
 def _default_actor() -> str:
     actor = f"{_user()}@{host_name()}".encode(errors="replace").decode()
-    return actor[:_MAX_ACTOR]
+    return actor[:_MAX_ACTOR_CHARACTERS]
 
 
 def _user() -> str:
-    """The effective user as the system knows it: the environment can say anything."""
+    """Return the name of the effective user; environment variables could give any name."""
     if sys.platform == "win32":
         import getpass
 
@@ -128,12 +128,12 @@ def _user() -> str:
 
 
 def host_name() -> str:
-    """The name of this machine, without blanks; ``localhost`` where it has none."""
+    """Return the name of this machine, without blanks; ``localhost`` where it has none."""
     if sys.platform == "win32":
         import platform
 
         node = platform.node()
     else:
         node = os.uname().nodename
-    # The system may give names that are no text. A question mark says so in the history.
+    # The name may not be valid text. A question mark then shows that in the history.
     return "_".join(node.encode(errors="replace").decode().split()) or "localhost"

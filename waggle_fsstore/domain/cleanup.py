@@ -8,12 +8,12 @@ _T = TypeVar("_T")
 
 
 def run_with_cleanup(work: Callable[[], _T], cleanup: Callable[[], object]) -> _T:
-    """Return ``work()``, and run ``cleanup`` after it, also when either is interrupted.
+    """Return ``work()``, and run ``cleanup`` after it, even when either is interrupted.
 
-    Python raises ``KeyboardInterrupt`` between any two instructions, so also at the first one
-    of a ``finally`` block, whose rest is then skipped. Hence the second block: ``cleanup`` runs
-    twice, and its second run must find nothing left to do. A second Ctrl-C within it is beyond
-    this function.
+    Python can raise ``KeyboardInterrupt`` between any two instructions, including before the
+    first one of a ``finally`` block, which then skips the rest. Hence the second block:
+    ``cleanup`` runs twice, and its second run must find nothing left to do. A second Ctrl-C
+    within it is not covered.
     """
     try:
         try:

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for environments where nobody says otherwise: the numbers of Waggle."""
+"""Default values for environments; the numbers are Waggle's."""
 
 from datetime import timedelta
 from typing import Final
 
-#: How many live environments there may be.
+#: The maximum number of live environments.
 DEFAULT_CAPACITY: Final = 10
 
-#: The idle time after which one expires that is created without one, and the longest of all.
+#: The idle timeout of an environment that is created without one, and the longest allowed.
 DEFAULT_IDLE_TIMEOUT: Final = timedelta(minutes=30)
 MAX_IDLE_TIMEOUT: Final = timedelta(minutes=60)
 
-#: How often the expired ones are looked for.
+#: The time between two searches for expired environments.
 DEFAULT_REAPER_INTERVAL: Final = timedelta(minutes=1)
 
 #: The ports that environments get.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an environment is: its fields, their valid values and its state machine."""
+"""Environment: its fields, their valid values and its state machine."""
 
 import uuid
 from dataclasses import dataclass, field, fields
@@ -25,12 +25,12 @@ from waggle_fsstore.domain.validation import (
 
 MAX_PORT: Final = 65535
 
-# A century. Up to here a number of seconds keeps its microseconds as a JSON double.
+# A century. Up to here a number of seconds is exact to the microsecond as a JSON double.
 MAX_TIMEOUT: Final = timedelta(days=36_500)
 
 
 class Runtime(StrEnum):
-    """What an environment runs."""
+    """The interpreter that an environment offers."""
 
     PYTHON = "python"
     NODE = "node"
@@ -38,7 +38,7 @@ class Runtime(StrEnum):
 
 
 class Status(StrEnum):
-    """Where an environment is in its life."""
+    """The state of an environment in its life cycle."""
 
     CREATING = "creating"
     RUNNING = "running"
@@ -65,9 +65,9 @@ _TRANSITIONS: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capabilities:
-    """What a probe found in an environment; immutable.
+    """The tools that a probe found in an environment; immutable.
 
-    ``path`` is the search path (``PATH``), a command is "" where there is none.
+    ``path`` is the search path (``PATH``). A missing command is "".
     Raises :class:`InvalidEnvironmentError` naming ``capabilities.<field>``.
     """
 
@@ -103,9 +103,9 @@ _CAPABILITY_FLAGS: Final = tuple(f.name for f in fields(Capabilities) if f.type 
 class Owner:
     """The process that is working on an environment; immutable.
 
-    A process id alone proves nothing after a restart, so the boot id and the start
-    time of the process (``process_started``, in the unit of the system, such as
-    clock ticks since boot) stand beside it.
+    A process id alone proves nothing after a restart, so it comes with the boot id and
+    the start time of the process (``process_started``, in the unit of the system, such
+    as clock ticks since boot).
     Raises :class:`InvalidEnvironmentError` naming ``owner.<field>``.
     """
 
@@ -125,20 +125,20 @@ class Owner:
 class Environment:
     """One execution environment.
 
-    A plain mutable value. The constructor takes its own copies of ``labels`` and
-    ``extra``, turns times to UTC and the strings of ``runtime`` and ``status`` to
-    their enums. It refuses invalid values, and so does every store on saving.
+    A plain mutable value. The constructor copies ``labels`` and ``extra``, and converts
+    times to UTC and the strings of ``runtime`` and ``status`` to their enums. It rejects
+    invalid values, and so does every store on saving.
 
     - ``id``: 1-200 bytes of UTF-8 without NUL; a random UUID by default.
     - ``ssh_port``: 0-65535, 0 for none.
     - ``timeout``: the idle time after which it expires; zero or less for never.
     - ``capabilities``: ``None`` until probed.
-    - ``provider``: who made it, ``None`` if nobody yet.
-    - ``owner``: who is working on it, while it is being created or destroyed.
-    - ``revision``: set by the store on what it returns; 0 means never stored. It is
-      not part of equality.
+    - ``provider``: the name of the provider that made it, ``None`` before that.
+    - ``owner``: the process that is creating or destroying it.
+    - ``revision``: set by the store on each version that it returns; 0 means never
+      stored. It is not part of equality.
     - ``extra``: the keys of its file that this version does not know, as JSON
-      values. It may not hold a known key.
+      values. It may not contain a known key.
 
     Raises :class:`InvalidEnvironmentError`, or its subclass for the id or the
     runtime, with the name of the field in ``.field``.
@@ -187,53 +187,53 @@ class Environment:
         self.extra = json_object("extra", self.extra, _RESERVED_KEYS)
 
     def copy(self) -> "Environment":
-        """An independent copy, its values checked and made regular as by the constructor."""
+        """Return an independent copy, checked and normalised by the constructor."""
         return Environment(**{name: getattr(self, name) for name in _FIELDS})
 
-    def clone(self) -> "Environment":
-        """An independent copy of one that nobody has changed since it was checked.
+    def copy_unchecked(self) -> "Environment":
+        """Return an independent copy of an environment that is unchanged since its last check.
 
-        Not checked again, so that it takes a tenth of the time of :meth:`copy`.
+        Without the checks it takes a tenth of the time of :meth:`copy`.
         """
-        twin = object.__new__(Environment)
+        copy = object.__new__(Environment)
         # One by one: a loop over the names takes four times as long.
-        twin.id = self.id
-        twin.name = self.name
-        twin.runtime = self.runtime
-        twin.status = self.status
-        twin.ssh_port = self.ssh_port
-        twin.created_at = self.created_at
-        twin.last_used = self.last_used
-        twin.timeout = self.timeout
-        twin.capabilities = self.capabilities
-        twin.labels = self.labels.copy()
-        twin.provider = self.provider
-        twin.owner = self.owner
-        twin.status_reason = self.status_reason
-        twin.revision = self.revision
-        twin.extra = json_object("extra", self.extra, _RESERVED_KEYS) if self.extra else {}
-        return twin
+        copy.id = self.id
+        copy.name = self.name
+        copy.runtime = self.runtime
+        copy.status = self.status
+        copy.ssh_port = self.ssh_port
+        copy.created_at = self.created_at
+        copy.last_used = self.last_used
+        copy.timeout = self.timeout
+        copy.capabilities = self.capabilities
+        copy.labels = self.labels.copy()
+        copy.provider = self.provider
+        copy.owner = self.owner
+        copy.status_reason = self.status_reason
+        copy.revision = self.revision
+        copy.extra = json_object("extra", self.extra, _RESERVED_KEYS) if self.extra else {}
+        return copy
 
     @property
     def is_running(self) -> bool:
-        """Whether the environment can be used."""
+        """Whether the environment is ready for use."""
         return self.status == Status.RUNNING
 
     def is_expired(self, now: datetime | None = None) -> bool:
-        """Whether it has been idle for longer than its timeout, at ``now`` (aware)."""
+        """Return whether it has been idle for longer than its timeout at ``now`` (aware)."""
         if self.timeout <= timedelta(0):
             return False
         return (now or datetime.now(UTC)) - self.last_used > self.timeout
 
     def touch(self, now: datetime | None = None) -> None:
-        """Note that it was used, at ``now`` (aware)."""
+        """Set ``last_used`` to ``now`` (aware), by default the current time."""
         self.last_used = utc("last_used", now or datetime.now(UTC))
 
     def transition_to(self, status: Status) -> None:
-        """Take one step of the state machine.
+        """Make one transition of the state machine.
 
         creating -> running, error; running -> destroying, error; destroying ->
-        destroyed; error -> destroying. Any other step raises
+        destroyed; error -> destroying. Any other transition raises
         :class:`InvalidTransitionError` and changes nothing.
         """
         target = _status(status)
@@ -245,14 +245,14 @@ class Environment:
 
 _FIELDS: Final = tuple(f.name for f in fields(Environment))
 
-#: The keys of an environment's document, which ``extra`` may not hold.
+#: The keys of an environment's document, which ``extra`` may not contain.
 DOCUMENT_KEYS: Final = frozenset(_FIELDS) - {"extra", "timeout"} | {
     "checksum",
     "schema",
     "timeout_seconds",
 }
 
-# A hand that writes "timeout" means "timeout_seconds", and must hear that it is none.
+# A manual edit that adds "timeout" means "timeout_seconds", and must be rejected.
 _RESERVED_KEYS: Final = DOCUMENT_KEYS | {"extra", "timeout"}
 
 

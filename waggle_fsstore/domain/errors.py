@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong: every error of the package.
+"""Every error that the package raises.
 
 ::
 
@@ -28,55 +28,39 @@
         HistoryPrunedError                     .oldest
         StoreClosedError
 
-What the operating system reports (disk full, read-only, no permission) is not
-wrapped: it stays an ``OSError`` with its ``errno`` and ``filename``. Note that a
-``LockTimeoutError`` is an ``OSError`` too, because ``TimeoutError`` is one: catch
-it first.
+Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
+stay an ``OSError`` with its ``errno`` and ``filename``. A ``LockTimeoutError`` is an
+``OSError`` too, because ``TimeoutError`` is one: catch it first.
 """
 
-from typing import ClassVar
+import errno
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
 
-from waggle_fsstore.domain.base_error import WaggleError, short
-from waggle_fsstore.domain.store_errors import (
-    ConflictError,
-    CorruptDocumentError,
-    HistoryPrunedError,
-    JournalDamagedError,
-    LockHolder,
-    LockTimeoutError,
-    OutcomeUnknownError,
-    StoreClosedError,
-    StoreError,
-    UnsupportedFormatError,
-)
+_MAX_ID_CHARACTERS: Final = 250
 
-__all__ = [
-    "CapacityError",
-    "ConflictError",
-    "CorruptDocumentError",
-    "EnvironmentAlreadyExistsError",
-    "EnvironmentNotFoundError",
-    "EnvironmentNotRunningError",
-    "HistoryPrunedError",
-    "InvalidEnvironmentError",
-    "InvalidEnvironmentIdError",
-    "InvalidRuntimeError",
-    "InvalidTransitionError",
-    "JournalDamagedError",
-    "LockHolder",
-    "LockTimeoutError",
-    "NoFreePortError",
-    "OutcomeUnknownError",
-    "ProviderError",
-    "RuntimeUnavailableError",
-    "ServerRunningError",
-    "SettingError",
-    "StoreClosedError",
-    "StoreError",
-    "UnsupportedFormatError",
-    "WaggleError",
-    "WorkspaceGoneError",
-]
+
+class WaggleError(Exception):
+    """Base of every error of this package; carries its data as attributes.
+
+    A subclass with its own constructor lists that constructor's arguments in ``_fields``,
+    and stores each under the same name. The error then survives ``pickle`` and ``copy``,
+    and can cross a process pool.
+    """
+
+    _fields: ClassVar[tuple[str, ...] | None] = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._fields is None:
+            arguments = self.args
+        else:
+            arguments = tuple(getattr(self, name) for name in self._fields)
+        return type(self), arguments, self.__dict__.copy()
+
+
+# Errors of an environment
 
 
 class EnvironmentNotFoundError(WaggleError, LookupError):
@@ -86,32 +70,32 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
-        super().__init__(f"environment not found: {short(environment_id)}")
+        super().__init__(f"environment not found: {_quoted(environment_id)}")
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is stored already."""
+    """An environment with this id is already stored."""
 
     _fields = ("environment_id",)
 
     def __init__(self, environment_id: str) -> None:
         self.environment_id = environment_id
-        super().__init__(f"environment already exists: {short(environment_id)}")
+        super().__init__(f"environment already exists: {_quoted(environment_id)}")
 
 
 class EnvironmentNotRunningError(WaggleError):
-    """The operation needs a running environment, and this one is not."""
+    """The operation needs a running environment, and this one has another status."""
 
     _fields = ("environment_id", "status")
 
     def __init__(self, environment_id: str, status: str) -> None:
         self.environment_id = environment_id
         self.status = status
-        super().__init__(f"environment {short(environment_id)} is {status}, not running")
+        super().__init__(f"environment {_quoted(environment_id)} is {status}, not running")
 
 
 class InvalidEnvironmentError(WaggleError, ValueError):
-    """A field of an environment holds a value that no store accepts."""
+    """A field of an environment has a value that no store accepts."""
 
     _fields: ClassVar[tuple[str, ...] | None] = ("field", "reason")
 
@@ -131,7 +115,7 @@ class InvalidEnvironmentIdError(InvalidEnvironmentError):
 
 
 class InvalidRuntimeError(InvalidEnvironmentError):
-    """The runtime is none of the known ones."""
+    """The runtime is unknown."""
 
     _fields = ("reason",)
 
@@ -140,7 +124,7 @@ class InvalidRuntimeError(InvalidEnvironmentError):
 
 
 class InvalidTransitionError(WaggleError, ValueError):
-    """The state machine has no step from ``source`` to ``target``."""
+    """The state machine has no transition from ``source`` to ``target``."""
 
     _fields = ("source", "target")
 
@@ -151,14 +135,14 @@ class InvalidTransitionError(WaggleError, ValueError):
 
 
 class CapacityError(WaggleError):
-    """As many live environments as allowed are stored already."""
+    """As many live environments are stored as the capacity allows."""
 
     _fields = ("capacity",)
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         super().__init__(
-            f"{capacity} live environments is the limit, and it is reached: "
+            f"the limit of {capacity} live environments is reached: "
             "destroy one or raise the capacity"
         )
 
@@ -177,10 +161,10 @@ class NoFreePortError(WaggleError):
 
 
 class ProviderError(WaggleError):
-    """The provider could not make, check or remove an environment.
+    """The provider failed to make, check or remove an environment.
 
-    ``reason`` is one line without paths, fit to be shown to a client. What lies behind
-    it, such as an ``OSError``, is its ``__cause__``.
+    ``reason`` is one line without paths, fit to be shown to a client. The underlying
+    error, such as an ``OSError``, is its ``__cause__``.
     """
 
     _fields: ClassVar[tuple[str, ...] | None] = ("provider", "reason")
@@ -192,7 +176,7 @@ class ProviderError(WaggleError):
 
 
 class RuntimeUnavailableError(ProviderError):
-    """The provider has no such runtime here: install it, or ask for another one."""
+    """The provider lacks this runtime on this machine: install it, or ask for another one."""
 
     _fields = ("provider", "reason", "runtime")
 
@@ -202,11 +186,164 @@ class RuntimeUnavailableError(ProviderError):
 
 
 class WorkspaceGoneError(ProviderError):
-    """What the environment runs in is gone, or broken for good: nothing brings it back."""
+    """The workspace of the environment is gone or broken, and cannot be restored."""
+
+
+# Errors of a store
+
+
+class StoreError(WaggleError):
+    """Base of the errors of a store."""
+
+
+class CorruptDocumentError(StoreError):
+    """This file is not a document of the store, or only part of one.
+
+    All other documents remain usable. Repair the file, or ``delete`` its environment,
+    which moves the file to ``.waggle/lost+found``.
+    """
+
+    _fields = ("path", "reason")
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason} (repair the file or move it away)")
+
+
+class UnsupportedFormatError(StoreError):
+    """This file or directory was written by a newer version, or by another program.
+
+    It is neither read nor overwritten. ``found`` is its format number, or a description
+    of its contents.
+    """
+
+    _fields = ("path", "found", "supported")
+
+    def __init__(self, path: str | PathLike[str], found: int | str, supported: int) -> None:
+        self.path = Path(path)
+        self.found = found
+        self.supported = supported
+        if isinstance(found, int):
+            problem = f"has format {found}, this program supports up to {supported}: upgrade it"
+        else:
+            problem = f"is not a store: {found}; choose a new or empty directory"
+        super().__init__(f"{self.path} {problem}")
+
+
+class ConflictError(StoreError):
+    """The stored version is not the expected one: it was changed in the meantime.
+
+    ``actual`` is the stored revision, 0 when nothing is stored. A manual edit is a version
+    too, and gets its own revision.
+    """
+
+    _fields = ("environment_id", "expected", "actual")
+
+    def __init__(self, environment_id: str, expected: int, actual: int) -> None:
+        self.environment_id = environment_id
+        self.expected = expected
+        self.actual = actual
+        found = f"revision {actual}" if actual else "nothing"
+        wanted = f"revision {expected}" if expected else "nothing"
+        super().__init__(
+            f"environment {_quoted(environment_id)}: expected {wanted}, found {found}: "
+            "read it again and repeat the change"
+        )
+
+
+class LockHolder(NamedTuple):
+    """The process that holds the store lock: process id, host name, and since when (UTC)."""
+
+    pid: int
+    host: str
+    since: datetime
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class LockTimeoutError(StoreError, TimeoutError):
+    """The store lock did not become free in time; nothing was changed.
+
+    ``holder`` is what the lock holder wrote into the lock file, ``None`` if that is
+    unreadable; ``timeout`` is the time waited, in seconds.
+    """
+
+    _fields = ("path", "holder", "timeout")
+
+    def __init__(
+        self, path: str | PathLike[str], holder: LockHolder | None, timeout: float
+    ) -> None:
+        message = (
+            f"the store lock was not free within {timeout:g} s; it is held by "
+            f"{holder or 'an unknown process'}"
+        )
+        super().__init__(errno.ETIMEDOUT, message, str(path))
+        self.path = Path(path)
+        self.holder = holder
+        self.timeout = timeout
+
+
+class OutcomeUnknownError(StoreError):
+    """A change failed, and it is unknown whether it will be visible after a restart.
+
+    After any other error, a failed write has changed nothing. The ``__cause__`` is the
+    failure. Once the disk works again, read the environment.
+    """
+
+    _fields = ("path",)
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        super().__init__(
+            f"{self.path}: the change failed and could not be rolled back; it may or may not "
+            "be there after a restart: check the disk, then read the environment again"
+        )
+
+
+class JournalDamagedError(StoreError):
+    """A journal line is damaged and good lines follow it, which no crash can cause.
+
+    Writes are refused until the journal is repaired; documents can still be read.
+    ``line`` counts from 1.
+    """
+
+    _fields = ("path", "line")
+
+    def __init__(self, path: str | PathLike[str], line: int) -> None:
+        self.path = Path(path)
+        self.line = line
+        super().__init__(
+            f"{self.path}: line {line} is damaged; writes are refused until it is repaired: "
+            "run 'waggle-fsstore fsck --repair'"
+        )
+
+
+class HistoryPrunedError(StoreError):
+    """The requested history was pruned; ``oldest`` is the first sequence number kept."""
+
+    _fields = ("oldest",)
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(f"the history starts at {oldest}: earlier changes were pruned")
+
+
+class StoreClosedError(StoreError):
+    """The store was closed; open a new one."""
+
+    _fields = ()
+
+    def __init__(self) -> None:
+        super().__init__("the store is closed: open a new one")
+
+
+# Errors of a server
 
 
 class SettingError(WaggleError, ValueError):
-    """A setting has a value that it cannot have; nothing was started."""
+    """A setting has an invalid value; nothing was started."""
 
     _fields = ("variable", "reason")
 
@@ -217,9 +354,9 @@ class SettingError(WaggleError, ValueError):
 
 
 class ServerRunningError(WaggleError):
-    """Another server serves this store already. Nothing was changed.
+    """Another server already serves this store. Nothing was changed.
 
-    ``holder`` is who that is, ``None`` if it cannot be told.
+    ``holder`` is the process of that server, ``None`` if it is unknown.
     """
 
     _fields = ("holder",)
@@ -227,6 +364,12 @@ class ServerRunningError(WaggleError):
     def __init__(self, holder: LockHolder | None) -> None:
         self.holder = holder
         super().__init__(
-            f"the store is served already, by {holder or 'an unknown process'}: "
-            "stop that server, or give this one a store of its own"
+            f"the store is already served by {holder or 'an unknown process'}: "
+            "stop that server, or choose another store for this one"
         )
+
+
+def _quoted(environment_id: object) -> str:
+    """Return the id for a message: quoted, escaped, and of bounded length."""
+    text = ascii(environment_id)
+    return text if len(text) <= _MAX_ID_CHARACTERS else f"{text[:_MAX_ID_CHARACTERS]}..."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store remembers of each change: one event."""
+"""Event: the record that a store keeps of each change."""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -16,23 +16,23 @@ class EventKind(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     DELETED = "deleted"
-    #: A change made by hand, which the store noticed.
+    #: A manual edit that the store detected.
     EXTERNAL = "external"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One change of one environment; immutable but for ``environment``, which is the caller's.
+    """One change of one environment. Immutable, except that the caller owns ``environment``.
 
-    - ``seq``: the number of the change. It rises, and may skip.
-    - ``at``: when, in UTC, by the clock of whoever made the change.
-    - ``revision``: that of the version it is about: the one it stored, then equal to
-      ``seq``, or the one that it deleted.
-    - ``status``: that of the version it stored, ``None`` for ``deleted``.
-    - ``previous_status``: that of the version before, ``None`` if there was none.
+    - ``seq``: the sequence number of the change. Numbers rise, and some may be skipped.
+    - ``at``: the time in UTC, by the clock of the process that made the change.
+    - ``revision``: the revision of the version that was stored, then equal to ``seq``, or
+      of the version that was deleted.
+    - ``status``: the status of the version that was stored, ``None`` for ``deleted``.
+    - ``previous_status``: the status of the version before, ``None`` if there was none.
     - ``actor``, ``reason``: see :class:`~waggle_fsstore.audit`.
-    - ``environment``: the version it stored or deleted. No two events share one. ``None``
-      only where the deleted one could not be read.
+    - ``environment``: the version that was stored or deleted. No two events share one.
+      ``None`` only where the deleted one was unreadable.
     """
 
     seq: int
@@ -47,17 +47,18 @@ class Event:
     environment: Environment | None = field(hash=False)
 
     def copy(self) -> "Event":
-        """An independent copy, that of its environment included."""
+        """Return an independent copy, including one of its environment."""
         if self.environment is None:
             return self
         return replace(self, environment=self.environment.copy())
 
 
 def check_range(after: int, until: int | None, *, oldest: int, last: int) -> None:
-    """Refuse what a history of the events from ``oldest`` to ``last`` cannot answer for.
+    """Check that a history of the events from ``oldest`` to ``last`` covers a range.
 
-    ``oldest`` is ``last + 1`` where no event is kept. Raises ``ValueError`` for a cursor
-    that is negative or beyond the last change, and :class:`HistoryPrunedError`.
+    ``oldest`` is ``last + 1`` where no event is kept. Raises ``ValueError`` for a number
+    that is negative, and for an ``after`` beyond the last change;
+    :class:`HistoryPrunedError` for an ``after`` whose following events are no longer kept.
     """
     if after < 0:
         raise ValueError(f"after: {after} is negative")
@@ -70,6 +71,6 @@ def check_range(after: int, until: int | None, *, oldest: int, last: int) -> Non
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Refuse what is not a time to wait, in seconds. Raises ``ValueError``."""
+    """Raise ``ValueError`` if a timeout is not a number of seconds that a thread can wait."""
     if timeout is not None and not 0 <= timeout <= threading.TIMEOUT_MAX:
         raise ValueError(f"timeout: {timeout!r} is not a number of seconds")

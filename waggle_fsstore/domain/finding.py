@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings: what is noteworthy about the files of a store, and what to do about it."""
+"""Findings of a check: problems with the files of a store, and their remedies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """How bad a finding is: only an error means that something is lost, broken or unreadable."""
+    """How bad a finding is; an error means lost, broken or unreadable data."""
 
     WARNING = "warning"
     ERROR = "error"
@@ -15,9 +15,9 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found: where, what, and what to do about it.
+    """One problem: the file, what is wrong with it, and what to do about it.
 
-    ``is_repaired`` says that it was done: then ``remedy`` is what.
+    Where ``is_repaired``, ``remedy`` is what was done.
     """
 
     severity: Severity

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules for single values: which ones a field accepts, and in which form it keeps them."""
+"""The rules for single values: which ones a field accepts, and its normal form of them."""
 
 import math
 from datetime import UTC, datetime
@@ -9,16 +9,16 @@ from waggle_fsstore.domain.errors import InvalidEnvironmentError, InvalidEnviron
 
 MAX_ID_BYTES: Final = 200
 
-# Revisions are exact in every JSON reader, also one that knows only doubles.
+# Up to here a revision is exact in every JSON reader, even one that reads numbers as doubles.
 MAX_REVISION: Final = 2**53 - 1
 
-MAX_DEPTH: Final = 100
+MAX_JSON_DEPTH: Final = 100
 
 
 def check_id(environment_id: object) -> None:
-    """Refuse what is not an id: 1-200 bytes of UTF-8, no NUL, no lone surrogate.
+    """Check that a value is an id: 1-200 bytes of UTF-8, no NUL, no lone surrogate.
 
-    The rule is the same in every store, so that an id that works in one works in all.
+    All stores share this rule, so that an id that works in one works in all.
     Raises :class:`InvalidEnvironmentIdError`.
     """
     if not isinstance(environment_id, str):
@@ -37,7 +37,7 @@ def check_id(environment_id: object) -> None:
 
 
 def is_id(environment_id: object) -> bool:
-    """Whether :func:`check_id` accepts it; what is no id is simply not found."""
+    """Return whether :func:`check_id` accepts a value. Nothing is ever stored under another."""
     if isinstance(environment_id, str) and environment_id.isascii():
         return 0 < len(environment_id) <= MAX_ID_BYTES and "\0" not in environment_id
     try:
@@ -48,13 +48,13 @@ def is_id(environment_id: object) -> bool:
 
 
 def utc(field: str, value: object) -> datetime:
-    """An aware time, turned to UTC."""
+    """Return an aware time, converted to UTC."""
     if not isinstance(value, datetime):
         raise InvalidEnvironmentError(field, "is not a datetime")
     if value.tzinfo is UTC:
         return value
     if value.utcoffset() is None:
-        raise InvalidEnvironmentError(field, "has no time zone: give an aware datetime")
+        raise InvalidEnvironmentError(field, "has no time zone: pass an aware datetime")
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -62,7 +62,7 @@ def utc(field: str, value: object) -> datetime:
 
 
 def check_integer(field: str, value: object, low: int, high: int) -> None:
-    """Refuse what is not an integer within limits; a boolean is none."""
+    """Check that a value is an integer within limits, and no boolean."""
     if type(value) is not int:
         raise InvalidEnvironmentError(field, "is not an integer")
     if not low <= value <= high:
@@ -70,7 +70,7 @@ def check_integer(field: str, value: object, low: int, high: int) -> None:
 
 
 def text(field: str, value: object) -> str:
-    """A string that UTF-8 can hold; of a subclass, such as an enum, only its text."""
+    """Return a string that UTF-8 can encode; of a subclass, such as an enum, only its text."""
     if not isinstance(value, str):
         raise InvalidEnvironmentError(field, "is not a string")
     if not value.isascii() and not _is_encodable(value):
@@ -79,14 +79,14 @@ def text(field: str, value: object) -> str:
 
 
 def string_dict(field: str, value: object) -> dict[str, str]:
-    """A copy of a dict from strings to strings."""
+    """Return a copy of a dict from strings to strings."""
     if not isinstance(value, dict):
         raise InvalidEnvironmentError(field, "is not a dict of strings")
     return {text(field, key): text(field, item) for key, item in value.items()}
 
 
 def json_object(field: str, value: object, reserved: frozenset[str]) -> dict[str, Any]:
-    """A deep copy of a dict of JSON values, without the reserved keys."""
+    """Return a deep copy of a dict of JSON values that has none of the reserved keys."""
     if not isinstance(value, dict):
         raise InvalidEnvironmentError(field, "is not a dict")
     if not value:
@@ -94,11 +94,11 @@ def json_object(field: str, value: object, reserved: frozenset[str]) -> dict[str
     known = sorted(reserved.intersection(value))
     if known:
         raise InvalidEnvironmentError(field, f"{known[0]!r} is the name of a field")
-    return {text(field, key): _json(field, item, MAX_DEPTH) for key, item in value.items()}
+    return {text(field, key): _json(field, item, MAX_JSON_DEPTH) for key, item in value.items()}
 
 
 def _json(field: str, value: object, depth: int) -> Any:
-    """A deep copy of a JSON value, refusing what would not come back the same from a file."""
+    """Return a deep copy of a JSON value. Raise for one that a file would not give back equal."""
     if value is None or type(value) is bool:
         return value
     if isinstance(value, str):
@@ -112,12 +112,14 @@ def _json(field: str, value: object, depth: int) -> Any:
             raise InvalidEnvironmentError(field, "holds a number that is not finite")
         return value
     if depth == 0:
-        raise InvalidEnvironmentError(field, f"is nested deeper than {MAX_DEPTH} levels")
+        raise InvalidEnvironmentError(field, f"is nested deeper than {MAX_JSON_DEPTH} levels")
     if isinstance(value, list):
         return [_json(field, item, depth - 1) for item in value]
     if isinstance(value, dict):
         return {text(field, key): _json(field, item, depth - 1) for key, item in value.items()}
-    raise InvalidEnvironmentError(field, f"holds a {type(value).__name__}, which is no JSON value")
+    raise InvalidEnvironmentError(
+        field, f"holds a {type(value).__name__}, which is not a JSON value"
+    )
 
 
 def _is_encodable(value: str) -> bool:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """FileStore: environments as readable JSON files in a directory."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
@@ -17,11 +17,9 @@ from waggle_fsstore.domain.errors import (
     JournalDamagedError,
     StoreClosedError,
 )
-from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.validation import check_id
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.maintenance.mixin import Upkeep
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
 from waggle_fsstore.store.read.view import View
@@ -29,45 +27,53 @@ from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
 
-class FileStore(Upkeep):
+    from waggle_fsstore.domain.event import Event
+    from waggle_fsstore.domain.finding import Finding
+    from waggle_fsstore.store.maintenance.info import StoreInfo
+    from waggle_fsstore.store.maintenance.prune import Pruned
+    from waggle_fsstore.store.maintenance.restore import Restored
+    from waggle_fsstore.store.maintenance.snapshot import Snapshot
+
+
+class FileStore:
     """Environments in a directory, one JSON file each.
 
-    The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write
-    returns, it survives a power cut: its line in the journal is flushed, which is its
-    history too. A write is done or not done, also across a crash, ``save_all`` as a whole.
-    Readers take no lock, never see half a document, and see what was edited by hand.
-    Opening brings the documents up to the journal, if a crash or a copy made that due.
+    The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write returns, it
+    survives a power cut: its line in the journal, which is the history too, is synced. After a
+    crash a write is either complete or absent; so is a whole ``save_all``. Readers take no
+    lock, never see half a document, and see manual edits. Opening the store brings the
+    documents up to the journal if they are older, after a crash or in a copy.
 
     ``path`` is the root of the store. Opening creates nothing; the first write does. A
-    folder with other contents is refused with :class:`UnsupportedFormatError`; one with
-    ``environments/`` alone, restored from git for one, becomes a store at its first
-    write. ``durable=False`` flushes nothing: for tests. ``lock_timeout`` (seconds)
-    bounds the wait for other writers, after which :class:`LockTimeoutError` names the
-    one that holds the lock.
+    directory with other contents is refused with :class:`UnsupportedFormatError`; one with
+    ``environments/`` alone, restored from git for example, becomes a store at its first
+    write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
+    the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
 
-    What the operating system reports, such as a full disk, is raised as its ``OSError``;
-    the old document then stands as before.
+    Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
+    old document is unchanged then.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, durable: bool = True, lock_timeout: float = 10.0
     ) -> None:
         if not os.fspath(path):
-            raise ValueError("the path of the store is empty: '.' is the current folder")
-        # Resolved once: a link that changes later cannot lead a half-done change elsewhere.
+            raise ValueError("the path of the store is empty: '.' is the current directory")
+        # Resolved once: a link that changes later cannot lead half of a change elsewhere.
         self._layout = Layout(os.path.realpath(path))
         self._disk = Disk(durable=durable)
-        # One for both: what a reader remembers, a writer that counts need not read again.
+        # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
         self._writer = Writer(self._layout, self._documents, self._disk, lock_timeout=lock_timeout)
-        self._lock_timeout = lock_timeout
         self._view = View(self._layout, self._documents)
         self._history = History(self._layout, self._view)
-        self._durable = durable
         self._closed = False
-        self._recognised = False
-        self._recognise()
+        self._exists = False
+        self._detect()
 
     @property
     def path(self) -> Path:
@@ -78,11 +84,11 @@ class FileStore(Upkeep):
         return f"FileStore({self._layout.root!r})"
 
     def document_path(self, environment_id: str) -> Path:
-        """Where the document of this id is kept, stored or not. Raises for an invalid id."""
+        """Return the path of the document of an id, stored or not. Raises for an invalid id."""
         check_id(environment_id)
         return Path(self._layout.document(environment_id))
 
-    # Reading: writes nothing and takes no lock.
+    # Reads: they take no lock and write nothing.
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
@@ -111,13 +117,13 @@ class FileStore(Upkeep):
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`.
 
-        Raises :class:`JournalDamagedError` where it comes to a damaged line.
+        Raises :class:`JournalDamagedError` when it reaches a damaged line.
         """
         self._begin_reading()
         return self._history.events(environment_id, after, until)
 
     def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
-        """See :meth:`TransactionalRepository.watch`. Looks every 50 ms at least."""
+        """See :meth:`TransactionalRepository.watch`. Polls at least every 50 ms."""
         self._begin_reading()
 
         def refuse() -> None:
@@ -129,40 +135,45 @@ class FileStore(Upkeep):
     def _begin_reading(self) -> None:
         if self._closed:
             raise StoreClosedError
-        if not self._recognised:
-            self._recognise()
+        if not self._exists:
+            self._detect()
 
-    def _recognise(self) -> None:
-        """See whether the store is there, and if so, have it recovered or do without."""
+    def _begin_writing(self) -> None:
+        inputs.refuse_inside(self._layout.root)
+        self._begin_reading()
+
+    def _detect(self) -> None:
+        """Detect whether the store exists; if it does, recover it, or read without recovery."""
         if not initialize.detect(self._layout):
             return
-        self._recognised = True
-        if self._writer.is_caught_up or not self._view.needs_recovery(durable=self._durable):
+        self._exists = True
+        durable = self._disk.durable
+        if self._writer.is_caught_up or not self._view.needs_recovery(durable=durable):
             return
         try:
             self._writer.recover(timeout=0)
         except (OSError, JournalDamagedError):  # A lock timeout is an OSError too.
             self._view.use_overlay()
 
-    # Writing: all of it under the store lock.
+    # Writes: under the store lock.
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
         new = inputs.checked_copy(environment)
 
-        def work(change: Transaction) -> int:
-            stored = change.get_or_none(new.id)
+        def work(tx: Transaction) -> int:
+            stored = tx.get_or_none(new.id)
             if if_revision is not None:
                 if stored is not None and not stored.is_intact:
-                    # Changed by hand: that is a version too, and gets its revision now,
-                    # which nobody can have expected.
-                    noted = change.record_external(stored)
-                    change.error_after_commit = ConflictError(new.id, if_revision, noted.revision)
+                    # A manual edit is a version too. It gets its revision now, so that no
+                    # caller can have expected it.
+                    external = tx.record_external(stored)
+                    tx.error_after_commit = ConflictError(new.id, if_revision, external.revision)
                     return 0
                 actual = stored.revision if stored else 0
                 if actual != if_revision:
                     raise ConflictError(new.id, if_revision, actual)
-            return change.put(new, stored)
+            return tx.put(new, stored)
 
         return self._writer.run(work)
 
@@ -170,25 +181,24 @@ class FileStore(Upkeep):
         """See :meth:`TransactionalRepository.create`."""
         new = inputs.checked_copy(environment)
 
-        def work(change: Transaction) -> int:
-            if change.get_or_none(new.id) is not None:
+        def work(tx: Transaction) -> int:
+            if tx.get_or_none(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
-            if capacity is not None and change.count_live() >= capacity:
+            if capacity is not None and tx.count_live() >= capacity:
                 raise CapacityError(capacity)
-            return change.put(new, None)
+            return tx.put(new, None)
 
         return self._writer.run(work)
 
     def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
-        inputs.refuse_inside(self._layout.root)
-        self._begin_reading()
+        self._begin_writing()
 
         def changed(stored: StoredDocument) -> Environment:
             return inputs.apply(self._layout.root, change, stored.environment)
 
-        def store(writing: Transaction, new: Environment, stored: StoredDocument) -> Environment:
-            new.revision = writing.put(new, stored)
+        def put(tx: Transaction, new: Environment, stored: StoredDocument) -> Environment:
+            new.revision = tx.put(new, stored)
             return new
 
         for _ in range(inputs.OPTIMISTIC_TRIES):
@@ -196,53 +206,192 @@ class FileStore(Upkeep):
             new = changed(seen)
 
             def work(
-                writing: Transaction, new: Environment = new, seen: StoredDocument = seen
+                tx: Transaction, new: Environment = new, seen: StoredDocument = seen
             ) -> Environment | None:
-                stored = writing.get(environment_id)
-                # The bytes: a change made by hand may leave the revision as it was.
-                return store(writing, new, stored) if stored.data == seen.data else None
+                stored = tx.get(environment_id)
+                # Compares the bytes: a manual edit may leave the revision as it was.
+                return put(tx, new, stored) if stored.data == seen.data else None
 
             result = self._writer.run(work)
             if result is not None:
                 return result
 
-        def work_alone(writing: Transaction) -> Environment:
-            stored = writing.get(environment_id)
-            return store(writing, changed(stored), stored)
+        def work_alone(tx: Transaction) -> Environment:
+            stored = tx.get(environment_id)
+            return put(tx, changed(stored), stored)
 
         return self._writer.run(work_alone, alone=True)
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        """See :meth:`TransactionalRepository.save_all`. All or none, across a crash too."""
+        """See :meth:`TransactionalRepository.save_all`. Atomic, also across a crash."""
         batch = inputs.checked_copies(environments)
-        return self._writer.run(
-            lambda change: [change.put(new, change.get_or_none(new.id)) for new in batch]
-        )
+        return self._writer.run(lambda tx: [tx.put(new, tx.get_or_none(new.id)) for new in batch])
 
     def delete(self, environment_id: str) -> None:
         """See :meth:`TransactionalRepository.delete`.
 
-        A corrupt document is moved to ``.waggle/lost+found``. One of a newer schema is
-        refused with :class:`UnsupportedFormatError`.
+        A corrupt document is moved to ``.waggle/lost+found``. Raises
+        :class:`UnsupportedFormatError` for a document of a newer schema.
         """
-        inputs.refuse_inside(self._layout.root)
-        self._begin_reading()
+        self._begin_writing()
         with suppress(CorruptDocumentError):
-            # Before the lock: what was never stored shall not found a store.
+            # Before the lock: a delete of an unknown id must not initialize a store.
             self._view.find(environment_id)
 
-        def work(change: Transaction) -> None:
+        def work(tx: Transaction) -> None:
             try:
-                change.delete(change.get(environment_id))
+                tx.delete(tx.get(environment_id))
             except CorruptDocumentError:
-                change.quarantine(environment_id)
+                tx.quarantine(environment_id)
 
         self._writer.run(work)
 
+    # Maintenance of the whole store. Each method imports its module: few programs need it.
+
+    @property
+    def recovery_findings(self) -> tuple[Finding, ...]:
+        """Findings of the last recovery that this object made, for the operator.
+
+        For example a document that a directory is in the way of, or a torn last line.
+        """
+        return self._writer.findings
+
+    def check_writable(self, *, timeout: float) -> None:
+        """Raise what a write would raise now: disk full, read-only, a damaged journal, ...
+
+        Also raises what a write would raise after a crash, because of damage in the latest
+        changes. Stores no environment, but initializes the store if there is none yet. Waits
+        up to ``timeout`` seconds for the store lock.
+        """
+        self._begin_writing()
+        self._writer.check(timeout=timeout)
+
+    def check(self) -> Iterator[Finding]:
+        """Yield the findings on the files of this store, errors and warnings.
+
+        Errors: a damaged or missing segment of the journal; a document that is corrupt, of a
+        newer schema, missing or unreadable. Warnings: a document that a manual edit changed,
+        put back or added; foreign files, and temp files of dead writers; modes that give
+        other users access. Changes nothing, takes no lock, and works on a read-only disk.
+        Memory grows only with the number of ids.
+        """
+        from waggle_fsstore.store.maintenance import fsck
+
+        self._begin_reading()
+        return fsck.check(self._layout, self._view) if self._exists else iter(())
+
+    def repair(self) -> Iterator[Finding]:
+        """Repair what :meth:`check` finds, and yield each finding after its repair.
+
+        A damaged line of the journal is blanked out, and the store accepts writes again. A
+        corrupt document goes to ``.waggle/lost+found``, and its last version comes back from
+        the journal, as that of a missing document does. A manual edit stays, and is recorded
+        in the history as ``external``. Foreign files and modes are reported only. Nothing is
+        deleted: lost+found keeps one copy of everything that is replaced. Repairs are made
+        as the caller takes the findings, one document at a time; other processes may write
+        in between. Raises what a write raises.
+        """
+        from waggle_fsstore.store.maintenance import fsck
+
+        self._begin_writing()
+        if not self._exists:
+            return iter(())
+        return fsck.repair(self._layout, self._disk, self._writer)
+
+    def snapshot(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        on_corrupt: Callable[[Exception], object] | None = None,
+    ) -> Snapshot:
+        """Copy all documents, as of one change, to a new directory; others may keep writing.
+
+        ``dest`` must be missing, or an empty directory outside the store; else
+        ``FileExistsError`` or ``ValueError``. It gets ``environments/``, byte for byte,
+        ``waggle.json`` and finally ``SHA256SUMS`` for ``sha256sum -c``, all of them durable
+        when this returns. The error of a bad document is raised, or passed to ``on_corrupt``
+        and the document left out. When this raises, no file of the snapshot remains.
+        """
+        from waggle_fsstore.store.maintenance import snapshot
+
+        self._begin_reading()
+
+        def refuse(error: Exception) -> None:
+            raise error
+
+        path = os.path.realpath(dest)
+        return snapshot.snapshot(self._layout, self._disk, self._view, path, on_corrupt or refuse)
+
+    def restore(self, source: str | os.PathLike[str]) -> Restored:
+        """Bring the store to the documents of a snapshot, or of any directory with documents.
+
+        Atomic, with one change per document in the history: documents that differ are
+        updated, missing ones created, those not in ``source`` deleted; corrupt ones go to
+        ``.waggle/lost+found``. A document that differs only in its revision is left alone.
+        Raises :class:`CorruptDocumentError` for a file that does not match ``SHA256SUMS``, if
+        that exists, :class:`UnsupportedFormatError` for a newer document on either side, and
+        ``FileNotFoundError`` without ``environments/``; the store is unchanged then.
+        """
+        from waggle_fsstore.store.maintenance import restore
+
+        self._begin_writing()
+        return restore.restore(self._layout, self._writer, os.path.realpath(source))
+
+    def restore_revision(self, environment_id: str, revision: int) -> Environment:
+        """Store an earlier version of an environment as its new version, and return a copy.
+
+        Raises :class:`EnvironmentNotFoundError` if the history has no such version of it, and
+        :class:`HistoryPrunedError` if that part of the history was pruned.
+        """
+        from waggle_fsstore.store.maintenance import restore
+
+        self._begin_writing()
+        return restore.restore_revision(
+            self._layout, self._writer, self._view, environment_id, revision
+        )
+
+    def prune_history(
+        self,
+        *,
+        keep_days: float | None = None,
+        keep_bytes: int | None = None,
+        compress: bool = False,
+    ) -> Pruned:
+        """Remove the oldest history, in whole segments of the journal.
+
+        Removes the segments whose last change is more than ``keep_days`` old, then as many
+        as it takes for the journal to have at most ``keep_bytes``. The live segment and what
+        recovery needs always stay; a checkpoint is made first, so that recovery needs
+        little. ``compress`` compresses the other segments that are left. Raises
+        ``ValueError`` without any of the three, :class:`JournalDamagedError`, and what a
+        write raises.
+        """
+        from waggle_fsstore.store.maintenance import prune
+
+        self._begin_writing()
+        return prune.prune(
+            self._layout,
+            self._disk,
+            self._writer,
+            keep_days=keep_days,
+            keep_bytes=keep_bytes,
+            compress=compress,
+        )
+
+    def info(self) -> StoreInfo:
+        """Return this store in figures: sizes, the last change, and how it is made durable.
+
+        Opens no document, and reads the journal only from the last checkpoint on.
+        """
+        from waggle_fsstore.store.maintenance import info
+
+        self._begin_reading()
+        return info.describe(self._layout, self._view, durable=self._disk.durable)
+
     def close(self) -> None:
-        """See :meth:`TransactionalRepository.close`. Waits for a write that is under way."""
+        """See :meth:`TransactionalRepository.close`. Waits for a write in progress."""
         inputs.refuse_inside(self._layout.root)
-        # First, so that nobody waits for an event of a store that is closing.
+        # First, so that no thread waits for an event of a store that is closing.
         self._closed = True
         try:
             self._writer.close()

@@ -3,16 +3,15 @@
 
 import threading
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from operator import attrgetter
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
+from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
@@ -27,11 +26,33 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
 
-class MemoryStore:
-    """Environments in memory, for tests and as a fallback; gone with the process.
+class _Version(NamedTuple):
+    """All that the store contains as of one change. Never modified, only replaced."""
 
-    The contract is :class:`~waggle_fsstore.TransactionalRepository`. What a FileStore
-    refuses to keep, it refuses too. It keeps the last 100,000 events.
+    environments: dict[str, Environment]
+    #: The last events, oldest first.
+    events: list[Event]
+
+    @property
+    def first_seq(self) -> int:
+        """The number of the oldest event that is kept."""
+        return self.events[0].seq if self.events else self.last_seq + 1
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last change."""
+        return self.events[-1].seq if self.events else 0
+
+    def position(self, seq: int) -> int:
+        """Return how many of the kept events come up to and including this number."""
+        return bisect_right(self.events, seq, key=attrgetter("seq"))
+
+
+class MemoryStore:
+    """Environments in memory, for tests and as a fallback; they are gone with the process.
+
+    The contract is :class:`~waggle_fsstore.TransactionalRepository`. It rejects the same
+    environments as a FileStore. It keeps the last 100,000 events.
     """
 
     HISTORY_LIMIT: ClassVar[int] = 100_000
@@ -40,10 +61,7 @@ class MemoryStore:
         # Reentrant, because a function passed to update() may read.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._environments: dict[str, Environment] = {}
-        self._events: deque[Event] = deque()
-        self._last = 0
-        self._pending: list[Event] = []
+        self._now = _Version({}, [])
         self._closed = False
         register_at_fork(self)
 
@@ -59,21 +77,21 @@ class MemoryStore:
     ) -> list[Environment]:
         """See :meth:`TransactionalRepository.find_all`."""
         with self._lock:
-            self._begin()
-            return [self._environments[key].copy() for key in sorted(self._environments)]
+            self._check_open()
+            return [found.copy() for _, found in sorted(self._now.environments.items())]
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`."""
         with self._lock:
-            self._begin()
-            return len(self._environments)
+            self._check_open()
+            return len(self._now.environments)
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
         environment = inputs.checked_copy(environment)
         with self._lock:
-            self._begin_writing()
-            stored = self._environments.get(environment.id)
+            self._check_writable()
+            stored = self._now.environments.get(environment.id)
             actual = stored.revision if stored else 0
             if if_revision is not None and if_revision != actual:
                 raise ConflictError(environment.id, if_revision, actual)
@@ -83,11 +101,11 @@ class MemoryStore:
         """See :meth:`TransactionalRepository.create`."""
         environment = inputs.checked_copy(environment)
         with self._lock:
-            self._begin_writing()
-            if environment.id in self._environments:
+            self._check_writable()
+            if environment.id in self._now.environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
             if capacity is not None:
-                live = sum(other.status.is_live for other in self._environments.values())
+                live = sum(other.status.is_live for other in self._now.environments.values())
                 if live >= capacity:
                     raise CapacityError(capacity)
             return self._store([environment])[0]
@@ -111,45 +129,50 @@ class MemoryStore:
         """See :meth:`TransactionalRepository.save_all`."""
         batch = inputs.checked_copies(environments)
         with self._lock:
-            self._begin_writing()
+            self._check_writable()
             return self._store(batch)
 
     def delete(self, environment_id: str) -> None:
         """See :meth:`TransactionalRepository.delete`."""
         with self._lock:
-            self._begin_writing()
+            self._check_writable()
             removed = self._find(environment_id)
-            self._commit([_event(self._last + 1, EventKind.DELETED, removed, removed)])
+            seq = self._now.last_seq + 1
+            self._commit([_event(seq, EventKind.DELETED, removed, removed)])
 
     def history(
         self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`."""
         with self._lock:
-            self._begin()
-            self._check_range(after, until)
-            end = len(self._events) if until is None else self._position(until)
-            events = list(islice(self._events, self._position(after), end))
+            self._check_open()
+            now = self._now
+        check_range(after, until, oldest=now.first_seq, last=now.last_seq)
+        end = len(now.events) if until is None else now.position(until)
+        events = now.events[now.position(after) : end]
         return (event.copy() for event in events if environment_id in (None, event.environment_id))
 
     def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.watch`."""
         check_timeout(timeout)
         with self._lock:
-            self._begin()
-            self._check_range(self._last if after is None else after)
-            cursor = self._last if after is None else max(after, self._oldest() - 1)
+            self._check_open()
+            now = self._now
+        cursor = now.last_seq if after is None else after
+        check_range(cursor, None, oldest=now.first_seq, last=now.last_seq)
+        cursor = max(cursor, now.first_seq - 1)
 
         def following() -> Event | None:
-            self._begin()
-            if cursor < self._oldest() - 1:
-                raise HistoryPrunedError(self._oldest())
-            position = self._position(cursor)
-            return self._events[position] if position < len(self._events) else None
+            self._check_open()
+            now = self._now
+            if cursor < now.first_seq - 1:
+                raise HistoryPrunedError(now.first_seq)
+            position = now.position(cursor)
+            return now.events[position] if position < len(now.events) else None
 
         def wait() -> Event | None:
             nonlocal cursor
-            # Waiting gives up the lock, which update() may hold around what it was passed.
+            # Waiting releases the lock, which update() may hold while it runs a function.
             inputs.refuse_inside(id(self))
             with self._lock:
                 event = self._changed.wait_for(following, timeout)
@@ -157,21 +180,20 @@ class MemoryStore:
                     cursor = event.seq
             return event and event.copy()
 
-        # No generator: it would be at its end after an interrupt, and the rest lost.
+        # Not a generator: an interrupt would end it, and the remaining events would be lost.
         return iter(wait, None)
 
     def close(self) -> None:
-        """See :meth:`TransactionalRepository.close`. What was kept is gone."""
+        """See :meth:`TransactionalRepository.close`. The environments are gone."""
         inputs.refuse_inside(id(self))
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-            self._environments.clear()
-            self._events.clear()
+            self._now = _Version({}, [])
 
     def __enter__(self) -> Self:
         with self._lock:
-            self._begin()
+            self._check_open()
         return self
 
     def __exit__(
@@ -183,33 +205,32 @@ class MemoryStore:
         self.close()
 
     def reset_after_fork(self) -> None:
-        """In a child: another thread of the parent may have held the lock, or waited."""
+        """Replace the lock in a child: another thread of the parent may have held it."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
-    def _begin(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreClosedError
-        self._settle()
 
-    def _begin_writing(self) -> None:
+    def _check_writable(self) -> None:
         inputs.refuse_inside(id(self))
-        self._begin()
+        self._check_open()
 
     def _find(self, environment_id: str) -> Environment:
-        self._begin()
+        self._check_open()
         try:
-            return self._environments[environment_id]
+            return self._now.environments[environment_id]
         except (KeyError, TypeError):
             raise EnvironmentNotFoundError(environment_id) from None
 
     def _store(self, environments: list[Environment]) -> list[int]:
         """Keep these copies, all or none, and give them their revisions. The lock is held."""
         events = []
-        for revision, environment in enumerate(environments, self._last + 1):
-            codec.encode(environment, revision)  # Refuses what fits in no document.
+        for revision, environment in enumerate(environments, self._now.last_seq + 1):
+            codec.encode(environment, revision)  # Rejects what does not fit into a document.
             environment.revision = revision
-            before = self._environments.get(environment.id)
+            before = self._now.environments.get(environment.id)
             kind = EventKind.UPDATED if before else EventKind.CREATED
             events.append(_event(revision, kind, environment, before))
         self._commit(events)
@@ -217,47 +238,22 @@ class MemoryStore:
 
     def _commit(self, events: list[Event]) -> None:
         """Make these changes, all or none. The lock is held."""
-        # One assignment, so that an interrupt comes before the change or after it. What it
-        # cuts short after that is done by the second call, or else by the next one who asks.
-        self._pending = events
-        try:
-            self._settle()
-        finally:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Do what was committed. Each step may come twice. The lock is held."""
-        pending = self._pending
-        if not pending:
-            return
-        self._last = pending[-1].seq
-        if not self._events or self._events[-1] is not pending[-1]:
-            self._events.extend(pending)
-        for event in pending:
-            if event.environment is None or event.kind is EventKind.DELETED:
-                self._environments.pop(event.environment_id, None)
-            else:
-                self._environments[event.environment_id] = event.environment
-        while len(self._events) > self.HISTORY_LIMIT:
-            self._events.popleft()
-        self._changed.notify_all()
-        self._pending = []
-
-    def _check_range(self, after: int, until: int | None = None) -> None:
-        check_range(after, until, oldest=self._oldest(), last=self._last)
-
-    def _oldest(self) -> int:
-        return self._events[0].seq if self._events else self._last + 1
-
-    def _position(self, seq: int) -> int:
-        """How many of the kept events are not after this one."""
-        return bisect_right(self._events, seq, key=attrgetter("seq"))
+        environments = self._now.environments.copy()
+        for event in events:
+            if event.kind is EventKind.DELETED:
+                del environments[event.environment_id]
+            elif event.environment is not None:
+                environments[event.environment_id] = event.environment
+        kept = [*self._now.events, *events][-self.HISTORY_LIMIT :]
+        changed = _Version(environments, kept)
+        # One assignment, so that Ctrl-C comes before the change or after it.
+        run_with_cleanup(lambda: setattr(self, "_now", changed), lambda: self._changed.notify_all())
 
 
 def _event(
     seq: int, kind: EventKind, environment: Environment, before: Environment | None
 ) -> Event:
-    """The event of a change by the calling thread that stored or deleted this version."""
+    """Return the event of a change by the calling thread, which stored or deleted a version."""
     author = current_author()
     return Event(
         seq=seq,

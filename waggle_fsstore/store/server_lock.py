@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Server locks: which of the servers of a store does what only one may do.
+"""ServerLock: at most one server of a store does what only one may do.
 
-They stand in ``.waggle`` beside the store lock, and have nothing to do with it: one is
-held for as long as a server runs. The operating system frees that of one that dies.
+Its files are in ``.waggle`` beside the store lock, which is independent of it: a server holds
+its lock as long as it runs. The operating system frees the lock of a server that dies.
 """
 
 import os
@@ -19,7 +19,7 @@ from waggle_fsstore.store.write import initialize
 
 
 class ServerLock:
-    """A lock of the store at ``path``, called ``name``. Of any thread."""
+    """A lock called ``name`` of the store at ``path``. Safe to use from any thread."""
 
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
@@ -30,19 +30,19 @@ class ServerLock:
 
     @property
     def path(self) -> Path:
-        """Where the lock file is."""
+        """The path of the lock file."""
         return Path(self._file.path)
 
     def try_acquire(self) -> bool:
-        """Take the lock if nobody has it; whether this object has it now.
+        """Take the lock if it is free, and return whether this object holds it now.
 
-        Makes the folder of the lock if there is no store yet. Raises
-        :class:`UnsupportedFormatError` where that is no place for a store, and ``OSError``.
+        Makes the directory of the lock if there is no store yet. Raises
+        :class:`UnsupportedFormatError` where no store may be, and ``OSError``.
         """
         with self._threads:
             if self._is_held and self._file.is_in_place():
                 return True
-            # Not the file that others see: ``git clean`` took it away.
+            # Not held, or on a file that other processes no longer see: ``git clean`` removed it.
             self._release()
             initialize.ensure_lock_dir(self._layout, Disk(durable=False))
             descriptor, _ = self._file.open()
@@ -54,19 +54,19 @@ class ServerLock:
             return True
 
     def holder(self) -> LockHolder | None:
-        """Who took it last; ``None`` if that cannot be told."""
+        """Return the process that took the lock last; ``None`` if that is unknown."""
         return read_holder(self._file.path)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         with self._threads:
             self._release()
 
     def reset_after_fork(self) -> None:
-        """In a child: the lock is the parent's, and free once that has ended."""
+        """Drop the lock in a forked child: the parent holds it, until the parent ends."""
         self._threads = threading.Lock()
         self._release()
 
     def _release(self) -> None:
         self._is_held = False
-        self._file.close()  # Which frees the lock with it.
+        self._file.close()  # This frees the lock.

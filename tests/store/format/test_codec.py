@@ -22,6 +22,7 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT
 from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.fs.safe_read import modified_at
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
 
@@ -142,7 +143,7 @@ def test_the_least_document(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.touch()
     os.utime(path, (MODIFIED, MODIFIED))
-    found = codec.decode(document(created_at=...).encode(), str(path))
+    found = codec.decode(document(created_at=...).encode(), str(path), modified_at)
     modified = datetime.fromtimestamp(MODIFIED, UTC)
     assert found == Environment(
         id="a", name="n", runtime=Runtime.PYTHON, created_at=modified, last_used=modified
@@ -184,6 +185,7 @@ def test_unknown_keys_are_kept() -> None:
         (document(id=...), "id: is missing"),
         (document(name=...), "name: is missing"),
         (document(runtime=...), "runtime: is missing"),
+        (document(created_at=...), "created_at: is missing"),
         (document(runtime="cobol"), "runtime: 'cobol' is not one of python, node, shell"),
         (document(id=""), "id: is empty"),
         (document(id=5), "id: is not a string"),
@@ -239,7 +241,7 @@ def test_newer_schema() -> None:
 def test_any_bytes(data: bytes) -> None:
     """Whatever stands in a file, it is an environment or a clear error, and nothing else."""
     with suppress(CorruptDocumentError, UnsupportedFormatError):
-        codec.decode(data, __file__)  # Any file that is there, for its time.
+        codec.decode(data, __file__, modified_at)  # Any existing file, for its time.
 
 
 @given(st.data())

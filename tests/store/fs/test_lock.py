@@ -60,10 +60,11 @@ def held_by_another_process(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    with FileStore(tmp_path / "store", durable=False) as store:
+def root(root: Path) -> Path:
+    """The path of a store with one document, "a"."""
+    with FileStore(root, durable=False) as store:
         store.save(make_environment(id="a", name="old"))
-    return tmp_path / "store"
+    return root
 
 
 def test_timeout_names_the_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

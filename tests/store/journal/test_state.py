@@ -18,11 +18,6 @@ from waggle_fsstore.testing import make_environment
 SMALL = State("boot:1:2", 1, 3, 4, 8, 7)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path / "store", durable=False)
-
-
 def save(store: FileStore, environment_id: str = "a") -> int:
     return store.save(make_environment(id=environment_id))
 

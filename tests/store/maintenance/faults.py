@@ -20,7 +20,7 @@ from waggle_fsstore.store.write import (
 @fault("tests/store/maintenance/test_fsck.py::test_changes_during_a_check_are_no_findings")
 def check_without_a_second_look(patch: Patch) -> None:
     patch.setattr(
-        fsck._Examiner, "examine", lambda self, name: self._compare(name, self._words.get(name))
+        fsck._Examiner, "examine", lambda self, name: self._compare(name, self._latest.get(name))
     )
 
 
@@ -42,7 +42,7 @@ def repair_without_evidence(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_fsck.py::test_the_same_evidence_is_kept_once")
 def evidence_that_piles_up(patch: Patch) -> None:
-    patch.setattr(lost_and_found, "_of_stem", lambda *_: [])
+    patch.setattr(lost_and_found, "_candidates", lambda *_: [])
 
 
 @fault("tests/store/maintenance/test_fsck.py::test_a_damaged_line_during_a_watch")
@@ -55,23 +55,23 @@ def damage_cut_out(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_snapshot.py::test_changes_during_the_copy")
 def snapshot_of_several_moments(patch: Patch) -> None:
-    patch.setattr(snapshot._Copy, "lay_over", lambda *_: [])
+    patch.setattr(snapshot._Copy, "apply_changes", lambda *_: [])
 
 
 @fault("tests/store/maintenance/test_snapshot.py::test_order_of_the_calls[3]")
 def snapshot_named_before_it_is_durable(patch: Patch) -> None:
-    patch.setattr(snapshot._Copy, "_flush", nothing)
+    patch.setattr(snapshot._Copy, "_sync", nothing)
 
 
 @fault("tests/store/maintenance/test_snapshot.py::test_a_corrupt_document")
 def snapshot_without_the_corrupt(patch: Patch) -> None:
-    real = snapshot._Copy.lay_over
-    patch.setattr(snapshot._Copy, "lay_over", lambda self, over: real(self, over)[:0])
+    real = snapshot._Copy.apply_changes
+    patch.setattr(snapshot._Copy, "apply_changes", lambda self, over: real(self, over)[:0])
 
 
 @fault("tests/store/maintenance/test_snapshot.py::test_a_snapshot_that_was_damaged[change_a_byte]")
 def sums_not_looked_at(patch: Patch) -> None:
-    patch.setattr(restore, "_sums_of", nothing)
+    patch.setattr(restore, "_read_sums", nothing)
 
 
 @fault("tests/store/maintenance/test_prune.py::test_without_flushes")

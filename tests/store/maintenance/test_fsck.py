@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.journals import PAD, fill_segments, segment_paths
 from tests.store.locks import lock_held
 from waggle_fsstore import (
     CorruptDocumentError,
@@ -34,21 +35,14 @@ from waggle_fsstore.testing import make_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links")
 
-PAD = {"pad": "x" * 20_000}
-
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
+def store(store: FileStore) -> FileStore:
     """A store with a, b and c, of which b is at its second version."""
-    with FileStore(tmp_path / "store", durable=False) as store:
-        for name in ("a", "b", "c"):
-            store.save(make_environment(id=name, name=f"first {name}"))
-        store.save(make_environment(id="b", name="second b"))
-        yield store
-
-
-def document(store: FileStore, environment_id: str) -> Path:
-    return store.document_path(environment_id)
+    for name in ("a", "b", "c"):
+        store.save(make_environment(id=name, name=f"first {name}"))
+    store.save(make_environment(id="b", name="second b"))
+    return store
 
 
 def summary(findings: Iterator[Finding], root: Path) -> list[tuple[str, str, str]]:
@@ -67,21 +61,11 @@ def contents(root: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in found.items() if name not in passing}
 
 
-def fill(store: FileStore, count: int = 30) -> None:
-    """Save padded documents, so that the journal gets several segments."""
-    for number in range(count):
-        store.save(make_environment(id=f"pad-{number % 5}", name=f"n{number}", extra=PAD))
-
-
 def plant(path: Path, offset: int, data: bytes) -> None:
     """Overwrite some bytes in place."""
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(data)
-
-
-def segment_paths(store: FileStore) -> list[Path]:
-    return sorted((store.path / "journal").iterdir())
 
 
 def forget_state(store: FileStore) -> None:
@@ -129,40 +113,40 @@ def test_inside_of_update(store: FileStore) -> None:
 
 
 def zero(store: FileStore) -> None:
-    document(store, "b").write_bytes(bytes(500))
+    store.document_path("b").write_bytes(bytes(500))
 
 
 def cut(store: FileStore) -> None:
-    path = document(store, "b")
+    path = store.document_path("b")
     path.write_bytes(path.read_bytes()[:100])
 
 
 def empty(store: FileStore) -> None:
-    document(store, "b").write_bytes(b"")
+    store.document_path("b").write_bytes(b"")
 
 
 def misplace(store: FileStore) -> None:
-    shutil.copy(document(store, "a"), document(store, "b"))
+    shutil.copy(store.document_path("a"), store.document_path("b"))
 
 
 def link(store: FileStore) -> None:
-    document(store, "b").unlink()
-    document(store, "b").symlink_to(document(store, "a"))
+    store.document_path("b").unlink()
+    store.document_path("b").symlink_to(store.document_path("a"))
 
 
 def folder(store: FileStore) -> None:
-    document(store, "b").unlink()
-    document(store, "b").mkdir(mode=0o700)
-    (document(store, "b") / "precious").touch()
+    store.document_path("b").unlink()
+    store.document_path("b").mkdir(mode=0o700)
+    (store.document_path("b") / "precious").touch()
 
 
 def pipe(store: FileStore) -> None:
-    document(store, "b").unlink()
-    os.mkfifo(document(store, "b"), 0o600)
+    store.document_path("b").unlink()
+    os.mkfifo(store.document_path("b"), 0o600)
 
 
 def huge(store: FileStore) -> None:
-    document(store, "b").write_bytes(b" " * (1 << 20) + b"{}")
+    store.document_path("b").write_bytes(b" " * (1 << 20) + b"{}")
 
 
 CORRUPT: dict[Callable[[FileStore], None], str] = {
@@ -171,7 +155,7 @@ CORRUPT: dict[Callable[[FileStore], None], str] = {
     empty: "not valid JSON",
     misplace: "id: is 'a', whose file is a.json",
     link: "is a symbolic link, not a regular file",
-    folder: "is a folder, not a regular file",
+    folder: "is a directory, not a regular file",
     pipe: "is a named pipe, not a regular file",
     huge: "is larger than",
 }
@@ -183,11 +167,11 @@ def test_a_corrupt_document(store: FileStore, spoil: Callable[[FileStore], None]
     before = store.find_all()
     spoil(store)
     [found] = store.check()
-    assert (found.severity, found.path) == (Severity.ERROR, document(store, "b"))
+    assert (found.severity, found.path) == (Severity.ERROR, store.document_path("b"))
     assert CORRUPT[spoil] in found.problem
     assert "restores revision 4" in found.remedy
     assert not found.is_repaired
-    damaged = os.lstat(document(store, "b")).st_ino
+    damaged = os.lstat(store.document_path("b")).st_ino
 
     [repaired] = store.repair()
     assert repaired.is_repaired
@@ -207,13 +191,13 @@ def test_a_corrupt_document(store: FileStore, spoil: Callable[[FileStore], None]
 
 def test_a_corrupt_document_without_history(store: FileStore) -> None:
     """What the journal knows nothing of goes to lost+found, and that is in the history."""
-    document(store, "d").write_bytes(b"{")
-    os.chmod(document(store, "d"), 0o600)
+    store.document_path("d").write_bytes(b"{")
+    os.chmod(store.document_path("d"), 0o600)
     [found] = store.repair()
     assert found.is_repaired
     [kept] = (store.path / ".waggle" / "lost+found").iterdir()
     assert kept.read_bytes() == b"{"
-    assert not document(store, "d").exists()
+    assert not store.document_path("d").exists()
     [event] = store.history("d")
     assert (event.kind, event.environment) == (EventKind.DELETED, None)
     assert event.reason == "fsck: moved its corrupt file to lost+found"
@@ -223,8 +207,8 @@ def test_a_corrupt_document_without_history(store: FileStore) -> None:
 def test_a_corrupt_document_that_was_deleted(store: FileStore) -> None:
     """What was deleted does not come back because a corrupt file took its place."""
     store.delete("b")
-    document(store, "b").write_bytes(b"{")
-    os.chmod(document(store, "b"), 0o600)
+    store.document_path("b").write_bytes(b"{")
+    os.chmod(store.document_path("b"), 0o600)
     [found] = store.repair()
     assert found.is_repaired
     with pytest.raises(EnvironmentNotFoundError):
@@ -253,7 +237,7 @@ def test_a_hashed_name(store: FileStore) -> None:
     name = "Ä" * 100
     environment = make_environment(id=name)
     store.save(environment)
-    document(store, name).write_bytes(b"{")
+    store.document_path(name).write_bytes(b"{")
     assert [found.is_repaired for found in store.repair()] == [True]
     assert store.find_by_id(name) == environment
 
@@ -261,9 +245,9 @@ def test_a_hashed_name(store: FileStore) -> None:
 def test_the_same_evidence_is_kept_once(store: FileStore) -> None:
     """Damage that comes again and again does not fill the disk."""
     for _ in range(3):
-        document(store, "b").write_bytes(b"{ broken")
+        store.document_path("b").write_bytes(b"{ broken")
         assert [found.is_repaired for found in store.repair()] == [True]
-    document(store, "b").write_bytes(b"{ broken in another way")
+    store.document_path("b").write_bytes(b"{ broken in another way")
     assert [found.is_repaired for found in store.repair()] == [True]
     kept = (store.path / ".waggle" / "lost+found").iterdir()
     assert sorted(path.read_bytes() for path in kept) == [b"{ broken", b"{ broken in another way"]
@@ -272,7 +256,7 @@ def test_the_same_evidence_is_kept_once(store: FileStore) -> None:
 def test_a_missing_document(store: FileStore) -> None:
     """A document that only the journal still has is an error, and comes back."""
     environment = store.find_by_id("b")
-    document(store, "b").unlink()
+    store.document_path("b").unlink()
     [found] = store.check()
     assert found.severity is Severity.ERROR
     assert found.problem == "is missing, but the journal has revision 4 of it"
@@ -288,7 +272,7 @@ def test_a_missing_document(store: FileStore) -> None:
 
 def test_a_missing_document_whose_last_word_is_external(store: FileStore) -> None:
     """A version that a hand made, and the store noted, comes back as well."""
-    path = document(store, "b")
+    path = store.document_path("b")
     path.write_text(path.read_text().replace("second b", "by hand"))
     assert len(list(store.repair())) == 1
     path.unlink()
@@ -303,27 +287,27 @@ def test_a_deleted_document_is_not_missed(store: FileStore) -> None:
 
 
 def edit(store: FileStore) -> None:
-    path = document(store, "b")
+    path = store.document_path("b")
     path.write_text(path.read_text().replace("second b", "by hand"))
 
 
 def make(store: FileStore) -> None:
     text = '{"id": "d", "name": "d", "runtime": "node", "created_at": "2026-01-02T03:04:05Z"}'
-    document(store, "d").write_text(text)
-    os.chmod(document(store, "d"), 0o600)
+    store.document_path("d").write_text(text)
+    os.chmod(store.document_path("d"), 0o600)
 
 
 def roll_back(store: FileStore) -> None:
-    old = document(store, "b").read_bytes()
+    old = store.document_path("b").read_bytes()
     store.save(make_environment(id="b", name="third b"))
-    document(store, "b").write_bytes(old)
+    store.document_path("b").write_bytes(old)
 
 
 def bring_back(store: FileStore) -> None:
-    old = document(store, "b").read_bytes()
+    old = store.document_path("b").read_bytes()
     store.delete("b")
-    document(store, "b").write_bytes(old)
-    os.chmod(document(store, "b"), 0o600)
+    store.document_path("b").write_bytes(old)
+    os.chmod(store.document_path("b"), 0o600)
 
 
 def take_from_another(store: FileStore, revision: int) -> None:
@@ -331,7 +315,7 @@ def take_from_another(store: FileStore, revision: int) -> None:
     with FileStore(store.path.parent / "other", durable=False) as other:
         for number in range(revision):
             other.save(make_environment(id="b" if number == revision - 1 else "x"))
-        shutil.copy(document(other, "b"), document(store, "b"))
+        shutil.copy(other.document_path("b"), store.document_path("b"))
 
 
 def exchange(store: FileStore) -> None:
@@ -373,7 +357,7 @@ def test_a_document_changed_by_hand(store: FileStore, spoil: Callable[[FileStore
 
 def test_white_space_is_no_change(store: FileStore) -> None:
     """A document that was only formatted anew says what was stored."""
-    path = document(store, "b")
+    path = store.document_path("b")
     path.write_text(path.read_text().replace("\n", "\n\n"))
     assert list(store.check()) == []
 
@@ -397,7 +381,7 @@ def test_documents_that_the_journal_does_not_know(store: FileStore) -> None:
 
 def test_a_newer_document(store: FileStore) -> None:
     """A document of a newer program is an error that only a newer program can mend."""
-    path = document(store, "b")
+    path = store.document_path("b")
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     before = contents(store.path)
     for _ in range(2):
@@ -410,12 +394,12 @@ def test_a_newer_document(store: FileStore) -> None:
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_document(store: FileStore) -> None:
     """A file that may not be read is not corrupt: it is reported, and stays."""
-    document(store, "b").chmod(0)
+    store.document_path("b").chmod(0)
     for _ in range(2):
         [found] = store.repair()
         assert (found.severity, found.is_repaired) == (Severity.ERROR, False)
         assert "cannot be read" in found.problem
-    document(store, "b").chmod(0o600)
+    store.document_path("b").chmod(0o600)
     assert list(store.check()) == []
 
 
@@ -439,10 +423,10 @@ def test_an_unreadable_document_is_not_corrupt(
 def test_too_large_to_record(store: FileStore) -> None:
     """A hand-made document that would be too large in its regular form stays as it is."""
     numbers = ",".join(["1"] * 200_000)
-    document(store, "d").write_text(
+    store.document_path("d").write_text(
         f'{{"id": "d", "name": "d", "runtime": "node", "more": [{numbers}]}}'
     )
-    os.chmod(document(store, "d"), 0o600)
+    os.chmod(store.document_path("d"), 0o600)
     before = contents(store.path)
     [found] = store.repair()
     assert not found.is_repaired
@@ -452,7 +436,7 @@ def test_too_large_to_record(store: FileStore) -> None:
 
 def test_the_reason_of_the_caller(store: FileStore) -> None:
     """Who repairs may say why, and is named in the history."""
-    document(store, "b").unlink()
+    store.document_path("b").unlink()
     with audit(actor="operator", reason="after the flood"):
         assert len(list(store.repair())) == 1
     last = list(store.history("b"))[-1]
@@ -461,11 +445,11 @@ def test_the_reason_of_the_caller(store: FileStore) -> None:
 
 def test_findings_come_one_by_one(store: FileStore) -> None:
     """Repair goes on only as its findings are taken, and lets others write in between."""
-    document(store, "a").unlink()
-    document(store, "b").unlink()
+    store.document_path("a").unlink()
+    store.document_path("b").unlink()
     findings = store.repair()
-    assert next(findings).path == document(store, "a")
-    assert not document(store, "b").exists()
+    assert next(findings).path == store.document_path("a")
+    assert not store.document_path("b").exists()
     with FileStore(store.path, durable=False, lock_timeout=0) as other:
         other.save(make_environment(id="b", name="mine"))
         assert list(findings) == []
@@ -474,10 +458,10 @@ def test_findings_come_one_by_one(store: FileStore) -> None:
 
 def test_what_was_deleted_meanwhile_stays_deleted(store: FileStore) -> None:
     """A document is judged anew under the lock: repair brings nothing back that was deleted."""
-    document(store, "a").write_bytes(b"{")
-    document(store, "b").write_bytes(b"{")
+    store.document_path("a").write_bytes(b"{")
+    store.document_path("b").write_bytes(b"{")
     repairs = store.repair()
-    assert next(repairs).path == document(store, "a")
+    assert next(repairs).path == store.document_path("a")
     store.delete("b")
     assert list(repairs) == []
     with pytest.raises(EnvironmentNotFoundError):
@@ -488,8 +472,8 @@ def test_changes_during_a_check_are_no_findings(store: FileStore) -> None:
     """What others store, replace and delete during a check is not taken for damage."""
     zero(store)
     findings = store.check()
-    document(store, "a").write_bytes(b"{")
-    assert next(findings).path == document(store, "a")
+    store.document_path("a").write_bytes(b"{")
+    assert next(findings).path == store.document_path("a")
     store.delete("b")
     store.save(make_environment(id="b", name="third"))
     store.delete("c")
@@ -728,7 +712,7 @@ def test_half_a_line_of_somebody_who_writes(store: FileStore) -> None:
 
 def test_the_first_line_is_damaged(store: FileStore) -> None:
     """The line that says what a segment follows is written anew."""
-    fill(store)
+    fill_segments(store, 30)
     names = segments.list_segments(Layout(str(store.path)))
     middle = Path(Layout(str(store.path)).segment(names[1]))
     good = middle.read_bytes()
@@ -746,7 +730,7 @@ def test_the_first_line_is_damaged(store: FileStore) -> None:
 def test_the_whole_live_segment_is_zeroed(tmp_path: Path) -> None:
     """Documents outlive the end of their journal, and the store takes writes again."""
     with FileStore(tmp_path / "store", durable=False) as store:
-        fill(store)
+        fill_segments(store, 30)
         expected = store.find_all()
     live = segment_paths(store)[-1]
     live.write_bytes(bytes(live.stat().st_size))
@@ -763,7 +747,7 @@ def test_the_whole_live_segment_is_zeroed(tmp_path: Path) -> None:
 
 def test_a_sealed_segment_is_too_short(store: FileStore) -> None:
     """A segment that lost its end gets its length back, and what is left of it counts."""
-    fill(store)
+    fill_segments(store, 30)
     layout = Layout(str(store.path))
     first = segments.list_segments(layout)[1]
     path = Path(layout.segment(first))
@@ -785,7 +769,7 @@ def test_a_sealed_segment_is_too_short(store: FileStore) -> None:
 def test_a_damaged_compressed_segment(tmp_path: Path) -> None:
     """What can still be read of a damaged compressed segment counts; the file is kept."""
     with FileStore(tmp_path / "store") as store:
-        fill(store)
+        fill_segments(store, 30)
         expected = store.find_all()
         assert store.prune_history(compress=True).segments_compressed > 0
         packed = next(path for path in segment_paths(store) if path.suffix == ".gz")
@@ -805,7 +789,7 @@ def test_a_damaged_compressed_segment(tmp_path: Path) -> None:
 
 def test_a_missing_segment(store: FileStore) -> None:
     """A hole in the journal is an error that only a backup mends; the rest goes on."""
-    fill(store)
+    fill_segments(store, 30)
     layout = Layout(str(store.path))
     names = segments.list_segments(layout)
     assert len(names) > 3
@@ -823,11 +807,11 @@ def test_the_oldest_segments_were_pruned(tmp_path: Path) -> None:
     """What pruning removed is not missed, and its documents are not unknown."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="old"))
-        fill(store)
+        fill_segments(store, 30)
         assert store.prune_history(keep_bytes=0).segments_removed > 0
         assert "old" not in {event.environment_id for event in store.history()}
         assert list(store.check()) == []
-        document(store, "old").write_bytes(b"{")
+        store.document_path("old").write_bytes(b"{")
         assert [found.is_repaired for found in store.repair()] == [True]
         with pytest.raises(EnvironmentNotFoundError):
             store.find_by_id("old")
@@ -835,7 +819,7 @@ def test_the_oldest_segments_were_pruned(tmp_path: Path) -> None:
 
 def test_the_live_segment_is_missing(store: FileStore) -> None:
     """Without its last segment a store goes on, with the documents that it has."""
-    fill(store)
+    fill_segments(store, 30)
     expected = store.find_all()
     live = segment_paths(store)[-1]
     live.unlink()
@@ -849,7 +833,7 @@ def test_the_live_segment_is_missing(store: FileStore) -> None:
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_a_segment_that_is_no_file(store: FileStore, kind: str) -> None:
     """What stands in the place of a segment is reported, and not followed."""
-    fill(store)
+    fill_segments(store, 30)
     path = segment_paths(store)[1]
     if kind == "link":
         path.rename(store.path / "elsewhere")
@@ -864,7 +848,7 @@ def test_a_segment_that_is_no_file(store: FileStore, kind: str) -> None:
 
 def test_a_segment_of_another_journal(store: FileStore) -> None:
     """A segment that its neighbours do not know of is a warning."""
-    fill(store)
+    fill_segments(store, 30)
     layout = Layout(str(store.path))
     names = segments.list_segments(layout)
     stray = Path(layout.segment(names[1] + 1))
@@ -889,13 +873,13 @@ def test_mending_what_is_well(store: FileStore) -> None:
 
 def spoil_everything(store: FileStore) -> None:
     """Damage of all kinds at once."""
-    fill(store)
+    fill_segments(store, 30)
     zero(store)
-    document(store, "a").unlink()
-    shutil.copy(document(store, "pad-1"), document(store, "c"))
-    path = document(store, "pad-2")
+    store.document_path("a").unlink()
+    shutil.copy(store.document_path("pad-1"), store.document_path("c"))
+    path = store.document_path("pad-2")
     path.write_text(path.read_text().replace('"name": "n', '"name": "by hand n'))
-    document(store, "pad-3").chmod(0o644)
+    store.document_path("pad-3").chmod(0o644)
     (store.path / "environments" / ".DS_Store").write_bytes(b"finder")
     (store.path / "journal" / "notes").write_bytes(b"mine")
     journal = segment_paths(store)[1]
@@ -955,7 +939,7 @@ def test_a_read_only_store(store: FileStore, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(disk, "open_to_write", refuse)
         monkeypatch.setattr("waggle_fsstore.store.fs.in_place_file.open_to_write", refuse)
         [found] = again.check()
-        assert found.path == document(store, "b")
+        assert found.path == store.document_path("b")
         with pytest.raises(OSError, match="Read-only"):
             list(again.repair())
         monkeypatch.undo()
@@ -965,14 +949,14 @@ def test_recovery_that_is_due(store: FileStore) -> None:
     """Where recovery could not be made, that is said once, and not of each document."""
     with lock_held(store):
         forget_state(store)
-        document(store, "a").unlink()
+        store.document_path("a").unlink()
         with FileStore(store.path, durable=False, lock_timeout=0) as reader:
             assert reader.count() == 3
             problems = [found.problem for found in reader.check()]
             assert any("could not be brought up" in problem for problem in problems)
             assert not any("is missing, but" in problem for problem in problems)
             zero(store)
-            assert document(store, "b") in {found.path for found in reader.check()}
+            assert store.document_path("b") in {found.path for found in reader.check()}
 
 
 def test_findings_read_well() -> None:
@@ -986,7 +970,7 @@ def test_findings_read_well() -> None:
 def test_delete_keeps_the_same_evidence_once(store: FileStore) -> None:
     """A corrupt document that is deleted again and again is kept once."""
     for _ in range(3):
-        document(store, "b").write_bytes(b"{")
+        store.document_path("b").write_bytes(b"{")
         with pytest.raises(CorruptDocumentError):
             store.find_by_id("b")
         store.delete("b")

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.store.journals import fill_segments, segment_paths
 from tests.store.recorder import Call, record
 from waggle_fsstore import (
     FileStore,
@@ -28,22 +29,14 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.testing import make_environment
 
-PAD = {"pad": "x" * 20_000}
 COUNT = 60
 
 
-def fill(store: FileStore, count: int = COUNT) -> None:
-    """Save padded documents, so that the journal gets several segments."""
-    for number in range(count):
-        store.save(make_environment(id=f"e{number % 5}", name=f"{number}", extra=PAD))
-
-
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
-    """A store with 60 changes of 5 environments, in several segments."""
-    with FileStore(tmp_path / "store") as store:
-        fill(store)
-        yield store
+def store(durable_store: FileStore) -> FileStore:
+    """A durable store with 60 changes of 5 environments, in several segments."""
+    fill_segments(durable_store, COUNT)
+    return durable_store
 
 
 def names(store: FileStore) -> list[int]:
@@ -51,11 +44,11 @@ def names(store: FileStore) -> list[int]:
 
 
 def files(store: FileStore) -> list[str]:
-    return sorted(path.name for path in (store.path / "journal").iterdir())
+    return [path.name for path in segment_paths(store)]
 
 
 def size(store: FileStore) -> int:
-    return sum(path.stat().st_size for path in (store.path / "journal").iterdir())
+    return sum(path.stat().st_size for path in segment_paths(store))
 
 
 def seqs(store: FileStore, **bounds: int) -> list[int]:
@@ -196,7 +189,7 @@ def test_no_store(tmp_path: Path) -> None:
 def test_closed_and_inside_of_update(store: FileStore) -> None:
     """A closed store is not pruned, nor one by a callback that it waits for."""
     with pytest.raises(RuntimeError, match="update"):
-        store.update("e0", lambda _: store.prune_history(keep_bytes=0))
+        store.update("pad-0", lambda _: store.prune_history(keep_bytes=0))
     store.close()
     with pytest.raises(StoreClosedError):
         store.prune_history(keep_bytes=0)
@@ -227,7 +220,7 @@ def test_a_busy_lock(store: FileStore) -> None:
 def test_without_flushes(tmp_path: Path) -> None:
     """A store that flushes nothing makes no checkpoints, so recovery may need all of it."""
     with FileStore(tmp_path / "store", durable=False) as store:
-        fill(store)
+        fill_segments(store, COUNT)
         before = files(store)
         assert store.prune_history(keep_bytes=0, compress=True).segments_removed == 0
         assert files(store) == before
@@ -236,7 +229,7 @@ def test_without_flushes(tmp_path: Path) -> None:
 def test_what_recovery_needs_stays(store: FileStore, tmp_path: Path) -> None:
     """After pruning, a power cut that takes the state and documents loses nothing."""
     store.prune_history(keep_bytes=0)
-    fill(store, 4)
+    fill_segments(store, 4)
     expected = store.find_all()
     kept = {event.environment_id for event in store.history(after=COUNT)}
     store._writer._disk.durable = False  # No checkpoint when it is closed.
@@ -277,7 +270,7 @@ def test_without_a_checkpoint_nothing_goes(
 def test_the_checkpoint_of_another_place(tmp_path: Path) -> None:
     """In a copy the checkpoints of the original say nothing; it makes its own first."""
     with FileStore(tmp_path / "store") as store:
-        fill(store)
+        fill_segments(store, COUNT)
         expected = store.find_all()
     shutil.copytree(tmp_path / "store", tmp_path / "copy")
     with FileStore(tmp_path / "copy") as copy:
@@ -289,7 +282,7 @@ def test_the_checkpoint_of_another_place(tmp_path: Path) -> None:
 def test_a_damaged_journal(store: FileStore, tmp_path: Path) -> None:
     """Nothing of a journal is removed that has to be repaired first."""
     store._writer._disk.durable = False  # No checkpoint when it is closed.
-    fill(store, 3)
+    fill_segments(store, 3)
     live = Path(Layout(str(store.path)).segment(names(store)[-1]))
     at = [line for line in lines.scan(live.read_bytes())[0] if line.changes][-2].start
     with open(live, "r+b") as file:
@@ -307,7 +300,7 @@ def test_a_damaged_journal(store: FileStore, tmp_path: Path) -> None:
 def test_other_handles_go_on(store: FileStore) -> None:
     """Another handle reads and writes on, whatever was pruned."""
     with FileStore(store.path) as other:
-        fill(other, 1)
+        fill_segments(other, 1)
         store.prune_history(keep_bytes=0)
         assert other.save(make_environment(id="new")) == COUNT + 2
         assert seqs(other)[-1] == COUNT + 2
@@ -320,9 +313,9 @@ def test_watch_across_pruning(store: FileStore) -> None:
     late = store.watch(after=1, timeout=0)
     assert next(late).seq == 2
     oldest = store.prune_history(keep_bytes=0).oldest
-    fill(store, 80)
+    fill_segments(store, 80)
     store.prune_history(keep_bytes=0)
-    fill(store, 1)
+    fill_segments(store, 1)
     assert names(store)[0] > oldest
     with pytest.raises(HistoryPrunedError):
         list(late)
@@ -336,7 +329,7 @@ def test_watch_from_now(store: FileStore) -> None:
     """A cursor in what is kept is not disturbed."""
     events = store.watch(timeout=0)
     store.prune_history(keep_bytes=0, compress=True)
-    fill(store, 2)
+    fill_segments(store, 2)
     assert [event.seq for event in events] == [COUNT + 1, COUNT + 2]
 
 
@@ -441,7 +434,7 @@ class Fails:
 def test_each_call_fails(tmp_path: Path, arguments: dict[str, Any]) -> None:
     """Wherever it stops, what is left is the end of the history, and all environments."""
     with FileStore(tmp_path / "whole") as store:
-        fill(store, 14)
+        fill_segments(store, 14)
         expected = store.find_all()
     shutil.copytree(tmp_path / "whole", tmp_path / "probe")
     with FileStore(tmp_path / "probe") as probe, pytest.MonkeyPatch.context() as patch:
@@ -492,7 +485,7 @@ def test_times_are_those_of_the_changes(store: FileStore, monkeypatch: pytest.Mo
         def now(cls, tz: Any = None) -> Self:
             return super().now(tz) + timedelta(days=40)
 
-    for path in (store.path / "journal").iterdir():
+    for path in segment_paths(store):
         os.utime(path, (0, 0))
     assert store.prune_history(keep_days=30).segments_removed == 0
     monkeypatch.setattr("waggle_fsstore.store.maintenance.prune.datetime", Later)

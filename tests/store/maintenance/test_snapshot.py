@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,13 @@ from waggle_fsstore.testing import make_environment
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
+def store(store: FileStore) -> FileStore:
     """A store with a, b and c, of which b was changed by hand."""
-    with FileStore(tmp_path / "store", durable=False) as store:
-        for name in ("a", "b", "c"):
-            store.save(make_environment(id=name, name=f"first {name}"))
-        path = store.document_path("b")
-        path.write_text(path.read_text().replace("first b", "by hand"))
-        yield store
+    for name in ("a", "b", "c"):
+        store.save(make_environment(id=name, name=f"first {name}"))
+    path = store.document_path("b")
+    path.write_text(path.read_text().replace("first b", "by hand"))
+    return store
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.journals import FIRST_SEGMENT
 from tests.store.locks import lock_held
 from waggle_fsstore import (
     ConflictError,
@@ -26,18 +27,17 @@ from waggle_fsstore.testing import make_environment
 
 COPIES = int(os.environ.get("WAGGLE_TEST_COPIES", "8"))
 STRIDE = int(os.environ.get("WAGGLE_TEST_STRIDE", "23"))
-SEGMENT = "0000000000000001.jsonl"
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(root: Path) -> Path:
     """A store as its only process left it when it died: a, b (twice), c that was deleted."""
-    store = FileStore(tmp_path / "store")
+    store = FileStore(root)
     store.save(make_environment(id="a", name="a1"))
     store.save_all([make_environment(id=name, name=f"{name}1") for name in "bc"])
     store.save(make_environment(id="b", name="b2"))
     store.delete("c")
-    return store.path
+    return root
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_unpublishable_document_is_reported(root: Path, reboot: Callable[[], Non
     """A directory in the way of a document and a torn last line are reported and stop nothing."""
     (root / "environments" / "b.json").unlink()
     (root / "environments" / "b.json").mkdir()
-    segment = root / "journal" / SEGMENT
+    segment = root / "journal" / FIRST_SEGMENT
     data = segment.read_bytes().rstrip()
     segment.write_bytes((data + b"\n" + data[-400:]).ljust(65536))
     reboot()
@@ -276,7 +276,7 @@ def test_durable_open_syncs_unsynced_store(tmp_path: Path) -> None:
     """The first durable open syncs a store that was written without syncs."""
     unflushed = FileStore(tmp_path / "store", durable=False)
     unflushed.save(make_environment(id="a", name="a1"))
-    segment = tmp_path / "store" / "journal" / SEGMENT
+    segment = tmp_path / "store" / "journal" / FIRST_SEGMENT
     assert segment.read_bytes().count(b'"checkpoint"') == 1
     FileStore(tmp_path / "store")
     assert segment.read_bytes().count(b'"checkpoint"') == 2
@@ -296,7 +296,7 @@ def test_removed_marker_and_state_are_rewritten(root: Path) -> None:
 
 def content(root: Path) -> bytes:
     """The lines of the live segment, without the room after them."""
-    return (root / "journal" / SEGMENT).read_bytes().rstrip() + b"\n"
+    return (root / "journal" / FIRST_SEGMENT).read_bytes().rstrip() + b"\n"
 
 
 def prefixes(data: bytes) -> dict[int, list[str]]:
@@ -319,7 +319,7 @@ def with_journal(root: Path, data: bytes) -> FileStore:
     for name in ("environments", ".waggle", "journal"):
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir()
-    (root / "journal" / SEGMENT).write_bytes(data.ljust(8192))
+    (root / "journal" / FIRST_SEGMENT).write_bytes(data.ljust(8192))
     return FileStore(root, durable=False)
 
 
@@ -354,7 +354,7 @@ def test_journal_flipped_at_every_byte_is_detected(root: Path) -> None:
             line = data[:place].count(b"\n") + 1
             with pytest.raises(JournalDamagedError, match="fsck --repair") as caught:
                 store.save(make_environment(id="z"))
-            assert caught.value.path == root / "journal" / SEGMENT
+            assert caught.value.path == root / "journal" / FIRST_SEGMENT
             assert caught.value.line == line
             # All good lines count, as far as readers are concerned.
             assert names(store), place
@@ -431,7 +431,7 @@ def test_line_copied_while_it_was_written(
     elif where == "a new marker":
         shutil.copy(root / "waggle.json", tmp_path / "marker")
         (tmp_path / "marker").replace(root / "waggle.json")
-    path = root / "journal" / SEGMENT
+    path = root / "journal" / FIRST_SEGMENT
     whole = path.read_bytes()
     [line] = [line for line in whole.splitlines(keepends=True) if b'"name":"b2"' in line]
     data = whole.replace(line, TORN[how](line))
@@ -479,7 +479,7 @@ def test_unpublished_line_of_dead_writer_is_published(
         ],
     )
     end = len(content(root))
-    segment = root / "journal" / SEGMENT
+    segment = root / "journal" / FIRST_SEGMENT
     data = segment.read_bytes()
     segment.write_bytes(data[:end] + line + data[end + len(line) :])
     replayed: list[object] = []
@@ -520,7 +520,7 @@ def test_old_state_record_is_overruled(root: Path) -> None:
 
 def test_shorter_journal_put_back_leaves_no_gap(root: Path) -> None:
     """An open store does not write after the gap that an older copy of the segment leaves."""
-    segment = root / "journal" / SEGMENT
+    segment = root / "journal" / FIRST_SEGMENT
     store = FileStore(root, durable=False)
     old = segment.read_bytes()
     store.save(make_environment(id="d"))
@@ -535,11 +535,11 @@ def test_shorter_journal_put_back_leaves_no_gap(root: Path) -> None:
 def test_hard_linked_copy_leaves_original_alone(root: Path, tmp_path: Path) -> None:
     """A write to a copy that shares its files does not change the original."""
     subprocess.run(["cp", "-al", root, tmp_path / "linked"], check=True)
-    before = (root / "journal" / SEGMENT).read_bytes().rstrip()
+    before = (root / "journal" / FIRST_SEGMENT).read_bytes().rstrip()
     with FileStore(tmp_path / "linked") as linked:
         linked.delete("a")
         assert names(linked) == ["b2"]
-    assert (root / "journal" / SEGMENT).read_bytes().rstrip() == before
+    assert (root / "journal" / FIRST_SEGMENT).read_bytes().rstrip() == before
     with FileStore(root) as store:
         assert names(store) == ["a1", "b2"]
         assert store.save(make_environment(id="d", name="d1")) > 5

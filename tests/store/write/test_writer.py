@@ -28,10 +28,10 @@ PATIENCE = 60
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FileStore]:
-    with FileStore(tmp_path / "store") as store:
-        store.save(make_environment(id="a"))
-        yield store
+def store(durable_store: FileStore) -> FileStore:
+    """A durable store with one document, "a"."""
+    durable_store.save(make_environment(id="a"))
+    return durable_store
 
 
 @contextmanager

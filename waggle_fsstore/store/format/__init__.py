@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes on disk and the values they hold, the ids and their file names. No I/O."""
+"""The format on disk: bytes to values and back, ids to file names and back. No I/O."""

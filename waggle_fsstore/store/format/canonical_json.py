@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON texts: the canonical form of documents, the compact one of journal lines, and back."""
+"""JSON: the canonical form of documents and the compact form of journal lines."""
 
 from typing import Any, Final
 
@@ -9,15 +9,15 @@ _CANONICAL: Final = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPE
 
 
 def canonical(value: Any) -> bytes:
-    """Keys sorted, indented by two, a final newline: ``git diff`` shows one line a field."""
+    """Return sorted keys, indented by two, a final newline: ``git diff`` shows a line per field."""
     return orjson.dumps(value, option=_CANONICAL)
 
 
 def compact(value: Any) -> bytes:
-    """All in one line, without its newline."""
+    """Return a value as one line, without the newline."""
     return orjson.dumps(value)
 
 
 def parse(data: bytes | memoryview) -> Any:
-    """The value of a JSON text. Raises ``ValueError`` for what is none."""
+    """Return the value of a JSON text. Raises ``ValueError`` for any other text."""
     return orjson.loads(data)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment and its document: canonical JSON bytes, one way in and one way out.
+"""Codec: environments to documents (canonical JSON bytes) and back.
 
 Canonical means: UTF-8, keys sorted, indented by two, a final newline, so that
 ``git diff`` shows one line for each changed field.
 """
 
-import os
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -29,8 +29,8 @@ from waggle_fsstore.store.format.canonical_json import canonical, parse
 SCHEMA: Final = 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 
-# Above this, a revision that a hand wrote would soon leave the store without a next one.
-_PLAUSIBLE_REVISION: Final = 2**52
+# A manual edit with a revision above this would soon leave the store without a next one.
+_MAX_PLAUSIBLE_REVISION: Final = 2**52
 
 _CHECKSUM_KEY: Final = b'\n  "checksum": "'
 
@@ -38,11 +38,14 @@ _CAPABILITY_NAMES: Final = tuple(f.name for f in fields(Capabilities))
 _OWNER_NAMES: Final = tuple(f.name for f in fields(Owner))
 _SECOND: Final = timedelta(seconds=1)
 
+#: Returns when the file at a path was modified, in seconds since the epoch.
+ModifiedAt = Callable[[str], float]
+
 
 def encode_version(environment: Environment, revision: int) -> tuple[dict[str, Any], bytes]:
-    """The document of a valid environment at this revision, and the bytes of its file.
+    """Return the document of a valid environment at this revision, and the bytes of its file.
 
-    Raises :class:`InvalidEnvironmentError` when they are more than 1 MiB.
+    Raises :class:`InvalidEnvironmentError` for more than 1 MiB.
     """
     document = _document(environment, revision)
     document["checksum"] = _checksum(document)
@@ -58,27 +61,30 @@ def encode_version(environment: Environment, revision: int) -> tuple[dict[str, A
 
 
 def encode(environment: Environment, revision: int) -> bytes:
-    """The bytes of the document, as of :func:`encode_version`."""
+    """Return the bytes of the document; see :func:`encode_version`."""
     return encode_version(environment, revision)[1]
 
 
-def decode(data: bytes, path: str) -> Environment:
-    """The environment in a document that was read from ``path``.
+def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Environment:
+    """Return the environment in a document that was read from ``path``.
 
-    A file needs only ``id``, ``name`` and ``runtime``. Where it lacks its times, the
-    time at which it was modified stands in: an environment must read the same twice.
+    A document needs only ``id``, ``name`` and ``runtime``. Without ``created_at`` it was
+    created when ``modified(path)`` says that its file was modified (seconds since the epoch),
+    because an environment must read the same twice; without ``modified`` it is corrupt.
 
-    Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and ``OSError``
-    if the file is needed for its times and gone.
+    Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and what
+    ``modified`` raises.
     """
-    environment = environment_of(parse_object(data, path), path)
-    if environment.revision > _PLAUSIBLE_REVISION and not is_intact(data):
+    environment = environment_of(parse_object(data, path), path, modified)
+    if environment.revision > _MAX_PLAUSIBLE_REVISION and not is_intact(data):
         raise CorruptDocumentError(path, "revision: is higher than any store has counted")
     return environment
 
 
-def environment_of(document: dict[str, Any], path: str) -> Environment:
-    """The environment in a document that was parsed already, and is used up by this."""
+def environment_of(
+    document: dict[str, Any], path: str, modified: ModifiedAt | None = None
+) -> Environment:
+    """Return the environment in a parsed document, which is consumed; see :func:`decode`."""
     schema = document.pop("schema", SCHEMA)
     if type(schema) is not int or schema < 1:
         raise CorruptDocumentError(path, f"schema: {schema!r:.100} is not a positive integer")
@@ -87,9 +93,9 @@ def environment_of(document: dict[str, Any], path: str) -> Environment:
     document.pop("checksum", None)
     take = document.pop
     try:
-        created_at = take("created_at", None)
+        value = take("created_at", None)
+        created = _time("created_at", value) if value is not None else _modified(path, modified)
         last_used = take("last_used", None)
-        created = _modified(path) if created_at is None else _time("created_at", created_at)
         return Environment(
             id=take("id"),
             name=take("name"),
@@ -115,35 +121,35 @@ def environment_of(document: dict[str, Any], path: str) -> Environment:
 
 
 def is_intact(data: bytes) -> bool:
-    """Whether a document that decodes is as a store wrote it, and not changed by hand since.
+    """Return whether a document that decodes is as a store wrote it, without a manual edit.
 
-    The checksum covers the canonical form, so that white space alone is no change.
+    The checksum covers the canonical form, so white space alone is no edit.
     """
     if _is_untouched(data):
         return True
     document = parse(data)
-    found = document.pop("checksum", None)
-    return bool(found == _checksum(document))
+    checksum = document.pop("checksum", None)
+    return bool(checksum == _checksum(document))
 
 
 def revision_of(data: bytes) -> int:
-    """The revision in a file, whatever else is wrong with it; 0 if there is none."""
+    """Return the revision in a file that may be invalid otherwise; 0 if there is none."""
     try:
         revision = parse(data)["revision"]
     except (ValueError, LookupError, TypeError):
         return 0
     if type(revision) is not int or not 0 < revision <= MAX_REVISION:
         return 0
-    return revision if revision <= _PLAUSIBLE_REVISION or is_intact(data) else 0
+    return revision if revision <= _MAX_PLAUSIBLE_REVISION or is_intact(data) else 0
 
 
 def encode_array(environments: list[Environment]) -> bytes:
-    """All documents as one JSON array."""
+    """Return the documents of all environments as one JSON array."""
     return canonical([encode_version(one, one.revision)[0] for one in environments])
 
 
 def parse_object(data: bytes, path: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises :class:`CorruptDocumentError`."""
+    """Return the JSON object in a file. Raises :class:`CorruptDocumentError`."""
     try:
         document = parse(data)
     except ValueError as error:
@@ -179,15 +185,15 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
 
 
 def _is_untouched(data: bytes) -> bool:
-    """Whether these are the very bytes that a store wrote: a tenth of the price of parsing."""
-    # Only a key of the document itself is indented by two, and no string holds a newline.
+    """Return whether these are the very bytes that a store wrote, in a tenth of the parse time."""
+    # Only keys of the document itself are indented by two, and no string holds a newline.
     start = data.find(_CHECKSUM_KEY)
     if start < 0:
         return False
-    found = start + len(_CHECKSUM_KEY)
-    rest = data.find(b"\n", found)
+    value = start + len(_CHECKSUM_KEY)
+    rest = data.find(b"\n", value)
     checksum = crc32(data[rest:], crc32(data[:start]))
-    return data[found:rest] == b'%08x",' % checksum
+    return data[value:rest] == b'%08x",' % checksum
 
 
 def _checksum(document: dict[str, Any]) -> str:
@@ -195,14 +201,15 @@ def _checksum(document: dict[str, Any]) -> str:
 
 
 def timestamp(time: datetime) -> str:
-    """RFC 3339 in UTC, always with microseconds: the same width in every document."""
+    """Return a time in RFC 3339, UTC, always with microseconds: all have the same width."""
     return f"{time.isoformat(timespec='microseconds')[:-6]}Z"
 
 
-def _modified(path: str) -> datetime:
-    """When a file was modified."""
+def _modified(path: str, modified: ModifiedAt | None) -> datetime:
+    if modified is None:
+        raise InvalidEnvironmentError("created_at", "is missing")
     try:
-        return datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
+        return datetime.fromtimestamp(modified(path), UTC)
     except (ValueError, OverflowError):
         raise InvalidEnvironmentError(
             "created_at", "is missing, and the time of the file is out of range"
@@ -219,7 +226,7 @@ def _time(name: str, value: object) -> datetime:
 
 
 def _number(duration: timedelta) -> int | float:
-    """Seconds, without a fraction where there is none."""
+    """Return the seconds of a duration, as an integer if possible."""
     return duration.total_seconds() if duration.microseconds else duration // _SECOND
 
 
@@ -257,7 +264,7 @@ def _owner(value: object) -> Owner | None:
 
 
 def _known(name: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:
-    """The members of a nested object, which knows no ``extra``: nothing may get lost in it."""
+    """Return the members of a nested object. It has no ``extra``, so unknown keys are refused."""
     if not isinstance(value, dict):
         raise InvalidEnvironmentError(name, "is not an object")
     for key in value:

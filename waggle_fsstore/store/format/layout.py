@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where each file of a store lives, and which file belongs to which id.
+"""Layout: the path of each file of a store, and the file name of each id.
 
 A file name is made from an id so that no two ids share one, also on file systems
-that ignore case or normalise Unicode, and so that no name is special to any of
-them. Ordinary ids (lower-case letters, digits, ``-``, ``_``, and dots inside) stay
+that ignore case or normalise Unicode, and so that no name is special to any file
+system. Ordinary ids (lower-case letters, digits, ``-``, ``_``, and dots inside) stay
 as they are. Any other byte of the UTF-8 form becomes ``%`` and two lower-case hex
 digits; so does the first letter of a name that Windows reserves. Where that takes
 more than 250 bytes, the name is a prefix of it, ``~`` and a 128-bit BLAKE2b of the id.
@@ -21,9 +21,9 @@ SUFFIX: Final = ".json"
 SEGMENT_SUFFIX: Final = ".jsonl"
 COMPRESSED_SUFFIX: Final = ".jsonl.gz"
 
-_MAX_NAME: Final = 250
+_MAX_STEM_BYTES: Final = 250
 _HASH_BYTES: Final = 16
-_PREFIX: Final = _MAX_NAME - 1 - 2 * _HASH_BYTES
+_PREFIX_BYTES: Final = _MAX_STEM_BYTES - 1 - 2 * _HASH_BYTES
 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved also before a dot.
 _RESERVED: Final = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)"
@@ -34,10 +34,12 @@ _is_segment: Final = re.compile(r"([0-9]{16})\.jsonl(?:\.gz)?").fullmatch
 _is_ordinary: Final = re.compile(rf"{_ORDINARY}\Z").match
 _is_ordinary_name: Final = re.compile(rf"{_ORDINARY}{re.escape(SUFFIX)}\Z").match
 # A prefix that would end within an escape is up to two bytes shorter.
-_is_hashed: Final = re.compile(rf"[a-z0-9_.%-]{{{_PREFIX - 2},{_PREFIX}}}~[0-9a-f]{{32}}\Z").match
+_is_hashed: Final = re.compile(
+    rf"[a-z0-9_.%-]{{{_PREFIX_BYTES - 2},{_PREFIX_BYTES}}}~[0-9a-f]{{32}}\Z"
+).match
 _broken_escape: Final = re.compile("%[0-9a-f]?$")
 
-# A leading or trailing dot is escaped apart: the one inside stays readable.
+# A dot inside a name stays readable; document_name escapes a leading or trailing one.
 _PLAIN_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
@@ -70,16 +72,16 @@ class Layout:
         self.lost_and_found = os.path.join(self.internal, "lost+found")
 
     def document(self, environment_id: str) -> str:
-        """The path of the document of a valid id."""
+        """Return the path of the document of a valid id."""
         return f"{self.environments}{os.sep}{document_name(environment_id)}"
 
     def segment(self, first: int) -> str:
-        """The path of the segment of the journal whose first change is ``first``."""
+        """Return the path of the segment of the journal whose first change is ``first``."""
         return f"{self.journal}{os.sep}{first:016d}{SEGMENT_SUFFIX}"
 
 
 def document_name(environment_id: str) -> str:
-    """The file name, at most 255 bytes of ASCII, of a valid id."""
+    """Return the file name of a valid id: at most 255 bytes of ASCII."""
     if _is_ordinary(environment_id):
         return environment_id + SUFFIX
     data = environment_id.encode()
@@ -93,15 +95,15 @@ def document_name(environment_id: str) -> str:
     if _is_reserved(environment_id):
         parts[0] = f"%{data[0]:02x}"
     name = "".join(parts)
-    if len(name) > _MAX_NAME:
-        prefix = _broken_escape.sub("", name[:_PREFIX])
+    if len(name) > _MAX_STEM_BYTES:
+        prefix = _broken_escape.sub("", name[:_PREFIX_BYTES])
         name = f"{prefix}~{blake2b(data, digest_size=_HASH_BYTES).hexdigest()}"
     return name + SUFFIX
 
 
 def is_document_name(name: str) -> bool:
-    """Whether some id has this file name; all others in the folder are somebody else's."""
-    # The shape of nearly all names, decided by one expression: a count of 100,000 takes 50 ms.
+    """Return whether some id has this file name; files with other names are foreign."""
+    # One expression decides nearly all names: to count 100,000 takes 50 ms.
     if _is_ordinary_name(name):
         return True
     if not name.endswith(SUFFIX):
@@ -113,7 +115,7 @@ def is_document_name(name: str) -> bool:
 
 
 def environment_id_of(name: str) -> str | None:
-    """The id whose file name this is; ``None`` if there is none, or only a hash of it is left."""
+    """Return the id with this file name; ``None`` if no id has it, or it holds a hash of the id."""
     if not name.endswith(SUFFIX):
         return None
     try:
@@ -126,6 +128,6 @@ def environment_id_of(name: str) -> str | None:
 
 
 def first_of(name: str) -> int | None:
-    """The first change of the segment with this file name; ``None`` if it names none."""
+    """Return the first change of the segment with this file name; ``None`` for other names."""
     match = _is_segment(name)
     return int(match[1]) if match else None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operating system: the only place that writes, locks or flushes files."""
+"""The operating system: the only place that writes, locks or syncs files."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where bytes hit the disk: the only module that changes the files of a store.
+"""Disk: the only module that changes the files of a store.
 
-A file appears under its name whole or not at all: it is written under another name, and
-renamed. It is durable once it and its folder were flushed; until then the journal, the one
-file that lines are added to, keeps what is in a document.
+A file appears under its name whole or not at all: it is written under another name, then
+renamed. It is durable once the file and its directory are synced; until then the journal,
+the one file that lines are appended to, keeps the contents of a document.
 """
 
 import errno
@@ -23,7 +23,7 @@ DIR_MODE: Final = 0o700
 
 _TEMP_SUFFIX: Final = ".tmp"
 
-# Absent on Windows, where there is nothing like them.
+# Windows lacks them.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
@@ -34,15 +34,19 @@ _HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 _STANDARD_ERROR: Final = 2
 
-# A file system that cannot flush a folder (NFS, some of FUSE) says so with one of these.
+# The answers of a file system that cannot sync a directory, such as NFS and some of FUSE.
 _NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
-# One that cannot reserve blocks answers so where the C library does not do it by writing.
+# The answers of one that cannot reserve blocks, where the C library does not write them.
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
+#: Syncing one file costs as much as syncing some hundreds together.
+SYNCFS_THRESHOLD_FILES: Final = 64
+
+
 class Disk:
-    """Changes files. With ``durable=False`` it flushes nothing, for tests that want speed."""
+    """Changes files. ``durable=False`` skips every sync, for tests that want speed."""
 
     __slots__ = ("durable",)
 
@@ -52,9 +56,9 @@ class Disk:
     def write_temp(
         self, path: str, data: bytes, mode: int = FILE_MODE, *, sync: bool = True
     ) -> None:
-        """Write a new file, and flush it unless the journal keeps its contents.
+        """Write a new file, and sync it unless the journal keeps its contents.
 
-        Nothing of it is left when this raises an ``OSError``.
+        No file is left when this raises an ``OSError``.
         """
         descriptor = open_to_write(path, os.O_CREAT | os.O_EXCL)
         try:
@@ -75,10 +79,10 @@ class Disk:
     def write_atomic(
         self, path: str, data: bytes, temp_dir: str, *, mode: int = FILE_MODE, sync: bool = True
     ) -> None:
-        """Put a file in place, or replace one, by a temp file in ``temp_dir`` and a rename.
+        """Write a file, or replace one, by a temp file in ``temp_dir`` and a rename.
 
-        The directory of ``path`` is not synced. Nothing is left of the temp file, and the old
-        file stays, when this raises an ``OSError``.
+        The caller syncs the directory of ``path``. When this raises an ``OSError``, the old
+        file is unchanged, and no temp file is left.
         """
         temp = temp_path(temp_dir)
         self.write_temp(temp, data, mode, sync=sync)
@@ -89,12 +93,12 @@ class Disk:
             raise
 
     def discard(self, path: str) -> None:
-        """Remove a temporary file if it can be done; if not, the next founding clears it."""
+        """Remove a temp file if possible; if not, the next writer clears it."""
         with suppress(OSError):
             os.unlink(path)
 
     def replace(self, source: str, target: str) -> None:
-        """Rename a file over another, or to a new name, in one step."""
+        """Rename a file atomically, over another one if ``target`` exists."""
         if sys.platform == "win32":  # pragma: no cover
             retry_on_sharing_violation(lambda: os.replace(source, target))
         else:
@@ -105,17 +109,17 @@ class Disk:
         os.unlink(path)
 
     def remove_dir(self, path: str) -> None:
-        """Remove an empty folder."""
+        """Remove an empty directory."""
         os.rmdir(path)
 
     def sync(self, descriptor: int) -> None:
-        """Have the device keep what was written to a file."""
+        """Make durable what was written to an open file."""
         if not self.durable:
             return
         if sys.platform == "darwin":  # pragma: no cover
             import fcntl
 
-            # fsync leaves the data in the cache of the device: man 2 fcntl.
+            # There, fsync leaves the data in the cache of the device: man 2 fcntl.
             try:
                 fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             except OSError as error:
@@ -128,9 +132,9 @@ class Disk:
             os.fsync(descriptor)
 
     def sync_dir(self, path: str) -> None:
-        """Have the device keep the names in a folder: what was renamed and removed in it.
+        """Make durable the names in a directory: what was created, renamed and removed in it.
 
-        Windows has no such call. Where the file system has none, a warning says so.
+        Does nothing on Windows, which has no such call. Warns where the file system has none.
         """
         if not self.durable or sys.platform == "win32":
             return
@@ -142,8 +146,8 @@ class Disk:
                 name_file(error, path)
                 raise
             warnings.warn(
-                f"{path}: this file system cannot flush a folder, so a power cut may take "
-                "back what was saved last",
+                f"{path}: this file system cannot sync a directory, so a power cut may undo "
+                "the latest changes",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -151,7 +155,7 @@ class Disk:
             os.close(descriptor)
 
     def sync_file(self, path: str) -> None:
-        """Have the device keep a file that somebody wrote before; one that is gone needs none."""
+        """Make durable what any process has written to a file, if the file exists."""
         if not self.durable:
             return
         try:
@@ -167,11 +171,11 @@ class Disk:
             os.close(descriptor)
 
     def sync_filesystem(self, descriptor: int, path: str) -> bool:
-        """Have the device keep all that was written to the file system of an open folder.
+        """Make durable all that was written to the file system of an open directory.
 
-        Returns whether this file system can: there, it costs a fraction of flushing many
-        files one by one. Errors are those since the folder was opened (man 2 syncfs, Linux
-        5.8).
+        Returns whether this file system supports it: there, it costs a fraction of syncing
+        many files one by one. Reports the errors since the directory was opened (man 2
+        syncfs, Linux 5.8).
         """
         if not self.durable:
             return True
@@ -185,54 +189,54 @@ class Disk:
         return True
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file off, unflushed."""
+        """Cut an open file off at ``size`` bytes, without a sync."""
         os.ftruncate(descriptor, size)
 
     def make_dir(self, path: str) -> None:
-        """Make a private folder, and those above it, each durable in the one above.
+        """Make a private directory, and missing parents, each durable in its own parent.
 
-        One that exists is left as it is. Raises ``NotADirectoryError`` for what is no
-        folder, a symbolic link to one included: the store stays within its root.
+        Leaves an existing directory as it is. Raises ``NotADirectoryError`` for anything else
+        at the path, also for a symbolic link to a directory: the store stays within its root.
         """
         try:
             try:
                 os.mkdir(path, DIR_MODE)
             except FileNotFoundError:
                 self.make_dir(os.path.dirname(path))
-                os.mkdir(path, DIR_MODE)  # Fails where none can be made, as in /proc.
+                os.mkdir(path, DIR_MODE)  # Raises where no directory can be made, as in /proc.
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise NotADirectoryError(
-                    errno.ENOTDIR, "is in the way of a folder of the store: move it away", path
+                    errno.ENOTDIR, "is in the way of a directory of the store: move it away", path
                 ) from None
             return
         os.chmod(path, DIR_MODE)  # The umask may have taken our own rights.
         _inherit_owner(path)
         self.sync_dir(os.path.dirname(path))
 
-    def clear_temp_files(self, folder: str) -> None:
-        """Remove what writers that died left in a folder of temporary files."""
-        for name in os.listdir(folder):
+    def clear_temp_files(self, directory: str) -> None:
+        """Remove the temp files that dead writers left in a directory."""
+        for name in os.listdir(directory):
             if name.endswith(_TEMP_SUFFIX):
-                with suppress(OSError):  # Nothing depends on it.
-                    os.unlink(os.path.join(folder, name))
+                with suppress(OSError):  # A temp file that stays does no harm.
+                    os.unlink(os.path.join(directory, name))
 
 
 def mode_of(path: str) -> int:
-    """The permission bits of a file; those of a new one if it is gone."""
+    """Return the permission bits of a file; those of a new one if it is gone."""
     try:
         return stat.S_IMODE(os.lstat(path).st_mode)
     except FileNotFoundError:
         return FILE_MODE
 
 
-def temp_path(folder: str) -> str:
-    """A path in a folder that nobody can foresee and :meth:`Disk.clear` knows."""
-    return f"{folder}{os.sep}{os.urandom(8).hex()}{_TEMP_SUFFIX}"
+def temp_path(directory: str) -> str:
+    """Return an unpredictable path that :meth:`Disk.clear_temp_files` recognises."""
+    return f"{directory}{os.sep}{os.urandom(8).hex()}{_TEMP_SUFFIX}"
 
 
 def open_to_write(path: str, flags: int = 0) -> int:
-    """Open a file to read and write it. A new one is private, and its folder's owner's."""
+    """Open a file to read and write it. A new one is private, and owned as its directory is."""
     descriptor = os.open(path, _WRITE | flags, FILE_MODE)
     if descriptor <= _STANDARD_ERROR:
         descriptor = _move_up(descriptor)
@@ -248,9 +252,9 @@ def open_to_write(path: str, flags: int = 0) -> int:
 
 
 def write(descriptor: int, data: bytes, offset: int = 0) -> None:
-    """Write all of ``data`` over what a file holds at an offset.
+    """Write all of ``data`` to an open file at an offset.
 
-    One call of the system may write less, on a full disk or at a limit.
+    One system call may write less, on a full disk or at a limit.
     """
     written = _pwrite(descriptor, data, offset)
     while written < len(data):
@@ -261,7 +265,7 @@ def write(descriptor: int, data: bytes, offset: int = 0) -> None:
 
 
 def name_file(error: OSError, path: str) -> None:
-    """Name the file in an error of a call that knew only a descriptor."""
+    """Add the file name to the error of a call that was given only a descriptor."""
     if error.filename is None:
         error.filename = path
 
@@ -274,9 +278,9 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
 
 
 def _move_up(descriptor: int) -> int:
-    """Another descriptor for a file that got the number of a standard stream.
+    """Return another descriptor for a file that got the number of a standard stream.
 
-    Where those are closed, a stray message to one of them would land in the file.
+    In a program with closed standard streams, a message to one of them would go into the file.
     """
     if sys.platform == "win32":  # pragma: no cover
         return descriptor
@@ -289,10 +293,9 @@ def _move_up(descriptor: int) -> int:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Reserve the blocks: a full disk shows here.
+    """Reserve the blocks, so that a full disk raises here.
 
-    On ext4 it also saves the rename from writing them at once, as it must where they are
-    not allocated yet.
+    On ext4 the rename is faster too: it writes blocks at once that are not allocated yet.
     """
     if size and hasattr(os, "posix_fallocate"):
         try:
@@ -302,14 +305,14 @@ def _allocate(descriptor: int, size: int) -> None:
                 raise
 
 
-def _inherit_owner(file: str | int, folder: str | None = None) -> None:
-    """Give what root makes to the owner of the folder it is in, as far as root may.
+def _inherit_owner(file: str | int, directory: str | None = None) -> None:
+    """Give what root creates to the owner of its directory, where root may.
 
-    Otherwise one ``sudo`` of an operator leaves the service a file that it may not read.
+    Otherwise one ``sudo`` of an operator leaves a file that the service may not read.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
-    owner = os.stat(folder if folder is not None else os.path.dirname(str(file)))
+    owner = os.stat(directory if directory is not None else os.path.dirname(str(file)))
     if owner.st_uid != 0:
         with suppress(OSError):
             os.chown(file, owner.st_uid, owner.st_gid)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A permanent file: overwritten in place, never replaced, and kept open between uses."""
+"""InPlaceFile: a file that is overwritten in place, never replaced, and kept open."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ _READ: Final[int] = (
 class InPlaceFile:
     """The lock file, or the state record.
 
-    With ``create=False`` it is not made, and opened read-only where it cannot be written.
+    With ``create=False`` a missing file is an error, and an unwritable one is opened read-only.
     """
 
     __slots__ = ("_create", "_descriptor", "_inode", "is_writable", "path")
@@ -33,18 +33,18 @@ class InPlaceFile:
         self._inode = (0, 0)
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # As in one whose constructor failed.
+        with suppress(AttributeError):  # The constructor may have failed.
             self.close()
 
     def open(self) -> tuple[int, bool]:
-        """Its descriptor, and whether it was opened only now; makes an empty file if missing."""
+        """Return its descriptor, and whether this call opened it; makes a missing file, empty."""
         if self._descriptor is not None:
             return self._descriptor, False
-        descriptor = self._open_anew()
+        descriptor = self._open_file()
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "is no regular file: move it away", self.path)
+                raise OSError(errno.EINVAL, "is not a regular file: move it away", self.path)
         except BaseException:
             os.close(descriptor)
             raise
@@ -53,10 +53,10 @@ class InPlaceFile:
         return descriptor, True
 
     def is_in_place(self) -> bool:
-        """Whether the open file is still the one at its path.
+        """Return whether the open file is still the one at its path.
 
-        It is not where ``git clean`` removed it, or where somebody moved the whole store
-        away and put another in its place.
+        It was replaced if ``git clean`` removed it, or if the whole store was moved away and
+        another one put in its place.
         """
         try:
             status = os.stat(self.path)
@@ -65,7 +65,7 @@ class InPlaceFile:
         return (status.st_dev, status.st_ino) == self._inode
 
     def read(self, size: int) -> bytes:
-        """The first bytes of the file, fewer if it is shorter."""
+        """Return the first ``size`` bytes of the file, fewer if it is shorter."""
         descriptor, _ = self.open()
         try:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -75,7 +75,7 @@ class InPlaceFile:
             raise
 
     def overwrite(self, data: bytes) -> None:
-        """Write over the start of the file, unflushed."""
+        """Write over the start of the file, without a sync."""
         try:
             write(self.open()[0], data)
         except OSError as error:
@@ -83,12 +83,12 @@ class InPlaceFile:
             raise
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Close the descriptor."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
-    def _open_anew(self) -> int:
+    def _open_file(self) -> int:
         try:
             return open_to_write(self.path)
         except FileNotFoundError:

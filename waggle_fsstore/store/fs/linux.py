@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Linux says about mounts and clocks, and its calls that Python has no name for."""
+"""Linux: mounts, clocks, and the system calls that Python has no name for."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ _STATX_BYTES: Final = 256
 _STATX_MNT_ID_UNIQUE: Final = 0x4000
 _AT_FDCWD: Final = -100
 
-# Those whose syncfs is known to do what it says. FUSE, for one, ignores it.
+# The file systems whose syncfs is known to work. FUSE, for example, ignores it.
 _WITH_SYNCFS: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 
-# Those that set the time of change of a file (ctime) from the clock of this system, with each
-# change, and let nobody set it. FAT, for one, has none; that of NFS may be an old one.
+# The file systems that set the change time of a file (ctime) from the clock of this system at
+# each change, and let no program set it. FAT has none, and that of NFS may be out of date.
 _WITH_CHANGE_TIMES: Final = frozenset({"ext4", "xfs", "btrfs", "tmpfs", "overlay"})
 
 # linux/time.h
@@ -26,9 +26,9 @@ _CLOCK_REALTIME_COARSE: Final = 5
 
 
 def mount_id(path: str) -> int:
-    """A number that no other mount since boot has had (man 2 statx); 0 if there is none.
+    """Return a number that no other mount since boot has had (man 2 statx, Linux 6.8).
 
-    Linux 6.8 and later have it.
+    Returns 0 where the system has none.
     """
     import ctypes
 
@@ -44,7 +44,7 @@ def mount_id(path: str) -> int:
 
 
 def filesystem_type(path: str) -> str:
-    """The type of the file system that a path is on; empty where /proc does not tell."""
+    """Return the type of the file system that a path is on; empty where /proc does not list it."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
             mounts = [line.split() for line in file.read().splitlines()]
@@ -61,17 +61,17 @@ def filesystem_type(path: str) -> str:
 
 
 def can_syncfs(path: str) -> bool:
-    """Whether :func:`syncfs` makes all files durable on the file system of a path."""
+    """Return whether :func:`syncfs` makes all files on the file system of a path durable."""
     return filesystem_type(path) in _WITH_SYNCFS
 
 
 def has_change_times(path: str) -> bool:
-    """Whether each change of a file sets its ctime, by :func:`file_clock`, on this file system."""
+    """Return whether each change of a file here sets its ctime, from :func:`file_clock`."""
     return filesystem_type(path) in _WITH_CHANGE_TIMES
 
 
 def file_clock() -> int:
-    """The clock that the times of files are not behind of, in nanoseconds; 0 elsewhere."""
+    """Return the clock that no time of a file is behind, in nanoseconds; 0 on other systems."""
     if sys.platform != "linux":  # pragma: no cover
         return 0
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
@@ -84,12 +84,12 @@ def _unescape(field: bytes) -> bytes:
 
 
 def syncfs(descriptor: int) -> None:
-    """Flush the whole file system that an open file is on (man 2 syncfs)."""
+    """Sync the whole file system that an open file is on (man 2 syncfs)."""
     _checked(_libc().syncfs, descriptor)
 
 
 def inotify_init() -> int:
-    """A descriptor from which notices can be read (man 2 inotify_init); reading does not wait."""
+    """Return a descriptor to read events from without waiting (man 2 inotify_init)."""
     try:
         call = _libc().inotify_init1
     except AttributeError:
@@ -98,7 +98,7 @@ def inotify_init() -> int:
 
 
 def inotify_add_watch(descriptor: int, path: str, mask: int) -> None:
-    """Have changes of a path noticed (man 2 inotify_add_watch)."""
+    """Watch a path for changes (man 2 inotify_add_watch)."""
     _checked(_libc().inotify_add_watch, descriptor, os.fsencode(path), mask)
 
 
@@ -113,6 +113,6 @@ def _checked(call: Callable[..., int], *arguments: Any) -> int:
 
 
 def _libc() -> Any:
-    import ctypes  # Takes 2 ms: not everybody needs it.
+    import ctypes  # Takes 2 ms, and few programs need it.
 
     return ctypes.CDLL(None, use_errno=True)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store lock: one writer at a time, over all threads and processes.
 
-The lock file is permanent: it is never removed and never taken over because of its
-age. The operating system frees the lock of a process that dies. One descriptor stays
-open, because locking it takes a microsecond, where opening the file each time takes a
-hundred.
+The lock file is permanent: it is never removed, and no process takes the lock over because
+of its age. The operating system frees the lock of a process that dies. One descriptor stays
+open: to lock it takes a microsecond, to open the file each time a hundred.
 """
 
 import os
@@ -23,12 +22,12 @@ from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
-# Waiting for another process: short at first, because most changes take well under a
-# millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
-_SHORTEST_WAIT: Final = 0.0001
-_LONGEST_WAIT: Final = 0.005
+# Pauses while another process holds the lock: short at first, because most changes take well
+# under a millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
+_MIN_PAUSE_S: Final = 0.0001
+_MAX_PAUSE_S: Final = 0.005
 
-# Windows locks the first byte against readers too, so who holds it stands after that.
+# Windows locks the first byte against readers too, so the holder is written after it.
 _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
@@ -39,8 +38,8 @@ _T = TypeVar("_T")
 class StoreLock:
     """The lock of one open store. ``timeout`` is in seconds.
 
-    ``make_dir`` is called when the folder of the lock file is missing. Without it the
-    lock makes no lock file, and works on a read-only file system.
+    ``make_dir`` is called when the directory of the lock file is missing. Without it the lock
+    creates no file, and works on a read-only file system.
     """
 
     def __init__(
@@ -60,12 +59,12 @@ class StoreLock:
 
     @property
     def generation(self) -> int:
-        """Changes whenever the lock file was opened anew: what was known of the store is void."""
+        """A number that changes when the lock file is reopened: cached state is invalid then."""
         return self._generation
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can take the lock any more."""
+        """Whether the lock was closed, and cannot be taken any more."""
         return self._closed
 
     @overload
@@ -83,12 +82,13 @@ class StoreLock:
     ) -> _T | None:
         """Return ``work()``, done while this thread of this process alone holds the lock.
 
-        ``skip_if`` is called once no other thread of this process holds the lock: where it
-        returns true, they did the work, and the result is ``None``. ``timeout`` is in seconds.
+        ``skip_if`` is called once no other thread of this process holds the lock: if it
+        returns true, another thread did the work, and the result is ``None``. ``timeout`` is
+        in seconds.
 
-        Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` where
-        the thread holds it already, in a signal handler for one, and
-        ``FileNotFoundError`` when there is no lock file and it is not to be made.
+        Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` if this
+        thread holds the lock already, for example in a signal handler, and
+        ``FileNotFoundError`` for a missing lock file without ``make_dir``.
         """
         self._refuse_nesting()
 
@@ -100,9 +100,9 @@ class StoreLock:
         return run_with_cleanup(locked, self._release)
 
     def close(self) -> bool:
-        """Let nobody take the lock any more; waits for who holds it, as long as for the lock.
+        """Refuse the lock from now on, and wait up to the lock timeout for its holder.
 
-        Returns whether nobody holds it. Its file is closed, by its holder if there is one.
+        Returns whether the lock is free. Its file is closed, by the holder if there is one.
         """
         self._refuse_nesting()
         self._closed = True
@@ -113,7 +113,7 @@ class StoreLock:
         return free
 
     def is_in_place(self) -> bool:
-        """Whether the held lock is the one that others see."""
+        """Return whether the lock is held, on the file that other processes see."""
         return self._locked and self._file.is_in_place()
 
     def _refuse_nesting(self) -> None:
@@ -143,21 +143,21 @@ class StoreLock:
             self._locked = True
             if self._file.is_in_place():
                 break
-            self._release_file()  # Two processes would hold two locks.
+            self._release_file()  # Else two processes would hold two locks.
         if self._file.is_writable:
             self._file.overwrite(describe_holder())
         return True
 
     def _release(self) -> None:
-        """Let go of what this thread holds: all of it, a part of it, or nothing."""
+        """Release what this thread holds: the lock, a part of it, or nothing."""
         if not self._is_mine():
-            return  # Also in a child that was forked meanwhile: the lock is the parent's.
+            return  # Also in a child that was forked in the meantime: its parent holds the lock.
         try:
             if self._locked and not self._closed:
                 unlock_descriptor(self._file.open()[0])
                 self._locked = False
             elif self._trying or self._closed:
-                # Not locked: or an interrupt hid that it was.
+                # Not locked, unless an interrupt came before that was recorded.
                 self._release_file()
             self._trying = False
         except BaseException:
@@ -178,7 +178,7 @@ class StoreLock:
         return descriptor
 
     def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
-        pause = _SHORTEST_WAIT
+        pause = _MIN_PAUSE_S
         while not lock_descriptor(descriptor, blocking=False):
             if self._closed:
                 raise StoreClosedError
@@ -187,7 +187,7 @@ class StoreLock:
                 raise self._timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
             time.sleep(min(remaining, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # no secret
-            pause = min(pause * 2, _LONGEST_WAIT)
+            pause = min(pause * 2, _MAX_PAUSE_S)
 
     def _release_file(self) -> None:
         """Close the file, which frees the lock with it."""
@@ -198,13 +198,13 @@ class StoreLock:
         return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
 
     def reset_after_fork(self) -> None:
-        """In a child: never unlock, which would unlock the parent; only let go."""
+        """Close the file without unlocking it: that would free the lock of the parent."""
         self._threads = threading.Condition(threading.RLock())
         self._release_file()
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds a lock right now. Tries it, for an instant, and writes nothing."""
+    """Return whether any process holds a lock. Tries to take it for an instant; writes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -221,18 +221,18 @@ def is_held(path: str) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process, if nobody else has; whether it is locked now."""
+    """Lock an open file for this process if it is free, and return whether that succeeded."""
     return bool(lock_descriptor(descriptor, blocking=False))
 
 
 def describe_holder() -> bytes:
-    """What whoever holds a lock writes into its file: who that is, and since when."""
+    """Return what a lock holder writes into the file: its process, host, and the time."""
     holder = f"\n{os.getpid()} {time.time():.6f} {_HOST}\n"
     return holder.encode(errors="replace").ljust(_HOLDER_BYTES)
 
 
 def read_holder(path: str) -> LockHolder | None:
-    """Who wrote the lock file last; ``None`` if that cannot be read."""
+    """Return the last holder, as the lock file names it; ``None`` if that is unreadable."""
     try:
         with open(path, "rb") as file:
             file.seek(_HOLDER_OFFSET)

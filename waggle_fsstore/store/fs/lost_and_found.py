@@ -1,61 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence: what is kept in lost+found, each thing once."""
+"""The directory lost+found: what a repair or a delete replaces, with each content kept once."""
 
 import itertools
 import os
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import is_regular
 
-# Of a name in lost+found: leaves room for a number.
-_MAX_STEM: Final = 200
+# Leaves room for a number and a suffix in a file name.
+_MAX_STEM_BYTES: Final = 200
 
-_CHUNK: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
 
-def free_path(folder: str, stem: str, suffix: str, number: int) -> str:
-    """A path in lost+found that nothing has yet."""
-    stem = stem[:_MAX_STEM]
-    names = (f"{folder}{os.sep}{stem}.{n}{suffix}" for n in itertools.count(number))
+def free_path(directory: str, stem: str, suffix: str, number: int) -> str:
+    """Return an unused path in lost+found, with the first free number from ``number`` on."""
+    stem = stem[:_MAX_STEM_BYTES]
+    names = (f"{directory}{os.sep}{stem}.{n}{suffix}" for n in itertools.count(number))
     return next(name for name in names if not os.path.lexists(name))
 
 
-def target_for(folder: str, stem: str, suffix: str, number: int, source: str) -> str:
-    """Where in lost+found a file may be renamed to: over its equal, or where nothing is.
+def target_for(directory: str, stem: str, suffix: str, number: int, source: str) -> str:
+    """Return the path in lost+found to rename a file to: that of an equal file, or a free one.
 
-    Damage that comes again and again must not fill the disk.
+    Damage that happens repeatedly must not fill the disk.
     """
     if is_regular(source):
-        for path in _of_stem(folder, stem, suffix):
+        for path in _candidates(directory, stem, suffix):
             if _are_equal(source, path):
                 return path
-    return free_path(folder, stem, suffix, number)
+    return free_path(directory, stem, suffix, number)
 
 
 def save_copy(layout: Layout, disk: Disk, stem: str, suffix: str, number: int, data: bytes) -> str:
-    """The path of a durable copy of some bytes in lost+found; an equal one will do."""
-    folder = layout.lost_and_found
-    for path in _of_stem(folder, stem, suffix):
+    """Make ``data`` durable in lost+found, unless an equal file is there, and return its path."""
+    directory = layout.lost_and_found
+    for path in _candidates(directory, stem, suffix):
         if os.lstat(path).st_size == len(data) and _holds(path, data):
             return path
-    for needed in (folder, layout.temporary):
+    for needed in (directory, layout.temporary):
         disk.make_dir(needed)
-    source = temp_path(layout.temporary)
-    disk.write_temp(source, data)
-    target = free_path(folder, stem, suffix, number)
-    try:
-        disk.replace(source, target)
-    except OSError:
-        disk.discard(source)
-        raise
-    disk.sync_dir(folder)
+    target = free_path(directory, stem, suffix, number)
+    disk.write_atomic(target, data, layout.temporary)
+    disk.sync_dir(directory)
     return target
 
 
 def move_in(layout: Layout, disk: Disk, source: str, stem: str, suffix: str, number: int) -> str:
-    """Rename a file, whatever it is, into lost+found, durably; its path there."""
+    """Rename a file of any kind into lost+found, durably, and return its path there."""
     disk.make_dir(layout.lost_and_found)
     target = target_for(layout.lost_and_found, stem, suffix, number, source)
     disk.replace(source, target)
@@ -64,14 +58,14 @@ def move_in(layout: Layout, disk: Disk, source: str, stem: str, suffix: str, num
     return target
 
 
-def _of_stem(folder: str, stem: str, suffix: str) -> list[str]:
+def _candidates(directory: str, stem: str, suffix: str) -> list[str]:
     try:
-        names = os.listdir(folder)
+        names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    start = f"{stem[:_MAX_STEM]}."
+    start = f"{stem[:_MAX_STEM_BYTES]}."
     paths = (
-        f"{folder}{os.sep}{name}"
+        f"{directory}{os.sep}{name}"
         for name in sorted(names)
         if name.startswith(start) and name.endswith(suffix)
     )
@@ -82,8 +76,8 @@ def _are_equal(first: str, second: str) -> bool:
     if os.lstat(first).st_size != os.lstat(second).st_size:
         return False
     with open(first, "rb") as one, open(second, "rb") as other:
-        while data := one.read(_CHUNK):
-            if other.read(_CHUNK) != data:
+        while data := one.read(_CHUNK_BYTES):
+            if other.read(_CHUNK_BYTES) != data:
                 return False
     return True
 

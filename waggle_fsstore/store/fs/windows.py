@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Windows needs: patience with files that somebody has open."""
+"""Windows: retry what fails while another program has the file open."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-# It refuses to replace a file that somebody has open, a virus scanner for one.
+# Windows refuses to replace a file that another program, such as a virus scanner, has open.
 _SHARING_VIOLATIONS: Final = frozenset({5, 32, 33})
-_PATIENCE: Final = 2.0
-_PAUSE: Final = 0.005
+_RETRY_TIMEOUT_S: Final = 2.0
+_RETRY_PAUSE_S: Final = 0.005
 
 
 def retry_on_sharing_violation(call: Callable[[], None]) -> None:
-    """Do it, again and again for two seconds while somebody has the file open."""
-    deadline = time.monotonic() + _PATIENCE
+    """Call ``call``, and repeat it for two seconds while another program has the file open."""
+    deadline = time.monotonic() + _RETRY_TIMEOUT_S
     while True:
         try:
             call()
@@ -22,4 +22,4 @@ def retry_on_sharing_violation(call: Callable[[], None]) -> None:
             violation = getattr(error, "winerror", None) in _SHARING_VIOLATIONS
             if not violation or time.monotonic() >= deadline:
                 raise
-        time.sleep(_PAUSE)
+        time.sleep(_RETRY_PAUSE_S)

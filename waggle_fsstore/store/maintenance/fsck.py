@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fsck: what is wrong with a store, found without changing it, and repaired step by step."""
+"""Fsck: find what is wrong with a store without changing it, and repair it step by step."""
 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.audit import audit, current_author
 from waggle_fsstore.domain.errors import (
@@ -18,184 +18,163 @@ from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, environment_id_of
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.fs.lock import StoreLock
+from waggle_fsstore.store.fs.safe_read import read_or_error
 from waggle_fsstore.store.journal import damage, latest, segments
 from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges
 from waggle_fsstore.store.journal.state import trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.view import View
-from waggle_fsstore.store.write import initialize
 from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.writer import Writer
 
-# How often a document is looked at anew that somebody changes at this moment.
-_TRIES: Final = 5
+# How often a document that is changed concurrently is compared.
+_MAX_COMPARISONS: Final = 5
 
 _RECORD: Final = "'waggle-fsstore fsck --repair' records it in the history, as external"
 _RECORDED: Final = "recorded in the history, as external"
 
-_T = TypeVar("_T")
 
-
-class _Case(NamedTuple):
-    """What is wrong with one document, and what makes it good; that says what it did."""
+class _Problem(NamedTuple):
+    """What is wrong with one document; ``repair`` makes it good, and returns what it did."""
 
     finding: Finding
     reason: str = ""
-    mend: Callable[[Transaction], str] | None = None
-    #: Whether recovery makes it good: the document is only older than the journal.
-    is_late: bool = False
+    repair: Callable[[Transaction], str] | None = None
+    #: Whether the document is only older than the journal, so that recovery makes it good.
+    is_stale: bool = False
 
 
-class _NobodysFileError(Exception):
-    """A file is to be moved away of which nobody knows whose document it is."""
+class _UnknownIdError(Exception):
+    """Neither the name of a corrupt file nor the journal gives the id of its document."""
 
 
 def check(layout: Layout, view: View) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
-    for found in damage.find_damage(layout):
-        yield found.finding
-    record = fsck_files.record(layout)
+    for finding, _ in damage.find_damage(layout):
+        yield finding
+    record = fsck_files.state_record(layout)
     if record is not None:
         yield record
-    yield from _others(layout)
-    documents = _Examiner(layout)
-    due = {} if documents.is_blind else view.pending()
-    if due:
+    yield from _other_files(layout)
+    examiner = _Examiner(layout)
+    pending = {} if examiner.journal_unreadable else view.pending()
+    if pending:
         problem = "the documents are older than the journal, and could not be brought up to it"
-        yield Finding(
-            Severity.WARNING, Path(layout.state), problem, "open the store where it may write"
-        )
-    for name in documents.names():
-        case = documents.examine(name)
-        if case is not None and not (case.is_late and documents.id_of(name) in due):
-            yield case.finding
+        remedy = "open the store where the program can write to it"
+        yield Finding(Severity.WARNING, Path(layout.state), problem, remedy)
+    for name in examiner.names():
+        problem_found = examiner.examine(name)
+        if problem_found is None:
+            continue
+        if not problem_found.is_stale or examiner.id_of(name) not in pending:
+            yield problem_found.finding
 
 
-def repair(layout: Layout, disk: Disk, writer: Writer, timeout: float) -> Iterator[Finding]:
+def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
-    lock = StoreLock(
-        layout.lock, timeout=timeout, make_dir=partial(initialize.ensure_lock_dir, layout, disk)
-    )
-    try:
-        mended: dict[int | None, str] = {None: ""}
-        for finding, first in damage.find_damage(layout):
-            if first is not None and first not in mended:
-                mended[first] = _under(lock, partial(damage.repair, layout, disk, first))
-            done = f"blanked out; the damaged file is kept as {mended[first]}"
-            yield replace(finding, remedy=done, is_repaired=True) if mended[first] else finding
-        record = fsck_files.record(layout)
-        if record is not None:
-            _under(lock, partial(fsck_files.clear_record, layout, disk))
-        writer.run(_nothing)
-        if record is not None:
-            yield replace(record, remedy="made anew", is_repaired=True)
-        yield from _others(layout)
-        documents = _Examiner(layout)
-        for name in documents.names():
-            case = documents.examine(name)
-            if case is not None and case.mend is not None:
-                yield from _repair(documents, writer, lock, disk, name, case)
-            elif case is not None:
-                yield case.finding
-    finally:
-        lock.close()
+    kept: dict[int, str] = {}
+    for finding, first in damage.find_damage(layout):
+        if first is not None and first not in kept:
+            kept[first] = writer.exclusive(partial(damage.repair, layout, disk, first))
+        if first is not None and kept[first]:
+            done = f"blanked out; the damaged file is kept as {kept[first]}"
+            finding = replace(finding, remedy=done, is_repaired=True)
+        yield finding
+    record = fsck_files.state_record(layout)
+    if record is not None:
+        writer.exclusive(partial(fsck_files.move_state_record, layout, disk))
+    # A transaction without changes: it initializes and recovers the store as any other does.
+    writer.run(lambda _: None)
+    if record is not None:
+        yield replace(record, remedy="written again", is_repaired=True)
+    yield from _other_files(layout)
+    examiner = _Examiner(layout)
+    for name in examiner.names():
+        problem = examiner.examine(name)
+        if problem is not None and problem.repair is not None:
+            yield from _repair_document(examiner, writer, disk, name, problem)
+        elif problem is not None:
+            yield problem.finding
 
 
-def _others(layout: Layout) -> Iterator[Finding]:
+def _other_files(layout: Layout) -> Iterator[Finding]:
     yield from fsck_files.marker(layout)
-    yield from fsck_files.foreign(layout)
+    yield from fsck_files.foreign_files(layout)
     yield from fsck_files.modes(layout)
 
 
-def _repair(
-    documents: "_Examiner", writer: Writer, lock: StoreLock, disk: Disk, name: str, case: _Case
+def _repair_document(
+    examiner: "_Examiner", writer: Writer, disk: Disk, name: str, problem: _Problem
 ) -> Iterator[Finding]:
-    """Repair one document, unless it is well by now."""
+    """Repair one document, unless it is good by now."""
 
-    def work(change: Transaction) -> Finding | None:
-        now = documents.examine(name)
-        if now is None or now.mend is None:
+    def work(tx: Transaction) -> Finding | None:
+        now = examiner.examine(name)
+        if now is None or now.repair is None:
             return now and now.finding
-        return replace(now.finding, remedy=now.mend(change), is_repaired=True)
+        return replace(now.finding, remedy=now.repair(tx), is_repaired=True)
 
     try:
-        # In the name of whoever repairs, and for their reason if they give one.
-        with audit(reason=current_author().reason or f"fsck: {case.reason}"):
+        # The history names the actor who repairs, and the reason of that actor if there is one.
+        with audit(reason=current_author().reason or f"fsck: {problem.reason}"):
             finding = writer.run(work, alone=True)
-    except _NobodysFileError:
-        done = _under(lock, partial(documents.move_away, disk, name))
-        finding = replace(case.finding, remedy=done, is_repaired=True) if done else None
+    except _UnknownIdError:
+        done = writer.exclusive(partial(examiner.move_away, disk, name))
+        finding = replace(problem.finding, remedy=done, is_repaired=True) if done else None
     except (PermissionError, InvalidEnvironmentError, UnsupportedFormatError) as error:
-        finding = replace(case.finding, remedy=f"cannot be repaired: {error}")
+        finding = replace(problem.finding, remedy=f"cannot be repaired: {error}")
     if finding is not None:
         yield finding
 
 
-def _under(lock: StoreLock, work: Callable[[], _T]) -> _T:
-    results: list[_T] = []
-    lock.run(lambda: results.append(work()))
-    return results[0]
-
-
-def _nothing(change: Transaction) -> None:
-    """Have the store founded and recovered, as any change has."""
-
-
 class _Examiner:
-    """Compares documents, one by one, with what the journal says last of each."""
+    """Compares documents, one by one, with the last change of each in the journal."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._documents = Documents(layout)
-        self._words = LatestChanges(layout)
-        #: Whether the journal cannot be read, so that there is nothing to compare with.
-        self.is_blind = False
-        try:
-            self._words.read_to(trusted_state(layout))
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
-            self.is_blind = True
+        self._latest = LatestChanges(layout)
+        error = read_or_error(lambda: self._latest.read_to(trusted_state(layout)))
+        #: Whether the journal cannot be read, so that the documents cannot be compared with it.
+        self.journal_unreadable = error is not None
         self._oldest = 0
         if segments.is_pruned(layout):
             self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:
-        """The file names that are there or should be."""
-        there = sorted(self._documents.names())
-        yield from there
-        seen = set(there)
-        yield from (name for name in self._words.present() if name not in seen)
+        """Yield the file names of the documents that exist, or should exist."""
+        present = sorted(self._documents.names())
+        yield from present
+        seen = set(present)
+        yield from (name for name in self._latest.present() if name not in seen)
 
     def id_of(self, name: str) -> str | None:
-        """The id that a file name stands for, as far as it is known."""
-        word = self._words.get(name)
-        return word.environment_id if word else environment_id_of(name)
+        """Return the id of a file name; ``None`` if the name holds a hash that is unknown."""
+        last = self._latest.get(name)
+        return last.environment_id if last else environment_id_of(name)
 
-    def examine(self, name: str) -> _Case | None:
-        """What is wrong with a document that nobody is changing at this moment."""
-        case = self._compare(name, self._words.get(name))
-        if case is None:
+    def examine(self, name: str) -> _Problem | None:
+        """Return what is wrong with a document, unless it is being changed at the moment."""
+        problem = self._compare(name, self._latest.get(name))
+        if problem is None:
             return None
-        if self.is_blind:
-            return case if case.finding.severity is Severity.ERROR else None
-        # Perhaps it was changed since the journal was read, or is just being changed.
-        for _ in range(_TRIES):
+        if self.journal_unreadable:
+            return problem if problem.finding.severity is Severity.ERROR else None
+        # It may have changed since the journal was read, or be in the middle of a change.
+        for _ in range(_MAX_COMPARISONS):
             before = trusted_state(self._layout)
-            self._words.read_to(before)
-            word = self._words.get(name)
-            case = self._compare(name, word)
-            self._words.read_to(trusted_state(self._layout))
-            is_published = word is None or before is None or word.seq <= before.published
-            if case is None or (is_published and self._words.get(name) == word):
-                return case
+            self._latest.read_to(before)
+            last = self._latest.get(name)
+            problem = self._compare(name, last)
+            self._latest.read_to(trusted_state(self._layout))
+            is_published = last is None or before is None or last.seq <= before.published
+            if problem is None or (is_published and self._latest.get(name) == last):
+                return problem
         return None
 
     def move_away(self, disk: Disk, name: str) -> str:
-        """Move a corrupt file to lost+found of which nobody knows whose document it is."""
+        """Move a corrupt file whose id is unknown to lost+found; only under the store lock."""
         path = f"{self._layout.environments}{os.sep}{name}"
         try:
             self._documents.at(name)
@@ -204,79 +183,85 @@ class _Examiner:
             return f"moved to {lost_and_found.move_in(self._layout, disk, path, stem, SUFFIX, 1)}"
         return ""
 
-    def _compare(self, name: str, word: LatestChange | None) -> _Case | None:
+    def _compare(self, name: str, last: LatestChange | None) -> _Problem | None:
         path = Path(self._layout.environments, name)
-        try:
-            stored = self._documents.at(name)
-        except CorruptDocumentError as error:
-            return self._corrupt(name, word, error)
-        except UnsupportedFormatError as error:
-            return _Case(Finding(Severity.ERROR, path, str(error), "upgrade the program"))
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
-            problem = f"cannot be read: {error.strerror}"
-            return _Case(Finding(Severity.ERROR, path, problem, "mend what stands in the way"))
-        if stored is None:
-            return self._missing(path, word)
-        problem = self._difference(stored, word)
-        if not problem:
-            return None
-        finding = Finding(Severity.WARNING, path, problem, _RECORD)
+        match read_or_error(partial(self._documents.at, name)):
+            case None:
+                return self._missing(path, last)
+            case CorruptDocumentError() as error:
+                return self._corrupt(name, last, error)
+            case UnsupportedFormatError() as error:
+                return _Problem(Finding(Severity.ERROR, path, str(error), "upgrade the program"))
+            case OSError() as error:
+                problem = f"cannot be read: {error.strerror}"
+                return _Problem(Finding(Severity.ERROR, path, problem, "make it readable"))
+            case stored:
+                return self._different(path, stored, last)
 
-        def note(change: Transaction) -> str:
-            change.record_external(stored)
+    def _different(
+        self, path: Path, stored: StoredDocument, last: LatestChange | None
+    ) -> _Problem | None:
+        difference = self._difference(stored, last)
+        if not difference:
+            return None
+
+        def record(tx: Transaction) -> str:
+            tx.record_external(stored)
             return _RECORDED
 
-        is_late = word is not None and stored.is_intact and stored.revision < word.seq
-        return _Case(finding, problem, note, is_late)
+        is_stale = last is not None and stored.is_intact and stored.revision < last.seq
+        finding = Finding(Severity.WARNING, path, difference, _RECORD)
+        return _Problem(finding, difference, record, is_stale)
 
-    def _difference(self, stored: StoredDocument, word: LatestChange | None) -> str:
-        """How a good document differs from its last version in the journal, in words."""
+    def _difference(self, stored: StoredDocument, last: LatestChange | None) -> str:
+        """Return in words how a good document differs from its last version in the journal."""
         if not stored.is_intact:
-            return "was changed by hand" if word else "was made by hand"
-        if word is None:
+            return "was edited manually" if last else "was added manually"
+        if last is None:
             return "" if stored.revision < self._oldest else "is unknown to the journal"
-        if word.is_deleted:
-            return f"is there, but change {word.seq} deleted it"
-        if stored.revision != word.seq:
-            return f"has revision {stored.revision}, but the last one stored is {word.seq}"
-        return "" if stored.checksum == word.checksum else "is not the version that was stored"
+        if last.is_deleted:
+            return f"exists, but change {last.seq} deleted it"
+        if stored.revision != last.seq:
+            return f"has revision {stored.revision}, but the last one stored is {last.seq}"
+        return "" if stored.checksum == last.checksum else "is not the version that was stored"
 
-    def _missing(self, path: Path, word: LatestChange | None) -> _Case | None:
-        if word is None or word.is_deleted:
+    def _missing(self, path: Path, last: LatestChange | None) -> _Problem | None:
+        if last is None or last.is_deleted:
             return None
-        problem = f"is missing, but the journal has revision {word.seq} of it"
-        remedy = f"'waggle-fsstore fsck --repair' restores revision {word.seq}"
+        problem = f"is missing, but the journal has revision {last.seq} of it"
+        remedy = f"'waggle-fsstore fsck --repair' restores revision {last.seq}"
         finding = Finding(Severity.ERROR, path, problem, remedy)
-        reason = f"restored revision {word.seq}: its file was missing"
-        return _Case(finding, reason, partial(self._restore, word, is_missing=True), is_late=True)
+        reason = f"restored revision {last.seq}: its file was missing"
+        restore = partial(self._restore, last, is_missing=True)
+        return _Problem(finding, reason, restore, is_stale=True)
 
-    def _corrupt(self, name: str, word: LatestChange | None, error: CorruptDocumentError) -> _Case:
+    def _corrupt(
+        self, name: str, last: LatestChange | None, error: CorruptDocumentError
+    ) -> _Problem:
         remedy = "'waggle-fsstore fsck --repair' moves it to lost+found"
         reason = "moved its corrupt file to lost+found"
-        if word is not None and not word.is_deleted:
-            remedy = f"{remedy} and restores revision {word.seq}"
-            reason = f"restored revision {word.seq}: its file was corrupt"
-            mend = partial(self._restore, word, is_missing=False)
+        if last is not None and not last.is_deleted:
+            remedy = f"{remedy} and restores revision {last.seq}"
+            reason = f"restored revision {last.seq}: its file was corrupt"
+            repair = partial(self._restore, last, is_missing=False)
         else:
-            mend = partial(self._set_aside, name)
+            repair = partial(self._quarantine, name)
         finding = Finding(Severity.ERROR, error.path, error.reason, remedy)
-        return _Case(finding, reason, mend)
+        return _Problem(finding, reason, repair)
 
-    def _restore(self, word: LatestChange, change: Transaction, *, is_missing: bool) -> str:
-        environment = latest.version(self._layout, word.environment_id, word.seq)
+    def _restore(self, last: LatestChange, tx: Transaction, *, is_missing: bool) -> str:
+        environment = latest.version(self._layout, last.environment_id, last.seq)
         if environment is None:
-            return "nothing could be done: the journal changed meanwhile"
+            return "not repaired, because the journal changed in the meantime: run it again"
         if is_missing:
-            change.put(environment, None)
-            return f"restored revision {word.seq}"
-        change.quarantine(word.environment_id, environment)
-        return f"moved to lost+found, and restored revision {word.seq}"
+            tx.put(environment, None)
+            return f"restored revision {last.seq}"
+        tx.quarantine(last.environment_id, environment)
+        return f"moved to lost+found, and restored revision {last.seq}"
 
-    def _set_aside(self, name: str, change: Transaction) -> str:
+    def _quarantine(self, name: str, tx: Transaction) -> str:
         environment_id = self.id_of(name)
         if environment_id is None:
-            raise _NobodysFileError
-        change.quarantine(environment_id)
+            raise _UnknownIdError
+        tx.quarantine(environment_id)
         return "moved to lost+found"

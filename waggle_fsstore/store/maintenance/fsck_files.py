@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is around the documents and the journal: marker, state, modes, files of others."""
+"""Checks of the files beside documents and journal: marker, state record, modes, foreign files."""
 
 import os
 import stat
@@ -17,27 +17,27 @@ from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.state import read_state
 from waggle_fsstore.store.write import initialize
 
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-def record(layout: Layout) -> Finding | None:
-    """What is wrong with the state record, if anything is."""
+def state_record(layout: Layout) -> Finding | None:
+    """Return what is wrong with the state record, if anything is."""
     if not segments.list_segments(layout) or read_state(layout.state) is not None:
         return None
     problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
-    return Finding(Severity.WARNING, Path(layout.state), problem, "the next change makes it anew")
+    return Finding(Severity.WARNING, Path(layout.state), problem, "the next change writes it again")
 
 
-def clear_record(layout: Layout, disk: Disk) -> None:
+def move_state_record(layout: Layout, disk: Disk) -> None:
     """Move a damaged state record to lost+found. Only under the store lock."""
     if os.path.lexists(layout.state) and read_state(layout.state) is None:
         lost_and_found.move_in(layout, disk, layout.state, os.path.basename(layout.state), "", 1)
 
 
 def marker(layout: Layout) -> Iterator[Finding]:
-    """What is wrong with the marker, if anything is."""
+    """Yield what is wrong with the marker."""
     if not os.path.lexists(layout.marker):
-        remedy = "who opens the store next to write makes it anew"
+        remedy = "the next program that opens the store and writes to it writes it again"
         yield Finding(Severity.WARNING, Path(layout.marker), "is missing", remedy)
     try:
         initialize.detect(layout)
@@ -47,34 +47,35 @@ def marker(layout: Layout) -> Iterator[Finding]:
         yield Finding(Severity.ERROR, error.path, str(error), "upgrade the program")
 
 
-def foreign(layout: Layout) -> Iterator[Finding]:
-    """Files that are not the store's, and those that a dead writer left."""
-    for folder, is_ours in _kinds(layout).items():
-        for name in sorted(_names(folder)):
+def foreign_files(layout: Layout) -> Iterator[Finding]:
+    """Yield the files that do not belong to the store, and those that a dead writer left."""
+    for directory, is_ours in _own_names(layout).items():
+        for name in sorted(_names(directory)):
             if not is_ours(name):
-                remedy = "move it away if nobody needs it: the store ignores it"
-                yield Finding(Severity.WARNING, Path(folder, name), "is not the store's", remedy)
+                remedy = "the store ignores it: move it away unless it is needed"
+                path = Path(directory, name)
+                yield Finding(Severity.WARNING, path, "does not belong to the store", remedy)
     left = set(_names(layout.temporary))
     if left and not is_held(layout.lock):
-        # Twice: what a writer had there, who has just let go of the lock, is gone by now.
+        # A writer may have finished, and removed its files, just before the lock was tried.
         for name in sorted(left.intersection(_names(layout.temporary))):
             path = Path(layout.temporary, name)
             problem = "was left by a writer that died"
-            yield Finding(Severity.WARNING, path, problem, "whoever writes first removes it")
+            yield Finding(Severity.WARNING, path, problem, "the next writer removes it")
 
 
 def modes(layout: Layout) -> Iterator[Finding]:
-    """Files and folders that others than the owner may use."""
+    """Yield the files and directories that users other than the owner have access to."""
     if os.name == "nt":
         return
-    folders = [layout.environments, layout.journal, layout.internal, layout.temporary]
+    directories = [layout.environments, layout.journal, layout.internal, layout.temporary]
     files = [layout.marker, layout.git_ignore, layout.lock, layout.state]
-    for path in (layout.root, *folders, layout.lost_and_found, *files):
+    for path in (layout.root, *directories, layout.lost_and_found, *files):
         yield from _mode(path)
-    for folder, is_ours in _kinds(layout).items():
-        for name in sorted(_names(folder)):
+    for directory, is_ours in _own_names(layout).items():
+        for name in sorted(_names(directory)):
             if is_ours(name):
-                yield from _mode(os.path.join(folder, name))
+                yield from _mode(os.path.join(directory, name))
 
 
 def _mode(path: str) -> Iterator[Finding]:
@@ -82,21 +83,22 @@ def _mode(path: str) -> Iterator[Finding]:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    if mode & _OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        problem = f"has mode {stat.S_IMODE(mode):04o}: others than its owner may use it"
-        yield Finding(Severity.WARNING, Path(path), problem, "chmod go= if that is not meant")
+    if mode & _GROUP_AND_OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        problem = f"has mode {stat.S_IMODE(mode):04o}: users other than its owner have access"
+        remedy = "run 'chmod go=' on it unless that is intended"
+        yield Finding(Severity.WARNING, Path(path), problem, remedy)
 
 
-def _kinds(layout: Layout) -> dict[str, Callable[[str], bool]]:
-    """Which file names are the store's, by folder."""
+def _own_names(layout: Layout) -> dict[str, Callable[[str], bool]]:
+    """Return for each directory with files of users how to recognise the names of the store."""
     return {
         layout.environments: is_document_name,
         layout.journal: lambda name: first_of(name) is not None,
     }
 
 
-def _names(folder: str) -> list[str]:
+def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        return os.listdir(directory)
     except FileNotFoundError:
         return []

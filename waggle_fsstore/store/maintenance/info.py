@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Info: how large a store is, how far it has come, and what keeps it safe here."""
+"""Info: the size of a store, its last change, and how it is made durable here."""
 
 import os
 import stat
@@ -20,17 +20,17 @@ from waggle_fsstore.store.read.view import View
 class StoreInfo:
     """A store in figures. Sizes are in bytes.
 
-    - ``documents``, ``document_bytes``: the files that belong to some id.
-    - ``last_seq``: the last change; ``oldest_seq``: where the kept history begins, 0 where
-      there is none.
+    - ``documents``, ``document_bytes``: the document files.
+    - ``last_seq``: the last change; ``oldest_seq``: the first change of the kept history, 0
+      if there is none.
     - ``segments``, ``segment_bytes``: the files of the journal.
-    - ``checkpoint``: the last change whose document is durable in itself, as of the last
-      checkpoint; ``None`` without one. It counts only if it ``is_of_this_place``: a copy of
-      a store has those of the original.
-    - ``file_system``: its type, such as ``ext4``; empty where the system does not tell.
-    - ``is_durable``: whether this store object flushes; ``durability``: how, in a sentence.
+    - ``checkpoint``: the last change whose document is durable without the journal, as of the
+      last checkpoint; ``None`` without one. It counts only if it ``is_of_this_place``: a copy
+      of a store has the checkpoints of the original.
+    - ``file_system``: its type, such as ``ext4``; empty where the system does not report it.
+    - ``is_durable``: whether this store object calls fsync; ``durability``: how, in a sentence.
     - ``is_recovery_due``: whether documents may be older than the journal, and could not be
-      brought up to it. Reads are right all the same.
+      brought up to it. Reads return the right versions all the same.
     """
 
     path: Path
@@ -53,7 +53,7 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
     sizes = _document_sizes(layout)
     names = segments.list_segments(layout)
     checkpoint = last_checkpoint(layout)
-    # While somebody writes, a change is half done, and that is no matter.
+    # A lock holder may be in the middle of a change: then recovery only seems to be due.
     is_due = view.needs_recovery(durable=durable) and not is_held(layout.lock)
     return StoreInfo(
         path=Path(layout.root),
@@ -73,20 +73,20 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
 
 
 def durability(*, durable: bool, platform: str = sys.platform) -> str:
-    """What keeps a change when the power fails, in a sentence."""
+    """Return, in a sentence, how a change survives a power cut."""
     if not durable:
-        return "Nothing is flushed: a power cut may take any change back."
+        return "Nothing is synced: a power cut may undo any change."
     if platform == "win32":
         return (
-            "The journal is flushed at each change, by FlushFileBuffers; a folder cannot be, "
-            "so a power cut may take back what came after the journal began a new file."
+            "The journal is synced at each change, by FlushFileBuffers; a directory cannot be, "
+            "so a power cut may undo the changes since the journal began a new file."
         )
     if platform == "darwin":
-        return "The journal is flushed at each change, by F_FULLFSYNC, and folders by fsync."
+        return "The journal is synced at each change, by F_FULLFSYNC, and directories by fsync."
     documents = "syncfs" if platform.startswith("linux") else "fdatasync"
     return (
-        "The journal is flushed at each change, by fdatasync; documents at each checkpoint, "
-        f"by {documents}; folders by fsync."
+        "The journal is synced at each change, by fdatasync; documents at each checkpoint, "
+        f"by {documents}; directories by fsync."
     )
 
 
@@ -99,7 +99,7 @@ def _document_sizes(layout: Layout) -> list[int]:
                     try:
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
-                        continue  # Deleted meanwhile.
+                        continue  # Deleted in the meantime.
                     sizes.append(status.st_size if stat.S_ISREG(status.st_mode) else 0)
     except FileNotFoundError:
         pass

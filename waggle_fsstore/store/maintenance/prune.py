@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pruning: the oldest history removed or compressed, never what recovery needs."""
+"""Prune: remove or compress the oldest history, never what recovery needs."""
 
 import math
 import os
@@ -11,14 +11,15 @@ from functools import partial
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temp_path
-from waggle_fsstore.store.fs.lock import StoreLock
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import is_regular
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import redo_range
 from waggle_fsstore.store.write.writer import Writer
 
-_GZIP: Final = 31  # zlib.compress: with the header of gzip, and no time in it
+_GZIP_WBITS: Final = 31  # zlib.compress: with a gzip header, which holds no time
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,13 @@ def prune(
     layout: Layout,
     disk: Disk,
     writer: Writer,
-    timeout: float,
     *,
     keep_days: float | None,
     keep_bytes: int | None,
     compress: bool,
 ) -> Pruned:
     """See :meth:`FileStore.prune_history`."""
-    horizon = _horizon(keep_days)
+    horizon = None if keep_days is None else _horizon(keep_days)
     if keep_bytes is not None and keep_bytes < 0:
         raise ValueError(f"keep_bytes: {keep_bytes} is negative")
     if keep_days is None and keep_bytes is None and not compress:
@@ -52,45 +52,40 @@ def prune(
         return Pruned(0, 0, 0, 0)
     # The checkpoint goes into this segment, or a later one.
     live = names[-1]
-    writer.recover(timeout=timeout)
+    writer.recover()
     writer.checkpoint()
-    free = _not_needed(layout, live)
-    freed: list[int] = []
+    removable = _removable(layout, live)
     total = sum(segments.size_of(layout, first) for first in segments.list_segments(layout))
-    lock = StoreLock(layout.lock, timeout=timeout)
-    try:
-        for first, successor in free:
-            is_old = horizon is not None and _newest(layout, first, successor) < horizon
-            is_too_much = keep_bytes is not None and total - sum(freed) > keep_bytes
-            if not is_old and not is_too_much:
-                break
-            lock.run(partial(_remove, layout, disk, first, freed))
-        removed = len(freed)
-        if compress:
-            for first, successor in free[removed:]:
-                _compress(layout, disk, lock, first, successor, freed)
-    finally:
-        lock.close()
-    packed = len(freed) - removed
-    return Pruned(removed, packed, sum(freed), min(segments.list_segments(layout), default=0))
+    freed: list[int] = []
+    for first, successor in removable:
+        is_old = horizon is not None and _newest(layout, first, successor) < horizon
+        is_too_much = keep_bytes is not None and total - sum(freed) > keep_bytes
+        if not is_old and not is_too_much:
+            break
+        freed.append(writer.exclusive(partial(_remove, layout, disk, first)))
+    removed = len(freed)
+    if compress:
+        for first, successor in removable[removed:]:
+            saved = _compress(layout, disk, writer, first, successor)
+            freed += [] if saved is None else [saved]
+    oldest = min(segments.list_segments(layout), default=0)
+    return Pruned(removed, len(freed) - removed, sum(freed), oldest)
 
 
-def _horizon(keep_days: float | None) -> datetime | None:
-    """What is older than this may go."""
-    if keep_days is None:
-        return None
+def _horizon(keep_days: float) -> datetime:
+    """Return the time of the oldest change to keep."""
     if not 0 <= keep_days < math.inf:
         raise ValueError(f"keep_days: {keep_days!r} is not a number of days")
     try:
         return datetime.now(UTC) - timedelta(days=keep_days)
     except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+        return _LONG_AGO
 
 
-def _not_needed(layout: Layout, live: int) -> list[tuple[int, int]]:
-    """The segments that no recovery needs, oldest first, each with its successor.
+def _removable(layout: Layout, live: int) -> list[tuple[int, int]]:
+    """Return the segments that no recovery needs, oldest first, each with its successor.
 
-    Needed is what follows the last checkpoint, and the checkpoint itself.
+    Recovery needs the last checkpoint, and the changes after it.
     """
     window = redo_range(layout)
     needed = 0 if window.is_full_log else min(live, window.start.segment)
@@ -102,53 +97,48 @@ def _not_needed(layout: Layout, live: int) -> list[tuple[int, int]]:
 
 
 def _newest(layout: Layout, first: int, successor: int) -> datetime:
-    """When the last change in a segment was made; clocks may have gone back since."""
+    """Return the latest time of a change in a segment: the clock may have gone back since."""
     times = (
         datetime.fromisoformat(change["at"])
         for line in segments.read_segment(layout, first, successor).good
         for change in line.changes
     )
-    return max(times, default=datetime.min.replace(tzinfo=UTC))
+    return max(times, default=_LONG_AGO)
 
 
-def _remove(layout: Layout, disk: Disk, first: int, freed: list[int]) -> None:
-    """Remove a segment, in both forms if a compression was cut short."""
-    freed.append(segments.size_of(layout, first))  # Nothing, where somebody else prunes too.
+def _remove(layout: Layout, disk: Disk, first: int) -> int:
+    """Remove a segment, in both forms if a compression was cut short.
+
+    Returns how many bytes that frees: 0 where another process has removed it already.
+    """
+    size = segments.size_of(layout, first)
     for path in (segments.packed_path(layout, first), layout.segment(first)):
         with suppress(FileNotFoundError):
             disk.remove(path)
-            # One by one: what a crash leaves has no hole.
+            # One by one: a crash leaves no hole in the journal.
             disk.sync_dir(layout.journal)
+    return size
 
 
-def _compress(
-    layout: Layout, disk: Disk, lock: StoreLock, first: int, successor: int, freed: list[int]
-) -> None:
-    """Compress a segment, unless it is so already, or has to be repaired."""
+def _compress(layout: Layout, disk: Disk, writer: Writer, first: int, successor: int) -> int | None:
+    """Compress a segment, and return how many bytes that frees.
+
+    Returns ``None`` for a segment that is compressed already, or damaged.
+    """
     plain = layout.segment(first)
     if not is_regular(plain) or segments.read_segment(layout, first, successor).bad:
-        return
+        return None
     with open(plain, "rb") as file:
         status = os.fstat(file.fileno())
-        packed = zlib.compress(file.read(), wbits=_GZIP)
+        packed = zlib.compress(file.read(), wbits=_GZIP_WBITS)
 
-    def exchange() -> None:
-        # Unless it was repaired meanwhile, or pruned.
-        if is_regular(plain) and os.path.samestat(os.lstat(plain), status):
-            _exchange(layout, disk, first, packed)
-            freed.append(status.st_size - len(packed))
+    def exchange() -> int | None:
+        if not is_regular(plain) or not os.path.samestat(os.lstat(plain), status):
+            return None  # Repaired or pruned in the meantime.
+        disk.write_atomic(segments.packed_path(layout, first), packed, layout.temporary)
+        disk.sync_dir(layout.journal)
+        disk.remove(plain)
+        disk.sync_dir(layout.journal)
+        return status.st_size - len(packed)
 
-    lock.run(exchange)
-
-
-def _exchange(layout: Layout, disk: Disk, first: int, packed: bytes) -> None:
-    source = temp_path(layout.temporary)
-    disk.write_temp(source, packed)
-    try:
-        disk.replace(source, segments.packed_path(layout, first))
-    except OSError:
-        disk.discard(source)
-        raise
-    disk.sync_dir(layout.journal)
-    disk.remove(layout.segment(first))
-    disk.sync_dir(layout.journal)
+    return writer.exclusive(exchange)

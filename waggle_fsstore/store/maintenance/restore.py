@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restoring: documents brought back from a snapshot or from history, as a change like any."""
+"""Restore: bring documents back from a snapshot or from history, as changes like any other."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ from waggle_fsstore.store.write.writer import Writer
 
 _MAX_SUMS_BYTES: Final = 1 << 30
 
-# As sha256sum writes and reads them; it escapes no name that a snapshot has.
+# The format of sha256sum, which escapes no file name of a snapshot.
 _sum_line: Final = re.compile(r"([0-9a-f]{64}) [ *]([^\\\r\n]+)").fullmatch
 
 
@@ -42,9 +42,9 @@ class Restored:
 
 def restore(layout: Layout, writer: Writer, source: str) -> Restored:
     """See :meth:`FileStore.restore`."""
-    wanted = _documents_of(Layout(source))
+    wanted = _read_snapshot(Layout(source))
     with audit(reason=current_author().reason or f"restored from {source}"):
-        return writer.run(lambda change: _restore(change, layout, wanted))
+        return writer.run(lambda tx: _restore(tx, layout, wanted))
 
 
 def restore_revision(
@@ -54,57 +54,57 @@ def restore_revision(
     oldest = min(segments.list_segments(layout), default=0)
     if 0 < revision < oldest:
         raise HistoryPrunedError(oldest)
-    new = None
+    version = None
     if 0 < revision <= view.state().published:
-        new = latest.version(layout, environment_id, revision)
-    if new is None:
+        version = latest.version(layout, environment_id, revision)
+    if version is None:
         raise EnvironmentNotFoundError(environment_id)
-    found = new
+    restored = version
 
-    def work(change: Transaction) -> int:
+    def work(tx: Transaction) -> int:
         try:
-            return change.put(found, change.get_or_none(environment_id))
+            return tx.put(restored, tx.get_or_none(environment_id))
         except CorruptDocumentError:
-            return change.quarantine(environment_id, found)
+            return tx.quarantine(environment_id, restored)
 
     with audit(reason=current_author().reason or f"restored revision {revision}"):
-        found.revision = writer.run(work)
-    return found
+        restored.revision = writer.run(work)
+    return restored
 
 
-def _restore(change: Transaction, layout: Layout, wanted: dict[str, StoredDocument]) -> Restored:
+def _restore(tx: Transaction, layout: Layout, wanted: dict[str, StoredDocument]) -> Restored:
     documents = Documents(layout)
     created = updated = deleted = unchanged = 0
-    there = {_id_at(documents, name) for name in documents.names()}
-    for environment_id in sorted(there | wanted.keys()):
+    present = {_id_at(documents, name) for name in documents.names()}
+    for environment_id in sorted(present | wanted.keys()):
         new = wanted.get(environment_id)
         try:
-            stored = change.get_or_none(environment_id)
+            stored = tx.get_or_none(environment_id)
         except CorruptDocumentError:
-            change.quarantine(environment_id, new.environment if new else None)
+            tx.quarantine(environment_id, new.environment if new else None)
             updated += new is not None
             deleted += new is None
             continue
         if new is None:
             if stored is not None:
-                change.delete(stored)
+                tx.delete(stored)
                 deleted += 1
-        elif stored is not None and _are_same(stored, new):
+        elif stored is not None and _are_equal(stored, new):
             unchanged += 1
         else:
-            change.put(new.environment, stored)
+            tx.put(new.environment, stored)
             created += stored is None
             updated += stored is not None
     return Restored(created, updated, deleted, unchanged)
 
 
-def _are_same(stored: StoredDocument, new: StoredDocument) -> bool:
-    """Whether two documents say the same, whatever their revisions are."""
+def _are_equal(stored: StoredDocument, new: StoredDocument) -> bool:
+    """Return whether two documents are equal, apart from their revisions."""
     return stored.data == new.data or stored.environment == new.environment
 
 
 def _id_at(documents: Documents, name: str) -> str:
-    """The id that a file name stands for; where the name does not tell, the document must."""
+    """Return the id of a file name, taken from the document where the name holds only a hash."""
     environment_id = environment_id_of(name)
     if environment_id is None:
         stored = documents.at(name)
@@ -112,32 +112,34 @@ def _id_at(documents: Documents, name: str) -> str:
     return environment_id
 
 
-def _documents_of(source: Layout) -> dict[str, StoredDocument]:
-    """The documents in a snapshot. Raises ``BadFile`` for what is not as it was."""
-    folder = os.path.basename(source.environments)
+def _read_snapshot(source: Layout) -> dict[str, StoredDocument]:
+    """Return the documents in a snapshot by id.
+
+    Raises ``BadFile`` for a file that is invalid, or differs from its checksum.
+    """
+    environments = os.path.basename(source.environments)
     if not os.path.isdir(source.environments):
         raise FileNotFoundError(errno.ENOENT, "there are no documents to restore", source.root)
     documents = Documents(source)
-    sums = _sums_of(source.root)
-    found: dict[str, StoredDocument] = {}
+    sums = _read_sums(source.root)
+    by_id: dict[str, StoredDocument] = {}
     for name in sorted(documents.names()):
         stored = documents.at(name)
         if stored is None:
             continue
         if sums is not None:
-            expected = sums.pop(f"{folder}/{name}", None)
+            expected = sums.pop(f"{environments}/{name}", None)
             if expected is None:
                 raise CorruptDocumentError(stored.path, f"is not listed in {SUMS}")
-            if sha256(stored.data).hexdigest() != expected:
-                raise CorruptDocumentError(stored.path, f"is not what {SUMS} says it was")
-        found[stored.environment.id] = stored
+            _compare(stored.path, sha256(stored.data).hexdigest(), expected)
+        by_id[stored.environment.id] = stored
     for name, expected in (sums or {}).items():
         _verify(os.path.join(source.root, *name.split("/")), expected)
-    return found
+    return by_id
 
 
-def _sums_of(source: str) -> dict[str, str] | None:
-    """The checksums of the files of a snapshot, if it has any."""
+def _read_sums(source: str) -> dict[str, str] | None:
+    """Return the checksums of the files of a snapshot by path, ``None`` if it has none."""
     path = os.path.join(source, SUMS)
     try:
         text = read_regular(path, _MAX_SUMS_BYTES).decode()
@@ -149,15 +151,21 @@ def _sums_of(source: str) -> dict[str, str] | None:
     for number, line in enumerate(text.splitlines(), 1):
         match = _sum_line(line)
         if match is None or os.path.isabs(match[2]) or ".." in match[2].split("/"):
-            raise CorruptDocumentError(path, f"line {number} is no checksum of a file in here")
+            raise CorruptDocumentError(
+                path, f"line {number} is not the checksum of a file of the snapshot"
+            )
         sums[match[2]] = match[1]
     return sums
 
 
 def _verify(path: str, expected: str) -> None:
-    """Refuse a file that is not what it was, or gone."""
+    """Raise :class:`CorruptDocumentError` for a file that is missing or has another checksum."""
     if not is_regular(path):
-        raise CorruptDocumentError(path, f"is listed in {SUMS}, and is no file that is there")
+        raise CorruptDocumentError(path, f"is listed in {SUMS}, but there is no such file")
     with open(path, "rb") as file:
-        if file_digest(file, "sha256").hexdigest() != expected:
-            raise CorruptDocumentError(path, f"is not what {SUMS} says it was")
+        _compare(path, file_digest(file, "sha256").hexdigest(), expected)
+
+
+def _compare(path: str, digest: str, expected: str) -> None:
+    if digest != expected:
+        raise CorruptDocumentError(path, f"does not match its checksum in {SUMS}")

@@ -1,36 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots: a consistent copy of all documents, made while others write."""
+"""Snapshot: a consistent copy of all documents, made while other processes write."""
 
 import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name
-from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES, BadFile
+from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
+from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize
 
 SUMS: Final = "SHA256SUMS"
 
-# Nobody takes for a snapshot what has no folder of documents yet.
+# A directory without environments/ cannot be mistaken for a snapshot: the documents are
+# collected under this name, and renamed when all of them are durable.
 _PART: Final = "environments.part"
-
-# Flushing one file costs as much as flushing some hundreds together.
-_FEW: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot that was made: of the store as of change ``seq``, with ``count`` documents."""
+    """A finished snapshot at ``path``: ``count`` documents, as of change ``seq`` of the store."""
 
     seq: int
     count: int
@@ -41,19 +39,19 @@ def snapshot(
     layout: Layout, disk: Disk, view: View, dest: str, on_corrupt: Callable[[Exception], object]
 ) -> Snapshot:
     """See :meth:`FileStore.snapshot`."""
-    _refuse_dest(layout, dest)
+    _check_dest(layout, dest)
     is_new = not os.path.lexists(dest)
     copy = _Copy(layout, disk, dest)
     try:
         disk.make_dir(dest)
-        disk.make_dir(copy.folder)
-        scan = view.scan(copy.take)
-        bad = copy.lay_over(scan.over)
+        disk.make_dir(copy.documents_dir)
+        scan = view.scan(copy.copy_all)
+        bad = copy.apply_changes(scan.overlay)
         for error in bad:
             on_corrupt(error)
         copy.finish()
     except BaseException:
-        with suppress(OSError):  # What stands in the way of this stood in the way before.
+        with suppress(OSError):  # The error that is being raised says more than this one.
             copy.discard()
             if is_new:
                 disk.remove_dir(dest)
@@ -62,10 +60,10 @@ def snapshot(
 
 
 class _Copy:
-    """A snapshot in the making: which files it holds, and their sums."""
+    """A snapshot in the making: the documents copied so far, and their checksums by file name."""
 
     def __init__(self, layout: Layout, disk: Disk, dest: str) -> None:
-        self.folder = os.path.join(dest, _PART)
+        self.documents_dir = os.path.join(dest, _PART)
         self.sums: dict[str, str] = {}
         self._revisions: dict[str, int] = {}
         self._bad: dict[str, BadFile] = {}
@@ -74,27 +72,24 @@ class _Copy:
         self._disk = disk
         self._dest = dest
 
-    def take(self) -> None:
-        """Copy the documents that there are now, and nothing else."""
+    def copy_all(self) -> None:
+        """Copy the present documents, in place of those copied before."""
         for name in list(self.sums):
             self._drop(name)
         self._bad.clear()
         for name in sorted(self._documents.names()):
-            try:
-                stored = self._documents.at(name)
-            except (CorruptDocumentError, UnsupportedFormatError) as error:
-                self._bad[name] = error
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    raise
-                self._bad[name] = error
-            else:
-                if stored is not None:
-                    self._put(name, stored.data, stored.revision)
+            stored = read_or_error(partial(self._documents.at, name))
+            if isinstance(stored, BadFile):
+                self._bad[name] = stored
+            elif stored is not None:
+                self._put(name, stored.data, stored.revision)
 
-    def lay_over(self, over: dict[str, dict[str, object]]) -> list[BadFile]:
-        """Bring the copy up to these changes; what is bad then, by name."""
-        for environment_id, change in over.items():
+    def apply_changes(self, changes: dict[str, dict[str, object]]) -> list[BadFile]:
+        """Bring the copy up to the last change of each id.
+
+        Returns what is wrong with the documents that are not in the copy, sorted by file name.
+        """
+        for environment_id, change in changes.items():
             name = document_name(environment_id)
             seq = int(str(change["seq"]))
             if self._revisions.get(name, 0) >= seq:
@@ -106,61 +101,63 @@ class _Copy:
         return [self._bad[name] for name in sorted(self._bad)]
 
     def finish(self) -> None:
-        """Make it durable, and only then a snapshot: the sums come last."""
+        """Make the copy durable, and then a snapshot: the checksums come last."""
         disk, dest = self._disk, self._dest
         environments = os.path.join(dest, os.path.basename(self._layout.environments))
         marker = os.path.join(dest, os.path.basename(self._layout.marker))
         disk.write_temp(marker, initialize.MARKER)
-        self._flush()
-        disk.sync_dir(self.folder)
-        disk.replace(self.folder, environments)
-        self.folder = environments
+        self._sync()
+        disk.sync_dir(self.documents_dir)
+        disk.replace(self.documents_dir, environments)
+        self.documents_dir = environments
         disk.sync_dir(dest)
+        # A known name, not a random one: `discard` finds it after an interrupt too.
         part = os.path.join(dest, f"{SUMS}.part")
         disk.write_temp(part, self._sums_file())
         disk.replace(part, os.path.join(dest, SUMS))
         disk.sync_dir(dest)
 
     def discard(self) -> None:
-        """Remove what was made."""
+        """Remove all files of the copy."""
         for name in list(self.sums):
             self._drop(name)
         for name in (SUMS, f"{SUMS}.part", os.path.basename(self._layout.marker)):
             self._disk.discard(os.path.join(self._dest, name))
-        if os.path.lexists(self.folder):
-            self._disk.remove_dir(self.folder)
+        if os.path.lexists(self.documents_dir):
+            self._disk.remove_dir(self.documents_dir)
 
     def _put(self, name: str, data: bytes, revision: int) -> None:
-        self.sums[name] = sha256(data).hexdigest()  # First: an interrupt leaves no unknown file.
-        self._disk.write_temp(os.path.join(self.folder, name), data, sync=False)
+        # Recorded first: an interrupt leaves no file that `discard` does not know.
+        self.sums[name] = sha256(data).hexdigest()
+        self._disk.write_temp(os.path.join(self.documents_dir, name), data, sync=False)
         self._revisions[name] = revision
 
     def _drop(self, name: str) -> None:
         if self.sums.pop(name, None):
             self._revisions.pop(name, None)
-            self._disk.discard(os.path.join(self.folder, name))
+            self._disk.discard(os.path.join(self.documents_dir, name))
 
-    def _flush(self) -> None:
-        if len(self.sums) > _FEW:
-            descriptor = os.open(self.folder, os.O_RDONLY)
+    def _sync(self) -> None:
+        if len(self.sums) > SYNCFS_THRESHOLD_FILES:
+            descriptor = os.open(self.documents_dir, os.O_RDONLY)
             try:
-                if self._disk.sync_filesystem(descriptor, self.folder):
+                if self._disk.sync_filesystem(descriptor, self.documents_dir):
                     return
             finally:
                 os.close(descriptor)
         for name in self.sums:
-            self._disk.sync_file(os.path.join(self.folder, name))
+            self._disk.sync_file(os.path.join(self.documents_dir, name))
 
     def _sums_file(self) -> bytes:
-        folder = os.path.basename(self._layout.environments)
-        sums = {f"{folder}/{name}": found for name, found in self.sums.items()}
+        environments = os.path.basename(self._layout.environments)
+        sums = {f"{environments}/{name}": digest for name, digest in self.sums.items()}
         sums[os.path.basename(self._layout.marker)] = sha256(initialize.MARKER).hexdigest()
         return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
 
 
-def _refuse_dest(layout: Layout, dest: str) -> None:
+def _check_dest(layout: Layout, dest: str) -> None:
     if f"{dest}{os.sep}".startswith(f"{layout.root}{os.sep}"):
-        raise ValueError(f"{dest}: a snapshot cannot be inside of its store")
+        raise ValueError(f"{dest}: a snapshot cannot be inside its store")
     try:
         is_free = not os.listdir(dest)
     except FileNotFoundError:
@@ -168,4 +165,4 @@ def _refuse_dest(layout: Layout, dest: str) -> None:
     except NotADirectoryError:
         is_free = False
     if not is_free:
-        raise FileExistsError(errno.EEXIST, "is not an empty folder: choose another one", dest)
+        raise FileExistsError(errno.EEXIST, "is not an empty directory: choose another one", dest)

@@ -16,14 +16,13 @@ from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk, mode_of
-from waggle_fsstore.store.fs.safe_read import is_regular
+from waggle_fsstore.store.fs.safe_read import is_regular, read_or_error
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each, redo_range
 from waggle_fsstore.store.journal.damage import repair_copy
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import State, store_id
-from waggle_fsstore.store.read.document_cache import OUT_OF_RESOURCES
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.sync import sync_all
 
@@ -181,23 +180,16 @@ def _outdated(
     findings: list[Finding] = []
     for environment_id, change in last_of_each(changes()).items():
         path = layout.document(environment_id)
-        try:
-            stored = documents.stored(environment_id)
-        except CorruptDocumentError as error:
-            if is_regular(path):
-                outdated[environment_id] = _Outdated(change, None)
-            else:
+        match read_or_error(partial(documents.stored, environment_id)):
+            case CorruptDocumentError() as error if not is_regular(path):
                 findings.append(Finding(Severity.ERROR, error.path, error.reason, "move it away"))
-        except UnsupportedFormatError as error:
-            findings.append(
-                Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
-            )
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
-            outdated[environment_id] = _Outdated(change, None)
-        else:
-            if _is_outdated(stored, change, rewrite=rewrite):
+            case UnsupportedFormatError() as error:
+                findings.append(
+                    Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
+                )
+            case CorruptDocumentError() | OSError():
+                outdated[environment_id] = _Outdated(change, None)
+            case stored if _is_outdated(stored, change, rewrite=rewrite):
                 outdated[environment_id] = _Outdated(change, stored)
     return outdated, findings
 

@@ -3,17 +3,13 @@
 
 import os
 from collections.abc import Iterable
-from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes, redo_range
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.read.documents import Documents
-
-# Syncing one file costs as much as syncing some hundreds together.
-_SYNCFS_THRESHOLD_FILES: Final = 64
 
 
 def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) -> None:
@@ -23,7 +19,7 @@ def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) ->
     of them was published: errors since then are reported (man 2 syncfs). Takes no lock.
     """
     start = redo_range(layout).start
-    is_long = through - start.seq > _SYNCFS_THRESHOLD_FILES
+    is_long = through - start.seq > SYNCFS_THRESHOLD_FILES
     if is_long and disk.sync_filesystem(directory, layout.environments):
         return
     ids = {change["id"] for change in changes(layout, start, Cursor(through))}

@@ -73,9 +73,13 @@ class Writer:
         """Whether this object has recovered or initialized the store, and nothing failed since."""
         return self._session.is_current
 
-    def recover(self, *, timeout: float) -> None:
+    def recover(self, *, timeout: float | None = None) -> None:
         """Bring the store up to its journal, if the lock is free within ``timeout`` seconds."""
         self._lock.run(self._session.catch_up, timeout=timeout)
+
+    def exclusive(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, done under the store lock. Neither recovers nor adds a change."""
+        return self._lock.run(work)
 
     def check(self, *, timeout: float) -> None:
         """Do what every change begins with, also after a crash, and write and remove a temp file.
