@@ -101,5 +101,5 @@ def stubborn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Waiting:
     """The same, but it ends by force only."""
     program = Waiting(tmp_path, trap="trap '' TERM;")
     monkeypatch.setattr(local, "_venv_command", lambda *_: program.command)
-    monkeypatch.setattr("waggle_fsstore.provider.process_groups._GRACE", 0.05)
+    monkeypatch.setattr("waggle_fsstore.provider.process_groups._GRACE_PERIOD_S", 0.05)
     return program

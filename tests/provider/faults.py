@@ -10,7 +10,7 @@ from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.provider import local, workspace_dirs
 from waggle_fsstore.provider.local import LocalProvider
-from waggle_fsstore.provider.process_groups import Running
+from waggle_fsstore.provider.process_groups import ProcessGroups
 
 _HERE = "tests/provider/test_local.py"
 
@@ -35,12 +35,12 @@ def links_followed(patch: Patch) -> None:
 
 @fault(f"{_HERE}::test_hostile_ids[..]")
 def ids_taken_for_names(patch: Patch) -> None:
-    patch.setattr(local, "folder_name", lambda environment_id: environment_id)
+    patch.setattr(local, "dir_name", lambda environment_id: environment_id)
 
 
 @fault(f"{_HERE}::test_a_workspace_that_is_there_is_not_reused")
 def what_is_there_reused(patch: Patch) -> None:
-    patch.setattr(local, "make_folder", lambda path: os.makedirs(path, exist_ok=True))
+    patch.setattr(local, "make_dir", lambda path: os.makedirs(path, exist_ok=True))
 
 
 @fault(f"{_HERE}::test_locked_folders_are_removed")
@@ -53,7 +53,7 @@ def what_is_locked_left(patch: Patch) -> None:
 
 @fault(f"{_HERE}::test_modes_do_not_depend_on_the_umask")
 def modes_left_to_the_umask(patch: Patch) -> None:
-    patch.setattr(local, "make_folder", os.mkdir)
+    patch.setattr(local, "make_dir", os.mkdir)
 
 
 @fault(f"{_HERE}::test_nothing_is_inherited")
@@ -93,4 +93,4 @@ def a_new_root_in_the_place_of_one(patch: Patch) -> None:
 
 @fault(f"{_HERE}::test_a_forked_child_ends_no_program")
 def programs_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr(Running, "forget_after_fork", lambda _: None)
+    patch.setattr(ProcessGroups, "forget_after_fork", lambda _: None)

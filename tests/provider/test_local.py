@@ -33,7 +33,7 @@ from waggle_fsstore import (
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.provider import host_tools, local, process_groups, workspace_dirs
 from waggle_fsstore.provider.local import LocalProvider
-from waggle_fsstore.provider.workspace_dirs import folder_name, removing_name
+from waggle_fsstore.provider.workspace_dirs import dir_name, removal_name
 from waggle_fsstore.service.provider import Provider
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -85,7 +85,7 @@ def test_nothing_is_made_before_the_first_create(provider: LocalProvider, root: 
     provider.check()
     provider.locate(environment())
     provider.remove(environment())
-    assert provider.find_strays([]) == []
+    assert provider.find_orphans([]) == []
     failure_of(lambda: provider.probe(environment()), provider)
     provider.close()
     assert not root.exists()
@@ -138,7 +138,7 @@ def test_node(provider: LocalProvider, root: Path) -> None:
 @pytest.mark.parametrize("id_", [*HOSTILE, "node_modules", "http", "favicon.ico", "x" * 100])
 def test_package_names(id_: str) -> None:
     """The name of a package is one that npm accepts, whatever the id."""
-    name = json.loads(local._package(f"/root/{folder_name(id_)}"))["name"]
+    name = json.loads(local._package(f"/root/{dir_name(id_)}"))["name"]
     assert re.fullmatch(r"waggle-[a-z0-9_-]{1,200}", name)
 
 
@@ -246,7 +246,7 @@ def test_missing_program(
     error = failure_of(lambda: provider.create(environment(runtime=runtime)), provider)
     assert isinstance(error, RuntimeUnavailableError)
     assert error.runtime == runtime
-    assert error.reason == f"there is no program {program} on the search path"
+    assert error.reason == f"the program {program} is not on the search path"
     assert not root.exists()
 
 
@@ -295,7 +295,7 @@ def test_hostile_ids(provider: LocalProvider, root: Path, id_: str) -> None:
     assert Path(provider.locate(environment(id_))).parent == root
     assert len(files_below(root)) == 2
     provider.probe(environment(id_))
-    assert provider.find_strays(["a", id_]) == []
+    assert provider.find_orphans(["a", id_]) == []
     provider.remove(environment(id_))
     assert files_below(root) == ["a"]
 
@@ -317,12 +317,12 @@ def test_folders_are_children_of_the_root_and_distinct(some: list[str]) -> None:
 @pytest.mark.parametrize("id_", ["a", "0a2ae22e-cf09-4ed5-9a57-04d2cd548ca0", "x_y", "x" * 100])
 def test_plain_ids_are_their_own_name(id_: str) -> None:
     """A user finds the folder of a plain id at once."""
-    assert folder_name(id_) == id_
+    assert dir_name(id_) == id_
 
 
 def test_hashed_names_stay() -> None:
     """The name of a folder is the same in every version, or environments would be lost."""
-    assert folder_name("a/b") == "~575aa62220a2c597f5def8d269b6acac"
+    assert dir_name("a/b") == "~575aa62220a2c597f5def8d269b6acac"
 
 
 def test_locate_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,12 +356,12 @@ def test_a_half_made_workspace(provider: LocalProvider, root: Path, length: int 
         marker.write_bytes(marker.read_bytes()[:length])
     error = failure_of(lambda: provider.probe(environment()), provider)
     assert isinstance(error, WorkspaceGoneError)
-    assert error.reason == "its workspace is half made"
+    assert error.reason == "its workspace is incomplete"
 
 
 NO_ROOT = (
-    "the folder of all workspaces is missing, or another one: mount its disk, or, if it is lost, "
-    "make a new one with an empty file .waggle-workspaces in it"
+    "the workspaces directory is missing or is a different one: mount its disk or, if it is lost, "
+    "make a new directory with an empty file .waggle-workspaces in it"
 )
 
 #: What can be in the place of a root folder whose disk is not mounted.
@@ -465,7 +465,7 @@ def test_a_broken_python(provider: LocalProvider, root: Path) -> None:
     python.unlink()
     python.write_text("")
     assert failure_of(lambda: provider.probe(asked), provider).reason == (
-        "its python cannot be executed"
+        "its python is not executable"
     )
     python.unlink()
     python.symlink_to("/nowhere/python")
@@ -484,18 +484,18 @@ def test_a_program_that_was_uninstalled(
     monkeypatch.setenv("PATH", "/nowhere")
     error = failure_of(lambda: LocalProvider(root).probe(environment()), provider)
     assert type(error) is ProviderError
-    assert error.reason == "there is no program sh any more"
+    assert error.reason == "the program sh is no longer on the search path"
 
 
 def test_probes_are_light(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many probes start no program, and search the machine once, until that is outdated."""
     searches = []
 
-    def search() -> host_tools.Machine:
+    def search() -> host_tools.HostTools:
         searches.append(1)
-        return host_tools.search()
+        return host_tools.find_host_tools()
 
-    monkeypatch.setattr(local, "search", search)
+    monkeypatch.setattr(local, "find_host_tools", search)
     asked = environment(runtime=Runtime.PYTHON)
     provider.create(asked)
     monkeypatch.setattr(subprocess, "Popen", None)
@@ -516,7 +516,7 @@ def test_a_probe_that_is_denied_tells_no_loss(provider: LocalProvider, root: Pat
     root.chmod(0o700)
     assert type(error) is ProviderError
     assert isinstance(error.__cause__, PermissionError)
-    assert error.reason == "cannot look into its workspace: Permission denied"
+    assert error.reason == "cannot read its workspace: Permission denied"
 
 
 # What stands in the way.
@@ -540,10 +540,10 @@ def test_what_stands_in_the_place_of_a_workspace(
     root.mkdir()
     plant(root / "a")
     assert failure_of(lambda: provider.create(environment()), provider).reason == (
-        "its workspace is there already"
+        "its workspace exists already"
     )
     assert failure_of(lambda: provider.probe(environment()), provider).reason == (
-        "what is in the place of its workspace is no folder"
+        "its workspace is not a directory"
     )
     provider.remove(environment())
     assert files_below(root) == []
@@ -563,7 +563,7 @@ def test_a_workspace_that_is_there_is_not_reused(provider: LocalProvider, root: 
     provider.create(environment())
     (root / "a" / "mine").write_text("precious")
     error = failure_of(lambda: provider.create(environment()), provider)
-    assert error.reason == "its workspace is there already"
+    assert error.reason == "its workspace exists already"
     assert isinstance(error.__cause__, FileExistsError)
     assert (root / "a" / "mine").read_text() == "precious"
     provider.probe(environment())
@@ -600,7 +600,7 @@ def test_different_ones_can_be_created_at_once(root: Path) -> None:
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(create, range(count)))
-    assert provider.find_strays(map(str, range(count))) == []
+    assert provider.find_orphans(map(str, range(count))) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
@@ -636,7 +636,7 @@ def test_a_disk_that_is_full_in_the_middle(
     monkeypatch.setattr(local, "write_new", fail)
     failure_of(lambda: provider.create(environment()), provider)
     assert failure_of(lambda: provider.probe(environment()), provider).reason == (
-        "its workspace is half made"
+        "its workspace is incomplete"
     )
     provider.remove(environment())
     assert files_below(root) == []
@@ -658,7 +658,7 @@ def test_a_venv_that_cannot_be_made(
     monkeypatch.setattr(local, "_venv_command", lambda *_: command)
     with caplog.at_level(logging.WARNING, "waggle_fsstore.provider.local"):
         error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
-    assert error.reason == "its venv cannot be made"
+    assert error.reason == "its venv could not be created"
     assert isinstance(error.__cause__, subprocess.CalledProcessError)
     assert "no /secret" in caplog.text
     assert "exit status 3" in caplog.text
@@ -687,7 +687,7 @@ def test_a_venv_that_takes_too_long(
     monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
     error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
     assert not is_running(groups[0])
-    assert error.reason == "its venv was not made within 300 s"
+    assert error.reason == "its venv was not created within 300 s"
     assert isinstance(error.__cause__, subprocess.TimeoutExpired)
 
 
@@ -721,7 +721,7 @@ def test_close_cuts_short_what_is_created(
         assert not is_running(group)
         assert creation.result().reason == "the provider was closed"
     assert failure_of(lambda: provider.probe(asked), provider).reason == (
-        "its workspace is half made"
+        "its workspace is incomplete"
     )
     provider.remove(asked)
 
@@ -756,7 +756,7 @@ def test_after_close(provider: LocalProvider, root: Path) -> None:
         assert error.reason == "the provider was closed"
     assert failure_of(provider.check, provider).reason == "the provider was closed"
     provider.probe(environment())
-    assert provider.find_strays([]) == ["a"]
+    assert provider.find_orphans([]) == ["a"]
     provider.remove(environment())
     assert files_below(root) == []
 
@@ -771,7 +771,7 @@ def test_a_close_in_the_middle(
         os.mkdir(path)
         provider.close()
 
-    monkeypatch.setattr(local, "make_folder", make_and_close)
+    monkeypatch.setattr(local, "make_dir", make_and_close)
     error = failure_of(lambda: provider.create(environment(runtime=runtime)), provider)
     assert error.reason == "the provider was closed"
 
@@ -794,7 +794,7 @@ def test_a_server_that_is_killed(provider: LocalProvider, root: Path, waiting: W
         server.kill()
     asked = environment(runtime=Runtime.PYTHON)
     error = failure_of(lambda: provider.probe(asked), provider)
-    assert error.reason == "its workspace is half made"
+    assert error.reason == "its workspace is incomplete"
     provider.remove(asked)
     assert files_below(root) == []
     waiting.release()
@@ -853,7 +853,7 @@ def test_what_is_nested_too_deeply_is_told(
         raise RecursionError("maximum recursion depth exceeded")
 
     provider.create(environment())
-    monkeypatch.setattr(local, "_PAUSES", (0.0,))
+    monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0,))
     monkeypatch.setattr(shutil, "rmtree", fail)
     error = failure_of(lambda: provider.remove(environment()), provider)
     assert error.reason == "cannot remove its workspace: RecursionError"
@@ -863,7 +863,7 @@ def test_leftovers_of_killed_removals_are_removed(provider: LocalProvider, root:
     """What a killed removal left is removed with the next one, and nobody else's."""
     for id_ in ("a", "a-b"):
         provider.create(environment(id_))
-        (root / id_).rename(root / removing_name(id_))
+        (root / id_).rename(root / removal_name(id_))
     provider.create(environment("b"))
     provider.remove(environment("a"))
     left = files_below(root)
@@ -927,11 +927,11 @@ def test_who_goes_on_writing_is_told(
         os.makedirs(root / "a")
 
     provider.create(environment())
-    monkeypatch.setattr(local, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(local, "remove_entry", disturbed)
     error = failure_of(lambda: provider.remove(environment()), provider)
-    assert error.reason == "cannot remove its workspace: something goes on writing into it"
-    assert provider.find_strays(["a"]) == []
+    assert error.reason == "cannot remove its workspace: a program keeps writing to it"
+    assert provider.find_orphans(["a"]) == []
 
 
 def test_what_cannot_be_removed_is_told(
@@ -940,7 +940,7 @@ def test_what_cannot_be_removed_is_told(
     """A root folder that may not be written to keeps its workspaces, and the reason is told."""
     provider.create(environment())
     root.chmod(0o500)
-    monkeypatch.setattr(local, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0, 0.0))
     error = as_plain_user(lambda: failure_of(lambda: provider.remove(environment()), provider))
     assert error.reason == "cannot remove its workspace: Permission denied"
     assert isinstance(error.__cause__, PermissionError)
@@ -977,7 +977,7 @@ def test_removing_what_is_being_created(
         group = waiting.wait_for_start()
         provider.remove(asked)
         assert not is_running(group)
-        assert creation.result().reason == "the making of its venv was cut short"
+        assert creation.result().reason == "the creation of its venv was interrupted"
     assert files_below(root) == []
 
 
@@ -988,21 +988,21 @@ def test_strays(provider: LocalProvider, root: Path) -> None:
     """What belongs to no known id is a stray, also half removed; what belongs to one is none."""
     for id_ in ("a", "B", "c", "D", "e"):
         provider.create(environment(id_))
-    for name in ("c", folder_name("D"), "e"):
-        (root / name).rename(root / removing_name(name))
+    for name in ("c", dir_name("D"), "e"):
+        (root / name).rename(root / removal_name(name))
     (root / "note.txt").touch()
     (root / "b").symlink_to("/nowhere")
-    strays = provider.find_strays(iter(["a", "B", "c", "D"]))
+    strays = provider.find_orphans(iter(["a", "B", "c", "D"]))
     assert strays == sorted(strays)
     assert strays[0].startswith(".removing-e-")
     assert strays[1:] == ["b", "note.txt"]
-    assert len(provider.find_strays([])) == 7
+    assert len(provider.find_orphans([])) == 7
 
 
 def test_a_root_that_cannot_be_listed(provider: LocalProvider, root: Path) -> None:
     """A root that is a file has no strays to tell: it is an error."""
     root.touch()
-    error = failure_of(lambda: provider.find_strays([]), provider)
+    error = failure_of(lambda: provider.find_orphans([]), provider)
     assert isinstance(error.__cause__, NotADirectoryError)
 
 
@@ -1016,7 +1016,7 @@ def test_check_of_a_file(tmp_path: Path) -> None:
     for place in ("file", "file/below/it", "link", "link/below"):
         provider = LocalProvider(tmp_path / place)
         assert failure_of(provider.check, provider).reason == (
-            "what is in the place of its root folder is none"
+            "the workspaces path is not a directory"
         )
         error = failure_of(lambda one=provider: one.create(environment()), provider)  # type: ignore[misc]
         assert error.reason == "cannot make its workspace: Not a directory"
@@ -1029,7 +1029,7 @@ def test_check_of_a_folder_that_cannot_be_written_to(tmp_path: Path, place: str)
     locked.mkdir(mode=0o500)
     provider = LocalProvider(locked / place)
     error = as_plain_user(lambda: failure_of(provider.check, provider))
-    assert error.reason == "its root folder cannot be written to"
+    assert error.reason == "the workspaces directory is not writable"
     assert files_below(locked) == []
     locked.chmod(0o700)
     provider.check()

@@ -241,7 +241,7 @@ shutdown._stop_at_signals = lambda _: None
     )
 
 
-@fault(f"{_DURING_THE_START}[environments.settle-StdioServer-2]")
+@fault(f"{_DURING_THE_START}[environments.finish_interrupted-StdioServer-2]")
 def reconciling_that_nothing_stops(patch: Patch) -> None:
     _in_processes(
         patch,

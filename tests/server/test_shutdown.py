@@ -89,9 +89,9 @@ Serving.close = lambda self: threading.Event().wait()
 DURING_CLOSE = """
 import os
 from waggle_fsstore.service.reaper import Reaper
-def stop(self, *, patience, real=Reaper.stop):
+def stop(self, *, timeout, real=Reaper.stop):
     os.kill(os.getpid(), {number})
-    return real(self, patience=patience)
+    return real(self, timeout=timeout)
 Reaper.stop = stop
 """
 
@@ -191,7 +191,7 @@ def test_a_signal_while_a_venv_is_made(
             # There is time to be told.
             assert answer.result(LONG) in {
                 "the provider was closed",
-                "the making of its venv was cut short",
+                "the creation of its venv was interrupted",
             }
         found = {one.id: one for one in opened.find_all()}
     assert_settled(store)
@@ -217,7 +217,9 @@ def test_signals_while_a_call_goes_on_and_on(tmp_path: Path, kind: type[Server])
     with _start(kind, store) as server:
         [found] = _call(server, "list_environments")["environments"]
         assert found["status"] == "error"
-        assert found["status_reason"] == "could not be created: the process that was at it ended"
+        assert (
+            found["status_reason"] == "could not be created: the process that was creating it ended"
+        )
 
 
 def test_the_waits_add_up() -> None:
@@ -272,7 +274,7 @@ POINTS = [
     "serving.open_service",
     "serving.Reaper.start",
     "serving.EnvironmentService.reconcile",
-    "environments.settle",
+    "environments.finish_interrupted",
 ]
 
 
@@ -293,7 +295,7 @@ def test_a_signal_during_the_start(
     assert_settled(store)
     with FileStore(store) as opened:
         statuses = [one.status for one in opened.find_all()]
-    begun = [Status.ERROR] if point == "environments.settle" else []
+    begun = [Status.ERROR] if point == "environments.finish_interrupted" else []
     assert statuses == [*begun, *[Status.CREATING] * (3 - len(begun))]
     assert ServerLock(store, "server.lock").try_acquire()
 
@@ -318,7 +320,7 @@ def test_signals_while_the_start_goes_on_and_on(tmp_path: Path, kind: type[Serve
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    with kind(store, code=hold("removing_name", is_released_by_input=False)) as server:
+    with kind(store, code=hold("removal_name", is_released_by_input=False)) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
             server.process.send_signal(number)

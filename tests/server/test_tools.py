@@ -217,7 +217,7 @@ def test_get_counts_as_use(
     server: MCPServer[Any], store: FileStore, service: EnvironmentService
 ) -> None:
     """The answer has the use in it, which is stored later, together with others."""
-    service._touches._interval = timedelta(days=1)  # Not before it is closed.
+    service._touch_buffer._interval = timedelta(days=1)  # Not before it is closed.
     created = call(server, "create_environment", runtime="shell")
     revision = store.find_by_id(created["environment_id"]).revision
 

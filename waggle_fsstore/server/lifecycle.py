@@ -80,7 +80,7 @@ class Serving:
         self.repository = open_repository(self._location)
         self.service = open_service(self.repository, self._settings)
         self.reaper = Reaper(
-            self.service, interval=self._settings.reaper_interval, leads=self.try_to_lead
+            self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
 
     def try_to_lead(self) -> bool:
@@ -102,7 +102,7 @@ class Serving:
         """Let no environment begin, and those end that are being created; sweep no more."""
         self._is_cut_short = True
         if self._is_open:
-            self.reaper.stop(patience=0)
+            self.reaper.stop(timeout=0)
             self.service.provider.close()
 
     def close(self) -> None:
@@ -118,9 +118,9 @@ class Serving:
             _log.info("stopped; no environment was destroyed")
 
     def _close(self) -> None:
-        if not self.reaper.stop(patience=_PATIENCE):
+        if not self.reaper.stop(timeout=_PATIENCE):
             _log.warning("a sweep goes on; the next start goes on with it")
-        if not self.service.close(patience=_PATIENCE):
+        if not self.service.close(timeout=_PATIENCE):
             _log.warning("a call goes on; the next start goes on with it")
         self.repository.close()
 
