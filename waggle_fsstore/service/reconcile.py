@@ -83,10 +83,8 @@ def finish_interrupted(
     if not _is_interrupted(environment):
         return False
     if environment.status is Status.CREATING:
-        has_owner = environment.owner is not None
-        cause = (
-            "the process that was creating it ended" if has_owner else "no process is creating it"
-        )
+        ended = "the process that was creating it ended"
+        cause = ended if environment.owner is not None else "no process is creating it"
         with audit(actor="reconcile"):
             transitions.to_error(
                 repository,
