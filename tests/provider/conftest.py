@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import pytest
 
@@ -18,6 +18,7 @@ from waggle_fsstore import Environment, ProviderError, Runtime
 from waggle_fsstore.provider import local
 from waggle_fsstore.provider.local import LocalProvider
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -38,15 +39,19 @@ def environment(
     return Environment(id=id, name="Any name, /at all", runtime=runtime, labels=labels)
 
 
-def failure_of(call: Callable[[], object], provider: LocalProvider) -> ProviderError:
+SHELL = environment()
+PYTHON = environment(runtime=Runtime.PYTHON)
+NODE = environment(runtime=Runtime.NODE)
+
+
+def failure_of(call: Callable[P, object], *arguments: P.args, **options: P.kwargs) -> ProviderError:
     """Return the error that a call raises, whose reason is one line without a path."""
     with pytest.raises(ProviderError) as caught:
-        call()
+        call(*arguments, **options)
     error = caught.value
     assert error.provider == "local"
     assert error.reason
     assert error.reason.isprintable()
-    assert os.path.dirname(provider.locate(environment())) not in error.reason
     assert "/" not in error.reason
     return error
 

@@ -15,16 +15,15 @@ import pytest
 
 from tests.provider.conftest import (
     HOSTILE_IDS,
+    PYTHON,
+    SHELL,
     entries_of,
     environment,
     failure_of,
     mode_of,
     needs_node,
 )
-from waggle_fsstore import (
-    ProviderError,
-    Runtime,
-)
+from waggle_fsstore import ProviderError, Runtime
 from waggle_fsstore.provider import local
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import dir_name
@@ -40,17 +39,17 @@ def test_local_provider_implements_protocol(provider: LocalProvider) -> None:
 def test_root_is_made_by_first_create(provider: LocalProvider, root: Path) -> None:
     """Only a creation makes the root directory, neither the constructor nor another method."""
     provider.check()
-    provider.locate(environment())
-    provider.remove(environment())
+    provider.locate(SHELL)
+    provider.remove(SHELL)
     assert provider.find_orphans([]) == []
-    failure_of(lambda: provider.probe(environment()), provider)
+    failure_of(provider.probe, SHELL)
     provider.close()
     assert not root.exists()
 
 
 def test_python_environment_has_venv_without_pip(provider: LocalProvider, root: Path) -> None:
     """A python environment has a venv that works, without pip."""
-    found = provider.create(environment(runtime=Runtime.PYTHON))
+    found = provider.create(PYTHON)
     venv = root / "a" / ".venv"
     python = shutil.which(found.python_command, path=found.path)
     assert python == str(venv / "bin" / "python")
@@ -101,7 +100,7 @@ def test_package_name_is_valid_for_any_id(id_: str) -> None:
 
 def test_shell_environment_has_only_marker(provider: LocalProvider, root: Path) -> None:
     """A shell environment is a directory with only the marker in it."""
-    found = provider.create(environment())
+    found = provider.create(SHELL)
     assert shutil.which("sh", path=found.path)
     assert not found.has_venv
     assert entries_of(root / "a") == [".waggle-workspace"]
@@ -115,7 +114,7 @@ def test_create_and_probe_return_same_capabilities(
     if runtime is Runtime.NODE and shutil.which("node") is None:
         pytest.skip("node is not installed")
     created = provider.create(environment(runtime=runtime))
-    root = os.path.dirname(provider.locate(environment()))
+    root = os.path.dirname(provider.locate(SHELL))
     probed = LocalProvider(root).probe(environment(runtime=runtime))
     assert probed.detected_at >= created.detected_at
     for field in set(type(created).__slots__) - {"detected_at"}:
@@ -125,13 +124,13 @@ def test_create_and_probe_return_same_capabilities(
 
 def test_existing_workspace_is_not_reused(provider: LocalProvider, root: Path) -> None:
     """A creation leaves the files of an existing workspace alone."""
-    provider.create(environment())
+    provider.create(SHELL)
     (root / "a" / "mine").write_text("precious")
-    error = failure_of(lambda: provider.create(environment()), provider)
+    error = failure_of(provider.create, SHELL)
     assert error.reason == "its workspace exists already"
     assert isinstance(error.__cause__, FileExistsError)
     assert (root / "a" / "mine").read_text() == "precious"
-    provider.probe(environment())
+    provider.probe(SHELL)
 
 
 def test_one_of_concurrent_creations_succeeds(root: Path) -> None:
@@ -143,14 +142,14 @@ def test_one_of_concurrent_creations_succeeds(root: Path) -> None:
         provider = LocalProvider(root)
         barrier.wait()
         try:
-            provider.create(environment())
+            provider.create(SHELL)
         except ProviderError:
             return False
         return True
 
     with ThreadPoolExecutor(count) as pool:
         assert sum(pool.map(create, range(count))) == 1
-    LocalProvider(root).probe(environment())
+    LocalProvider(root).probe(SHELL)
 
 
 def test_concurrent_creations_of_different_environments_succeed(root: Path) -> None:
@@ -178,7 +177,7 @@ def test_os_error_is_reported_without_path(
         raise OSError(number, os.strerror(number), path)
 
     monkeypatch.setattr(os, "mkdir", fail)
-    error = failure_of(lambda: provider.create(environment()), provider)
+    error = failure_of(provider.create, SHELL)
     assert error.reason == f"cannot make its workspace: {os.strerror(number)}"
     assert isinstance(error.__cause__, OSError)
     assert error.__cause__.errno == number
@@ -193,11 +192,9 @@ def test_full_disk_leaves_removable_workspace(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     monkeypatch.setattr(local, "write_new", fail)
-    failure_of(lambda: provider.create(environment()), provider)
-    assert failure_of(lambda: provider.probe(environment()), provider).reason == (
-        "its workspace is incomplete"
-    )
-    provider.remove(environment())
+    failure_of(provider.create, SHELL)
+    assert failure_of(provider.probe, SHELL).reason == "its workspace is incomplete"
+    provider.remove(SHELL)
     assert entries_of(root) == []
 
 

@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.provider.conftest import environment, failure_of
-from waggle_fsstore import (
-    ProviderError,
-    Runtime,
-    RuntimeUnavailableError,
-)
+from tests.provider.conftest import PYTHON, SHELL, environment, failure_of
+from waggle_fsstore import ProviderError, Runtime, RuntimeUnavailableError
 from waggle_fsstore.provider import host_tools, local
 from waggle_fsstore.provider.local import LocalProvider
 
@@ -25,10 +21,8 @@ def test_server_without_variables_creates_environments(
     """A server without environment variables creates and probes environments."""
     for variable in list(os.environ):
         monkeypatch.delenv(variable)
-    found = provider.create(environment(runtime=Runtime.PYTHON))
-    path = (
-        f"{provider.locate(environment())}/.venv/bin:{os.defpath}:/usr/local/bin:/opt/homebrew/bin"
-    )
+    found = provider.create(PYTHON)
+    path = f"{provider.locate(SHELL)}/.venv/bin:{os.defpath}:/usr/local/bin:/opt/homebrew/bin"
     assert found.path == path
 
 
@@ -50,7 +44,7 @@ def test_missing_program_makes_runtime_unavailable(
 ) -> None:
     """Without its program a runtime is unavailable, and nothing is made."""
     monkeypatch.setenv("PATH", "/nowhere")
-    error = failure_of(lambda: provider.create(environment(runtime=runtime)), provider)
+    error = failure_of(provider.create, environment(runtime=runtime))
     assert isinstance(error, RuntimeUnavailableError)
     assert error.runtime == runtime
     assert error.reason == f"the program {program} is not on the search path"
@@ -62,9 +56,9 @@ def test_create_finds_newly_installed_program(
 ) -> None:
     """Each creation searches again, so that no restart is needed after an installation."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    failure_of(lambda: provider.create(environment()), provider)
+    failure_of(provider.create, SHELL)
     (tmp_path / "sh").symlink_to("/bin/sh")
-    provider.create(environment())
+    provider.create(SHELL)
 
 
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
@@ -75,7 +69,7 @@ def test_missing_module_makes_python_unavailable(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(local, "find_spec", lambda name: None if name == module else object())
     asked = environment(runtime=Runtime.PYTHON, pip="yes")
-    error = failure_of(lambda: provider.create(asked), provider)
+    error = failure_of(provider.create, asked)
     assert isinstance(error, RuntimeUnavailableError)
     assert module in error.reason
 
@@ -86,7 +80,7 @@ def test_missing_interpreter_makes_python_unavailable(
 ) -> None:
     """If the Python of the server is unknown or gone, python is unavailable."""
     monkeypatch.setattr(sys, "executable", executable)
-    error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
+    error = failure_of(provider.create, PYTHON)
     assert isinstance(error, RuntimeUnavailableError)
     assert error.reason == "the Python of the server is gone"
 
@@ -95,9 +89,9 @@ def test_uninstalled_program_does_not_lose_workspace(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing program can be installed again, so the workspace is not lost."""
-    provider.create(environment())
+    provider.create(SHELL)
     monkeypatch.setenv("PATH", "/nowhere")
-    error = failure_of(lambda: LocalProvider(root).probe(environment()), provider)
+    error = failure_of(LocalProvider(root).probe, SHELL)
     assert type(error) is ProviderError
     assert error.reason == "the program sh is no longer on the search path"
 
@@ -111,13 +105,12 @@ def test_probes_share_one_search(provider: LocalProvider, monkeypatch: pytest.Mo
         return host_tools.find_host_tools()
 
     monkeypatch.setattr(local, "find_host_tools", search)
-    asked = environment(runtime=Runtime.PYTHON)
-    provider.create(asked)
+    provider.create(PYTHON)
     monkeypatch.setattr(subprocess, "Popen", None)
     for _ in range(100):
-        provider.probe(asked)
+        provider.probe(PYTHON)
     assert len(searches) == 1
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    provider.probe(asked)
+    provider.probe(PYTHON)
     assert len(searches) == 2

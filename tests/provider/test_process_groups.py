@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.provider.conftest import Waiting, entries_of, environment, failure_of, is_running
-from waggle_fsstore import (
-    Runtime,
+from tests.provider.conftest import (
+    PYTHON,
+    SHELL,
+    Waiting,
+    entries_of,
+    environment,
+    failure_of,
+    is_running,
 )
+from waggle_fsstore import Runtime
 from waggle_fsstore.provider import local, process_groups
 from waggle_fsstore.provider.local import LocalProvider
 
@@ -39,7 +45,7 @@ def test_program_inherits_no_variables(
     command = ["/bin/sh", "-c", 'exec "$0" -I -c "$1" >"$2"', sys.executable, code, str(seen)]
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     monkeypatch.setattr(local, "_venv_command", lambda *_: command)
-    failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
+    failure_of(provider.create, PYTHON)
     assert seen.read_text() == "['PATH', 'TMPDIR'] \n"
 
 
@@ -50,7 +56,7 @@ def test_program_output_is_logged(
     command = ["/bin/sh", "-c", "echo no /secret >&2; exit 3"]
     monkeypatch.setattr(local, "_venv_command", lambda *_: command)
     with caplog.at_level(logging.WARNING, "waggle_fsstore.provider.local"):
-        error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
+        error = failure_of(provider.create, PYTHON)
     assert error.reason == "its venv could not be created"
     assert isinstance(error.__cause__, subprocess.CalledProcessError)
     assert "no /secret" in caplog.text
@@ -62,7 +68,7 @@ def test_program_that_cannot_start_is_os_error(
 ) -> None:
     """A program that the system cannot start is an error of the system."""
     monkeypatch.setattr(local, "_venv_command", lambda *_: ["/nowhere/python"])
-    error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
+    error = failure_of(provider.create, PYTHON)
     assert isinstance(error.__cause__, FileNotFoundError)
 
 
@@ -78,7 +84,7 @@ def test_slow_program_is_stopped(
         return communicate(self, timeout=timeout / 1e6)
 
     monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
-    error = failure_of(lambda: provider.create(environment(runtime=Runtime.PYTHON)), provider)
+    error = failure_of(provider.create, PYTHON)
     assert not is_running(groups[0])
     assert error.reason == "its venv was not created within 300 s"
     assert isinstance(error.__cause__, subprocess.TimeoutExpired)
@@ -96,7 +102,7 @@ def test_interrupt_stops_program(
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        provider.create(environment(runtime=Runtime.PYTHON))
+        provider.create(PYTHON)
     assert not is_running(groups[0])
 
 
@@ -106,24 +112,20 @@ def test_close_interrupts_creation(
 ) -> None:
     """A creation in progress raises when the provider is closed, and leaves no program."""
     program: Waiting = request.getfixturevalue(kind)
-    asked = environment(runtime=Runtime.PYTHON)
     with ThreadPoolExecutor(1) as pool:
-        creation = pool.submit(failure_of, lambda: provider.create(asked), provider)
+        creation = pool.submit(failure_of, provider.create, PYTHON)
         group = program.wait_for_start()
         provider.close()
         assert not is_running(group)
         assert creation.result().reason == "the provider was closed"
-    assert failure_of(lambda: provider.probe(asked), provider).reason == (
-        "its workspace is incomplete"
-    )
-    provider.remove(asked)
+    assert failure_of(provider.probe, PYTHON).reason == "its workspace is incomplete"
+    provider.remove(PYTHON)
 
 
 def test_forked_child_stops_no_program(provider: LocalProvider, waiting: Waiting) -> None:
     """A child that closes the provider leaves the programs of its parent alone."""
-    asked = environment(runtime=Runtime.PYTHON)
     with ThreadPoolExecutor(1) as pool:
-        creation = pool.submit(failure_of, lambda: provider.create(asked), provider)
+        creation = pool.submit(failure_of, provider.create, PYTHON)
         group = waiting.wait_for_start()
         child = os.fork()
         if child == 0:
@@ -141,16 +143,16 @@ def test_forked_child_stops_no_program(provider: LocalProvider, waiting: Waiting
 
 def test_closed_provider_only_probes_and_removes(provider: LocalProvider, root: Path) -> None:
     """A closed provider creates nothing, and still probes and removes."""
-    provider.create(environment())
+    provider.create(SHELL)
     provider.close()
     provider.close()
     for runtime in Runtime:
-        error = failure_of(lambda r=runtime: provider.create(environment("b", r)), provider)  # type: ignore[misc]
+        error = failure_of(provider.create, environment("b", runtime))
         assert error.reason == "the provider was closed"
-    assert failure_of(provider.check, provider).reason == "the provider was closed"
-    provider.probe(environment())
+    assert failure_of(provider.check).reason == "the provider was closed"
+    provider.probe(SHELL)
     assert provider.find_orphans([]) == ["a"]
-    provider.remove(environment())
+    provider.remove(SHELL)
     assert entries_of(root) == []
 
 
@@ -165,7 +167,7 @@ def test_close_before_program_starts_interrupts_creation(
         provider.close()
 
     monkeypatch.setattr(local, "make_dir", make_and_close)
-    error = failure_of(lambda: provider.create(environment(runtime=runtime)), provider)
+    error = failure_of(provider.create, environment(runtime=runtime))
     assert error.reason == "the provider was closed"
 
 
@@ -177,9 +179,8 @@ def test_killed_server_leaves_removable_workspace(
     with subprocess.Popen(command) as server:
         waiting.wait_for_start()
         server.kill()
-    asked = environment(runtime=Runtime.PYTHON)
-    error = failure_of(lambda: provider.probe(asked), provider)
+    error = failure_of(provider.probe, PYTHON)
     assert error.reason == "its workspace is incomplete"
-    provider.remove(asked)
+    provider.remove(PYTHON)
     assert entries_of(root) == []
     waiting.release()

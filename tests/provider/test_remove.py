@@ -11,6 +11,8 @@ from threading import Barrier
 import pytest
 
 from tests.provider.conftest import (
+    PYTHON,
+    SHELL,
     Waiting,
     as_plain_user,
     entries_of,
@@ -19,9 +21,6 @@ from tests.provider.conftest import (
     is_running,
     mode_of,
 )
-from waggle_fsstore import (
-    Runtime,
-)
 from waggle_fsstore.provider import local, workspace_dirs
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import removal_name
@@ -29,12 +28,12 @@ from waggle_fsstore.provider.workspace_dirs import removal_name
 
 def test_remove_is_idempotent(provider: LocalProvider, root: Path) -> None:
     """A missing workspace counts as removed."""
-    provider.create(environment())
+    provider.create(SHELL)
     provider.create(environment("b"))
-    provider.remove(environment())
-    provider.remove(environment())
+    provider.remove(SHELL)
+    provider.remove(SHELL)
     assert entries_of(root) == ["b"]
-    provider.create(environment())
+    provider.create(SHELL)
 
 
 def test_remove_follows_no_link(provider: LocalProvider, root: Path) -> None:
@@ -42,14 +41,14 @@ def test_remove_follows_no_link(provider: LocalProvider, root: Path) -> None:
     outside = root.parent / "outside"
     outside.mkdir(mode=0o500)
     (root.parent / "file").touch()
-    provider.create(environment())
+    provider.create(SHELL)
     locked = root / "a" / "locked"
     locked.mkdir()
     (locked / "dir").symlink_to(outside)
     (locked / "file").symlink_to(root.parent / "file")
     (locked / "self").symlink_to(locked)
     locked.chmod(0o500)
-    as_plain_user(lambda: provider.remove(environment()))
+    as_plain_user(lambda: provider.remove(SHELL))
     assert entries_of(root) == []
     assert mode_of(outside) == 0o500
     assert (root.parent / "file").exists()
@@ -58,13 +57,13 @@ def test_remove_follows_no_link(provider: LocalProvider, root: Path) -> None:
 @pytest.mark.parametrize("mode", [0o500, 0o400, 0o300, 0])
 def test_remove_removes_locked_directories(provider: LocalProvider, root: Path, mode: int) -> None:
     """Directories that even their user cannot write to or read are removed."""
-    provider.create(environment())
+    provider.create(SHELL)
     deep = root / "a" / "x" / "y"
     deep.mkdir(parents=True)
     (deep / "file").touch()
     for directory in (deep, deep.parent, root / "a"):
         directory.chmod(mode)
-    as_plain_user(lambda: provider.remove(environment()))
+    as_plain_user(lambda: provider.remove(SHELL))
     assert entries_of(root) == []
 
 
@@ -74,10 +73,10 @@ def test_deep_nesting_is_reported(provider: LocalProvider, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise RecursionError("maximum recursion depth exceeded")
 
-    provider.create(environment())
+    provider.create(SHELL)
     monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0,))
     monkeypatch.setattr(shutil, "rmtree", fail)
-    error = failure_of(lambda: provider.remove(environment()), provider)
+    error = failure_of(provider.remove, SHELL)
     assert error.reason == "cannot remove its workspace: RecursionError"
 
 
@@ -102,16 +101,14 @@ def test_interrupted_removal_leaves_no_complete_workspace(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    provider.create(environment())
+    provider.create(SHELL)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            provider.remove(environment())
+            provider.remove(SHELL)
     assert len(entries_of(root)) == 1
-    assert failure_of(lambda: provider.probe(environment()), provider).reason == (
-        "its workspace is gone"
-    )
-    provider.remove(environment())
+    assert failure_of(provider.probe, SHELL).reason == "its workspace is gone"
+    provider.remove(SHELL)
     assert entries_of(root) == []
 
 
@@ -132,9 +129,9 @@ def test_remove_removes_files_written_during_removal(
         else:
             rmtree(path, ignore_errors=ignore_errors)
 
-    provider.create(environment())
+    provider.create(SHELL)
     monkeypatch.setattr(shutil, "rmtree", disturbed)
-    provider.remove(environment())
+    provider.remove(SHELL)
     assert entries_of(root) == []
 
 
@@ -148,10 +145,10 @@ def test_endless_writer_is_reported(
         remove_entry(path)
         os.makedirs(root / "a")
 
-    provider.create(environment())
+    provider.create(SHELL)
     monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(local, "remove_entry", disturbed)
-    error = failure_of(lambda: provider.remove(environment()), provider)
+    error = failure_of(provider.remove, SHELL)
     assert error.reason == "cannot remove its workspace: a program keeps writing to it"
     assert provider.find_orphans(["a"]) == []
 
@@ -160,21 +157,21 @@ def test_failed_removal_is_reported(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A root directory that is not writable keeps its workspaces, and the reason is reported."""
-    provider.create(environment())
+    provider.create(SHELL)
     root.chmod(0o500)
     monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0, 0.0))
-    error = as_plain_user(lambda: failure_of(lambda: provider.remove(environment()), provider))
+    error = as_plain_user(lambda: failure_of(provider.remove, SHELL))
     assert error.reason == "cannot remove its workspace: Permission denied"
     assert isinstance(error.__cause__, PermissionError)
     root.chmod(0o700)
-    provider.remove(environment())
+    provider.remove(SHELL)
 
 
 def test_concurrent_removals_succeed(root: Path) -> None:
     """Of any number of concurrent removals, none raises, and nothing is left."""
     count = 4
     barrier = Barrier(count)
-    LocalProvider(root).create(environment())
+    LocalProvider(root).create(SHELL)
     for number in range(200):
         directory = root / "a" / str(number % 20) / str(number)
         directory.mkdir(parents=True)
@@ -182,7 +179,7 @@ def test_concurrent_removals_succeed(root: Path) -> None:
 
     def remove(_: int) -> list[str]:
         barrier.wait()
-        LocalProvider(root).remove(environment())
+        LocalProvider(root).remove(SHELL)
         return entries_of(root)
 
     with ThreadPoolExecutor(count) as pool:
@@ -191,11 +188,10 @@ def test_concurrent_removals_succeed(root: Path) -> None:
 
 def test_remove_interrupts_creation(provider: LocalProvider, root: Path, waiting: Waiting) -> None:
     """A removal stops a creation of the same environment, which then makes nothing more."""
-    asked = environment(runtime=Runtime.PYTHON)
     with ThreadPoolExecutor(1) as pool:
-        creation = pool.submit(failure_of, lambda: provider.create(asked), provider)
+        creation = pool.submit(failure_of, provider.create, PYTHON)
         group = waiting.wait_for_start()
-        provider.remove(asked)
+        provider.remove(PYTHON)
         assert not is_running(group)
         assert creation.result().reason == "the creation of its venv was interrupted"
     assert entries_of(root) == []

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.provider.conftest import as_plain_user, entries_of, environment, failure_of
-from waggle_fsstore import (
-    WorkspaceGoneError,
-)
+from tests.provider.conftest import SHELL, as_plain_user, entries_of, environment, failure_of
+from waggle_fsstore import WorkspaceGoneError
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import dir_name, removal_name
 
@@ -33,17 +31,17 @@ def test_unmounted_root_blocks_all_changes(
     provider: LocalProvider, root: Path, tmp_path: Path, place: str, is_new: bool
 ) -> None:
     """Without its root a provider that has workspaces makes, removes and gives up nothing."""
-    provider.create(environment())
+    provider.create(SHELL)
     root.rename(tmp_path / "elsewhere")
     UNMOUNTED[place](root)
     before = entries_of(tmp_path)
     if is_new:
         provider = LocalProvider(root, has_workspaces=True)
     for call in (provider.probe, provider.create, provider.remove):
-        error = failure_of(lambda call=call: call(environment()), provider)  # type: ignore[misc]
+        error = failure_of(call, SHELL)
         assert not isinstance(error, WorkspaceGoneError)
         assert error.reason == NO_ROOT
-    assert failure_of(provider.check, provider)
+    assert failure_of(provider.check)
     assert entries_of(tmp_path) == before
     if root.is_symlink():
         root.unlink()
@@ -51,23 +49,21 @@ def test_unmounted_root_blocks_all_changes(
         root.rmdir()
     (tmp_path / "elsewhere").rename(root)
     provider.check()
-    provider.probe(environment())
-    provider.remove(environment())
+    provider.probe(SHELL)
+    provider.remove(SHELL)
     assert entries_of(root) == []
 
 
 def test_lost_root_can_be_replaced(root: Path) -> None:
     """A directory made as the reason says is a root directory, in which workspaces are gone."""
     provider = LocalProvider(root, has_workspaces=True)
-    assert failure_of(provider.check, provider).reason == NO_ROOT
+    assert failure_of(provider.check).reason == NO_ROOT
     root.mkdir()
-    assert failure_of(provider.check, provider).reason == NO_ROOT
+    assert failure_of(provider.check).reason == NO_ROOT
     (root / ".waggle-workspaces").touch()
     provider.check()
-    assert isinstance(
-        failure_of(lambda: provider.probe(environment()), provider), WorkspaceGoneError
-    )
-    provider.create(environment())
+    assert isinstance(failure_of(provider.probe, SHELL), WorkspaceGoneError)
+    provider.create(SHELL)
 
 
 def test_orphans_belong_to_no_known_id(provider: LocalProvider, root: Path) -> None:
@@ -88,7 +84,7 @@ def test_orphans_belong_to_no_known_id(provider: LocalProvider, root: Path) -> N
 def test_find_orphans_raises_if_root_is_a_file(provider: LocalProvider, root: Path) -> None:
     """A root that is a file is an error."""
     root.touch()
-    error = failure_of(lambda: provider.find_orphans([]), provider)
+    error = failure_of(provider.find_orphans, [])
     assert isinstance(error.__cause__, NotADirectoryError)
 
 
@@ -98,10 +94,8 @@ def test_check_reports_file_in_path_of_root(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/nowhere/at/all")
     for place in ("file", "file/below/it", "link", "link/below"):
         provider = LocalProvider(tmp_path / place)
-        assert failure_of(provider.check, provider).reason == (
-            "the workspaces path is not a directory"
-        )
-        error = failure_of(lambda one=provider: one.create(environment()), provider)  # type: ignore[misc]
+        assert failure_of(provider.check).reason == "the workspaces path is not a directory"
+        error = failure_of(provider.create, SHELL)
         assert error.reason == "cannot make its workspace: Not a directory"
 
 
@@ -111,7 +105,7 @@ def test_check_reports_unwritable_root(tmp_path: Path, place: str) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     provider = LocalProvider(locked / place)
-    error = as_plain_user(lambda: failure_of(provider.check, provider))
+    error = as_plain_user(lambda: failure_of(provider.check))
     assert error.reason == "the workspaces directory is not writable"
     assert entries_of(locked) == []
     locked.chmod(0o700)

@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.provider.conftest import HOSTILE_IDS, entries_of, environment, mode_of, needs_node, umask
-from waggle_fsstore import (
-    ProviderError,
-    Runtime,
+from tests.provider.conftest import (
+    HOSTILE_IDS,
+    NODE,
+    PYTHON,
+    SHELL,
+    entries_of,
+    environment,
+    mode_of,
+    needs_node,
+    umask,
 )
+from waggle_fsstore import ProviderError
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import dir_name
@@ -26,7 +33,7 @@ def test_modes_ignore_umask(tmp_path: Path, mask: int) -> None:
     """Directories and files are private, whatever the umask of the server is."""
     provider = LocalProvider(tmp_path / "data" / "root")
     with umask(mask):
-        provider.create(environment(runtime=Runtime.PYTHON))
+        provider.create(PYTHON)
     workspace = tmp_path / "data" / "root" / "a"
     for directory in (
         tmp_path / "data",
@@ -43,7 +50,7 @@ def test_modes_ignore_umask(tmp_path: Path, mask: int) -> None:
 def test_package_file_is_private_and_writable(provider: LocalProvider, root: Path) -> None:
     """The package file is private too, and stays writable."""
     with umask(0):
-        provider.create(environment(runtime=Runtime.NODE))
+        provider.create(NODE)
     assert mode_of(root / "a" / "package.json") == 0o600
 
 
@@ -51,7 +58,7 @@ def test_existing_root_keeps_its_mode(provider: LocalProvider, root: Path) -> No
     """The operator who made the root directory has chosen its mode."""
     root.mkdir()
     root.chmod(0o755)
-    provider.create(environment())
+    provider.create(SHELL)
     assert mode_of(root) == 0o755
     assert mode_of(root / "a") == 0o700
 
@@ -95,7 +102,7 @@ def test_locate_uses_root_at_construction(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     provider = LocalProvider("root")
     monkeypatch.chdir("/")
-    assert provider.locate(environment()) == str(tmp_path / "root" / "a")
+    assert provider.locate(SHELL) == str(tmp_path / "root" / "a")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
@@ -103,4 +110,4 @@ def test_root_that_cannot_be_made_is_reported() -> None:
     """If no directory can be made, the creation raises instead of trying for ever."""
     provider = LocalProvider("/proc/waggle/workspaces")
     with pytest.raises(ProviderError, match="No such file or directory"):
-        provider.create(environment())
+        provider.create(SHELL)

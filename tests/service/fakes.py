@@ -4,19 +4,17 @@
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from waggle_fsstore import (
     Capabilities,
     Environment,
     EnvironmentNotFoundError,
     EnvironmentService,
-    Event,
     ProviderError,
     Runtime,
     TransactionalRepository,
@@ -162,66 +160,28 @@ class DirectoryProvider:
         return {path.name for path in self.root.iterdir()} if self.root.exists() else set()
 
 
-class ScriptedStore:
-    """A store that passes a point of a script before and after each call of the real one."""
-
+class _ScriptedStore:
     def __init__(self, real: TransactionalRepository, script: Script) -> None:
-        self.real = real
+        self._real = real
         self._script = script
 
-    def _call(self, name: str, call: Callable[[], T]) -> T:
-        self._script(f"before {name}")
-        result = call()
-        self._script(f"after {name}")
-        return result
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._real, name)
+        if name in ("history", "watch", "close"):
+            return method
 
-    def create(self, environment: Environment, *, capacity: int | None = None) -> int:
-        return self._call("create", lambda: self.real.create(environment, capacity=capacity))
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._script(f"before {name}")
+            result = method(*arguments, **options)
+            self._script(f"after {name}")
+            return result
 
-    def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
-        return self._call("save", lambda: self.real.save(environment, if_revision=if_revision))
+        return call
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
-        return self._call("update", lambda: self.real.update(environment_id, change))
 
-    def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        return self._call("save_all", lambda: self.real.save_all(environments))
-
-    def find_by_id(self, environment_id: str) -> Environment:
-        return self._call("find_by_id", lambda: self.real.find_by_id(environment_id))
-
-    def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
-    ) -> list[Environment]:
-        return self._call("find_all", lambda: self.real.find_all(on_corrupt=on_corrupt))
-
-    def delete(self, environment_id: str) -> None:
-        self._call("delete", lambda: self.real.delete(environment_id))
-
-    def count(self) -> int:
-        return self._call("count", self.real.count)
-
-    def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
-    ) -> Iterator[Event]:
-        return self.real.history(environment_id, after=after, until=until)
-
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
-        return self.real.watch(after=after, timeout=timeout)
-
-    def close(self) -> None:
-        self.real.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def scripted(real: TransactionalRepository, script: Script) -> TransactionalRepository:
+    """Return a store that passes a point before and after each call of the real one."""
+    return cast("TransactionalRepository", _ScriptedStore(real, script))
 
 
 class Clock:
@@ -256,7 +216,8 @@ class World:
 
     def __init__(self, store: TransactionalRepository, root: Path) -> None:
         self.script = Script()
-        self.store = ScriptedStore(store, self.script)
+        self.real_store = store
+        self.store = scripted(store, self.script)
         self.provider = DirectoryProvider(root, self.script)
         self.clock = Clock()
         self._services: list[EnvironmentService] = []
@@ -268,7 +229,8 @@ class World:
         repository = options.pop("repository", self.store)
         provider = options.pop("provider", self.provider)
         # No timer stores them, however slow the machine is: tests use a clock of their own.
-        options.setdefault("touch_buffer", TouchBuffer(repository, interval=timedelta(days=1)))
+        buffer = TouchBuffer(repository, interval=timedelta(days=1))
+        self.touches = options.setdefault("touch_buffer", buffer)
         service = EnvironmentService(
             repository, provider, now=self.clock.now, uptime=self.clock.uptime, **options
         )
@@ -285,7 +247,7 @@ class World:
         ]
 
     def stored(self, environment_id: str) -> Environment:
-        return self.store.real.find_by_id(environment_id)
+        return self.real_store.find_by_id(environment_id)
 
     def exists(self, environment_id: str) -> bool:
         """Return whether it has a record, or a workspace, complete or not."""
@@ -299,7 +261,7 @@ class World:
         """Store an environment as some process may have left it, and return its id."""
         environment = Environment(name="n", runtime=Runtime.SHELL, provider="fake", **fields)
         environment.created_at = environment.last_used = self.clock.time
-        self.store.real.save(environment)
+        self.real_store.save(environment)
         if workspace:
             directory = self.provider.root / environment.id
             directory.mkdir(parents=True)

@@ -13,7 +13,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, reconcile, transitions
+from waggle_fsstore.service import creation, environments, in_progress, reconcile, transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.idle_clock import IdleClock
@@ -178,8 +178,7 @@ def check_only_if_before_update(patch: Patch) -> None:
         only_if: Callable[[Environment], bool],
         is_forced: bool,
     ) -> Environment:
-        if not only_if(repository.find_by_id(name)):
-            raise transitions.PreconditionFailedError
+        transitions.require(only_if(repository.find_by_id(name)))
         return real(repository, name, provider, only_if=lambda _: True, is_forced=is_forced)
 
     patch.setattr(transitions, "to_destroying", to_destroying)
@@ -246,9 +245,7 @@ def ignore_boot_id(patch: Patch) -> None:
 def skip_interrupted_creations(patch: Patch) -> None:
     real = reconcile._is_interrupted
     patch.setattr(
-        reconcile,
-        "_is_interrupted",
-        lambda one: one.status is not Status.CREATING and real(one),
+        reconcile, "_is_interrupted", lambda one: one.status is not Status.CREATING and real(one)
     )
 
 
@@ -302,7 +299,7 @@ def treat_incomplete_reconcile_as_complete(patch: Patch) -> None:
     "tests/service/test_reconcile.py::test_failed_probe_does_not_give_environment_up[memory-error0]"
 )
 def treat_provider_error_as_workspace_gone(patch: Patch) -> None:
-    patch.setattr(reconcile, "WorkspaceGoneError", ProviderError)
+    patch.setattr(environments, "WorkspaceGoneError", ProviderError)
 
 
 @fault("tests/service/test_reconcile.py::test_failed_provider_check_changes_nothing[memory]")

@@ -44,7 +44,7 @@ from waggle_fsstore.service.in_progress import IN_PROGRESS
 def test_creation_is_stored_before_provider_is_called(world: World) -> None:
     """When the provider is called, the store has the environment with its status and owner."""
     seen: list[Environment] = []
-    world.script.at("before make", lambda: seen.extend(world.store.real.find_all()))
+    world.script.at("before make", lambda: seen.extend(world.real_store.find_all()))
     created = world.service().create("python")
     [early] = seen
     assert (early.id, early.status, early.provider) == (created.id, Status.CREATING, "fake")
@@ -290,7 +290,7 @@ def test_environment_destroyed_during_creation_leaves_nothing(world: World) -> N
     service = world.service(takeover_after=0)
 
     def destroy() -> None:
-        [stored] = world.store.real.find_all()
+        [stored] = world.real_store.find_all()
         assert service.destroy(stored.id)
 
     world.script.at("halfway make", destroy)
@@ -304,8 +304,8 @@ def test_manual_edit_during_creation_wins(world: World) -> None:
     """An environment that a manual edit sets to running while it is made is returned, and works."""
 
     def set_running() -> None:
-        [stored] = world.store.real.find_all()
-        world.store.real.update(stored.id, lambda one: one.transition_to(Status.RUNNING))
+        [stored] = world.real_store.find_all()
+        world.real_store.update(stored.id, lambda one: one.transition_to(Status.RUNNING))
 
     world.script.at("halfway make", set_running)
     created = world.service().create("shell")
@@ -324,7 +324,7 @@ def test_failed_creation_after_destroy_leaves_nothing(
     destroyed: list[Future[bool]] = []
 
     def fail_after_removal() -> None:
-        [stored] = world.store.real.find_all()
+        [stored] = world.real_store.find_all()
         destroyed.append(pool.submit(service.destroy, stored.id))
         gate.wait_until_reached()
         (world.provider.root / stored.id).mkdir()

@@ -274,7 +274,7 @@ def test_two_services_that_see_each_other_end_with_distinct_ports(world: World) 
         first.wait_until_reached()
         creations.append(pool.submit(other.create, "shell"))
         second.wait_until_reached()
-        assert {stored.ssh_port for stored in world.store.real.find_all()} == {10}
+        assert {stored.ssh_port for stored in world.real_store.find_all()} == {10}
         first.open()
         second.open()
         created = [creation.result(TIMEOUT_S) for creation in creations]
@@ -287,7 +287,7 @@ def test_environment_destroyed_before_port_change_releases_new_port(world: World
     one, other = (world.service(ports=ports(10, 12), takeover_after=0) for _ in range(2))
 
     def destroy() -> None:
-        [creating] = [s for s in world.store.real.find_all() if s.status is Status.CREATING]
+        [creating] = [s for s in world.real_store.find_all() if s.status is Status.CREATING]
         other.destroy(creating.id)
 
     world.script.at("before create", lambda: other.create("shell"))
@@ -302,10 +302,10 @@ def test_environment_failed_before_port_change_gets_no_port(world: World) -> Non
     one, other = (world.service(ports=ports(10, 12)) for _ in range(2))
 
     def fail() -> None:
-        [creating] = [s for s in world.store.real.find_all() if s.status is Status.CREATING]
+        [creating] = [s for s in world.real_store.find_all() if s.status is Status.CREATING]
         creating.transition_to(Status.ERROR)
         creating.ssh_port = 0
-        world.store.real.save(creating)
+        world.real_store.save(creating)
 
     world.script.at("before create", lambda: other.create("shell"))
     world.script.at("before update", fail, nth=2)

@@ -30,10 +30,7 @@ def touch(service: EnvironmentService, name: str) -> None:
     service._touch_buffer.flush()
 
 
-USES: dict[str, Use] = {
-    "touch": touch,
-    "probe": lambda service, name: service.probe(name),
-}
+USES: dict[str, Use] = {"touch": touch, "probe": lambda service, name: service.probe(name)}
 
 
 def use(service: EnvironmentService, name: str, way: str) -> bool:

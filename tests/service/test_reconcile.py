@@ -100,7 +100,7 @@ def test_creation_finished_during_reconcile_keeps_running(world: World) -> None:
     name = world.store_environment(owner=owner())
     world.script.at(
         "before update",
-        lambda: world.store.real.update(name, lambda one: one.transition_to(Status.RUNNING)),
+        lambda: world.real_store.update(name, lambda one: one.transition_to(Status.RUNNING)),
     )
     result = world.service().reconcile()
     assert world.stored(name).is_running
@@ -199,7 +199,7 @@ def test_environment_of_another_provider_is_kept(world: World) -> None:
     result = world.service().reconcile()
     assert result.lost == result.problems == []
     left = world.store_environment(status=Status.DESTROYING, owner=owner())
-    world.store.real.update(left, lambda one: setattr(one, "provider", "other"))
+    world.real_store.update(left, lambda one: setattr(one, "provider", "other"))
     result = world.service().reconcile()
     assert result.finished == []
     assert result.problems == [
@@ -257,12 +257,7 @@ def test_workspace_of_unreadable_document_is_no_orphan(file_world: World, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        WaggleError("odd"),
-        RuntimeError("odd"),
-    ],
+    "error", [OSError(28, "No space left on device"), WaggleError("odd"), RuntimeError("odd")]
 )
 def test_store_failure_does_not_stop_reconcile(
     world: World, error: Exception, caplog: pytest.LogCaptureFixture

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +26,7 @@ from waggle_fsstore import (
     CorruptDocumentError,
     Environment,
     EnvironmentNotFoundError,
+    EnvironmentService,
     ProviderError,
     Status,
     audit,
@@ -40,6 +41,18 @@ OWNERS: dict[str, Callable[[], Owner | None]] = {
     "a dead process": owner,
     "another boot": lambda: owner(boot_id="another"),
 }
+
+
+def begin_destroy(
+    world: World, service: EnvironmentService, pool: ThreadPoolExecutor, environment_id: str
+) -> Future[bool]:
+    """Destroy an environment in a thread, and return at its first attempt to store that."""
+    gate = Gate()
+    world.script.at("before update", gate)
+    future = pool.submit(service.destroy, environment_id)
+    gate.wait_until_reached()
+    gate.open()
+    return future
 
 
 @pytest.mark.parametrize("by", OWNERS)
@@ -86,8 +99,8 @@ def test_owner_on_another_host_is_waited_for(world: World, monkeypatch: pytest.M
 def test_record_is_deleted_after_workspace(world: World) -> None:
     """While there is a workspace, there is a record with status destroying and the owner."""
     seen: list[Environment] = []
-    world.script.at("before remove", lambda: seen.extend(world.store.real.find_all()))
-    world.script.at("after remove", lambda: seen.extend(world.store.real.find_all()))
+    world.script.at("before remove", lambda: seen.extend(world.real_store.find_all()))
+    world.script.at("after remove", lambda: seen.extend(world.real_store.find_all()))
     service = world.service()
     created = service.create("shell")
     assert service.destroy(created.id)
@@ -160,11 +173,7 @@ def test_destroy_waits_for_removal_by_process(file_world: World, tmp_path: Path)
         ThreadPoolExecutor(1) as pool,
     ):
         worker.expect("at halfway remove")
-        gate = Gate()
-        file_world.script.at("before update", gate)
-        waiting = pool.submit(service.destroy, created.id)
-        gate.wait_until_reached()
-        gate.open()
+        waiting = begin_destroy(file_world, service, pool, created.id)
         worker.resume()
         assert worker.finish() == [f"done {created.id}"]
         assert waiting.result(TIMEOUT_S)
@@ -181,11 +190,7 @@ def test_destroy_finishes_removal_of_killed_process(file_world: World, tmp_path:
         ThreadPoolExecutor(1) as pool,
     ):
         worker.expect("at halfway remove")
-        gate = Gate()
-        file_world.script.at("before update", gate)
-        waiting = pool.submit(service.destroy, created.id)
-        gate.wait_until_reached()
-        gate.open()
+        waiting = begin_destroy(file_world, service, pool, created.id)
         worker.process.kill()
         worker.process.wait()
         assert waiting.result(TIMEOUT_S)
@@ -201,11 +206,7 @@ def test_destroy_waits_for_creation_by_process(file_world: World, tmp_path: Path
     ):
         worker.expect("at halfway make")
         [creating] = file_world.store.find_all()
-        gate = Gate()
-        file_world.script.at("before update", gate)
-        waiting = pool.submit(service.destroy, creating.id)
-        gate.wait_until_reached()
-        gate.open()
+        waiting = begin_destroy(file_world, service, pool, creating.id)
         worker.resume()
         assert worker.finish() == [f"done {creating.id}"]
         assert waiting.result(TIMEOUT_S)
@@ -328,7 +329,7 @@ def test_destroy_refuses_environment_of_another_provider(world: World) -> None:
 def test_destroy_accepts_environment_without_provider(world: World) -> None:
     """A record from a manual edit, without provider, can be destroyed by any service."""
     name = world.store_environment(workspace=False)
-    world.store.real.update(name, lambda one: setattr(one, "provider", None))
+    world.real_store.update(name, lambda one: setattr(one, "provider", None))
     assert world.service().destroy(name)
     assert not world.exists(name)
 
@@ -358,7 +359,7 @@ def test_only_if_checks_stored_version(world: World) -> None:
     service = world.service()
     created = service.create("shell")
     world.script.at(
-        "before update", lambda: world.store.real.update(created.id, lambda one: one.touch())
+        "before update", lambda: world.real_store.update(created.id, lambda one: one.touch())
     )
     assert not service.destroy(created.id, only_if=lambda one: one.last_used == created.last_used)
     assert world.stored(created.id).is_running

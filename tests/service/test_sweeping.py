@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.service.fakes import (
-    MINUTE,
-    DirectoryProvider,
-    EventSummary,
-    Script,
-    World,
-    failing,
-)
+from tests.service.fakes import MINUTE, DirectoryProvider, EventSummary, Script, World, failing
 from waggle_fsstore import EnvironmentService, MemoryStore, ProviderError, Status
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL
 from waggle_fsstore.testing import make_environment
@@ -82,7 +75,7 @@ def test_use_before_removal_keeps_environment(world: World, by: str) -> None:
         if by == "this one":
             service.touch(name)
         else:
-            world.store.real.update(name, lambda one: one.touch(world.clock.now()))
+            world.real_store.update(name, lambda one: one.touch(world.clock.now()))
 
     world.script.at("before update", use)
     result = service.sweep()

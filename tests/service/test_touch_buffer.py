@@ -2,7 +2,6 @@
 """The touch buffer: a use counts at once, and is stored soon together with others."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -18,22 +17,12 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 
-NO_TIMER = timedelta(days=1)
 SHORT_INTERVAL = timedelta(milliseconds=5)
 
 
 @pytest.fixture
-def touches(world: World) -> Iterator[TouchBuffer]:
-    """A buffer that no timer flushes during a test."""
-    touches = TouchBuffer(world.store, interval=NO_TIMER)
-    yield touches
-    world.script.reset()
-    touches.close()
-
-
-@pytest.fixture
-def service(world: World, touches: TouchBuffer) -> EnvironmentService:
-    return world.service(touch_buffer=touches)
+def service(world: World) -> EnvironmentService:
+    return world.service()
 
 
 def timers() -> set[threading.Timer]:
@@ -44,17 +33,15 @@ def has_timer(touches: TouchBuffer) -> bool:
     return touches._timer is not None and touches._timer.is_alive()
 
 
-def test_uses_within_interval_are_stored_once(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_uses_within_interval_are_stored_once(world: World, service: EnvironmentService) -> None:
     """Any number of uses within the interval is stored as one change, with the last use."""
     name = service.create("shell").id
     for _ in range(1_000):
         world.clock.advance(timedelta(milliseconds=1))
         service.touch(name)
     assert world.stored(name).last_used == START
-    touches.flush()
-    touches.flush()
+    world.touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
     assert world.events_of(name)[2:] == [EventSummary("updated", "running", "touch", "in use")]
 
@@ -70,9 +57,7 @@ def test_use_is_visible_before_it_is_stored(world: World, service: EnvironmentSe
     assert service.idle_time(world.stored(name)) == timedelta(0)
 
 
-def test_clock_set_back_keeps_last_use(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_clock_set_back_keeps_last_use(world: World, service: EnvironmentService) -> None:
     """A clock that was set back takes no use away."""
     name = service.create("shell").id
     world.clock.time += SECOND
@@ -80,29 +65,26 @@ def test_clock_set_back_keeps_last_use(
     world.clock.time -= 2 * SECOND
     service.touch(name)
     assert service.find_by_id(name).last_used == START + SECOND
-    touches.flush()
+    world.touches.flush()
     service.touch(name)
-    touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
 
 
-def test_later_stored_use_is_kept(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_later_stored_use_is_kept(world: World, service: EnvironmentService) -> None:
     """A later use that another process stored stays, and nothing is written."""
     name = service.create("shell").id
     service.touch(name)
-    world.store.real.update(name, lambda one: one.touch(START + SECOND))
+    world.real_store.update(name, lambda one: one.touch(START + SECOND))
     before = world.events_of(name)
     assert service.find_by_id(name).last_used == START + SECOND
-    touches.flush()
+    world.touches.flush()
     assert world.events_of(name) == before
 
 
 def test_timer_stores_uses(world: World) -> None:
     """A timer stores uses within the interval, and ends when none is pending."""
-    touches = TouchBuffer(world.store, interval=SHORT_INTERVAL)
-    service = world.service(touch_buffer=touches)
+    service = world.service(touch_buffer=TouchBuffer(world.store, interval=SHORT_INTERVAL))
     name = service.create("shell").id
     for n in range(1, 4):
         stored = threading.Event()
@@ -111,13 +93,11 @@ def test_timer_stores_uses(world: World) -> None:
         service.touch(name)
         assert stored.wait(TIMEOUT_S)
         assert world.stored(name).last_used == START + n * SECOND
-    touches.close()
-    assert not has_timer(touches)
+    world.touches.close()
+    assert not has_timer(world.touches)
 
 
-def test_buffer_has_at_most_one_timer(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_buffer_has_at_most_one_timer(world: World, service: EnvironmentService) -> None:
     """There is one timer for all environments, and none when everything is stored."""
     before = timers()
     names = [service.create("shell").id for _ in range(3)]
@@ -127,11 +107,11 @@ def test_buffer_has_at_most_one_timer(
         service.touch(name)
     [timer] = timers() - before
     assert timer.daemon
-    touches.flush()
-    assert touches._timer is None
+    world.touches.flush()
+    assert world.touches._timer is None
 
 
-def test_close_stores_uses(world: World, service: EnvironmentService, touches: TouchBuffer) -> None:
+def test_close_stores_uses(world: World, service: EnvironmentService) -> None:
     """Closing the service stores all uses, and leaves no timer."""
     names = [service.create("shell").id for _ in range(3)]
     world.clock.advance(SECOND)
@@ -139,14 +119,12 @@ def test_close_stores_uses(world: World, service: EnvironmentService, touches: T
         service.touch(name)
     assert service.close()
     assert {world.stored(name).last_used for name in names} == {START + SECOND}
-    assert not has_timer(touches)
+    assert not has_timer(world.touches)
     service.touch(names[0])
-    assert not has_timer(touches)
+    assert not has_timer(world.touches)
 
 
-def test_use_is_visible_while_it_is_stored(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_use_is_visible_while_it_is_stored(world: World, service: EnvironmentService) -> None:
     """A use that is being stored is visible to readers and to a sweep."""
     name = service.create("shell", timeout=SECOND).id
     world.clock.advance(timedelta(minutes=30))
@@ -154,7 +132,7 @@ def test_use_is_visible_while_it_is_stored(
     gate = Gate()
     world.script.at("before update", gate)
     with ThreadPoolExecutor(1) as pool:
-        flushed = pool.submit(touches.flush)
+        flushed = pool.submit(world.touches.flush)
         gate.wait_until_reached()
         try:
             assert service.find_by_id(name).last_used == world.clock.now()
@@ -165,9 +143,7 @@ def test_use_is_visible_while_it_is_stored(
     assert world.stored(name).last_used == world.clock.now()
 
 
-def test_use_during_flush_is_stored_later(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_use_during_flush_is_stored_later(world: World, service: EnvironmentService) -> None:
     """A use that comes while an earlier one is being stored is stored after it."""
     name = service.create("shell").id
 
@@ -177,17 +153,15 @@ def test_use_during_flush_is_stored_later(
 
     use()
     world.script.at("before update", use)
-    touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
     assert service.find_by_id(name).last_used == START + 2 * SECOND
-    assert has_timer(touches)
-    touches.flush()
+    assert has_timer(world.touches)
+    world.touches.flush()
     assert world.stored(name).last_used == START + 2 * SECOND
 
 
-def test_close_waits_for_flush(
-    world: World, service: EnvironmentService, touches: TouchBuffer
-) -> None:
+def test_close_waits_for_flush(world: World, service: EnvironmentService) -> None:
     """Closing waits for a running flush, so that the store can be closed then."""
     name = service.create("shell").id
     world.clock.advance(SECOND)
@@ -195,21 +169,18 @@ def test_close_waits_for_flush(
     gate = Gate()
     world.script.at("before update", gate)
     with ThreadPoolExecutor(2) as pool:
-        flushed = pool.submit(touches.flush)
+        flushed = pool.submit(world.touches.flush)
         gate.wait_until_reached()
-        closed = pool.submit(touches.close)
+        closed = pool.submit(world.touches.close)
         gate.open()
         closed.result(TIMEOUT_S)
         assert world.stored(name).last_used == START + SECOND
         assert flushed.done() or flushed.result(TIMEOUT_S) is None
-    assert not has_timer(touches)
+    assert not has_timer(world.touches)
 
 
 def test_failed_flush_is_retried(
-    world: World,
-    service: EnvironmentService,
-    touches: TouchBuffer,
-    caplog: pytest.LogCaptureFixture,
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A use that could not be stored is logged, stays visible, and is stored by the next flush."""
     names = [service.create("shell").id for _ in range(2)]
@@ -217,20 +188,17 @@ def test_failed_flush_is_retried(
     for name in names:
         service.touch(name)
     world.script.at("before update", failing(OSError(28, "No space left on device")))
-    touches.flush()
+    world.touches.flush()
     assert f"the last use of environment {names[0]} is not stored" in caplog.text
     assert [world.stored(name).last_used for name in names] == [START, START + SECOND]
     assert service.find_by_id(names[0]).last_used == START + SECOND
-    assert has_timer(touches)
-    touches.flush()
+    assert has_timer(world.touches)
+    world.touches.flush()
     assert world.stored(names[0]).last_used == START + SECOND
 
 
 def test_close_succeeds_if_store_fails(
-    world: World,
-    service: EnvironmentService,
-    touches: TouchBuffer,
-    caplog: pytest.LogCaptureFixture,
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A service that cannot store the last uses closes all the same, and leaves no timer."""
     name = service.create("shell").id
@@ -239,24 +207,21 @@ def test_close_succeeds_if_store_fails(
     world.script.at("before update", failing(StoreClosedError()))
     assert service.close()
     assert "not stored" in caplog.text
-    assert not has_timer(touches)
+    assert not has_timer(world.touches)
 
 
 def test_use_of_destroyed_environment_is_discarded(
-    world: World,
-    service: EnvironmentService,
-    touches: TouchBuffer,
-    caplog: pytest.LogCaptureFixture,
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The use of an environment that was destroyed in the meantime is discarded silently."""
     name = service.create("shell").id
     world.clock.advance(SECOND)
     service.touch(name)
     assert service.destroy(name)
-    touches.flush()
+    world.touches.flush()
     assert not world.exists(name)
     assert caplog.text == ""
-    assert touches._timer is None
+    assert world.touches._timer is None
 
 
 def test_touch_of_missing_or_failed_environment_raises(

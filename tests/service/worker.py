@@ -28,7 +28,7 @@ from tests.service.fakes import (
     TIMEOUT_S,
     DirectoryProvider,
     Script,
-    ScriptedStore,
+    scripted,
     together,
 )
 from waggle_fsstore import (
@@ -98,7 +98,7 @@ def main(store: str, workspaces: str, kind: str, *verbs: str) -> None:
     provider: Provider = (
         ScriptedLocalProvider(root, script) if kind == "local" else DirectoryProvider(root, script)
     )
-    repository = ScriptedStore(FileStore(store, durable=False, lock_timeout=TIMEOUT_S), script)
+    repository = scripted(FileStore(store, durable=False, lock_timeout=TIMEOUT_S), script)
     ports = Ports(range(20_000, 20_100), is_free=lambda _: True)
     service = EnvironmentService(repository, provider, ports=ports)
     words = iter(verbs)

@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from waggle_fsstore.domain.environment import Capabilities, Environment, Runtime
-from waggle_fsstore.domain.errors import (
-    ProviderError,
-    RuntimeUnavailableError,
-    WorkspaceGoneError,
-)
+from waggle_fsstore.domain.errors import ProviderError, RuntimeUnavailableError, WorkspaceGoneError
 from waggle_fsstore.provider.host_tools import HostTools, find_host_tools, search_path
 from waggle_fsstore.provider.process_groups import ProcessGroups
 from waggle_fsstore.provider.workspace_dirs import (

@@ -4,7 +4,6 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Final, Self
 
 from waggle_fsstore.domain.audit import audit
@@ -21,11 +20,7 @@ from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reconcile import (
-    Reconciliation,
-    fail_if_workspace_gone,
-    finish_interrupted,
-)
+from waggle_fsstore.service.reconcile import Reconciliation, finish_interrupted
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 
@@ -158,10 +153,7 @@ class EnvironmentService:
         return self._provider.locate(environment) if is_ours else ""
 
     def destroy(
-        self,
-        environment_id: str,
-        *,
-        only_if: Callable[[Environment], bool] = lambda _: True,
+        self, environment_id: str, *, only_if: Callable[[Environment], bool] = lambda _: True
     ) -> bool:
         """Remove an environment, in any status, and its workspace.
 
@@ -196,12 +188,7 @@ class EnvironmentService:
             workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
-        for environment in environments:
-            if not result.is_complete or is_stopping():
-                break
-            with result.collect_problems(f"environment {environment.id}"):
-                if not finish_interrupted(self._repository, self._removal, environment, result):
-                    fail_if_workspace_gone(self._repository, self._provider, environment, result)
+        self._visit(environments, result, is_stopping, self._fail_if_workspace_gone)
         if workspaces:
             with result.collect_problems("workspaces"):
                 known = [one.id for one in environments]
@@ -221,12 +208,7 @@ class EnvironmentService:
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
         self._idle_clock.begin_pass({one.id for one in environments})
-        for environment in environments:
-            if not result.is_complete or is_stopping():
-                break
-            with result.collect_problems(f"environment {environment.id}"):
-                if not finish_interrupted(self._repository, self._removal, environment, result):
-                    self._remove_if_expired(environment, result)
+        self._visit(environments, result, is_stopping, self._remove_if_expired)
         self._idle_clock.end_pass()
         return result
 
@@ -269,12 +251,7 @@ class EnvironmentService:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_provider(self, result: Reconciliation) -> None:
@@ -287,6 +264,36 @@ class EnvironmentService:
         if not result.is_complete:
             self._idle_clock.begin_pass(())
             self._idle_clock.end_pass()
+
+    def _visit(
+        self,
+        environments: list[Environment],
+        result: Reconciliation,
+        is_stopping: Callable[[], bool],
+        act: Callable[[Environment, Reconciliation], None],
+    ) -> None:
+        """Finish what is interrupted, and ``act`` on each of the other environments."""
+        for environment in environments:
+            if not result.is_complete or is_stopping():
+                break
+            with result.collect_problems(f"environment {environment.id}"):
+                if not finish_interrupted(self._repository, self._removal, environment, result):
+                    act(environment, result)
+
+    def _fail_if_workspace_gone(self, environment: Environment, result: Reconciliation) -> None:
+        if not environment.is_running or environment.provider != self._provider.name:
+            return
+        try:
+            self._provider.probe(environment)
+        except WorkspaceGoneError as error:
+            with audit(actor="reconcile"):
+                transitions.to_error(
+                    self._repository,
+                    environment.id,
+                    error.reason,
+                    only_if=lambda stored: stored.is_running,
+                )
+            result.lost.append(environment.id)
 
     def _remove_if_expired(self, environment: Environment, result: Reconciliation) -> None:
         if not self._may_expire(environment):

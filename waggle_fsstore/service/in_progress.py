@@ -30,8 +30,7 @@ class InProgress:
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: environment_id not in self._threads,
-                max(0.0, deadline - time.monotonic()),
+                lambda: environment_id not in self._threads, max(0.0, deadline - time.monotonic())
             )
             self._threads[environment_id] += 1
         try:

@@ -89,8 +89,7 @@ class Removal:
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_provider(environment, self._provider.name)
-        if not only_if(environment):
-            raise transitions.PreconditionFailedError
+        transitions.require(only_if(environment))
         _log.warning(
             "environment %s: the disk is full; removing its workspace first", environment_id
         )

@@ -33,6 +33,12 @@ def with_reason(reason: str) -> audit:
     return audit(reason=current_author().reason or reason)
 
 
+def require(condition: bool) -> None:
+    """Raise :class:`PreconditionFailedError` unless a condition is true."""
+    if not condition:
+        raise PreconditionFailedError
+
+
 def require_running(environment: Environment) -> None:
     """Raise :class:`EnvironmentNotRunningError` unless an environment is running."""
     if not environment.is_running:
@@ -58,7 +64,7 @@ def set_port(repository: TransactionalRepository, environment_id: str, port: int
     """
 
     def change_port(stored: Environment) -> None:
-        _require_creating(stored)
+        require(stored.status is Status.CREATING)
         stored.ssh_port = port
 
     with with_reason("another environment has the same port"):
@@ -93,7 +99,7 @@ def to_running(
     """
 
     def run(stored: Environment) -> None:
-        _require_creating(stored)
+        require(stored.status is Status.CREATING)
         stored.transition_to(Status.RUNNING)
         stored.capabilities = capabilities
         stored.owner = None
@@ -116,8 +122,7 @@ def to_error(
     """
 
     def fail(stored: Environment) -> None:
-        if not only_if(stored):
-            raise PreconditionFailedError
+        require(only_if(stored))
         stored.transition_to(Status.ERROR)
         stored.status_reason = reason
         stored.owner = None
@@ -143,8 +148,7 @@ def to_destroying(
     """
 
     def destroy(stored: Environment) -> None:
-        if not only_if(stored):
-            raise PreconditionFailedError
+        require(only_if(stored))
         require_provider(stored, provider)
         if is_owned_elsewhere(stored) and not is_forced:
             raise BusyError
@@ -167,8 +171,3 @@ def release_owner(repository: TransactionalRepository, environment_id: str, reas
 
     with audit(reason=reason[:_MAX_REASON_LENGTH]):
         repository.update(environment_id, release)
-
-
-def _require_creating(stored: Environment) -> None:
-    if stored.status is not Status.CREATING:
-        raise PreconditionFailedError
