@@ -13,7 +13,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, environments, in_progress, reconcile, transitions
+from waggle_fsstore.service import creation, in_progress, reconcile, transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.idle_clock import IdleClock
@@ -299,7 +299,7 @@ def treat_incomplete_reconcile_as_complete(patch: Patch) -> None:
     "tests/service/test_reconcile.py::test_failed_probe_does_not_give_environment_up[memory-error0]"
 )
 def treat_provider_error_as_workspace_gone(patch: Patch) -> None:
-    patch.setattr(environments, "WorkspaceGoneError", ProviderError)
+    patch.setattr(reconcile, "WorkspaceGoneError", ProviderError)
 
 
 @fault("tests/service/test_reconcile.py::test_failed_provider_check_changes_nothing[memory]")

@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Self
 
 from waggle_fsstore.domain.audit import audit
@@ -20,7 +21,11 @@ from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reconcile import Reconciliation, finish_interrupted
+from waggle_fsstore.service.reconcile import (
+    Reconciliation,
+    fail_if_workspace_gone,
+    finish_interrupted,
+)
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 
@@ -188,7 +193,8 @@ class EnvironmentService:
             workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
-        self._visit(environments, result, is_stopping, self._fail_if_workspace_gone)
+        fail_if_lost = partial(fail_if_workspace_gone, self._repository, self._provider)
+        self._visit(environments, result, is_stopping, fail_if_lost)
         if workspaces:
             with result.collect_problems("workspaces"):
                 known = [one.id for one in environments]
@@ -279,21 +285,6 @@ class EnvironmentService:
             with result.collect_problems(f"environment {environment.id}"):
                 if not finish_interrupted(self._repository, self._removal, environment, result):
                     act(environment, result)
-
-    def _fail_if_workspace_gone(self, environment: Environment, result: Reconciliation) -> None:
-        if not environment.is_running or environment.provider != self._provider.name:
-            return
-        try:
-            self._provider.probe(environment)
-        except WorkspaceGoneError as error:
-            with audit(actor="reconcile"):
-                transitions.to_error(
-                    self._repository,
-                    environment.id,
-                    error.reason,
-                    only_if=lambda stored: stored.is_running,
-                )
-            result.lost.append(environment.id)
 
     def _remove_if_expired(self, environment: Environment, result: Reconciliation) -> None:
         if not self._may_expire(environment):

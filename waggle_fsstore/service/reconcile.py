@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of a pass over all environments, and how it finishes interrupted work."""
+"""Reconciliation: finish what ended processes left halfway, and find lost workspaces."""
 
 import logging
 from collections.abc import Iterator
@@ -9,11 +9,16 @@ from typing import Final
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutError
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    LockTimeoutError,
+    WorkspaceGoneError,
+)
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS, is_owned_elsewhere
+from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
 
 _log: Final = logging.getLogger(__name__)
@@ -93,6 +98,25 @@ def finish_interrupted(
             if removal.destroy(environment.id, _is_abandoned):
                 result.finished.append(environment.id)
     return True
+
+
+def fail_if_workspace_gone(
+    repository: TransactionalRepository,
+    provider: Provider,
+    environment: Environment,
+    result: Reconciliation,
+) -> None:
+    """Change a running environment to error if its workspace is gone."""
+    if not environment.is_running or environment.provider != provider.name:
+        return
+    try:
+        provider.probe(environment)
+    except WorkspaceGoneError as error:
+        with audit(actor="reconcile"):
+            transitions.to_error(
+                repository, environment.id, error.reason, only_if=lambda stored: stored.is_running
+            )
+        result.lost.append(environment.id)
 
 
 def _is_interrupted(environment: Environment) -> bool:
