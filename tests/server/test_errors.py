@@ -322,7 +322,7 @@ def test_a_runtime_that_is_not_here(
     """The agent is told which program is missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
     said = refused(server, "create_environment", runtime="node")
-    assert said == "there is no program node on the search path"
+    assert said == "the program node is not on the search path"
 
 
 def test_capacity(server: MCPServer[Any], store: FileStore) -> None:

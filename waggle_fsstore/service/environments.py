@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Self
+from typing import Self
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
@@ -28,8 +28,6 @@ from waggle_fsstore.service.reconcile import (
 )
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
-
-_TAKEOVER_AFTER_S: Final = 30.0
 
 
 class EnvironmentService:
@@ -62,7 +60,7 @@ class EnvironmentService:
         touch_buffer: TouchBuffer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         uptime: Callable[[], float] = time.monotonic,
-        takeover_after: float = _TAKEOVER_AFTER_S,
+        takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository
         self._provider = provider
@@ -109,18 +107,16 @@ class EnvironmentService:
         return self._creation.create(runtime, name, timeout, labels)
 
     def find_by_id(self, environment_id: str) -> Environment:
-        """Return an environment, without counting as use.
-
-        Raises :class:`EnvironmentNotFoundError`.
-        """
+        """Return an environment; not a use. Raises :class:`EnvironmentNotFoundError`."""
         return self._with_last_use(self._repository.find_by_id(environment_id))
 
     def find_all(
         self, *, on_corrupt: Callable[[Exception], object] | None = None
     ) -> list[Environment]:
         """Return all environments by id, see :meth:`TransactionalRepository.find_all`."""
-        found = self._repository.find_all(on_corrupt=on_corrupt)
-        return [self._with_last_use(one) for one in found]
+        return [
+            self._with_last_use(one) for one in self._repository.find_all(on_corrupt=on_corrupt)
+        ]
 
     def touch(self, environment_id: str) -> Environment:
         """Record that an environment is used now, which restarts its idle time; return it.
@@ -207,8 +203,7 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove expired environments, and finish what ended processes left halfway.
 
-        Environments in status error expire too. Failures and ``is_stopping`` work as in
-        :meth:`reconcile`.
+        Environments in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
