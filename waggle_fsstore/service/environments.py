@@ -203,7 +203,7 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove expired environments, and finish what ended processes left halfway.
 
-        Environments in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
+        Those in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
