@@ -61,7 +61,7 @@ class _NoProvider:
     def remove(self, environment: Environment) -> None:
         pass
 
-    def find_strays(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002
+    def find_orphans(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002
         return []
 
     def check(self) -> None:

@@ -49,8 +49,8 @@ SERVE = """
 import sys
 from datetime import timedelta
 from waggle_fsstore.cli import main
-from waggle_fsstore.service.touch_buffer import Touches
-Touches.__init__.__kwdefaults__["interval"] = timedelta(days=1)
+from waggle_fsstore.service.touch_buffer import TouchBuffer
+TouchBuffer.__init__.__kwdefaults__["interval"] = timedelta(days=1)
 sys.exit(main())
 """
 

@@ -243,7 +243,7 @@ shutdown._stop_on_signals = lambda _: None
     )
 
 
-@fault(f"{_SIGNAL_DURING_START}[environments.settle-StdioServer-2]")
+@fault(f"{_SIGNAL_DURING_START}[environments.finish_interrupted-StdioServer-2]")
 def ignore_interrupt_during_reconcile(patch: Patch) -> None:
     _in_processes(
         patch,

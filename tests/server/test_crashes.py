@@ -29,7 +29,7 @@ def _workspaces(store: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("point", "runtime"),
-    [("make_folder", "shell"), ("write_new", "shell"), ("write_new", "python")],
+    [("make_dir", "shell"), ("write_new", "shell"), ("write_new", "python")],
 )
 def test_kill_during_create_leaves_destroyable_error(
     tmp_path: Path, pool: ThreadPoolExecutor, point: str, runtime: str
@@ -50,7 +50,7 @@ def test_kill_during_create_leaves_destroyable_error(
             environment_id = found["environment_id"]
             assert found["status"] == "error"
             assert found["status_reason"] == (
-                "could not be created: the process that was at it ended"
+                "could not be created: the process that was creating it ended"
             )
             assert await ask(client, "get_environment", environment_id=environment_id) == found
             await ask(client, "create_environment", runtime="shell")
@@ -70,7 +70,7 @@ def test_kill_during_create_leaves_destroyable_error(
         assert json.loads(server.get("/readyz")[1])["strays"] == []
 
 
-@pytest.mark.parametrize("point", ["removing_name", "remove_entry"])
+@pytest.mark.parametrize("point", ["removal_name", "remove_entry"])
 def test_kill_during_destroy_is_completed_at_next_start(
     tmp_path: Path, pool: ThreadPoolExecutor, point: str
 ) -> None:

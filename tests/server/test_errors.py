@@ -324,7 +324,7 @@ def test_missing_runtime_is_named(
     """The error names the missing program."""
     monkeypatch.setenv("PATH", str(tmp_path))
     message = refused(server, "create_environment", runtime="node")
-    assert message == "there is no program node on the search path"
+    assert message == "the program node is not on the search path"
 
 
 def test_capacity_error_names_remedy(server: MCPServer[Any], store: FileStore) -> None:

@@ -328,7 +328,7 @@ def test_unusable_provider_is_not_ready(root: Path) -> None:
         (root.parent / "store-workspaces").touch()
         status, report = _get(app, "/readyz")
         assert (status, report["status"], report["store"]) == (503, "not ready", "ok")
-        assert report["provider"] == "what is in the place of its root folder is none"
+        assert report["provider"] == "the workspaces path is not a directory"
 
 
 def test_missing_workspaces_directory_is_not_ready(root: Path) -> None:
@@ -344,10 +344,10 @@ def test_missing_workspaces_directory_is_not_ready(root: Path) -> None:
         assert report["problems"] == [f"workspaces: {report['provider']}"]
         message = refused(make_server(host.service), "create_environment", runtime="shell")
         assert message == report["provider"]
-        host.reaper.turn()
+        host.reaper.run_once()
         assert not workspaces.exists()
         elsewhere.rename(workspaces)
-        host.reaper.turn()
+        host.reaper.run_once()
         assert host.service.find_by_id(made.id).is_running
         status, report = _get(app, "/readyz")
         assert (status, report["problems"]) == (200, [])
@@ -359,7 +359,7 @@ def test_unwritable_workspaces_directory_is_not_ready(root: Path) -> None:
     workspaces = root.parent / "store-workspaces"
     with _hosted(root) as (_, app):
         workspaces.mkdir(mode=0o500)
-        assert _get(app, "/readyz")[1]["provider"] == "its root folder cannot be written to"
+        assert _get(app, "/readyz")[1]["provider"] == "the workspaces directory is not writable"
         assert workspaces.stat().st_mode & 0o777 == 0o500
 
 

@@ -96,9 +96,9 @@ ServiceHost.close = lambda self: threading.Event().wait()
 SIGNAL_DURING_CLOSE = """
 import os
 from waggle_fsstore.service.reaper import Reaper
-def stop(self, *, patience, real=Reaper.stop):
+def stop(self, *, timeout, real=Reaper.stop):
     os.kill(os.getpid(), {number})
-    return real(self, patience=patience)
+    return real(self, timeout=timeout)
 Reaper.stop = stop
 """
 
@@ -200,7 +200,7 @@ def test_signal_interrupts_venv_creation(
             # The grace period suffices for the answer.
             assert answer.result(TIMEOUT_S) in {
                 "the provider was closed",
-                "the making of its venv was cut short",
+                "the creation of its venv was interrupted",
             }
         found = {one.id: one for one in opened.find_all()}
     assert_settled(store)
@@ -226,7 +226,9 @@ def test_signals_end_server_despite_hanging_call(tmp_path: Path, kind: type[Serv
     with _start(kind, store) as server:
         [found] = _call(server, "list_environments")["environments"]
         assert found["status"] == "error"
-        assert found["status_reason"] == "could not be created: the process that was at it ended"
+        assert (
+            found["status_reason"] == "could not be created: the process that was creating it ended"
+        )
 
 
 def test_waits_fit_in_deadline() -> None:
@@ -282,7 +284,7 @@ POINTS = [
     "lifecycle.open_service",
     "lifecycle.Reaper.start",
     "lifecycle.EnvironmentService.reconcile",
-    "environments.settle",
+    "environments.finish_interrupted",
 ]
 
 
@@ -303,7 +305,7 @@ def test_signal_during_start_ends_server_in_order(
     assert_settled(store)
     with FileStore(store) as opened:
         statuses = [one.status for one in opened.find_all()]
-    begun = [Status.ERROR] if point == "environments.settle" else []
+    begun = [Status.ERROR] if point == "environments.finish_interrupted" else []
     assert statuses == [*begun, *[Status.CREATING] * (3 - len(begun))]
     assert ServerLock(store, "server.lock").try_acquire()
 
@@ -330,7 +332,7 @@ def test_signals_end_server_despite_hanging_start(tmp_path: Path, kind: type[Ser
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    code = SHORT_WAITS + hold("removing_name", is_released_by_input=False)
+    code = SHORT_WAITS + hold("removal_name", is_released_by_input=False)
     with kind(store, code=code) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:

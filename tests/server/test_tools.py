@@ -219,7 +219,7 @@ def test_get_counts_as_use(
     server: MCPServer[Any], store: FileStore, service: EnvironmentService
 ) -> None:
     """The answer has the new time of last use, which is stored later, together with others."""
-    service._touches._interval = timedelta(days=1)  # Not stored before the service is closed.
+    service._touch_buffer._interval = timedelta(days=1)  # Not stored before the service is closed.
     created = call(server, "create_environment", runtime="shell")
     revision = store.find_by_id(created["environment_id"]).revision
 

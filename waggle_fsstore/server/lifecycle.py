@@ -81,7 +81,7 @@ class ServiceHost:
         self.repository = open_repository(self._location)
         self.service = open_service(self.repository, self._settings)
         self.reaper = Reaper(
-            self.service, interval=self._settings.reaper_interval, leads=self.try_to_lead
+            self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
 
     def try_to_lead(self) -> bool:
@@ -103,7 +103,7 @@ class ServiceHost:
         """Make creations fail soon, those in progress and later ones, and stop sweeping."""
         self._is_interrupted = True
         if self._is_open:
-            self.reaper.stop(patience=0)
+            self.reaper.stop(timeout=0)
             self.service.provider.close()
 
     def close(self) -> None:
@@ -119,9 +119,9 @@ class ServiceHost:
             _log.info("stopped; no environment was destroyed")
 
     def _close(self) -> None:
-        if not self.reaper.stop(patience=_CLOSE_TIMEOUT_S):
+        if not self.reaper.stop(timeout=_CLOSE_TIMEOUT_S):
             _log.warning("a sweep did not end in time; the next start of a server completes it")
-        if not self.service.close(patience=_CLOSE_TIMEOUT_S):
+        if not self.service.close(timeout=_CLOSE_TIMEOUT_S):
             _log.warning("a call did not end in time; the next start of a server cleans up")
         self.repository.close()
 

@@ -42,7 +42,7 @@ def readiness(host: ServiceHost) -> tuple[bool, dict[str, Any]]:
         "leads": reconciliation is not None,
         "findings": findings,
         "unreadable": [Unreadable.of(error).model_dump() for error in unreadable],
-        "strays": list(_as_text(reconciliation.strays)) if reconciliation else [],
+        "strays": list(_as_text(reconciliation.orphans)) if reconciliation else [],
         "problems": reconciliation.problems if reconciliation else [],
     }
 
