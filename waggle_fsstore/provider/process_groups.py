@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that run in process groups of their own, so that each can be stopped as a whole."""
+"""Programs, each run in its own process group so that it can be stopped as a whole."""
 
 import os
 import signal

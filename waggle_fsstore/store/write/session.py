@@ -192,7 +192,7 @@ class WriterSession:
             os.close(descriptor)
 
     def _current_directories(self) -> tuple[int, int, int] | None:
-        """What changes when the lock file or the documents' directory is exchanged."""
+        """Return what changes when the lock file or the documents' directory is exchanged."""
         try:
             status = os.stat(self._layout.environments)
         except FileNotFoundError:
