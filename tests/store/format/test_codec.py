@@ -98,7 +98,7 @@ def test_the_format_of_a_document() -> None:
         == """\
 {
   "capabilities": null,
-  "checksum": "8c8b23dd",
+  "checksum": "d4818951",
   "colour": [
     "amber",
     {
@@ -126,7 +126,7 @@ def test_the_format_of_a_document() -> None:
   "schema": 1,
   "ssh_port": 10022,
   "status": "running",
-  "status_reason": "started by hand",
+  "status_reason": "started manually",
   "timeout_seconds": 1800
 }
 """
