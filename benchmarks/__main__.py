@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``python -m benchmarks``: runs all, prints the report and writes it down."""
+"""The command ``python -m benchmarks``: measures everything, and prints and saves a report."""
 
 import argparse
 import json
@@ -24,14 +24,14 @@ _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; the exit code."""
+    """Run the benchmarks, and return the exit code."""
     options = _parser().parse_args(arguments)
-    # As Ctrl-C, so that the files go.
+    # As with Ctrl-C, so that the temporary files are removed.
     signal.signal(signal.SIGTERM, _stop)
     try:
         results = _run(options)
     except KeyboardInterrupt:
-        print("interrupted: nothing is written down", file=sys.stderr)
+        print("interrupted: no report is saved", file=sys.stderr)
         return 130
     report = markdown(results)
     print(report, end="")
@@ -47,45 +47,45 @@ def _run(options: argparse.Namespace) -> Results:
     effort = QUICK if options.quick else FULL
     entrants, remark = peers.entrants()
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.dir) as temporary:
-        folder = Path(temporary)
-        kind = machine.file_system_type(folder)
+        directory = Path(temporary)
+        kind = machine.file_system_type(directory)
         results = Results(
             name=options.name or kind,
             quick=options.quick,
-            machine=machine.describe(folder),
+            machine=machine.describe(directory),
             durability={entrant.name: entrant.durability for entrant in entrants},
             remarks=[remark] if remark else [],
         )
         if kind in _MEMORY_FILE_SYSTEMS:
             results.remarks.append(
-                "This file system is in memory: a flush has no device to reach and costs"
-                " nothing, so the ratios to it say nothing."
+                "This file system is in memory: a sync has no device to reach and costs"
+                " nothing, so ratios to it are meaningless."
             )
         for size in options.sizes:
-            _say(f"{size:,} documents")
-            results.sizes[size] = _summaries(operations.measure(folder, entrants, size, effort))
+            _report_progress(f"{size:,} documents")
+            results.sizes[size] = _summaries(operations.measure(directory, entrants, size, effort))
         synced = [entrant for entrant in entrants if entrant.is_synced]
-        _say("a long run")
-        results.run = _summaries(writes.measure_run(folder, synced, effort))
-        _say("threads")
-        results.threads = _summaries(writes.measure_threads(folder, synced, effort))
-        _say("batches")
-        results.batches = _summaries(writes.measure_batches(folder, synced, effort))
+        _report_progress("a long run")
+        results.run = _summaries(writes.measure_run(directory, synced, effort))
+        _report_progress("threads")
+        results.threads = _summaries(writes.measure_threads(directory, synced, effort))
+        _report_progress("batches")
+        results.batches = _summaries(writes.measure_batches(directory, synced, effort))
         lines = options.history or effort.history_lines
-        _say(f"a history of {lines:,} saves")
-        past = history.measure(folder, lines, rounds=effort.history_rounds)
+        _report_progress(f"a history of {lines:,} saves")
+        past = history.measure(directory, lines, rounds=effort.history_rounds)
         results.history = _summaries(past.samples)
         results.history_memory = past.memory
-        _say("processor time")
-        results.cpu = summarise(operations.measure_cpu(folder, entrants, effort))
-        _say("import")
+        _report_progress("processor time")
+        results.cpu = summarise(operations.measure_cpu(directory, entrants, effort))
+        _report_progress("import")
         imports = importing.measure(rounds=effort.import_rounds)
         results.imports = summarise(imports.samples)
         results.forbidden = imports.forbidden
         if options.large:
-            _say(f"{large.SIZE:,} documents")
-            results.large = summarise(large.measure(folder, rounds=effort.large_rounds))
-        _say("done")
+            _report_progress(f"{large.SIZE:,} documents")
+            results.large = summarise(large.measure(directory, rounds=effort.large_rounds))
+        _report_progress("done")
     return results
 
 
@@ -96,10 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dir",
-        type=_folder,
+        type=_directory,
         default=Path(),
-        help="measure on the file system of this folder, in a temporary one inside it"
-        " (default: the current folder)",
+        help="measure on the file system of this directory, in a temporary subdirectory"
+        " (default: the current directory)",
     )
     parser.add_argument(
         "--sizes",
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--history",
         type=_length,
-        help="the number of saves behind the store that is opened"
+        help="the number of saves in the history of the store that is opened"
         f" (default: {FULL.history_lines:,}, with --quick {QUICK.history_lines:,})",
     )
     parser.add_argument("--quick", action="store_true", help="a rough run in about a minute")
@@ -131,25 +131,27 @@ def _summaries(samples: dict[str, Samples]) -> dict[str, Summaries]:
 def _sizes(text: str) -> list[int]:
     sizes = text.split(",")
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 10,1000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 10,1000")
     return [int(size) for size in sizes]
 
 
 def _length(text: str) -> int:
-    if not text.isdecimal() or int(text) < history.SHORTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {history.SHORTEST:,}")
+    if not text.isdecimal() or int(text) < history.MIN_LINES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of at least {history.MIN_LINES:,}"
+        )
     return int(text)
 
 
-def _folder(text: str) -> Path:
+def _directory(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
     return path
 
 
-def _say(text: str) -> None:
-    """Progress, for whoever waits."""
+def _report_progress(text: str) -> None:
+    """Print progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr)
 
 

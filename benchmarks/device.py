@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device: what one flush costs, with bare system calls and nothing around them."""
+"""The device: the cost of one sync, measured with bare system calls."""
 
 import ctypes
 import os
@@ -20,45 +20,45 @@ UNSYNCED: Final = "create + write + rename, no flush"
 
 _PREALLOCATED_BYTES: Final = 1 << 20
 
-# Shares no factor with the numbers of documents.
+# Has no factor in common with the numbers of documents.
 _STRIDE: Final = 7_919
 
 
 class Device:
-    """Writes documents with the fewest system calls, in a folder of its own."""
+    """Writes documents with the fewest possible system calls, in a new directory."""
 
-    def __init__(self, folder: Path, contents: list[bytes]) -> None:
-        self._files = str(folder / "files")
-        self._aside = str(folder / "aside")
-        for path in (str(folder), self._files, self._aside):
+    def __init__(self, directory: Path, contents: list[bytes]) -> None:
+        self._files = str(directory / "files")
+        self._temp = str(directory / "aside")
+        for path in (str(directory), self._files, self._temp):
             os.mkdir(path)
         self._targets = [f"{self._files}/{number}" for number in range(len(contents))]
         for target, data in zip(self._targets, contents, strict=True):
             self._create(target, data)
         self._replaced = 0
-        self._source = f"{self._aside}/0"
-        self._appended = os.open(folder / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._overwritten = os.open(folder / "overwritten", os.O_WRONLY | os.O_CREAT)
-        # Written, not only reserved: the first write to a reserved block changes the block map.
+        self._source = f"{self._temp}/0"
+        self._appended = os.open(directory / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._overwritten = os.open(directory / "overwritten", os.O_WRONLY | os.O_CREAT)
+        # Written, not only allocated: the first write to an allocated block changes the block map.
         os.pwrite(self._overwritten, b" " * _PREALLOCATED_BYTES, 0)
         os.fsync(self._overwritten)
-        self._place = 0
+        self._offset = 0
 
     def overwrite(self, data: bytes) -> None:
-        """The cheapest flush: the file keeps its size and its blocks."""
-        if self._place + len(data) > _PREALLOCATED_BYTES:
-            self._place = 0
-        os.pwrite(self._overwritten, data, self._place)
+        """Write with the cheapest sync: the file keeps its size and its blocks."""
+        if self._offset + len(data) > _PREALLOCATED_BYTES:
+            self._offset = 0
+        os.pwrite(self._overwritten, data, self._offset)
         os.fdatasync(self._overwritten)
-        self._place += len(data)
+        self._offset += len(data)
 
     def append(self, data: bytes) -> None:
-        """A flush that must keep a new size too."""
+        """Write with a sync that must store a new file size too."""
         os.write(self._appended, data)
         os.fdatasync(self._appended)
 
     def replace_journalled(self, data: bytes) -> None:
-        """The durable replacement of a file whose data is in a journal: one flush."""
+        """Replace a file durably with one sync: its data is in a journal."""
         descriptor = os.open(self._source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.posix_fallocate(descriptor, 0, len(data))
         os.pwrite(descriptor, data, 0)
@@ -67,45 +67,45 @@ class Device:
         self._publish()
 
     def replace(self, data: bytes) -> None:
-        """The classic durable replacement of a file."""
-        self._create(self._source, data, flush=True)
+        """Replace a file durably in the classic way, with two syncs."""
+        self._create(self._source, data, sync=True)
         self._publish()
-        folder = os.open(self._files, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        directory = os.open(self._files, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
 
     def replace_unsynced(self, data: bytes) -> None:
-        """The same without a flush."""
+        """Replace a file without a sync."""
         self._create(self._source, data)
         self._publish()
 
     def close(self) -> None:
-        """Release the files."""
+        """Close the files."""
         os.close(self._appended)
         os.close(self._overwritten)
 
     def _publish(self) -> None:
-        """Replace a file, another each time, by what was written aside."""
+        """Rename the temp file over a target, a different one each time."""
         self._replaced += _STRIDE
         os.replace(self._source, self._targets[self._replaced % len(self._targets)])
 
-    def _create(self, path: str, data: bytes, *, flush: bool = False) -> None:
+    def _create(self, path: str, data: bytes, *, sync: bool = False) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(descriptor, data)
-        if flush:
+        if sync:
             os.fsync(descriptor)
         os.close(descriptor)
 
 
 class Probe(NamedTuple):
-    """A bare write under measurement."""
+    """A bare write to measure."""
 
     name: str
     call: Callable[[bytes], None]
 
 
 def probes(device: Device) -> list[Probe]:
-    """What the durable save is compared with."""
+    """Return the bare writes that the durable save is compared with."""
     return [
         Probe(OVERWRITE, device.overwrite),
         Probe(JOURNALLED, device.replace_journalled),
@@ -115,12 +115,12 @@ def probes(device: Device) -> list[Probe]:
 
 
 @contextmanager
-def open_device(folder: Path, number: int) -> Iterator[Device]:
-    """The device with so many documents. Its files are removed afterwards."""
-    root = folder / "device"
+def open_device(directory: Path, number: int) -> Iterator[Device]:
+    """Yield the device with ``number`` documents, and remove its files afterwards."""
+    root = directory / "device"
     try:
         device = Device(root, [codec.encode(documents.make(n), 1) for n in range(number)])
-        settle(folder)
+        settle(directory)
         try:
             yield device
         finally:
@@ -129,9 +129,9 @@ def open_device(folder: Path, number: int) -> Iterator[Device]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def settle(folder: Path) -> None:
-    """Have everything written that is still in memory, so that no flush pays for another's."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def settle(directory: Path) -> None:
+    """Write all cached data to the device, so that no sync includes the data of another peer."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         if _syncfs is None or _syncfs(descriptor) != 0:
             os.sync()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents: the environments that every peer stores, and how they change."""
+"""The documents: the environments that every peer stores, and their changes."""
 
 import random
 import uuid
@@ -15,14 +15,14 @@ _T = TypeVar("_T")
 
 
 def make(number: int) -> Environment:
-    """Environment number so-and-so; the same one for the same number, in every run.
+    """Return environment ``number``, which is the same in every run.
 
-    Its document has about 860 bytes: what a probed environment with two labels takes.
-    SQLite keeps rows of up to 1,002 bytes of such a table on one page; larger ones
-    would cost it twice the time, and a comparison at that edge would say nothing.
+    Its document has about 860 bytes, the size of a probed environment with two labels.
+    SQLite keeps rows of up to 1,002 bytes of such a table on one page. Larger rows would take
+    it twice the time, which would make the comparison depend on a detail.
     """
-    # Random ids, as the package makes them, so that no peer gains from writing in order.
-    source = random.Random(number)  # noqa: S311  # no secret
+    # Random ids, as the package generates, so that no peer gains from writing in order.
+    source = random.Random(number)  # noqa: S311  # not a secret
     created = _START + timedelta(seconds=number, microseconds=source.randrange(1_000_000))
     return Environment(
         id=str(uuid.UUID(int=source.getrandbits(128), version=4)),
@@ -47,19 +47,19 @@ def make(number: int) -> Environment:
 
 
 def used(environment: Environment, times: int) -> Environment:
-    """The same environment after it was used so many times: another document each time."""
+    """Return the environment after ``times`` uses: a different document each time."""
     changed = environment.copy()
     changed.last_used = environment.last_used + timedelta(milliseconds=times)
     return changed
 
 
 def pick(items: list[_T], number: int, batch: int) -> list[_T]:
-    """Some items, others for each number, all of them in time, and far from in order."""
-    # A step that shares no factor with the sizes.
+    """Return a batch of items, a different one for each number, spread over the list."""
+    # The step has no factor in common with the sizes.
     return [items[(number * batch + index) * 7_919 % len(items)] for index in range(batch)]
 
 
 def changed(environments: list[Environment], number: int, batch: int) -> list[Environment]:
-    """Changed versions of some; of others for each number, and never the same version twice."""
+    """Return changed versions of a batch of environments, never the same version twice."""
     first = 1 + number * batch
     return [used(old, first + index) for index, old in enumerate(pick(environments, number, batch))]

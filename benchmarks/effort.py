@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The effort: how often each thing is done, in a full run and in a quick one."""
+"""The effort: how often each operation is measured, in a full and in a quick run."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,17 +7,17 @@ from typing import Final
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Rounds are the most there are; those of a kind end after ``limit`` seconds."""
+    """Maximum numbers of rounds; the rounds of each part end after ``limit_s`` seconds."""
 
-    limit: float
+    limit_s: float
     write_rounds: int
     read_rounds: int
     scan_rounds: int
-    #: The long run: how many documents, how many turns of each peer, how many saves in one.
+    #: The long run: the number of documents, of turns of each peer, and of saves in a turn.
     run_documents: int
     run_turns: int
     run_saves: int
-    #: Threads: how many rounds, how many saves in each, of all threads together.
+    #: Threads: the number of rounds, and of saves in a round by all threads together.
     thread_rounds: int
     thread_saves: int
     batch_rounds: int
@@ -28,7 +28,7 @@ class Effort:
 
 
 FULL: Final = Effort(
-    limit=40.0,
+    limit_s=40.0,
     write_rounds=150,
     read_rounds=100,
     scan_rounds=40,
@@ -44,7 +44,7 @@ FULL: Final = Effort(
     large_rounds=15,
 )
 QUICK: Final = Effort(
-    limit=1.0,
+    limit_s=1.0,
     write_rounds=6,
     read_rounds=8,
     scan_rounds=4,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A long history: what it costs to open a store that has one, and to go through all of it."""
+"""A long history: the cost of opening a store that has one, and of reading all of it."""
 
 import shutil
 import tracemalloc
@@ -17,35 +17,35 @@ CLOSE: Final = "close"
 NEW: Final = "new store"
 LONG: Final = "long history"
 
-# As many in the new store, where each was saved once.
+# Also the number of saves in the new store: one for each document.
 _DOCUMENTS: Final = 100
 
-# Memory is compared with that for this part of the history. It must be longer than any piece
-# in which a store may keep its journal: within one, reading more of it may well take more.
-_PART: Final = 4
+# The memory for the whole history is compared with that for a fraction of it. The fraction must
+# be longer than a segment of the journal: within a segment, reading more may take more memory.
+_FRACTION: Final = 4
 
-SHORTEST: Final = 20_000
+MIN_LINES: Final = 20_000
 
 
 class History(NamedTuple):
-    """The samples of each operation and store; and the memory for a history of each length.
+    """The samples of each operation and store, and the memory for a history of each length.
 
-    The latter is the peak while all of it is read, above what was there before, in bytes.
+    The memory is the peak while all of the history is read, above the usage before, in bytes.
     """
 
     samples: dict[str, Samples]
     memory: dict[int, int]
 
 
-def measure(folder: Path, lines: int, rounds: int) -> History:
-    """Save so many times, read the history of it, and open this store and a new one by turns."""
-    roots = {NEW: folder / "history-new", LONG: folder / "history-long"}
+def measure(directory: Path, lines: int, rounds: int) -> History:
+    """Measure a store with ``lines`` saves in its history, in turns with a new store."""
+    roots = {NEW: directory / "history-new", LONG: directory / "history-long"}
     environments = [documents.make(number) for number in range(_DOCUMENTS)]
     memory: dict[int, int] = {}
     try:
         _save(roots[NEW], environments, range(_DOCUMENTS))
         saved = 0
-        for length in (lines // _PART, lines):
+        for length in (lines // _FRACTION, lines):
             _save(roots[LONG], environments, range(saved, length))
             memory[length] = _peak(roots[LONG], length)
             saved = length
@@ -55,7 +55,7 @@ def measure(folder: Path, lines: int, rounds: int) -> History:
             ),
             [*roots],
             rounds=rounds,
-            settle=lambda: settle(folder),
+            settle=lambda: settle(directory),
         )
     finally:
         for root in roots.values():
@@ -86,7 +86,7 @@ def _opening(root: Path, changed: Environment) -> list[Step]:
 
 def _peak(root: Path, lines: int) -> int:
     with FileStore(root) as store:
-        # One was read before: what is imported and made once is not the history's.
+        # One event is read first: imports and caches are not part of the cost.
         next(store.history())
         tracemalloc.start()
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The import: how long it takes beside that of its dependencies, and what it pulls in."""
+"""The import: its time compared with that of its dependencies, and the modules it loads."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ EVERYTHING: Final = "all of its public names"
 
 FORBIDDEN: Final = ("asyncio", "click", "mcp", "pytest", "rich", "typer")
 
-# The package imports a name when it is first asked for, so that a bare import says nothing.
+# The package imports each name when it is first used, so a bare import would measure nothing.
 _STATEMENTS: Final = {
     DEPENDENCIES: "import filelock, orjson, platformdirs",
     EVERYTHING: "from waggle_fsstore import *",
@@ -30,14 +30,14 @@ print(json.dumps([spent, [name for name in {forbidden} if name in sys.modules]])
 
 
 class ImportCost(NamedTuple):
-    """The time of each import, in processes of its own, and which forbidden modules came along."""
+    """The times of each import, in fresh processes, and the forbidden modules that were loaded."""
 
     samples: Samples
     forbidden: list[str]
 
 
 def measure(rounds: int) -> ImportCost:
-    """Import both by turns, each time in a fresh process, from bytecode that is there already."""
+    """Measure both imports in turns, each time in a fresh process, from existing bytecode."""
     samples: Samples = {name: [] for name in _STATEMENTS}
     forbidden: set[str] = set()
     names = list(_STATEMENTS)
@@ -46,14 +46,14 @@ def measure(rounds: int) -> ImportCost:
             spent, found = _run(_STATEMENTS[name])
             if name == EVERYTHING:
                 forbidden.update(found)
-            if number > 0:  # The first one may have compiled.
+            if number > 0:  # The first import may have compiled the bytecode.
                 samples[name].append(spent)
     return ImportCost(samples, sorted(forbidden))
 
 
 def _run(statement: str) -> tuple[int, list[str]]:
     program = _PROGRAM.format(statement=statement, forbidden=FORBIDDEN)
-    done = subprocess.run(  # noqa: S603  # This very interpreter, and a program from above.
+    done = subprocess.run(  # noqa: S603  # This interpreter runs the program above.
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
     )
     spent, found = json.loads(done.stdout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The large store: how it opens and counts at 100,000 documents."""
+"""The large store: opening it, counting and saving, with 100,000 documents."""
 
 import shutil
 import time
@@ -23,13 +23,13 @@ FIRST_SAVE: Final = "open, first save"
 _T = TypeVar("_T")
 
 
-def measure(folder: Path, rounds: int) -> Samples:
-    """Open a store of 100,000 documents, count them, save one; anew in each round."""
-    root = folder / "large"
+def measure(directory: Path, rounds: int) -> Samples:
+    """Open a store of 100,000 documents, count them and save one, in each round."""
+    root = directory / "large"
     samples: Samples = {OPEN: [], FIRST_COUNT: [], COUNT: [], FIRST_SAVE: []}
     try:
         _fill(root)
-        settle(folder)
+        settle(directory)
         for number in range(rounds + 1):
             kept = samples if number else {name: [] for name in samples}
             with _timed(kept[OPEN], lambda: FileStore(root)) as store:
@@ -48,7 +48,7 @@ def measure(folder: Path, rounds: int) -> Samples:
 
 
 def _fill(root: Path) -> None:
-    """Found the store by a save, and add the rest as anybody may: as files."""
+    """Create the store with one save, and add the other documents as files, by manual edits."""
     with FileStore(root, durable=False) as store:
         store.save(documents.make(0))
         for number in range(1, SIZE):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine: what the figures of a run hold for."""
+"""The machine: the hardware and software that the figures of a run apply to."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Mount(NamedTuple):
-    """One line of /proc/self/mountinfo: where, what, how, and on which device."""
+    """One line of /proc/self/mountinfo: see proc_pid_mountinfo(5)."""
 
     point: str
     type: str
@@ -21,9 +21,9 @@ class Mount(NamedTuple):
     device: str
 
 
-def describe(folder: Path) -> dict[str, str]:
-    """The facts of this machine and of the file system of this folder, without any path."""
-    mount = _mount(folder)
+def describe(directory: Path) -> dict[str, str]:
+    """Return facts about this machine and the file system of a directory, without any path."""
+    mount = _mount(directory)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -42,15 +42,15 @@ def describe(folder: Path) -> dict[str, str]:
     }
 
 
-def file_system_type(folder: Path) -> str:
-    """The type of the file system that this folder is on."""
-    return _mount(folder).type
+def file_system_type(directory: Path) -> str:
+    """Return the type of the file system that a directory is on."""
+    return _mount(directory).type
 
 
-def _mount(folder: Path) -> Mount:
-    """The mount of a folder: of all that lie above it the longest, of equal ones the last."""
+def _mount(directory: Path) -> Mount:
+    """Return the mount of a directory: the longest mount point above it, of equals the last."""
     found = Mount("", "unknown", "", "")
-    path = os.path.realpath(folder)
+    path = os.path.realpath(directory)
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             left, _, right = line.partition(" - ")
@@ -60,7 +60,7 @@ def _mount(folder: Path) -> Mount:
                 continue
             kind, source, of_super_block = right.split()[:3]
             options = dict.fromkeys([*fields[5].split(","), *of_super_block.split(",")])
-            # Some (overlay) hold paths, which say nothing about speed.
+            # Some options (of overlay) contain paths, which do not affect the speed.
             kept = ",".join(option for option in options if "/" not in option)
             found = Mount(point, kind, kept, os.path.basename(source))
     return found

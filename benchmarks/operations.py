@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations: what each peer does, on how many documents and how often."""
+"""The operations that each peer is measured in."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,20 +29,22 @@ _CPU_SIZE: Final = 1_000
 _CPU_BATCH: Final = 50
 
 
-def measure(folder: Path, entrants: list[Entrant], size: int, effort: Effort) -> dict[str, Samples]:
-    """All operations of all entrants, and the device beside them, on ``size`` documents."""
+def measure(
+    directory: Path, entrants: list[Entrant], size: int, effort: Effort
+) -> dict[str, Samples]:
+    """Measure all operations of all entrants and of the device, with ``size`` documents."""
     environments = [documents.make(number) for number in range(size)]
     with (
-        open_peers(folder, entrants, environments) as peers,
-        open_device(folder, size) as device,
+        open_peers(directory, entrants, environments) as peers,
+        open_device(directory, size) as device,
     ):
         write = _writes(peers, device, environments)
         samples = interleave(
             write,
             [*peers, *(probe.name for probe in probes(device))],
             rounds=effort.write_rounds,
-            limit=effort.limit,
-            settle=lambda: settle(folder),
+            limit_s=effort.limit_s,
+            settle=lambda: settle(directory),
         )
         ids = [environment.id for environment in environments]
         samples |= interleave(
@@ -51,25 +53,25 @@ def measure(folder: Path, entrants: list[Entrant], size: int, effort: Effort) ->
             ],
             [*peers],
             rounds=effort.read_rounds,
-            limit=effort.limit,
+            limit_s=effort.limit_s,
         )
         samples |= interleave(
             lambda entrant, _: _scans(peers[entrant]),
             [*peers],
             rounds=effort.scan_rounds,
-            limit=effort.limit,
+            limit_s=effort.limit_s,
         )
         compare(peers)
     return samples
 
 
-def measure_cpu(folder: Path, entrants: list[Entrant], effort: Effort) -> Samples:
-    """The processor time that this process spends on a save without a flush."""
+def measure_cpu(directory: Path, entrants: list[Entrant], effort: Effort) -> Samples:
+    """Measure the processor time of this process for a save without sync."""
     environments = [documents.make(number) for number in range(_CPU_SIZE)]
     unsynced = [entrant for entrant in entrants if not entrant.is_synced]
     with (
-        open_peers(folder, unsynced, environments) as peers,
-        open_device(folder, _CPU_SIZE) as device,
+        open_peers(directory, unsynced, environments) as peers,
+        open_device(directory, _CPU_SIZE) as device,
     ):
 
         def steps(entrant: str, number: int) -> list[Step]:
@@ -83,9 +85,9 @@ def measure_cpu(folder: Path, entrants: list[Entrant], effort: Effort) -> Sample
             steps,
             [*peers, UNSYNCED],
             rounds=effort.write_rounds,
-            limit=effort.limit,
+            limit_s=effort.limit_s,
             measure=processor_time,
-            settle=lambda: settle(folder),
+            settle=lambda: settle(directory),
         )
         compare(peers)
     return samples[CPU]
@@ -98,14 +100,14 @@ def _writes(
     bare = {probe.name: probe.call for probe in probes(device)}
 
     @cache
-    def given(number: int) -> tuple[list[Environment], list[bytes], list[Environment]]:
-        """What all of them write in this round."""
+    def round_data(number: int) -> tuple[list[Environment], list[bytes], list[Environment]]:
+        """Return what every entrant writes in this round."""
         changed = documents.changed(environments, number, 11)
         encoded = [codec.encode(environment, size + number) for environment in changed]
         return changed, encoded, [documents.make(size + number * 6 + n) for n in range(6)]
 
     def steps(entrant: str, number: int) -> list[Step]:
-        changed, encoded, new = given(number)
+        changed, encoded, new = round_data(number)
         if entrant in bare:
             return [Step(DEVICE, bare[entrant], encoded)]
         peer = peers[entrant]

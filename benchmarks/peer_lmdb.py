@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peer on LMDB: one database of id and document; a save is a transaction of its own."""
+"""The peer on LMDB: one database from ids to documents, one transaction for each save."""
 
 import itertools
 from pathlib import Path
@@ -12,15 +12,15 @@ from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
-# The file takes only what is written; this bounds the address space.
+# Limits the address space; the file has only the size of the data written.
 _MAP_BYTES: Final = 1 << 30
 
 
 class Lmdb:
-    """See :class:`benchmarks.peers.Peer`. ``sync=False`` leaves the flushes to the system."""
+    """See :class:`benchmarks.peers.Peer`. ``sync=False`` leaves syncing to the system."""
 
-    def __init__(self, folder: Path, environments: list[Environment], *, sync: bool) -> None:
-        self._path = str(folder)
+    def __init__(self, directory: Path, environments: list[Environment], *, sync: bool) -> None:
+        self._path = str(directory)
         self._revisions = itertools.count(1)
         self._database = lmdb.open(self._path, map_size=_MAP_BYTES, sync=sync)
         self.save_all(environments)
@@ -52,13 +52,13 @@ class Lmdb:
         raise EnvironmentNotFoundError(environment_id)
 
     def find_all(self) -> list[Environment]:
-        """See :class:`benchmarks.peers.Peer`. Keys are kept in the order of their bytes."""
+        """See :class:`benchmarks.peers.Peer`. Keys are sorted by their bytes."""
         with self._database.begin() as transaction:
             values = transaction.cursor().iternext(keys=False)
             return [codec.decode(data, self._path) for data in values]
 
     def count(self) -> int:
-        """See :class:`benchmarks.peers.Peer`. LMDB keeps the number."""
+        """See :class:`benchmarks.peers.Peer`. LMDB stores the number."""
         with self._database.begin() as transaction:
             return int(transaction.stat()["entries"])
 

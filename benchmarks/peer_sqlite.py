@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peer on SQLite: one table in write-ahead log mode; a save is a transaction of its own."""
+"""The peer on SQLite: one table in WAL mode, one transaction for each save."""
 
 import itertools
 import sqlite3
@@ -12,14 +12,14 @@ from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
-# SQLite copies its log once so many pages piled up: its default, at which it is measured.
+# SQLite makes a checkpoint once its log has this many pages. This is its default.
 _LOG_PAGES: Final = 1_000
 
-# A few more, so that the log has its full size before anything is measured.
+# A few more, so that the log has its full size before the measurements.
 _LOG_SAVES: Final = _LOG_PAGES + 100
 
-# For the turn of a thread, in seconds: longer than any turn takes.
-_PATIENCE: Final = 60.0
+# How long a thread waits for its turn: longer than any turn takes.
+_BUSY_TIMEOUT_S: Final = 60.0
 
 _SAVE: Final = (
     "INSERT INTO environments VALUES (?, ?)"
@@ -28,11 +28,11 @@ _SAVE: Final = (
 
 
 class _Connection(threading.local):
-    """The connection of the thread that asks: SQLite gives each its own."""
+    """A connection for each thread."""
 
     def __init__(self, path: str, synchronous: str, opened: list[sqlite3.Connection]) -> None:
         connection = sqlite3.connect(
-            path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False
+            path, isolation_level=None, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
         )
         opened.append(connection)
         self.execute = connection.execute
@@ -43,11 +43,11 @@ class _Connection(threading.local):
 
 
 class Sqlite:
-    """See :class:`benchmarks.peers.Peer`. ``synchronous`` is SQLite's word for when to flush."""
+    """See :class:`benchmarks.peers.Peer`. ``synchronous`` is the pragma that says when to sync."""
 
-    def __init__(self, folder: Path, environments: list[Environment], synchronous: str) -> None:
-        folder.mkdir()
-        self._path = str(folder / "environments.db")
+    def __init__(self, directory: Path, environments: list[Environment], synchronous: str) -> None:
+        directory.mkdir()
+        self._path = str(directory / "environments.db")
         self._revisions = itertools.count(1)
         self._opened: list[sqlite3.Connection] = []
         self._own = _Connection(self._path, synchronous, self._opened)
@@ -59,9 +59,9 @@ class Sqlite:
         self._own.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
 
     def _fill(self, environments: list[Environment]) -> None:
-        """Store these, and leave a log that is long enough to be written over from its start.
+        """Store the environments, and leave a log of full size, which is then overwritten.
 
-        A log that still grows is slower to flush: the device has to keep its new size too.
+        A log that still grows is slower to sync: the device has to store its new size too.
         """
         self._own.execute("PRAGMA synchronous=OFF")
         self._own.execute("PRAGMA wal_autocheckpoint=0")

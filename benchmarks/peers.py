@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers: other ways to keep the same documents, each as a small repository.
+"""The peers: other ways to store the same documents, each as a small repository.
 
-All of them check what they are given as the stores do, write the very bytes that the
-stores write, decode what they return, and number their revisions. They count those in
-memory, which spares them a second statement, and do without a lock of their own between
-threads.
+All peers validate their arguments as the stores do, write the same bytes as the stores, decode
+what they return, and number their revisions. They count revisions in memory, which saves them a
+second statement, and have no lock between threads.
 """
 
 import gc
@@ -27,39 +26,39 @@ LMDB_NOSYNC: Final = "lmdb nosync"
 
 
 class Peer(Protocol):
-    """A repository under measurement, open and filled."""
+    """A repository to measure, open and filled."""
 
     def save(self, environment: Environment) -> int:
-        """Insert or replace; returns the revision."""
+        """Insert or replace an environment, and return its revision."""
         ...
 
     def save_all(self, environments: list[Environment]) -> list[int]:
-        """Insert or replace all or none; returns their revisions."""
+        """Insert or replace all environments or none, and return their revisions."""
         ...
 
     def find_by_id(self, environment_id: str) -> Environment:
-        """Get one and decode it."""
+        """Return an environment, decoded."""
         ...
 
     def find_all(self) -> list[Environment]:
-        """Get all, sorted by id, and decode them."""
+        """Return all environments, decoded and sorted by id."""
         ...
 
     def count(self) -> int:
-        """The number stored."""
+        """Return the number of environments."""
         ...
 
     def delete(self, environment_id: str) -> None:
-        """Remove one that is stored."""
+        """Delete a stored environment."""
         ...
 
     def close(self) -> None:
-        """Release the files."""
+        """Close the files."""
         ...
 
 
 class Entrant(NamedTuple):
-    """A peer by name: what it promises when a save has returned, and how it is opened."""
+    """A named peer: its durability once a save has returned, and how to open it."""
 
     name: str
     is_synced: bool
@@ -68,33 +67,33 @@ class Entrant(NamedTuple):
 
 
 def entrants() -> tuple[list[Entrant], str]:
-    """All that can run here, and a remark on what cannot, "" for nothing."""
+    """Return the peers that can run here, and a remark on any that cannot, else ""."""
     found = [
         Entrant(
             FILE_STORE,
             True,
-            "every save: survives a power cut, in a readable file of its own",
-            lambda folder, environments: _file_store(folder, environments, durable=True),
+            "every save: survives a power cut, one readable file for each document",
+            lambda directory, environments: _file_store(directory, environments, durable=True),
         ),
         Entrant(
             FILE_STORE_UNSYNCED,
             False,
             "durable=False: survives the end of the process; a power cut may lose or damage"
             " documents",
-            lambda folder, environments: _file_store(folder, environments, durable=False),
+            lambda directory, environments: _file_store(directory, environments, durable=False),
         ),
         Entrant(
             SQLITE_FULL,
             True,
             "WAL, synchronous=FULL, every save: survives a power cut",
-            lambda folder, environments: Sqlite(folder, environments, "FULL"),
+            lambda directory, environments: Sqlite(directory, environments, "FULL"),
         ),
         Entrant(
             SQLITE_NORMAL,
             False,
             "WAL, synchronous=NORMAL: survives the end of the process; a power cut takes the"
             " last saves, the rest stays whole",
-            lambda folder, environments: Sqlite(folder, environments, "NORMAL"),
+            lambda directory, environments: Sqlite(directory, environments, "NORMAL"),
         ),
     ]
     try:
@@ -106,14 +105,14 @@ def entrants() -> tuple[list[Entrant], str]:
             LMDB_SYNC,
             True,
             "the default, every save: survives a power cut",
-            lambda folder, environments: Lmdb(folder, environments, sync=True),
+            lambda directory, environments: Lmdb(directory, environments, sync=True),
         ),
         Entrant(
             LMDB_NOSYNC,
             False,
             "sync=False: survives the end of the process; a power cut may damage the whole"
             " database",
-            lambda folder, environments: Lmdb(folder, environments, sync=False),
+            lambda directory, environments: Lmdb(directory, environments, sync=False),
         ),
     ]
     return found, ""
@@ -121,18 +120,18 @@ def entrants() -> tuple[list[Entrant], str]:
 
 @contextmanager
 def open_peers(
-    folder: Path, entrants: list[Entrant], environments: list[Environment]
+    directory: Path, entrants: list[Entrant], environments: list[Environment]
 ) -> Iterator[dict[str, Peer]]:
-    """All peers, filled. Their files are removed afterwards."""
-    roots = [folder / f"peer-{index}" for index in range(len(entrants))]
+    """Yield all peers by name, filled, and remove their files afterwards."""
+    roots = [directory / f"peer-{index}" for index in range(len(entrants))]
     try:
         with ExitStack() as stack:
             peers = {}
             for entrant, root in zip(entrants, roots, strict=True):
                 peers[entrant.name] = entrant.open(root, environments)
                 stack.callback(peers[entrant.name].close)
-            settle(folder)
-            # A collection would hit whoever is measured just then.
+            settle(directory)
+            # A garbage collection would slow down the peer being measured.
             gc.collect()
             gc.disable()
             stack.callback(gc.enable)
@@ -143,7 +142,7 @@ def open_peers(
 
 
 def compare(peers: dict[str, Peer]) -> None:
-    """Refuse figures of peers that did not end up with the same environments."""
+    """Raise ``RuntimeError`` unless all peers have the same environments."""
     first, *others = peers
     expected = peers[first].find_all()
     for other in others:
@@ -151,8 +150,8 @@ def compare(peers: dict[str, Peer]) -> None:
             raise RuntimeError(f"{other} does not hold the same documents as {first}")
 
 
-def _file_store(folder: Path, environments: list[Environment], *, durable: bool) -> FileStore:
-    with FileStore(folder, durable=False) as filling:
+def _file_store(directory: Path, environments: list[Environment], *, durable: bool) -> FileStore:
+    with FileStore(directory, durable=False) as filling:
         for environment in environments:
             filling.save(environment)
-    return FileStore(folder, durable=durable)
+    return FileStore(directory, durable=durable)

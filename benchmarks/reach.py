@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reach: the targets beside what was measured, and whether they hold."""
+"""Reach: the targets, the figures measured, and whether each target is met."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ class _Target(NamedTuple):
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """What is aimed at: all of it as ratios to something in the same run, or as times."""
+    """Yield the targets: ratios to another figure of the same run, or times."""
     yield from _saves(results)
     yield from _run(results)
     of_threads = results.threads
@@ -40,7 +40,7 @@ def rows(results: Results) -> Iterator[Row]:
 
 
 def _saves(results: Results) -> Iterator[Row]:
-    """A durable save: its speed beside that of the peers, its time beside that of bare calls."""
+    """Yield the targets of a durable save, compared with the peers and with bare system calls."""
     sizes = results.sizes
     own = {size: found[operations.SAVE][FILE_STORE].median for size, found in sizes.items()}
     for peer, least in ((SQLITE_FULL, 0.8), (LMDB_SYNC, 1.6)):
@@ -88,7 +88,7 @@ def _history(results: Results) -> Iterator[Row]:
 
 
 def _reading(results: Results) -> Iterator[Row]:
-    """What was aimed at before the journal."""
+    """Yield the targets that do not depend on the journal."""
     yield _row(
         f"find_by_id, time : {SQLITE_FULL}",
         _at_most(1),
@@ -130,7 +130,7 @@ def _one(what: str, target: _Target, measured: float) -> Row:
 
 
 def _row(what: str, target: _Target | None, measured: Mapping[str, float]) -> Row:
-    """A ratio for each number of documents; the last column says for which the target holds."""
+    """Return a row of ratios by number of documents; its end says which ones meet the target."""
     shown = ", ".join(f"{factor(ratio)} ({size})" for size, ratio in measured.items())
     if target is None:
         return what, "none", shown, ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report: the results as Markdown that also reads well in a terminal."""
+"""The report: the results as Markdown that is readable in a terminal too."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -11,11 +11,11 @@ from benchmarks.results import Results, Summaries
 from benchmarks.tables import duration, factor, table
 from benchmarks.timing import Summary
 
-_PROMISE_LITTLE: Final = frozenset({SQLITE_NORMAL, LMDB_NOSYNC})
+_UNSYNCED_PEERS: Final = frozenset({SQLITE_NORMAL, LMDB_NOSYNC})
 
 
 def markdown(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     kind = ", a quick run: the figures are rough" if results.quick else ""
     saves = results.run[writes.SAVE][FILE_STORE].operations
     parts = [
@@ -72,12 +72,12 @@ def _size(by_operation: dict[str, Summaries]) -> Iterable[str]:
 
 
 def _pairs(peers: list[str]) -> Iterable[tuple[str, str]]:
-    """What is compared: the store with all, the unsynced one with those that promise as little."""
+    """Yield what is compared: FileStore with all peers, the unsynced one with unsynced peers."""
     for peer in peers:
         if peer != FILE_STORE:
             yield FILE_STORE, peer
     for peer in peers:
-        if peer in _PROMISE_LITTLE:
+        if peer in _UNSYNCED_PEERS:
             yield FILE_STORE_UNSYNCED, peer
 
 
@@ -192,7 +192,7 @@ def _history(results: Results) -> Iterable[str]:
 
 
 def _summaries(summaries: Summaries, own: str | None) -> str:
-    """One line each; with the ratio of ``own`` to each, if it is given."""
+    """Return a table with a row for each summary, and the ratio of ``own`` to it if given."""
     ratio = () if own is None else (f"{own} : it",)
     return table(
         ("what", "n", "median", "p99", *ratio),

@@ -37,15 +37,15 @@ _CALLS: Final = 100
 _CREATES: Final = 100
 _STARTS: Final = 5
 
-# How long creates and destroys run while the health of the server is asked for (seconds).
-_LOAD: Final = 5.0
+# How long clients create and destroy environments while /healthz is measured.
+_LOAD_DURATION_S: Final = 5.0
 _CLIENTS: Final = 4
 
 _Row = tuple[str, str, str, str]
 
 
 class _NoProvider:
-    """Makes nothing, so that only the cost of the service itself is left."""
+    """Does nothing, so that only the cost of the service itself is measured."""
 
     name = "none"
 
@@ -61,7 +61,7 @@ class _NoProvider:
     def remove(self, environment: Environment) -> None:
         pass
 
-    def find_strays(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002
+    def find_orphans(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002
         return []
 
     def check(self) -> None:
@@ -72,24 +72,24 @@ class _NoProvider:
 
 
 def main() -> None:
-    """Measure on the file system of a folder, and print a table."""
+    """Measure the server on the file system of a directory, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path(), help="where to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.dir) as temporary:
-        folder = Path(temporary).resolve()
+        directory = Path(temporary).resolve()
         print(f"# The server with {_ENVIRONMENTS:,} environments\n")
-        for name, value in machine.describe(folder).items():
+        for name, value in machine.describe(directory).items():
             print(f"- {name}: {value}")
         print("\n| what | measured | beside it | target |\n| --- | --- | --- | --- |")
-        for row in _rows(folder):
+        for row in _rows(directory):
             print(f"| {' | '.join(row)} |", flush=True)
 
 
-def _rows(folder: Path) -> Iterator[_Row]:
+def _rows(directory: Path) -> Iterator[_Row]:
     for size in (10, _ENVIRONMENTS):
-        yield _creates(folder / f"service-{size}", size)
-    full, empty = folder / "full", folder / "empty"
+        yield _creates(directory / f"service-{size}", size)
+    full, empty = directory / "full", directory / "empty"
     _fill(full)
     yield _starts(full, empty)
     with _server(full) as url:
@@ -98,7 +98,7 @@ def _rows(folder: Path) -> Iterator[_Row]:
 
 
 def _creates(path: Path, size: int) -> _Row:
-    """A create of the service, and in turns two durable saves of the same documents."""
+    """Measure a create of the service, in turns with two durable saves of the same documents."""
     with FileStore(path) as store:
         service = EnvironmentService(store, _NoProvider(), capacity=10 * size)
         for _ in range(size):
@@ -192,7 +192,7 @@ async def _timed(call: Callable[[], Awaitable[object]]) -> list[float]:
 
 
 def _health(url: str) -> _Row:
-    """``/healthz`` while clients create and destroy, and before that."""
+    """Measure ``/healthz`` on an idle server, and while clients create and destroy."""
     idle = [_get(f"{url}/healthz") for _ in range(_CALLS)]
     stopping = threading.Event()
     done: list[int] = []
@@ -203,7 +203,7 @@ def _health(url: str) -> _Row:
     for client in clients:
         client.start()
     busy = []
-    deadline = time.monotonic() + _LOAD
+    deadline = time.monotonic() + _LOAD_DURATION_S
     while time.monotonic() < deadline:
         busy.append(_get(f"{url}/healthz"))
         time.sleep(0.01)
@@ -211,7 +211,7 @@ def _health(url: str) -> _Row:
     for client in clients:
         client.join()
     return (
-        f"/healthz during {sum(done):,} creates and destroys in {_LOAD:g} s",
+        f"/healthz during {sum(done):,} creates and destroys in {_LOAD_DURATION_S:g} s",
         _times(busy),
         f"idle: {_times(idle)}; ratio {statistics.median(busy) / statistics.median(idle):.2f}",
         "100 ms",
@@ -237,21 +237,21 @@ async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[st
 
 def _get(url: str) -> float:
     began = time.perf_counter()
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own server
         answer.read()
     return time.perf_counter() - began
 
 
 @contextmanager
 def _server(path: Path) -> Iterator[str]:
-    """A server of its own over a store; where it can be called."""
+    """Run a server over a store, and yield its URL."""
     settings = {
         "WAGGLE_STORE_PATH": str(path),
         "WAGGLE_LISTEN_ADDR": "127.0.0.1:0",
         "WAGGLE_MAX_ENVIRONMENTS": str(10 * _ENVIRONMENTS),
     }
     command = [sys.executable, "-m", "waggle_fsstore", "serve"]
-    with subprocess.Popen(  # noqa: S603  # our own
+    with subprocess.Popen(  # noqa: S603  # our own server
         command, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
     ) as process:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables: Markdown that also reads well in a terminal, and how figures look in it."""
+"""Markdown tables that are readable in a terminal too, and the format of their figures."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,9 +7,9 @@ Row = Sequence[str]
 
 
 def table(header: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table whose columns are aligned in plain text too, figures to the right."""
+    """Return a Markdown table whose source is aligned too, with figures to the right."""
     lines = [list(header), *(list(row) for row in rows)]
-    # Markdown wants two characters at least below the header of a column of figures.
+    # Markdown needs at least two characters below the header of a right-aligned column.
     widths = [max(2, *(len(line[column]) for line in lines)) for column in range(len(header))]
     is_figure = [
         column > 0 and all(line[column][:1].isdigit() for line in lines[1:])
@@ -31,15 +31,14 @@ def table(header: Row, rows: Iterable[Row]) -> str:
 
 
 def factor(ratio: float) -> str:
-    """A ratio, with three digits at most that count."""
+    """Return a ratio with at most three significant digits."""
     return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:,.0f}"
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Return a time with three significant digits, in a suitable unit."""
     for unit, per_second in (("us", 1e6), ("ms", 1e3)):
         value = seconds * per_second
         if value < 999.5:
-            # Three digits that count.
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
     return f"{seconds:.2f} s"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing: rounds in which all that is compared takes turns, and what is made of the samples."""
+"""Timing: rounds in which all entrants take turns, and summaries of the samples."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,10 +10,10 @@ from statistics import fmean, median
 from threading import Barrier
 from typing import Any, Final, NamedTuple
 
-# What one call takes, of one entrant, in nanoseconds.
+# The times of single calls, by entrant, in nanoseconds.
 Samples = dict[str, list[int]]
 
-_FEWEST_ROUNDS: Final = 3
+_MIN_ROUNDS: Final = 3
 
 _clock: Final = time.perf_counter_ns
 
@@ -21,8 +21,8 @@ _clock: Final = time.perf_counter_ns
 class Step(NamedTuple):
     """Calls of one operation: ``call`` once for each of the arguments.
 
-    The first ``warm`` of them are not counted: they find the caches as the entrant
-    before left them.
+    The first ``warm`` calls are not counted: they find the caches as the previous entrant
+    left them.
     """
 
     operation: str
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Samples in short: how many, and in seconds their mean, percentiles and the longest."""
+    """A summary of samples: their number, and in seconds the mean, percentiles and maximum."""
 
     operations: int
     mean: float
@@ -43,8 +43,8 @@ class Summary:
     longest: float
 
 
-def each(step: Step) -> list[int]:
-    """What each call takes."""
+def each_call(step: Step) -> list[int]:
+    """Return the time of each call."""
     call = step.call
     clock = _clock
     times = []
@@ -55,8 +55,8 @@ def each(step: Step) -> list[int]:
     return times[step.warm :]
 
 
-def whole(step: Step) -> list[int]:
-    """What all calls take together."""
+def total_time(step: Step) -> list[int]:
+    """Return the time of all calls together."""
     begin = _clock()
     for argument in step.arguments:
         step.call(argument)
@@ -64,9 +64,9 @@ def whole(step: Step) -> list[int]:
 
 
 def processor_time(step: Step) -> list[int]:
-    """The processor time of a call, the kernel's part included, as the mean of all of them.
+    """Return the mean processor time of the calls, including that of the kernel.
 
-    The clock of the process is too coarse for one.
+    The process clock is too coarse for a single call.
     """
     begin = time.process_time_ns()
     for argument in step.arguments:
@@ -75,7 +75,7 @@ def processor_time(step: Step) -> list[int]:
 
 
 def at_once(step: Step, pool: Executor, threads: int) -> list[int]:
-    """The time a call takes of the whole, when so many threads take the next argument in turn."""
+    """Return the mean time of a call, with ``threads`` threads that share the arguments."""
     start = Barrier(threads)
     left = iter(step.arguments)
 
@@ -96,21 +96,21 @@ def interleave(
     entrants: Sequence[str],
     *,
     rounds: int,
-    limit: float = inf,
-    measure: Callable[[Step], list[int]] = each,
+    limit_s: float = inf,
+    measure: Callable[[Step], list[int]] = each_call,
     settle: Callable[[], object] = lambda: None,
 ) -> dict[str, Samples]:
-    """The samples of each operation and entrant.
+    """Return the samples of each operation and entrant.
 
-    In each round every entrant has its turn, in an order that rotates and reverses, so
-    that whatever else the machine does hits all of them alike. A first round is not
-    counted. Ends after ``rounds``, or after ``limit`` seconds once there are a few.
-    ``settle`` is called before each step.
+    In each round every entrant has a turn, in an order that rotates and reverses, so that
+    other load on the machine affects all of them alike. The first round is not counted. Ends
+    after ``rounds`` rounds, or after ``limit_s`` seconds once there are a few. ``settle`` is
+    called before each step.
     """
     samples: dict[str, Samples] = {}
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + limit_s
     for number in range(rounds + 1):
-        if number > _FEWEST_ROUNDS and time.monotonic() > deadline:
+        if number > _MIN_ROUNDS and time.monotonic() > deadline:
             break
         for entrant in _order(entrants, number):
             for step in steps(entrant, number):
@@ -126,7 +126,7 @@ def interleave(
 
 
 def summarise(samples: Samples) -> dict[str, Summary]:
-    """The summary for each entrant."""
+    """Return the summary for each entrant."""
     return {entrant: _summary(sorted(times)) for entrant, times in samples.items()}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The write path: a long run with all that it brings along, threads at once, and batches."""
+"""The write path: a long run including checkpoints, concurrent threads, and batches."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.device import settle
 from benchmarks.effort import Effort
 from benchmarks.peers import Entrant, compare, open_peers
 from benchmarks.results import Summaries
-from benchmarks.timing import Samples, Step, at_once, interleave, whole
+from benchmarks.timing import Samples, Step, at_once, interleave, total_time
 
 SAVE: Final = "save"
 LEFT: Final = "what the saves left to the kernel"
@@ -26,14 +26,14 @@ BATCH: Final = 1_000
 _THREADS_SIZE: Final = 1_000
 
 
-def measure_run(folder: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
-    """Each save of a long run, and what is still in memory after each turn.
+def measure_run(directory: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
+    """Measure each save of a long run, and the sync of the file system after each turn.
 
-    A turn is long, so that what a peer does now and then falls into it. It ends with having
-    everything written, which is measured too: what a peer leaves to the kernel is its own.
+    A turn is long, so that it includes what a peer does now and then, such as checkpoints. The
+    sync at its end is measured too: the data that a peer left to the kernel is its own cost.
     """
     environments = [documents.make(number) for number in range(effort.run_documents)]
-    with open_peers(folder, entrants, environments) as peers:
+    with open_peers(directory, entrants, environments) as peers:
         samples = interleave(
             lambda entrant, number: [
                 Step(
@@ -42,7 +42,7 @@ def measure_run(folder: Path, entrants: list[Entrant], effort: Effort) -> dict[s
                     documents.changed(environments, number, effort.run_saves),
                     warm=0,
                 ),
-                Step(LEFT, settle, [folder], warm=0),
+                Step(LEFT, settle, [directory], warm=0),
             ],
             [*peers],
             rounds=effort.run_turns,
@@ -52,17 +52,17 @@ def measure_run(folder: Path, entrants: list[Entrant], effort: Effort) -> dict[s
 
 
 def mean_of_run(run: dict[str, Summaries], peer: str) -> float:
-    """The time for a save, in seconds, with its share of what was left to the kernel."""
+    """Return the mean time of a save in seconds, with its share of the sync after each turn."""
     saves, left = run[SAVE][peer], run[LEFT][peer]
     return saves.mean + left.mean * left.operations / saves.operations
 
 
-def measure_threads(folder: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
-    """The time for a save of different documents, by one thread and by all of them at once."""
+def measure_threads(directory: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
+    """Measure a save of different documents, by one thread and by all threads concurrently."""
     environments = [documents.make(number) for number in range(_THREADS_SIZE)]
     numbers = {ONE_THREAD: 1, ALL_THREADS: THREADS}
     with (
-        open_peers(folder, entrants, environments) as peers,
+        open_peers(directory, entrants, environments) as peers,
         ThreadPoolExecutor(THREADS) as pool,
     ):
         samples = interleave(
@@ -76,18 +76,18 @@ def measure_threads(folder: Path, entrants: list[Entrant], effort: Effort) -> di
             ],
             [*peers],
             rounds=effort.thread_rounds,
-            limit=effort.limit,
+            limit_s=effort.limit_s,
             measure=lambda step: at_once(step, pool, numbers[step.operation]),
-            settle=lambda: settle(folder),
+            settle=lambda: settle(directory),
         )
         compare(peers)
     return samples
 
 
-def measure_batches(folder: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
-    """The time to save some documents one by one, and the same ones in one batch."""
+def measure_batches(directory: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
+    """Measure saving documents one by one, and as one batch."""
     environments = [documents.make(number) for number in range(BATCH)]
-    with open_peers(folder, entrants, environments) as peers:
+    with open_peers(directory, entrants, environments) as peers:
         samples = interleave(
             lambda entrant, number: [
                 Step(
@@ -103,9 +103,9 @@ def measure_batches(folder: Path, entrants: list[Entrant], effort: Effort) -> di
             ],
             [*peers],
             rounds=effort.batch_rounds,
-            limit=effort.limit,
-            measure=whole,
-            settle=lambda: settle(folder),
+            limit_s=effort.limit_s,
+            measure=total_time,
+            settle=lambda: settle(directory),
         )
         compare(peers)
     return samples

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings: what the variables say, and what they cannot say."""
+"""The settings: valid and invalid values of the environment variables."""
 
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
@@ -33,45 +33,45 @@ DEFAULT = Settings(
 )
 
 
-def of(**variables: str) -> Settings:
-    return Settings.of({PREFIX + name: value for name, value in variables.items()})
+def from_variables(**variables: str) -> Settings:
+    return Settings.from_env({PREFIX + name: value for name, value in variables.items()})
 
 
 def refused(**variables: str) -> SettingError:
     with pytest.raises(SettingError) as caught:
-        of(**variables)
+        from_variables(**variables)
     return caught.value
 
 
-def test_defaults() -> None:
-    """What holds without any variable."""
-    assert of() == DEFAULT
-    assert of().is_loopback
+def test_settings_have_defaults() -> None:
+    """Without any variable, the documented defaults apply."""
+    assert from_variables() == DEFAULT
+    assert from_variables().is_loopback
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
-def test_empty_counts_as_unset(text: str) -> None:
-    """A variable that is set to nothing says nothing."""
-    assert Settings.of(dict.fromkeys(VARIABLES, text)) == DEFAULT
+def test_empty_variable_counts_as_unset(text: str) -> None:
+    """A variable that is empty or blank sets nothing."""
+    assert Settings.from_env(dict.fromkeys(VARIABLES, text)) == DEFAULT
 
 
-def test_the_variables_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument they are those that the process was given."""
+def test_settings_default_to_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument, the variables are those of the process."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    assert Settings.of() == DEFAULT
+    assert Settings.from_env() == DEFAULT
     monkeypatch.setenv("WAGGLE_MAX_ENVIRONMENTS", "3")
-    assert Settings.of().max_environments == 3
+    assert Settings.from_env().max_environments == 3
 
 
-def test_others_are_not_looked_at() -> None:
-    """What this version does not know is not its business."""
-    assert of(LOG_LEVEL="loud") == DEFAULT
+def test_unknown_variables_are_ignored() -> None:
+    """Variables that this version does not know have no effect."""
+    assert from_variables(LOG_LEVEL="loud") == DEFAULT
 
 
-def test_all_together() -> None:
-    """Each variable says one thing; blanks around it do not count."""
-    settings = of(
+def test_each_variable_sets_one_field() -> None:
+    """Each variable sets its field; surrounding blanks do not count."""
+    settings = from_variables(
         LISTEN_ADDR=" 0.0.0.0:9000 ",
         MAX_ENVIRONMENTS="25",
         DEFAULT_TIMEOUT_MIN="45",
@@ -81,7 +81,7 @@ def test_all_together() -> None:
         ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
     )
     assert settings == Settings(
-        host="0.0.0.0",  # noqa: S104  # That is what is tested.
+        host="0.0.0.0",  # noqa: S104  # The subject of the test.
         port=9000,
         max_environments=25,
         default_timeout=timedelta(minutes=45),
@@ -91,21 +91,21 @@ def test_all_together() -> None:
     )
 
 
-def test_they_do_not_change() -> None:
-    """Settings are values."""
+def test_settings_are_immutable() -> None:
+    """No field can be assigned."""
     with pytest.raises(FrozenInstanceError):
-        of().port = 1  # type: ignore[misc]
+        from_variables().port = 1  # type: ignore[misc]
 
 
-LOOPBACK = {
+LOOPBACK_ADDRESSES = {
     "127.0.0.1:8080": ("127.0.0.1", 8080),
     "127.9.9.9:1": ("127.9.9.9", 1),
     "localhost:65535": ("localhost", 65_535),
     "[::1]:8080": ("::1", 8080),
     "127.0.0.1:0": ("127.0.0.1", 0),
 }
-OPEN = {
-    "0.0.0.0:80": ("0.0.0.0", 80),  # noqa: S104  # That is what is tested.
+OPEN_ADDRESSES = {
+    "0.0.0.0:80": ("0.0.0.0", 80),  # noqa: S104  # The subject of the test.
     "[::]:80": ("::", 80),
     ":80": ("", 80),
     "[]:80": ("", 80),
@@ -117,26 +117,26 @@ OPEN = {
 }
 
 
-@pytest.mark.parametrize("text", LOOPBACK)
-def test_addresses_of_this_machine(text: str) -> None:
-    """Nobody else can connect, so no names need be given."""
-    settings = of(LISTEN_ADDR=text)
-    assert (settings.host, settings.port) == LOOPBACK[text]
+@pytest.mark.parametrize("text", LOOPBACK_ADDRESSES)
+def test_loopback_address_is_recognised(text: str) -> None:
+    """Only programs on this machine can connect."""
+    settings = from_variables(LISTEN_ADDR=text)
+    assert (settings.host, settings.port) == LOOPBACK_ADDRESSES[text]
     assert settings.is_loopback
 
 
-@pytest.mark.parametrize("text", OPEN)
-def test_addresses_that_others_reach(text: str) -> None:
-    """They are taken, and known to be open: who listens there refuses without names."""
-    settings = of(LISTEN_ADDR=text)
-    assert (settings.host, settings.port) == OPEN[text]
+@pytest.mark.parametrize("text", OPEN_ADDRESSES)
+def test_open_address_is_recognised(text: str) -> None:
+    """The address is accepted, and known to be reachable from other machines."""
+    settings = from_variables(LISTEN_ADDR=text)
+    assert (settings.host, settings.port) == OPEN_ADDRESSES[text]
     assert not settings.is_loopback
 
 
-#: A digit to Python, and to no address.
+#: A digit for Python, but not in an address.
 ONE = "\N{ARABIC-INDIC DIGIT ONE}"
 
-BAD = {
+INVALID_VALUES = {
     "LISTEN_ADDR": [
         *("8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1"),
         *(
@@ -170,10 +170,10 @@ BAD = {
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts]
+    ("name", "text"), [(name, text) for name, texts in INVALID_VALUES.items() for text in texts]
 )
-def test_bad_values(name: str, text: str) -> None:
-    """The error names the variable, shows no more of the value than fits, and has one line."""
+def test_invalid_value_is_refused(name: str, text: str) -> None:
+    """The error is one line that names the variable and shows a part of the value."""
     error = refused(**{name: text})
     expected = "SSH_PORT_MAX" if (name, text) == ("SSH_PORT_BASE", "12000") else name
     assert error.variable == PREFIX + expected
@@ -183,60 +183,60 @@ def test_bad_values(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1", "60"])
-def test_timeouts_at_the_limits(text: str) -> None:
-    """From a minute to Waggle's limit."""
-    assert of(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
+def test_timeout_limits_are_accepted(text: str) -> None:
+    """A timeout can be from one minute to one hour."""
+    assert from_variables(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
 
 
 @pytest.mark.parametrize("text", ["10ms", "24h", "1m", "0.5s"])
-def test_intervals_at_the_limits(text: str) -> None:
-    """As Go writes durations, from a hundredth of a second to a day."""
-    assert timedelta(milliseconds=10) <= of(REAPER_INTERVAL=text).reaper_interval
-    assert of(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
+def test_interval_limits_are_accepted(text: str) -> None:
+    """An interval can be from 10 ms to a day, written as in Go."""
+    assert timedelta(milliseconds=10) <= from_variables(REAPER_INTERVAL=text).reaper_interval
+    assert from_variables(REAPER_INTERVAL=text).reaper_interval <= timedelta(days=1)
 
 
-def test_one_port() -> None:
-    """Both ends of the range count."""
-    assert list(of(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
+def test_port_range_includes_both_ends() -> None:
+    """A range of one port has that port."""
+    assert list(from_variables(SSH_PORT_BASE="65535", SSH_PORT_MAX="65535").ssh_ports) == [65_535]
 
 
 @given(st.sampled_from(sorted(VARIABLES)), st.text(st.characters(exclude_characters="\0")))
-def test_any_text(variable: str, text: str) -> None:
-    """It is taken, or refused with the name of the variable, and never anything else."""
-    refused_for = ""
+def test_any_text_is_accepted_or_refused_by_name(variable: str, text: str) -> None:
+    """Any text is accepted, or refused with the name of the variable."""
+    refused_variable = ""
     try:
-        settings = Settings.of({variable: text})
+        settings = Settings.from_env({variable: text})
     except SettingError as error:
-        refused_for = error.variable
+        refused_variable = error.variable
     else:
         assert settings.max_environments >= 1
         assert timedelta(0) < settings.default_timeout <= timedelta(minutes=60)
         assert settings.reaper_interval > timedelta(0)
         assert len(settings.ssh_ports) > 0
-    # A first port says nothing wrong by itself.
+    # A first port is invalid only in combination with the last one.
     related = {"WAGGLE_SSH_PORT_BASE": "WAGGLE_SSH_PORT_MAX"}
-    assert refused_for in {"", variable, related.get(variable, "")}
+    assert refused_variable in {"", variable, related.get(variable, "")}
 
 
 @given(st.ip_addresses(), st.integers(0, 65_535))
-def test_any_address(address: object, port: int) -> None:
-    """Each address can be written, IPv6 in brackets, and is open exactly where others reach it."""
+def test_any_ip_address_is_accepted(address: object, port: int) -> None:
+    """IPv6 is written in brackets, and only loopback addresses count as such."""
     from ipaddress import IPv6Address
 
     text = f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
-    settings = of(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
+    settings = from_variables(LISTEN_ADDR=text, ALLOWED_HOSTS="waggle.local")
     assert (settings.host, settings.port) == (str(address), port)
     assert settings.is_loopback == getattr(address, "is_loopback", None)
 
 
 @given(st.integers(1, 65_535), st.integers(1, 65_535))
-def test_any_range(first: int, last: int) -> None:
-    """A range is one that has ports in it."""
+def test_any_port_range_has_ports(first: int, last: int) -> None:
+    """A range whose end is below its beginning is refused."""
     if last < first:
         assert refused(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).variable == (
             "WAGGLE_SSH_PORT_MAX"
         )
     else:
-        assert of(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
+        assert from_variables(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
             first, last + 1
         )

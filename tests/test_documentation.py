@@ -192,7 +192,7 @@ def test_systemd_unit_starts_and_stops_server() -> None:
     assert service["ExecStart"] == f"{PROGRAM} serve"
     assert service["Restart"] == "always"
     assert "KillSignal" not in service
-    assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE
+    assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE_S
 
 
 def test_operator_commands_are_valid() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fixtures, as a project that installed the package gets them."""
+"""The pytest fixtures, in a project that has installed the package."""
 
 import os
 import subprocess
@@ -27,14 +27,14 @@ def test_store_is_empty(waggle_store, waggle_memory_store, make_environment, n):
         store.save(make_environment(id="same"))
         assert store.count() == 1
 
-class Forgetful(MemoryStore):
+class ForgetfulStore(MemoryStore):
     def delete(self, environment_id):
         pass
 
 class TestForgetful(RepositoryContract):
     @pytest.fixture
     def repository(self):
-        return Forgetful()
+        return ForgetfulStore()
 """
 
 LAZY = """
@@ -47,12 +47,12 @@ def test_nothing_is_imported():
 """
 
 
-def run(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_project.py").write_text(source)
+def run(directory: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_project.py").write_text(source)
     pytest = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*pytest, "-W", "error", *options],
-        cwd=folder,
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
@@ -63,14 +63,14 @@ def run(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess
 def test_fixtures_give_empty_stores(
     waggle_store: FileStore, waggle_memory_store: MemoryStore, tmp_path: Path
 ) -> None:
-    """The stores are empty, and the FileStore is below ``tmp_path`` and flushes nothing."""
+    """The stores are empty, and the FileStore is below ``tmp_path`` and never syncs."""
     assert waggle_store.count() == waggle_memory_store.count() == 0
     assert waggle_store.path.is_relative_to(tmp_path)
     assert waggle_store._writer._disk.durable is False
 
 
-def test_in_a_project_of_its_own(tmp_path: Path) -> None:
-    """The fixtures come with the installation, side by side in workers, and contracts explain."""
+def test_fixtures_and_contracts_work_in_another_project(tmp_path: Path) -> None:
+    """Fixtures come with the installation, work in parallel, and contracts explain failures."""
     done = run(tmp_path, PROJECT, "-n", "2")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert {line.split("::")[2].split()[0].partition("[")[0] for line in failed} == {
@@ -85,7 +85,7 @@ def test_in_a_project_of_its_own(tmp_path: Path) -> None:
     assert "assert [0, 1, 2, 3, 3] == [0, 1, 2, 3, 2]" in done.stdout
 
 
-def test_the_plugin_imports_nothing(tmp_path: Path) -> None:
+def test_plugin_imports_nothing(tmp_path: Path) -> None:
     """Coverage that starts after the plugins still sees every line of the package."""
     done = run(tmp_path, LAZY, "-p", "no:xdist")
     assert done.returncode == 0, done.stdout

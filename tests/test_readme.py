@@ -49,8 +49,8 @@ SERVE = """
 import sys
 from datetime import timedelta
 from waggle_fsstore.cli import main
-from waggle_fsstore.service.touch_buffer import Touches
-Touches.__init__.__kwdefaults__["interval"] = timedelta(days=1)
+from waggle_fsstore.service.touch_buffer import TouchBuffer
+TouchBuffer.__init__.__kwdefaults__["interval"] = timedelta(days=1)
 sys.exit(main())
 """
 
@@ -250,9 +250,9 @@ def test_defaults_are_those_of_the_program() -> None:
     rows = re.findall(row, CONFIGURATION, re.MULTILINE)
     assert len(rows) == 7
     for variable, default in rows:
-        assert Settings.of({variable: default}) == Settings.of({}), variable
+        assert Settings.from_env({variable: default}) == Settings.from_env({}), variable
         with pytest.raises(SettingError, match=f"^{variable}: "):
-            Settings.of({variable: "/ ?"})
+            Settings.from_env({variable: "/ ?"})
 
 
 def test_tools_are_those_of_the_server(server_url: str) -> None:

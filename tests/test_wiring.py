@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which store is opened: arguments, variables and defaults."""
+"""The choice of store and provider: arguments, variables and defaults."""
 
 import os
 import subprocess
@@ -29,19 +29,19 @@ def path_of(location: str | os.PathLike[str] | None = None) -> Path:
     return store.path
 
 
-def test_a_path(tmp_path: Path) -> None:
+def test_path_opens_file_store(tmp_path: Path) -> None:
     """A path, as text or as an object, is a FileStore, and opening it creates nothing."""
     assert path_of(str(tmp_path / "s")) == path_of(tmp_path / "s") == tmp_path / "s"
     assert not (tmp_path / "s").exists()
 
 
-def test_the_home_folder(tmp_path: Path) -> None:
-    """``~`` is the home folder."""
+def test_tilde_is_the_home_directory(tmp_path: Path) -> None:
+    """``~`` is the home directory."""
     assert path_of("~/s") == tmp_path / "home" / "s"
 
 
-def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is settled when the store is opened."""
+def test_relative_path_is_resolved_at_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later change of the working directory has no effect."""
     monkeypatch.chdir(tmp_path)
     store = open_repository("s")
     monkeypatch.chdir("/")
@@ -49,19 +49,19 @@ def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (tmp_path / "s" / "environments" / "a.json").exists()
 
 
-def test_a_drive_is_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drive_letter_is_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Windows path is a path, not a URL with the scheme ``C``."""
     monkeypatch.chdir(tmp_path)
     assert path_of("C:\\x").name.endswith("x")
 
 
 @pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "file:{}", "FILE://{}"])
-def test_a_file_url(tmp_path: Path, form: str) -> None:
-    """A ``file:`` URL is the path in it, with its escapes."""
+def test_file_url_opens_its_path(tmp_path: Path, form: str) -> None:
+    """A ``file:`` URL is the path in it, with its escapes decoded."""
     assert path_of(form.format(f"{tmp_path}/a%20b")) == tmp_path / "a b"
 
 
-def test_memory() -> None:
+def test_memory_location_opens_memory_store() -> None:
     """``memory:`` is a MemoryStore."""
     assert isinstance(open_repository("memory:"), MemoryStore)
     assert isinstance(open_repository("memory://"), MemoryStore)
@@ -79,20 +79,20 @@ def test_memory() -> None:
         "file:///x?y",
     ],
 )
-def test_unknown_locations(location: str) -> None:
-    """What is none of the known ones is an error that says which there are."""
+def test_unknown_location_is_refused(location: str) -> None:
+    """The error lists the known kinds of location."""
     with pytest.raises(ValueError, match="file:"):
         open_repository(location)
 
 
 @pytest.mark.parametrize("location", ["a\0b", "file:/a%00b"])
-def test_a_nul_character(location: str) -> None:
-    """No path holds one, and the error says so in words of its own."""
+def test_nul_character_is_refused(location: str) -> None:
+    """No path contains one, and the error says so."""
     with pytest.raises(ValueError, match="NUL character"):
         open_repository(location)
 
 
-def test_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_path_precedes_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``WAGGLE_STORE_PATH`` wins over ``WAGGLE_DATA_DIR``, the argument over both."""
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "data"))
     assert path_of() == tmp_path / "data" / "store"
@@ -103,25 +103,27 @@ def test_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_repository(), MemoryStore)
 
 
-def test_empty_variables_count_as_unset() -> None:
-    """A variable that is set to nothing says nothing."""
+def test_empty_location_variables_count_as_unset() -> None:
+    """An empty variable sets nothing."""
     default = os.path.join(platformdirs.user_data_dir("waggle", appauthor=False), "store")
     assert store_location({}) == default
     assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": ""}) == default
     assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": "/d"}) == "/d/store"
 
 
-def test_the_default_is_a_file_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any setting, environments are kept in the user's data folder."""
+def test_default_store_is_in_user_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any setting, environments are stored in the user's data directory."""
     monkeypatch.delenv("WAGGLE_DATA_DIR")
     assert path_of().parts[-2:] == ("waggle", "store")
     assert path_of().is_relative_to(tmp_path)
 
 
-def test_a_service_over_files(tmp_path: Path) -> None:
-    """Its workspaces are beside the store, in a folder that is called like it."""
+def test_workspaces_are_beside_the_store(tmp_path: Path) -> None:
+    """They are in a directory with the name of the store and a suffix."""
     with FileStore(tmp_path / "s", durable=False) as store:
-        service = open_service(store, Settings.of({}))
+        service = open_service(store, Settings.from_env({}))
         assert sorted(path.name for path in tmp_path.glob("[!.]*")) == []
         created = service.create("shell")
         assert service.locate(created) == str(tmp_path / "s-workspaces" / created.id)
@@ -137,8 +139,8 @@ print(service.locate(service.create("shell")))
 """
 
 
-def test_a_service_over_memory(tmp_path: Path) -> None:
-    """Its workspaces are in a temporary folder, and end with the process."""
+def test_workspaces_of_memory_store_are_temporary(tmp_path: Path) -> None:
+    """They are in a temporary directory, which is removed when the process ends."""
     done = subprocess.run(
         [sys.executable, "-c", TEMPORARY],
         capture_output=True,
@@ -150,23 +152,23 @@ def test_a_service_over_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_settings_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those that are given, or else what the variables say."""
+def test_service_takes_settings_or_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings are those given as an argument, by default those of the variables."""
     monkeypatch.setenv("WAGGLE_DEFAULT_TIMEOUT_MIN", "7")
     monkeypatch.setenv("WAGGLE_SSH_PORT_BASE", "10500")
     with MemoryStore() as store:
         created = open_service(store).create("shell")
         assert created.timeout == timedelta(minutes=7)
         assert 10_500 <= created.ssh_port <= 11_000
-        given = Settings.of({"WAGGLE_DEFAULT_TIMEOUT_MIN": "8"})
+        given = Settings.from_env({"WAGGLE_DEFAULT_TIMEOUT_MIN": "8"})
         assert open_service(store, given).create("shell").timeout == timedelta(minutes=8)
         monkeypatch.setenv("WAGGLE_MAX_ENVIRONMENTS", "many")
         with pytest.raises(SettingError):
             open_service(store)
 
 
-def test_the_lock_of_a_server(tmp_path: Path) -> None:
-    """It is of the store that is configured; one in memory has no other servers."""
+def test_server_lock_is_in_the_store(tmp_path: Path) -> None:
+    """The lock belongs to the configured store; a store in memory has none."""
     lock = server_lock("server.lock")
     assert lock is not None
     assert lock.path == tmp_path / "waggle-data" / "store" / ".waggle" / "server.lock"
@@ -179,8 +181,8 @@ def test_the_lock_of_a_server(tmp_path: Path) -> None:
         server_lock("server.lock", "redis://localhost")
 
 
-def test_the_lock_of_a_server_where_no_store_can_be(tmp_path: Path) -> None:
-    """It is refused as the store is."""
+def test_server_lock_refuses_foreign_directory(tmp_path: Path) -> None:
+    """A foreign directory is refused as it is for a store."""
     (tmp_path / "diary.txt").touch()
     lock = server_lock("server.lock", tmp_path)
     assert lock is not None

@@ -1,162 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store of environments, each a readable JSON file in a directory, and what serves them.
+"""A durable store for agent environments, one readable JSON file each, with an MCP server, a CLI and pytest fixtures included.
 
-Every public name is here and nowhere else. Each is imported when it is first asked
-for: the pytest plugin is loaded before coverage starts, and must not pull in the
-package with it.
-"""
+All public names are here. Each is imported when it is first used, because the pytest plugin is
+loaded before coverage starts and must not import the rest of the package.
+"""  # noqa: E501  # The sentence that describes the project everywhere.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+# "A as A" tells type checkers that A is public.
+# isort: off
 if TYPE_CHECKING:
-    from waggle_fsstore.config import Settings
-    from waggle_fsstore.domain.audit import audit
+    from waggle_fsstore.config import Settings as Settings
+    from waggle_fsstore.domain.audit import audit as audit
     from waggle_fsstore.domain.environment import (
-        Capabilities,
-        Environment,
-        Owner,
-        Runtime,
-        Status,
+        Capabilities as Capabilities,
+        Environment as Environment,
+        Owner as Owner,
+        Runtime as Runtime,
+        Status as Status,
     )
     from waggle_fsstore.domain.errors import (
-        CapacityError,
-        ConflictError,
-        CorruptDocumentError,
-        EnvironmentAlreadyExistsError,
-        EnvironmentNotFoundError,
-        EnvironmentNotRunningError,
-        HistoryPrunedError,
-        InvalidEnvironmentError,
-        InvalidEnvironmentIdError,
-        InvalidRuntimeError,
-        InvalidTransitionError,
-        JournalDamagedError,
-        LockHolder,
-        LockTimeoutError,
-        NoFreePortError,
-        OutcomeUnknownError,
-        ProviderError,
-        RuntimeUnavailableError,
-        ServerRunningError,
-        SettingError,
-        StoreClosedError,
-        StoreError,
-        UnsupportedFormatError,
-        WaggleError,
-        WorkspaceGoneError,
+        CapacityError as CapacityError,
+        ConflictError as ConflictError,
+        CorruptDocumentError as CorruptDocumentError,
+        EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
+        EnvironmentNotFoundError as EnvironmentNotFoundError,
+        EnvironmentNotRunningError as EnvironmentNotRunningError,
+        HistoryPrunedError as HistoryPrunedError,
+        InvalidEnvironmentError as InvalidEnvironmentError,
+        InvalidEnvironmentIdError as InvalidEnvironmentIdError,
+        InvalidRuntimeError as InvalidRuntimeError,
+        InvalidTransitionError as InvalidTransitionError,
+        JournalDamagedError as JournalDamagedError,
+        LockHolder as LockHolder,
+        LockTimeoutError as LockTimeoutError,
+        NoFreePortError as NoFreePortError,
+        OutcomeUnknownError as OutcomeUnknownError,
+        ProviderError as ProviderError,
+        RuntimeUnavailableError as RuntimeUnavailableError,
+        ServerRunningError as ServerRunningError,
+        SettingError as SettingError,
+        StoreClosedError as StoreClosedError,
+        StoreError as StoreError,
+        UnsupportedFormatError as UnsupportedFormatError,
+        WaggleError as WaggleError,
+        WorkspaceGoneError as WorkspaceGoneError,
     )
-    from waggle_fsstore.domain.event import Event, EventKind
-    from waggle_fsstore.domain.finding import Finding, Severity
-    from waggle_fsstore.domain.repository import Repository, TransactionalRepository
-    from waggle_fsstore.provider.local import LocalProvider
-    from waggle_fsstore.service.environments import EnvironmentService
-    from waggle_fsstore.service.ports import Ports
-    from waggle_fsstore.service.provider import Provider
-    from waggle_fsstore.service.reaper import Reaper
-    from waggle_fsstore.service.reconcile import Reconciliation
-    from waggle_fsstore.store.file_store import FileStore
-    from waggle_fsstore.store.memory_store import MemoryStore
-    from waggle_fsstore.wiring import open_repository, open_service
+    from waggle_fsstore.domain.event import (
+        Event as Event,
+        EventKind as EventKind,
+    )
+    from waggle_fsstore.domain.finding import (
+        Finding as Finding,
+        Severity as Severity,
+    )
+    from waggle_fsstore.domain.repository import (
+        Repository as Repository,
+        TransactionalRepository as TransactionalRepository,
+    )
+    from waggle_fsstore.provider.local import LocalProvider as LocalProvider
+    from waggle_fsstore.service.environments import EnvironmentService as EnvironmentService
+    from waggle_fsstore.service.ports import Ports as Ports
+    from waggle_fsstore.service.provider import Provider as Provider
+    from waggle_fsstore.service.reaper import Reaper as Reaper
+    from waggle_fsstore.service.reconcile import Reconciliation as Reconciliation
+    from waggle_fsstore.store.file_store import FileStore as FileStore
+    from waggle_fsstore.store.maintenance.info import StoreInfo as StoreInfo
+    from waggle_fsstore.store.maintenance.prune import Pruned as Pruned
+    from waggle_fsstore.store.maintenance.restore import Restored as Restored
+    from waggle_fsstore.store.maintenance.snapshot import Snapshot as Snapshot
+    from waggle_fsstore.store.memory_store import MemoryStore as MemoryStore
+    from waggle_fsstore.wiring import (
+        open_repository as open_repository,
+        open_service as open_service,
+    )
+# isort: on
 
 __version__: Final = "0.1.0"
 
-_HOMES: Final = {
-    "wiring": ("open_repository", "open_service"),
-    "config": ("Settings",),
-    "domain.audit": ("audit",),
-    "domain.environment": ("Capabilities", "Environment", "Owner", "Runtime", "Status"),
+#: The public names, by the module that defines them.
+_NAMES: Final = {
+    "config": "Settings",
+    "domain.audit": "audit",
+    "domain.environment": "Capabilities Environment Owner Runtime Status",
     "domain.errors": (
-        "CapacityError",
-        "ConflictError",
-        "CorruptDocumentError",
-        "EnvironmentAlreadyExistsError",
-        "EnvironmentNotFoundError",
-        "EnvironmentNotRunningError",
-        "HistoryPrunedError",
-        "InvalidEnvironmentError",
-        "InvalidEnvironmentIdError",
-        "InvalidRuntimeError",
-        "InvalidTransitionError",
-        "JournalDamagedError",
-        "LockHolder",
-        "LockTimeoutError",
-        "NoFreePortError",
-        "OutcomeUnknownError",
-        "ProviderError",
-        "RuntimeUnavailableError",
-        "ServerRunningError",
-        "SettingError",
-        "StoreClosedError",
-        "StoreError",
-        "UnsupportedFormatError",
-        "WaggleError",
-        "WorkspaceGoneError",
+        "CapacityError ConflictError CorruptDocumentError EnvironmentAlreadyExistsError "
+        "EnvironmentNotFoundError EnvironmentNotRunningError HistoryPrunedError "
+        "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
+        "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
+        "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
+        "SettingError StoreClosedError StoreError UnsupportedFormatError WaggleError "
+        "WorkspaceGoneError"
     ),
-    "domain.event": ("Event", "EventKind"),
-    "domain.repository": ("Repository", "TransactionalRepository"),
-    "provider.local": ("LocalProvider",),
-    "service.environments": ("EnvironmentService",),
-    "service.ports": ("Ports",),
-    "service.provider": ("Provider",),
-    "service.reaper": ("Reaper",),
-    "service.reconcile": ("Reconciliation",),
-    "store.file_store": ("FileStore",),
-    "domain.finding": ("Finding", "Severity"),
-    "store.memory_store": ("MemoryStore",),
+    "domain.event": "Event EventKind",
+    "domain.finding": "Finding Severity",
+    "domain.repository": "Repository TransactionalRepository",
+    "provider.local": "LocalProvider",
+    "service.environments": "EnvironmentService",
+    "service.ports": "Ports",
+    "service.provider": "Provider",
+    "service.reaper": "Reaper",
+    "service.reconcile": "Reconciliation",
+    "store.file_store": "FileStore",
+    "store.maintenance.info": "StoreInfo",
+    "store.maintenance.prune": "Pruned",
+    "store.maintenance.restore": "Restored",
+    "store.maintenance.snapshot": "Snapshot",
+    "store.memory_store": "MemoryStore",
+    "wiring": "open_repository open_service",
 }
-_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF: Final = {name: home for home, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "Capabilities",
-    "CapacityError",
-    "ConflictError",
-    "CorruptDocumentError",
-    "Environment",
-    "EnvironmentAlreadyExistsError",
-    "EnvironmentNotFoundError",
-    "EnvironmentNotRunningError",
-    "EnvironmentService",
-    "Event",
-    "EventKind",
-    "FileStore",
-    "Finding",
-    "HistoryPrunedError",
-    "InvalidEnvironmentError",
-    "InvalidEnvironmentIdError",
-    "InvalidRuntimeError",
-    "InvalidTransitionError",
-    "JournalDamagedError",
-    "LocalProvider",
-    "LockHolder",
-    "LockTimeoutError",
-    "MemoryStore",
-    "NoFreePortError",
-    "OutcomeUnknownError",
-    "Owner",
-    "Ports",
-    "Provider",
-    "ProviderError",
-    "Reaper",
-    "Reconciliation",
-    "Repository",
-    "Runtime",
-    "RuntimeUnavailableError",
-    "ServerRunningError",
-    "SettingError",
-    "Settings",
-    "Severity",
-    "Status",
-    "StoreClosedError",
-    "StoreError",
-    "TransactionalRepository",
-    "UnsupportedFormatError",
-    "WaggleError",
-    "WorkspaceGoneError",
-    "audit",
-    "open_repository",
-    "open_service",
-]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line, started as ``python -m waggle_fsstore``."""
+"""The entry point of ``python -m waggle_fsstore``: the command line."""
 
 from waggle_fsstore.cli import main
 

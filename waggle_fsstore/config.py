@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings: what the ``WAGGLE_*`` variables say, and what holds without them."""
+"""The settings, read from the ``WAGGLE_*`` environment variables, and their defaults."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -20,38 +20,38 @@ from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import SettingError
 
 _MAX_PORT: Final = 65_535
-_MANY: Final = 1_000_000
+_MAX_ENVIRONMENTS: Final = 1_000_000
 
 _T = TypeVar("_T")
 
 
 def store_location(environ: Mapping[str, str] | None = None) -> str:
-    """Where the store is: ``WAGGLE_STORE_PATH``, else ``store`` in the data folder.
+    """Return the store's location: ``WAGGLE_STORE_PATH``, else ``store`` in the data directory.
 
-    The data folder is ``WAGGLE_DATA_DIR``, else the user's data folder of the system for
+    The data directory is ``WAGGLE_DATA_DIR``, else the system's directory for user data of
     ``waggle``. An empty variable counts as unset.
     """
     variables = os.environ if environ is None else environ
     location = variables.get("WAGGLE_STORE_PATH")
     if location:
         return location
-    folder = variables.get("WAGGLE_DATA_DIR")
-    if not folder:
-        folder = platformdirs.user_data_dir("waggle", appauthor=False)
-    return os.path.join(folder, "store")
+    directory = variables.get("WAGGLE_DATA_DIR")
+    if not directory:
+        directory = platformdirs.user_data_dir("waggle", appauthor=False)
+    return os.path.join(directory, "store")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How environments are served.
+    """The settings of a service and its server.
 
-    - ``host``, ``port``: where HTTP is listened for; port 0 takes one that is free.
-    - ``max_environments``: how many live ones there may be.
-    - ``default_timeout``: the idle time after which one expires that names none.
-    - ``reaper_interval``: how often the expired ones are looked for.
-    - ``ssh_ports``: the ports that are given to environments.
+    - ``host``, ``port``: the address to listen at for HTTP; port 0 takes any free port.
+    - ``max_environments``: the maximum number of live environments.
+    - ``default_timeout``: the idle timeout of an environment created without one.
+    - ``reaper_interval``: the time between two searches for expired environments.
+    - ``ssh_ports``: the ports to assign to environments.
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
-      may call the server beside those of the loopback interface.
+      may call the server in addition to those of the loopback interface.
     """
 
     host: str = "127.0.0.1"
@@ -63,10 +63,10 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """What the environment variables say. An empty one counts as unset.
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Return the settings in the environment variables. An empty variable counts as unset.
 
-        Raises :class:`SettingError` that names the variable for a value that cannot be.
+        Raises :class:`SettingError`, which names the variable, for an invalid value.
         """
         variables = os.environ if environ is None else environ
 
@@ -77,27 +77,27 @@ class Settings:
             except ValueError as error:
                 raise SettingError(variable, str(error)) from None
 
-        other = cls()
-        host, port = read("WAGGLE_LISTEN_ADDR", _address, (other.host, other.port))
-        first = read("WAGGLE_SSH_PORT_BASE", _integer(1, _MAX_PORT), other.ssh_ports[0])
-        last = read("WAGGLE_SSH_PORT_MAX", _integer(1, _MAX_PORT), other.ssh_ports[-1])
+        defaults = cls()
+        host, port = read("WAGGLE_LISTEN_ADDR", _address, (defaults.host, defaults.port))
+        first = read("WAGGLE_SSH_PORT_BASE", _integer(1, _MAX_PORT), defaults.ssh_ports[0])
+        last = read("WAGGLE_SSH_PORT_MAX", _integer(1, _MAX_PORT), defaults.ssh_ports[-1])
         if last < first:
             raise SettingError("WAGGLE_SSH_PORT_MAX", f"{last} is below WAGGLE_SSH_PORT_BASE")
         return cls(
             host=host,
             port=port,
             max_environments=read(
-                "WAGGLE_MAX_ENVIRONMENTS", _integer(1, _MANY), other.max_environments
+                "WAGGLE_MAX_ENVIRONMENTS", _integer(1, _MAX_ENVIRONMENTS), defaults.max_environments
             ),
-            default_timeout=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _minutes, other.default_timeout),
-            reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, other.reaper_interval),
+            default_timeout=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _minutes, defaults.default_timeout),
+            reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
-            allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, other.allowed_hosts),
+            allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
         )
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only programs of this machine can connect."""
+        """Whether only programs on this machine can connect."""
         from ipaddress import ip_address  # Takes 2 ms, and only servers need it.
 
         if self.host == "localhost":
@@ -110,7 +110,7 @@ class Settings:
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        # int() takes more than that: underscores, signs, digits of other scripts.
+        # int() accepts more: underscores, signs, digits of other scripts.
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError(f"{text!r:.100} is not a whole number from {low} to {high}")
         return int(text)
@@ -128,7 +128,7 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
         raise ValueError(f"{text!r:.100} is not HOST:PORT, such as 127.0.0.1:8080")
     if not host.isascii():
-        raise ValueError(f"{text!r:.100} is not HOST:PORT: a host is written in ASCII")
+        raise ValueError(f"{text!r:.100} is not HOST:PORT: the host must be ASCII")
     if ":" in host and not is_bracketed:
         raise ValueError(f"{text!r:.100} is not HOST:PORT: write [{host}]:{port} for IPv6")
     return host[1:-1] if is_bracketed else host, int(port)
@@ -137,7 +137,7 @@ def _address(text: str) -> tuple[str, int]:
 def _interval(text: str) -> timedelta:
     interval = parse_duration(text)
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
-        raise ValueError(f"{text!r:.100} is not from 10ms to 24h")
+        raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h")
     return interval
 
 
@@ -146,6 +146,6 @@ def _hosts(text: str) -> tuple[str, ...]:
     for host in hosts:
         if "/" in host or "*" in host or any(character.isspace() for character in host):
             raise ValueError(
-                f"{host!r:.100} is not a host name or address, as in waggle.local:8080"
+                f"{host!r:.100} is not a host name or address, such as waggle.local:8080"
             )
     return hosts

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for pytest: a store on ``tmp_path``, one in memory, and environments to put in.
+"""Fixtures for pytest: a store on ``tmp_path``, a store in memory, and environments for them.
 
-Found by pytest through its entry point. It imports the package only inside the
-fixtures: a plugin is loaded before coverage starts.
+pytest finds this plugin through its entry point. Each fixture imports the package when it is
+used: a plugin is loaded before coverage starts.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ if TYPE_CHECKING:
 
     from waggle_fsstore import Environment, FileStore, MemoryStore
 
-pytest.register_assert_rewrite(
-    "waggle_fsstore.testing.audit",
-    "waggle_fsstore.testing.repository",
-    "waggle_fsstore.testing.history",
-    "waggle_fsstore.testing.persistence",
-    "waggle_fsstore.testing.transactional",
-    "waggle_fsstore.testing.update",
-    "waggle_fsstore.testing.watch",
-)
+# The contracts in this package are tests, whose assertions pytest then explains.
+pytest.register_assert_rewrite("waggle_fsstore.testing")
 
 
 @pytest.fixture
 def waggle_store(tmp_path: Path) -> Iterator[FileStore]:
-    """An empty FileStore on ``tmp_path``, without flushes, so that it costs next to nothing."""
+    """Yield an empty FileStore on ``tmp_path``, without fsync, so that it costs next to nothing."""
     from waggle_fsstore import FileStore
 
     with FileStore(tmp_path / "waggle-store", durable=False) as store:
@@ -39,7 +32,7 @@ def waggle_store(tmp_path: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def waggle_memory_store() -> Iterator[MemoryStore]:
-    """An empty MemoryStore."""
+    """Yield an empty MemoryStore."""
     from waggle_fsstore import MemoryStore
 
     with MemoryStore() as store:
@@ -48,7 +41,7 @@ def waggle_memory_store() -> Iterator[MemoryStore]:
 
 @pytest.fixture
 def make_environment() -> Callable[..., Environment]:
-    """The function that makes a valid environment; its arguments replace single fields."""
+    """Return a function that makes valid environments; its arguments replace single fields."""
     from waggle_fsstore.testing.factories import make_environment
 
     return make_environment

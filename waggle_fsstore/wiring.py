@@ -3,34 +3,39 @@
 
 import os
 import re
-import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
 
-# Each function imports what it needs: most programs want nothing but a store.
+# Each function imports what it needs: most programs need only a store.
 if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.store.server_lock import ServerLock
 
-# Two letters at least: "C:" is a drive.
-_scheme_of = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
+# At least two letters: "C:" is a drive.
+_match_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
+
+# Each runs once: when it is called, when its provider is freed, or at the exit of the process.
+_temporary_workspaces: Final["WeakKeyDictionary[LocalProvider, finalize[..., Any]]"] = (
+    WeakKeyDictionary()
+)
 
 
 def open_repository(location: str | os.PathLike[str] | None = None) -> TransactionalRepository:
-    """Open the store at a location, or the default one.
+    """Open the store at a location, or the default store.
 
-    ``location`` is a path (``~`` is the home folder) or a ``file:`` URL of a
-    :class:`FileStore`, or ``memory:`` for a :class:`MemoryStore`. Without it,
-    ``WAGGLE_STORE_PATH`` says where, else the store is ``store`` in ``WAGGLE_DATA_DIR``,
-    else in the user's data folder of the system for ``waggle``.
+    ``location`` is a path (``~`` is the home directory) or a ``file:`` URL for a
+    :class:`FileStore`, or ``memory:`` for a :class:`MemoryStore`. By default it is
+    ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
+    system's directory for user data of ``waggle``.
 
-    Raises ``ValueError`` for a location that is none of these.
+    Raises ``ValueError`` for any other location.
     """
     path = _path_of(location)
     return MemoryStore() if path is None else FileStore(path)
@@ -39,18 +44,19 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
 def open_service(
     repository: TransactionalRepository, settings: "config.Settings | None" = None
 ) -> "EnvironmentService":
-    """A service over a store, with the provider of this machine.
+    """Return a service over a store, with the provider of this machine.
 
-    The workspaces are beside a :class:`FileStore`, in a folder that is called like it with
-    ``-workspaces`` added. Those of another store are in a temporary folder, and go with
-    the process. ``settings`` are by default those of the ``WAGGLE_*`` variables.
+    The workspaces of a :class:`FileStore` are in a directory beside it, with the same name
+    and ``-workspaces`` appended. Those of any other store are in a temporary directory,
+    which is removed when the process ends. ``settings`` default to the ``WAGGLE_*``
+    environment variables.
 
     Raises :class:`SettingError`, and what :meth:`Repository.find_all` raises.
     """
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.ports import Ports
 
-    settings = settings or config.Settings.of()
+    settings = settings or config.Settings.from_env()
     return EnvironmentService(
         repository,
         _provider_of(repository),
@@ -61,9 +67,9 @@ def open_service(
 
 
 def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "ServerLock | None":
-    """A lock that the servers of a store share; ``None`` where no other can serve it.
+    """Return a lock shared by the servers of a store; ``None`` for a store in memory.
 
-    Opens no store. Raises ``ValueError`` as :func:`open_repository`.
+    Opens no store. Raises ``ValueError`` as :func:`open_repository` does.
     """
     from waggle_fsstore.store.server_lock import ServerLock
 
@@ -71,8 +77,17 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
+def remove_temporary_workspaces() -> None:
+    """Remove the workspaces of stores in memory, as the exit of the process does.
+
+    For a process that ends by ``os._exit``, which runs no exit handlers.
+    """
+    for remove in list(_temporary_workspaces.values()):
+        remove()
+
+
 def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
-    """The provider of this machine, with the workspaces that belong to a store."""
+    """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
 
     if isinstance(repository, FileStore):
@@ -84,14 +99,15 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     import shutil
     import tempfile
 
-    folder = tempfile.mkdtemp(prefix="waggle-")
-    provider = LocalProvider(folder)
-    weakref.finalize(provider, shutil.rmtree, folder, ignore_errors=True)
+    directory = tempfile.mkdtemp(prefix="waggle-")
+    provider = LocalProvider(directory)
+    remove = finalize(provider, shutil.rmtree, directory, ignore_errors=True)
+    _temporary_workspaces[provider] = remove
     return provider
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:
-    """The path of the store at a location; ``None`` for one in memory."""
+    """Return the path of the store at a location; ``None`` for a store in memory."""
     if location is None:
         location = config.store_location()
     if isinstance(location, os.PathLike):
@@ -99,15 +115,15 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
     if not location:
         raise ValueError("the location of the store is empty: give a path, file:PATH or memory:")
     if "\0" in unquote(location):
-        raise ValueError("the location of the store holds a NUL character")
-    scheme = _scheme_of(location)
+        raise ValueError("the location of the store contains a NUL character")
+    scheme = _match_scheme(location)
     if scheme is None:
         return os.path.expanduser(location)
     match scheme[1].lower():
         case "memory" if location[len(scheme[0]) :].strip("/") == "":
             return None
         case "file":
-            return _path_in(location)
+            return _path_in_url(location)
         case _:
             raise ValueError(
                 f"the location {location!r} is unknown: give a path (./{location} if it is one), "
@@ -115,7 +131,7 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
             )
 
 
-def _path_in(url: str) -> str:
+def _path_in_url(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program under test: run inside this process, or as one of its own."""
+"""The program under test: run in this process, or in another one."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from waggle_fsstore.cli.app import app
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 
-# The runner is no terminal, even where the tests are started on one with "pytest -s".
+# The runner is not a terminal, even if "pytest -s" runs on one.
 app.rich_markup_mode = None
 
 PYTHON = (sys.executable, "-W", "error")
@@ -20,12 +20,19 @@ PROGRAM = (*PYTHON, "-m", "waggle_fsstore")
 
 
 def run(*arguments: str) -> Result:
-    """Run it here. What it does not handle itself is raised."""
+    """Run the program in this process. Errors that it does not handle are raised."""
     return CliRunner().invoke(app, arguments, prog_name="waggle-fsstore", catch_exceptions=False)
 
 
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in another process."""
+    return subprocess.run(
+        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
 def execute(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run it as a process, with more environment variables."""
+    """Run the program in another process, with additional environment variables."""
     return subprocess.run(
         [*PROGRAM, *arguments],
         env={**os.environ, **variables},
@@ -36,7 +43,7 @@ def execute(*arguments: str, **variables: str) -> subprocess.CompletedProcess[by
 
 
 def environment(environment_id: str, **fields: object) -> Environment:
-    """An environment with fixed times, and no two fields the same."""
+    """Return an environment with fixed times, whose fields all differ."""
     values: dict[str, object] = {
         "name": f"name of {environment_id[:20]}",
         "runtime": Runtime.NODE,
@@ -50,5 +57,5 @@ def environment(environment_id: str, **fields: object) -> Environment:
 
 
 def document(root: Path, name: str) -> Path:
-    """The path of a document in a store."""
+    """Return the path of a document in a store."""
     return root / "environments" / f"{name}.json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the command line share: a store of the test, and documents in it."""
+"""Fixtures of the command line tests: a default store of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from waggle_fsstore.store.file_store import FileStore
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The path of the default store, which does not exist yet; no other one is in reach."""
+    """Return the path of the default store, which does not exist yet; no other is in reach."""
     path = tmp_path / "default"
     monkeypatch.setenv("WAGGLE_STORE_PATH", str(path))
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "data"))
@@ -23,6 +23,6 @@ def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path) -> Iterator[FileStore]:
-    """The default store, opened past the command line."""
+    """Yield the default store, opened without the command line."""
     with FileStore(root, durable=False) as store:
         yield store

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who makes a change, and why, is said by the options --actor and --reason."""
+"""The options --actor and --reason set who makes a change, and why."""
 
 import pytest
 
@@ -17,30 +17,30 @@ WRITES = [
 
 @pytest.fixture
 def two(store: FileStore) -> FileStore:
-    """A store with a and b."""
+    """Return a store with a and b."""
     store.save(environment("a"))
     store.save(environment("b"))
     return store
 
 
 @pytest.mark.parametrize("verb", WRITES)
-def test_the_history_has_who_and_why(two: FileStore, verb: tuple[str, ...]) -> None:
-    """Each change that a verb makes has both."""
+def test_actor_and_reason_are_recorded(two: FileStore, verb: tuple[str, ...]) -> None:
+    """Each change of a verb has both."""
     assert run(*verb, "--actor", "maja", "--reason", "because\nso").exit_code == 0
     authors = {(event.actor, event.reason) for event in two.history(after=2)}
     assert authors == {("maja", "because\nso")}
 
 
 @pytest.mark.parametrize("verb", WRITES)
-def test_without_options_it_is_the_user(two: FileStore, verb: tuple[str, ...]) -> None:
-    """Without a reason, but for that of a restore."""
+def test_actor_defaults_to_user(two: FileStore, verb: tuple[str, ...]) -> None:
+    """The reason is empty by default, except for that of a restore."""
     assert run(*verb).exit_code == 0
     reason = "restored revision 1" if verb[0] == "restore" else ""
     authors = {(event.actor, event.reason) for event in two.history(after=2)}
     assert authors == {(current_author().actor, reason)}
 
 
-@pytest.mark.parametrize("verb", [*WRITES, ("restore", "folder")])
+@pytest.mark.parametrize("verb", [*WRITES, ("restore", "directory")])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -50,10 +50,10 @@ def test_without_options_it_is_the_user(two: FileStore, verb: tuple[str, ...]) -
         (("--reason", "\udcff"), "reason: holds a lone surrogate"),
     ],
 )
-def test_an_author_that_no_history_keeps(
+def test_invalid_actor_or_reason_is_refused(
     two: FileStore, verb: tuple[str, ...], options: tuple[str, str], message: str
 ) -> None:
-    """Is wrong usage, and nothing is changed."""
+    """It is wrong usage, and nothing is changed."""
     result = run(*verb, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs history and events: what happened, and what happens."""
+"""The verbs history and events: past changes, and new ones as they happen."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from waggle_fsstore.store.format import codec
 
 HEADER = ["SEQ", "TIME", "KIND", "ID", "STATUS", "ACTOR", "REASON"]
 
-# Whoever runs the tests in the background may have them ignore interrupts.
+# A shell that runs the tests in the background may have them ignore interrupts.
 _INTERRUPTIBLE = """
 import signal
 from waggle_fsstore.cli import main
@@ -38,7 +38,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def _seqs(*arguments: str) -> list[int]:
-    """The numbers of the events that a verb lists, the same in either form."""
+    """Return the numbers of the events that a verb lists, which both forms agree on."""
     table, lines = run(*arguments), run(*arguments, "--json")
     assert (table.exit_code, table.stderr) == (lines.exit_code, lines.stderr) == (0, "")
     found = [json.loads(line)["seq"] for line in lines.stdout.splitlines()]
@@ -48,7 +48,7 @@ def _seqs(*arguments: str) -> list[int]:
 
 @pytest.fixture
 def past(store: FileStore) -> FileStore:
-    """A store in which a was created, b too, a started, changed, and deleted."""
+    """Return a store in which a and b were created, and a was started, changed and deleted."""
     with audit(actor="maja", reason="needed"):
         store.create(environment("a", status=Status.CREATING))
     with audit(actor="willi", reason=""):
@@ -66,7 +66,7 @@ def past(store: FileStore) -> FileStore:
 
 
 def test_history_lists_a_row_for_each_event(past: FileStore) -> None:
-    """Oldest first: number, time, kind, id, what became of the status, and who, and why."""
+    """Oldest first: number, time, kind, id, change of status, actor and reason."""
     result = run("history")
     assert (result.exit_code, result.stderr) == (0, "")
     rows = _rows(result.stdout)
@@ -97,8 +97,8 @@ def test_history_json_has_every_field(past: FileStore) -> None:
     assert (last["status"], last["previous_status"], last["revision"]) == (None, "running", 4)
 
 
-def test_history_of_one(past: FileStore) -> None:
-    """With an id, only what happened to it, though it be deleted."""
+def test_history_of_an_id_lists_only_its_events(past: FileStore) -> None:
+    """The history of one environment works even after it was deleted."""
     assert _seqs("history", "a") == [1, 3, 4, 5]
     assert _seqs("history", "b") == [2]
     assert past.count() == 1
@@ -123,30 +123,30 @@ def test_history_of_one(past: FileStore) -> None:
         (("b", "--after", "5"), []),
     ],
 )
-def test_history_lists_what_is_asked_for(options: tuple[str, ...], expected: list[int]) -> None:
-    """Every option narrows it, in either form."""
+def test_history_options_narrow_the_list(options: tuple[str, ...], expected: list[int]) -> None:
+    """Every option narrows the list, in either form."""
     assert _seqs("history", *options) == expected
 
 
 @pytest.mark.usefixtures("past")
 @pytest.mark.parametrize("unknown", ["c", "", "prune", "x" * 300])
-def test_history_of_an_unknown_id(unknown: str) -> None:
-    """What was never stored is not found, and prints nothing."""
+def test_history_of_unknown_id_is_not_found(unknown: str) -> None:
+    """An id that was never stored is not found, and prints nothing."""
     for options in ((), ("--json",), ("-n", "1"), ("--after", "3")):
         result = run("history", *options, "--", unknown)
         assert (result.exit_code, result.stdout) == (3, "")
         assert result.stderr.startswith("Error: environment not found: ")
 
 
-def test_history_of_an_id_without_events(past: FileStore) -> None:
-    """What a hand has put there has none yet, whether or not it is whole."""
+def test_history_of_manual_document_is_empty(past: FileStore) -> None:
+    """A document from a manual edit has no events yet, even if it is damaged."""
     document(past.path, "made").write_text('{"id": "made", "name": "n", "runtime": "node"}')
     document(past.path, "half").write_text("{")
     assert _seqs("history", "made") == _seqs("history", "half") == []
 
 
-def test_history_of_an_id_that_is_a_verb(past: FileStore) -> None:
-    """After two dashes prune is an id; right after the verb it is a verb too."""
+def test_history_takes_verb_as_id_after_dashes(past: FileStore) -> None:
+    """After two dashes prune is an id; right after the verb it is part of the verb."""
     past.save(environment("prune"))
     assert _seqs("events", "--after", "5") == [6]
     for words in (("history", "--", "prune"), ("history", "--after", "2", "prune")):
@@ -158,14 +158,14 @@ def test_history_of_an_id_that_is_a_verb(past: FileStore) -> None:
 
 @pytest.mark.parametrize("location", [(), ("--store", "memory:")])
 @pytest.mark.parametrize("verb", ["history", "events"])
-def test_history_of_an_empty_store(location: tuple[str, ...], verb: str) -> None:
-    """Nothing happened, which is no error; one in memory works as any other."""
+def test_history_of_empty_store_is_empty(location: tuple[str, ...], verb: str) -> None:
+    """An empty history is no error, also for a store in memory."""
     assert run(*location, verb).stdout.splitlines() == ["\t".join(HEADER)]
     assert run(*location, verb, "--json").stdout == ""
 
 
-def test_history_comes_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read is written before more is read, so that memory does not grow."""
+def test_history_is_written_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page is written before the next one is read, so that memory does not grow."""
     read = written = 0
     most = 0
 
@@ -181,13 +181,13 @@ def test_history_comes_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
             yield [str(number)]
 
     monkeypatch.setattr(output, "write", write)
-    write_table(["N"], rows(), together=7)
+    write_table(["N"], rows(), page_size=7)
     assert (read, written) == (100, 101)
     assert most < 7
 
 
-def test_what_was_read_before_an_error_is_written() -> None:
-    """An error in the middle of a page loses none of it."""
+def test_rows_before_an_error_are_written() -> None:
+    """An error in the middle of a page loses none of its rows."""
 
     def items() -> Iterator[int]:
         yield from range(5)
@@ -203,15 +203,15 @@ def test_what_was_read_before_an_error_is_written() -> None:
 
 
 @pytest.mark.usefixtures("past")
-def test_events_lists_all() -> None:
-    """Without an option it is the history of all, and --after says where to begin."""
+def test_events_lists_all_changes() -> None:
+    """Without an option it is the whole history, and --after sets its beginning."""
     assert _seqs("events") == [1, 2, 3, 4, 5]
     assert _seqs("events", "--after", "3") == [4, 5]
     assert run("events").stdout == run("history").stdout
 
 
 def test_events_since_a_time(past: FileStore) -> None:
-    """From the first one that is not older, in any offset; or from so long ago."""
+    """Lists from the first event at or after the time, in any UTC offset, or from an age."""
     third = list(past.history())[2]
     begin = third.at.isoformat()
     elsewhere = (third.at + timedelta(hours=2)).replace(tzinfo=None).isoformat() + "+02:00"
@@ -225,7 +225,7 @@ def test_events_since_a_time(past: FileStore) -> None:
 
 @contextmanager
 def _following(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that follows; it is there no more when the block ends."""
+    """Yield a process that follows the events, and end it with the block."""
     process = subprocess.Popen(
         [*PYTHON, "-c", _INTERRUPTIBLE, "events", "--follow", *options],
         stdout=subprocess.PIPE,
@@ -244,14 +244,14 @@ def _line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C: it ends as a shell expects, and says nothing."""
+    """Send Ctrl-C: the process ends as a shell expects, silently."""
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 130
 
 
-def test_follow_lists_what_comes_next(past: FileStore) -> None:
-    """From now on, whoever makes it, each row as soon as it is there, until Ctrl-C."""
+def test_follow_lists_new_events(past: FileStore) -> None:
+    """Each new event of any process appears at once, until Ctrl-C."""
     with _following() as process:
         assert _line(process).split() == HEADER
         past.save(environment("c"))
@@ -264,8 +264,8 @@ def test_follow_lists_what_comes_next(past: FileStore) -> None:
         _interrupt(process)
 
 
-def test_follow_begins_where_it_is_told(past: FileStore) -> None:
-    """After a change: what came after it and is past, then what comes."""
+def test_follow_begins_after_a_change(past: FileStore) -> None:
+    """The past events after the change come first, then new ones."""
     with _following("--after", "3", "--json") as process:
         assert [json.loads(_line(process))["seq"] for _ in range(2)] == [4, 5]
         past.save(environment("c"))
@@ -274,7 +274,7 @@ def test_follow_begins_where_it_is_told(past: FileStore) -> None:
 
 
 def test_follow_begins_at_a_time(past: FileStore) -> None:
-    """Of the past, what is not older."""
+    """The past events since the time come first, then new ones."""
     begin = list(past.history())[3].at.isoformat()
     with _following("--since", begin, "--json") as process:
         assert [json.loads(_line(process))["seq"] for _ in range(2)] == [4, 5]
@@ -283,8 +283,8 @@ def test_follow_begins_at_a_time(past: FileStore) -> None:
         _interrupt(process)
 
 
-def test_follow_waits_for_a_store_to_begin(store: FileStore) -> None:
-    """One that does not exist yet can be followed."""
+def test_follow_waits_for_missing_store(store: FileStore) -> None:
+    """A store that does not exist yet can be followed."""
     with _following() as process:
         assert _line(process).split() == HEADER
         store.save(environment("a"))
@@ -295,7 +295,7 @@ def test_follow_waits_for_a_store_to_begin(store: FileStore) -> None:
 @pytest.mark.parametrize("option", [(), ("--json", "--after", "4")])
 @pytest.mark.usefixtures("past")
 def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
-    """At once and without a word, though nothing happens any more."""
+    """It ends at once and silently, even if no more events come."""
     with _following(*option) as process:
         assert _line(process) != ""
         assert process.stdout is not None
@@ -306,7 +306,7 @@ def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
 
 
 def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
-    """When the reader has seen enough (head -1), the program ends without a word."""
+    """When the reader has seen enough (head -1), the program ends silently."""
     store.save_all(environment(f"{number:0200}") for number in range(3000))
     process = subprocess.Popen(
         [*PROGRAM, "history"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -320,7 +320,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     assert process.wait(timeout=60) == 1
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.usefixtures("past")
@@ -331,25 +331,25 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
         (("history", "--after", "-1"), "after: -1 is negative"),
         (("history", "--until", "-1"), "until: -1 is negative"),
         (("history", "--after", "x"), "'--after'"),
-        (("history", "-n", "0"), "is no positive number"),
+        (("history", "-n", "0"), "must be at least 1"),
         (("history", "a", "b"), "unexpected extra argument"),
         (("events", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("events", "-f", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("events", "--since", "soon"), "'soon' is neither a time like"),
-        (("events", "--since", "2031-02-03T04:05:06"), "lacks its offset: append Z for UTC"),
+        (("events", "--since", "2031-02-03T04:05:06"), "has no UTC offset: append Z for UTC"),
         (("events", "a"), "unexpected extra argument"),
     ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
-    """It exits 2 and says what is wrong."""
+def test_wrong_usage_is_explained(arguments: tuple[str, ...], message: str) -> None:
+    """It exits 2 and explains the problem."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("verb", [("history",), ("events",), ("history", "--json")])
-def test_a_damaged_journal(past: FileStore, verb: tuple[str, ...]) -> None:
-    """What stands before the damage is listed; then it exits 6 and says what repairs it."""
+def test_damaged_journal_lists_events_before_damage(past: FileStore, verb: tuple[str, ...]) -> None:
+    """The events before the damage are listed; then it exits 6 and names the remedy."""
     [segment] = (past.path / "journal").iterdir()
     data = segment.read_bytes()
     segment.write_bytes(data.replace(b'"actor":"flip"', b'"actor":"flop"'))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever goes wrong has its exit code, one line on stderr, and no traceback."""
+"""Every error has its exit code, one line on stderr, and no traceback."""
 
 import errno
 import json
@@ -63,12 +63,12 @@ def _kinds(kind: type[Exception]) -> set[type[Exception]]:
 
 @pytest.mark.parametrize(("error", "code"), _EXPECTED.items(), ids=lambda value: str(value)[:30])
 def test_every_error_has_its_code(error: Exception, code: int) -> None:
-    """One table says which."""
+    """Each error class has the exit code of the table."""
     assert code_of(error) == code
 
 
-def test_no_error_of_the_package_was_forgotten() -> None:
-    """The test above has every class that there is."""
+def test_table_of_codes_is_complete() -> None:
+    """The table of the test above has every error class of the package."""
     found = {kind.__name__ for kind in _kinds(errors.WaggleError)} & set(vars(errors))
     assert {type(error).__name__ for error in _EXPECTED} == found - {"WaggleError"}
 
@@ -77,7 +77,7 @@ def test_no_error_of_the_package_was_forgotten() -> None:
 
 
 @pytest.mark.parametrize("verb", READS)
-def test_a_named_store_must_exist_to_be_read(tmp_path: Path, verb: tuple[str, ...]) -> None:
+def test_named_store_must_exist_for_reads(tmp_path: Path, verb: tuple[str, ...]) -> None:
     """A misspelt --store is an error, and is not created."""
     missing = tmp_path / "missing"
     result = run("--store", str(missing), *verb)
@@ -88,8 +88,8 @@ def test_a_named_store_must_exist_to_be_read(tmp_path: Path, verb: tuple[str, ..
     assert not missing.exists()
 
 
-def test_the_default_store_may_be_missing(root: Path) -> None:
-    """Without --store, a store that does not exist is an empty one."""
+def test_missing_default_store_is_empty(root: Path) -> None:
+    """Without --store, a store that does not exist counts as empty."""
     assert run("count").stdout == "0\n"
     assert run("show", "a").exit_code == 3
     assert run("rm", "a").exit_code == 3
@@ -118,10 +118,10 @@ def test_the_default_store_may_be_missing(root: Path) -> None:
         ("watch", ("events", "--follow")),
     ],
 )
-def test_what_the_system_refuses(
+def test_os_error_is_reported_with_its_file(
     monkeypatch: pytest.MonkeyPatch, method: str, verb: tuple[str, ...], number: int, text: str
 ) -> None:
-    """An OSError is told with its file, in one line."""
+    """An OSError is reported in one line, with its file."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, text, "/store/a file")
@@ -132,11 +132,11 @@ def test_what_the_system_refuses(
     assert result.stderr == f"Error: /store/a file: {text}\n"
 
 
-def test_a_file_system_that_takes_no_more(store: FileStore) -> None:
-    """A write that fails for real names the file, and leaves what is there."""
+def test_failed_write_leaves_document(store: FileStore) -> None:
+    """A real write error names the file, and leaves the document as it was."""
     store.save(environment("a"))
-    # Room for lock and state, but for no document of this size. Nor for bytecode: Python
-    # would not notice that it wrote only half of a module's.
+    # Enough for lock and state, but not for a document of this size. No bytecode is written:
+    # Python would not notice that it wrote only half of a module's.
     limited = ["sh", "-c", 'ulimit -f 2; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "sh"]
     change = ("set", "a", "--label", "large=" + "x" * 10_000)
     result = subprocess.run(
@@ -148,8 +148,8 @@ def test_a_file_system_that_takes_no_more(store: FileStore) -> None:
     assert store.find_by_id("a").revision == 1
 
 
-def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
-    """A store cannot be in a file."""
+def test_file_in_place_of_store_is_refused(tmp_path: Path) -> None:
+    """A store cannot be in a file, which is left alone."""
     (tmp_path / "file").write_text("not ours")
     result = run("--store", str(tmp_path / "file"), "create")
     assert result.exit_code == 1
@@ -157,22 +157,22 @@ def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "not ours"
 
 
-def test_the_cause_of_an_unknown_outcome_is_told() -> None:
-    """What the system said stands beside what follows from it."""
+def test_unknown_outcome_has_its_cause() -> None:
+    """The message has the error of the operating system that caused it."""
     error = errors.OutcomeUnknownError("/store/a")
     error.__cause__ = OSError(errno.EIO, "Input/output error", "/store")
     assert message_of(error).startswith("/store/a: the change failed and could not be rolled back")
     assert message_of(error).endswith(" (/store: Input/output error)")
 
 
-def test_an_error_without_words_is_told_by_its_name() -> None:
+def test_error_without_message_has_its_class_name() -> None:
     """No message is empty."""
     assert message_of(OSError()) == "OSError"
     assert message_of(OSError(errno.EIO, "Input/output error")) == "Input/output error"
 
 
-def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expects keeps its traceback."""
+def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error is not caught."""
 
     def fail(_: object) -> None:
         raise ZeroDivisionError
@@ -209,8 +209,8 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--store", "file:%00", "ls"), "NUL character"),
     ],
 )
-def test_wrong_usage(root: Path, arguments: tuple[str, ...], message: str) -> None:
-    """It exits 2, says what is wrong, and changes nothing."""
+def test_wrong_usage_changes_nothing(root: Path, arguments: tuple[str, ...], message: str) -> None:
+    """It exits 2, explains the problem, and changes nothing."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     # Long messages are wrapped by some versions of Typer.
@@ -218,14 +218,14 @@ def test_wrong_usage(root: Path, arguments: tuple[str, ...], message: str) -> No
     assert not root.exists()
 
 
-def test_a_wrong_variable_is_wrong_usage_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A location is a location, wherever it comes from."""
+def test_invalid_variable_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid location is wrong usage, also in a variable."""
     monkeypatch.setenv("WAGGLE_STORE_PATH", "s3://bucket")
     assert run("ls").exit_code == 2
 
 
 def test_no_verb_shows_the_help() -> None:
-    """The program alone says how to use it."""
+    """The program without a verb explains its usage."""
     result = run()
     assert result.exit_code == 2
     assert "Commands" in result.output
@@ -234,7 +234,7 @@ def test_no_verb_shows_the_help() -> None:
 # 4: conflict
 
 
-def test_an_id_that_is_taken(monkeypatch: pytest.MonkeyPatch, store: FileStore) -> None:
+def test_create_refuses_taken_id(monkeypatch: pytest.MonkeyPatch, store: FileStore) -> None:
     """Create never overwrites."""
     taken = uuid.UUID("12345678-1234-4234-8234-123456789abc")
     monkeypatch.setattr("waggle_fsstore.cli.environments.uuid.uuid4", lambda: taken)
@@ -249,7 +249,7 @@ def test_an_id_that_is_taken(monkeypatch: pytest.MonkeyPatch, store: FileStore) 
 
 
 @pytest.mark.parametrize("verb", [("create",), ("set", "a", "--name", "b"), ("rm", "a")])
-def test_a_lock_that_is_held(
+def test_held_lock_times_out_with_holder(
     monkeypatch: pytest.MonkeyPatch, store: FileStore, verb: tuple[str, ...]
 ) -> None:
     """A write gives up and names the holder; a read needs no lock."""
@@ -270,11 +270,13 @@ def test_a_lock_that_is_held(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_lock_timeout_of_an_unknown_holder() -> None:
-    """The message has the file first, as that of any OSError."""
+def test_lock_timeout_begins_with_its_file() -> None:
+    """The message begins with the file, as that of any OSError."""
     holder = errors.LockHolder(7, "there", datetime(2031, 2, 3, tzinfo=UTC))
-    told = message_of(errors.LockTimeoutError("/store/lock", holder, 2.5))
-    assert told.startswith("/store/lock: the store lock was not free within 2.5 s; it is held by ")
+    message = message_of(errors.LockTimeoutError("/store/lock", holder, 2.5))
+    assert message.startswith(
+        "/store/lock: the store lock was not free within 2.5 s; it is held by "
+    )
 
 
 # 6: corrupt
@@ -306,13 +308,13 @@ def _fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _folder(path: Path) -> None:
+def _directory(path: Path) -> None:
     path.mkdir()
 
 
 @pytest.mark.parametrize("damage", [_half, _newer, _other_id])
-def test_show_prints_a_corrupt_file(store: FileStore, damage: Callable[[Path], None]) -> None:
-    """Its bytes on stdout, the error on stderr, exit code 6."""
+def test_show_prints_corrupt_file(store: FileStore, damage: Callable[[Path], None]) -> None:
+    """Its bytes go to stdout, the error to stderr, with exit code 6."""
     store.save(environment("a"))
     path = document(store.path, "bad")
     damage(path)
@@ -322,11 +324,11 @@ def test_show_prints_a_corrupt_file(store: FileStore, damage: Callable[[Path], N
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("damage", [_oversized, _symlink, _fifo, _folder])
-def test_show_prints_no_file_that_is_no_document(
+@pytest.mark.parametrize("damage", [_oversized, _symlink, _fifo, _directory])
+def test_show_does_not_print_irregular_file(
     store: FileStore, damage: Callable[[Path], None]
 ) -> None:
-    """What is too large, or no regular file, is only reported."""
+    """A file that is too large or not regular is only reported."""
     store.save(environment("a"))
     path = document(store.path, "bad")
     damage(path)
@@ -335,11 +337,13 @@ def test_show_prints_no_file_that_is_no_document(
     assert result.stderr.startswith(f"Error: {path}: is ")
 
 
-@pytest.mark.parametrize("damage", [_half, _newer, _other_id, _oversized, _symlink, _fifo, _folder])
-def test_ls_lists_the_good_and_reports_the_broken(
+@pytest.mark.parametrize(
+    "damage", [_half, _newer, _other_id, _oversized, _symlink, _fifo, _directory]
+)
+def test_ls_reports_broken_documents_after_the_list(
     store: FileStore, damage: Callable[[Path], None]
 ) -> None:
-    """Each form lists all the good ones, then says what is broken, then exits 6."""
+    """Each form lists all readable documents, then reports the others, and exits 6."""
     store.save(environment("a"))
     store.save(environment("z"))
     damage(document(store.path, "bad"))
@@ -355,10 +359,8 @@ def test_ls_lists_the_good_and_reports_the_broken(
     assert run("count").stdout == "4\n"
 
 
-def test_ls_reports_a_file_that_cannot_be_opened(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file without permission is one of the broken."""
+def test_ls_reports_unopenable_file(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without read permission is reported with the broken ones."""
     store.save(environment("a"))
     find_all = FileStore.find_all
 
@@ -372,9 +374,11 @@ def test_ls_reports_a_file_that_cannot_be_opened(
     assert result.stderr == "Error: /store/bad.json: Permission denied\n"
 
 
-@pytest.mark.parametrize("damage", [_half, _other_id, _oversized, _symlink, _fifo, _folder])
-def test_rm_moves_a_corrupt_document_away(store: FileStore, damage: Callable[[Path], None]) -> None:
-    """It goes to lost+found, and the rest is whole again."""
+@pytest.mark.parametrize("damage", [_half, _other_id, _oversized, _symlink, _fifo, _directory])
+def test_rm_moves_corrupt_document_to_lost_and_found(
+    store: FileStore, damage: Callable[[Path], None]
+) -> None:
+    """The corrupt document is kept, and the store is whole again."""
     store.save(environment("a"))
     damage(document(store.path, "bad"))
     assert run("rm", "bad").exit_code == 0
@@ -382,7 +386,7 @@ def test_rm_moves_a_corrupt_document_away(store: FileStore, damage: Callable[[Pa
     assert len(os.listdir(store.path / ".waggle" / "lost+found")) == 1
 
 
-def test_set_leaves_a_corrupt_document(store: FileStore) -> None:
+def test_set_leaves_corrupt_document(store: FileStore) -> None:
     """It exits 6 and does not touch the file."""
     store.save(environment("a"))
     path = document(store.path, "a")
@@ -392,8 +396,8 @@ def test_set_leaves_a_corrupt_document(store: FileStore) -> None:
     assert path.read_bytes() == data
 
 
-def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
-    """A folder with other files is no store for any verb, and stays as it is."""
+def test_foreign_directory_is_refused(tmp_path: Path) -> None:
+    """A directory with other files is no store for any verb, and is left alone."""
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("dear")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is printed serves programs off a terminal, people on one, and harms neither."""
+"""Output: for programs off a terminal, for people on one, and harmless to both."""
 
 import errno
 import json
@@ -19,13 +19,13 @@ from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.store.file_store import FileStore
 
-# Clears the screen; an 8-bit CSI; turns text around; a mark-up of Rich; a field separator.
+# Clears the screen; an 8-bit CSI; reverses text; markup of Rich; a field separator.
 _HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 _ESCAPED = r"\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 
 
 def _on_a_terminal(*arguments: str, **variables: str) -> str:
-    """What a terminal of 40 columns gets, with line ends as the program wrote them."""
+    """Return the output on a terminal of 40 columns, with line ends as the program wrote them."""
     control, terminal = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -52,7 +52,7 @@ def _on_a_terminal(*arguments: str, **variables: str) -> str:
     return data.decode().replace("\r\n", "\n")
 
 
-def test_a_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
+def test_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
     """Nothing is cut, wrapped, boxed or coloured, so that grep and awk work."""
     long_id = "i" * 200
     labels = {f"key-{number}": "v" * 100 for number in range(20)}
@@ -67,8 +67,8 @@ def test_a_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
     assert fields[-1] == ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def test_a_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
-    """Columns stand under their headers, whole however narrow the terminal is."""
+def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
+    """Columns are aligned with their headers, and uncut however narrow the terminal is."""
     store.save(environment("i" * 60))
     store.save(environment("short", labels={"k": "v" * 90}))
     written = _on_a_terminal("ls")
@@ -79,12 +79,12 @@ def test_a_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
         assert row.index("running") == header.index("STATUS")
     assert first.startswith("i" * 60 + "  name of")
     assert second.endswith(f"  k={'v' * 90}")
-    # Blanks at the end would be wrapped by a narrow terminal.
+    # A narrow terminal would wrap trailing spaces.
     assert first.endswith("team=blue")
 
 
-def test_events_on_a_terminal(store: FileStore) -> None:
-    """Columns stand under their headers, and the status that came out has its colour."""
+def test_events_are_aligned_and_coloured_on_a_terminal(store: FileStore) -> None:
+    """Columns are aligned with their headers, and the new status has its colour."""
     store.save(environment("i" * 60, status=Status.CREATING))
     store.save(environment("a"))
     store.delete("a")
@@ -100,12 +100,12 @@ def test_events_on_a_terminal(store: FileStore) -> None:
 
 
 def test_columns_never_get_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that come later stand under those before, and columns may begin wide."""
+    """Later rows are aligned with earlier ones, and columns may have a minimum width."""
     written: list[str] = []
     monkeypatch.setattr("waggle_fsstore.cli.output.is_terminal", lambda: True)
     monkeypatch.setattr("waggle_fsstore.cli.output.write", written.append)
     rows = [("\u6f22\u6f22\u6f22", "b"), ("c", "d"), ("eeeeeeee", "f"), ("g", "h")]
-    write_table(("A", "B"), rows, together=1, widths=(3,))
+    write_table(("A", "B"), rows, page_size=1, widths=(3,))
     assert written == [
         "A    B\n",
         "\u6f22\u6f22\u6f22  b\n",
@@ -115,8 +115,8 @@ def test_columns_never_get_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_long_work_shows_a_bar_on_a_terminal(store: FileStore) -> None:
-    """It is gone when there is something to print, and when the work is done."""
+def test_progress_bar_is_removed(store: FileStore) -> None:
+    """The bar is removed before a line is printed, and when the work is done."""
     store.save(environment("a"))
     (store.path / "environments" / "notes.txt").touch()
     written = _on_a_terminal("fsck")
@@ -126,14 +126,14 @@ def test_long_work_shows_a_bar_on_a_terminal(store: FileStore) -> None:
 
 
 def test_no_color_is_honoured(store: FileStore) -> None:
-    """With NO_COLOR, a terminal gets no colour either."""
+    """With NO_COLOR, a terminal gets no colour."""
     store.save(environment("a"))
     assert "running" in _on_a_terminal("ls", NO_COLOR="1")
     assert "\x1b" not in _on_a_terminal("ls", NO_COLOR="1")
 
 
 def test_force_color_colours_no_pipe(store: FileStore) -> None:
-    """Off a terminal the list stays for programs, whatever the environment says."""
+    """Off a terminal the list is for programs, regardless of the environment variables."""
     store.save(environment("a"))
     assert execute("ls", FORCE_COLOR="1").stdout == execute("ls").stdout
 
@@ -148,14 +148,14 @@ def test_help_has_frames_only_on_a_terminal() -> None:
 
 @pytest.fixture
 def hostile(store: FileStore) -> FileStore:
-    """A store with a document whose every text is hostile."""
+    """Return a store with a document in which every text is hostile."""
     store.save(environment(_HOSTILE, name=_HOSTILE, labels={_HOSTILE: _HOSTILE}))
     return store
 
 
 @pytest.mark.usefixtures("hostile")
-def test_hostile_texts_cannot_act_off_a_terminal() -> None:
-    """Each stays in its field and in its line, escaped."""
+def test_hostile_texts_are_escaped_off_a_terminal() -> None:
+    """Each stays in its field and its line, escaped."""
     _, row = run("ls").stdout.splitlines()
     fields = [_ESCAPED, _ESCAPED, "node", "running", "45m0s", f"{_ESCAPED}={_ESCAPED}"]
     assert row.split("\t") == fields
@@ -163,15 +163,15 @@ def test_hostile_texts_cannot_act_off_a_terminal() -> None:
 
 
 @pytest.mark.usefixtures("hostile")
-def test_hostile_texts_cannot_act_on_a_terminal() -> None:
-    """No escape sequence of theirs arrives, and mark-up stays text."""
+def test_hostile_texts_are_escaped_on_a_terminal() -> None:
+    """No escape sequence reaches the terminal, and markup is printed as text."""
     written = _on_a_terminal("ls", NO_COLOR="1")
     assert written.count(_ESCAPED) == 4
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
 
 
-def test_hostile_texts_cannot_act_from_an_event(hostile: FileStore) -> None:
-    """Neither ids nor who and why, on a terminal, off it or as JSON."""
+def test_hostile_texts_are_escaped_in_events(hostile: FileStore) -> None:
+    """Id, actor and reason are escaped on a terminal, off it and as JSON."""
     with audit(actor=_HOSTILE, reason=_HOSTILE):
         hostile.delete(_HOSTILE)
     drawn = _on_a_terminal("history", "-n", "1", NO_COLOR="1")
@@ -186,7 +186,7 @@ def test_hostile_texts_cannot_act_from_an_event(hostile: FileStore) -> None:
     assert last["environment_id"] == last["actor"] == last["reason"] == _HOSTILE
 
 
-def test_json_holds_the_true_texts_escaped(hostile: FileStore) -> None:
+def test_json_escapes_hostile_texts(hostile: FileStore) -> None:
     """The array has no control character, and parses to what is stored."""
     written = run("ls", "--json").stdout
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
@@ -195,8 +195,8 @@ def test_json_holds_the_true_texts_escaped(hostile: FileStore) -> None:
     assert (row["id"], row["labels"]) == (stored.id, stored.labels) == (_HOSTILE, row["labels"])
 
 
-def test_hostile_texts_cannot_act_from_an_error(store: FileStore) -> None:
-    """Neither ids that were given, nor candidates, nor keys of a corrupt file."""
+def test_hostile_texts_are_escaped_in_errors(store: FileStore) -> None:
+    """Given ids, candidates and keys of a corrupt file are escaped."""
     for end in ("1", "2"):
         store.save(environment(_HOSTILE + end))
     document(store.path, "bad").write_text(
@@ -211,29 +211,31 @@ def test_hostile_texts_cannot_act_from_an_error(store: FileStore) -> None:
 
 
 @given(st.text())
-def test_printable_text_is_printable(text: str) -> None:
-    """Whatever goes in, what comes out simply prints; what did so before is the same."""
+def test_printable_returns_printable_text(text: str) -> None:
+    """Any text becomes printable, and printable text is unchanged."""
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)
     if text.isprintable():
         assert printable(text) == text
 
 
-def test_a_locale_without_the_letters(store: FileStore) -> None:
-    """Letters that the output cannot have are escaped, and are no failure."""
+def test_letters_missing_in_locale_are_escaped(store: FileStore) -> None:
+    """Letters that the output cannot encode are escaped, and are no failure."""
     store.save(environment("\u00e4", name="\u6f22"))
     result = execute("ls", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, b"")
     assert rb"\xe4" + b"\t" + rb"\u6f22" + b"\t" in result.stdout
-    # JSON is UTF-8, wherever it is printed.
+    # JSON is UTF-8 in any locale.
     shown = execute("show", "\u00e4", PYTHONIOENCODING="ascii")
     assert shown.stdout == document(store.path, "%c3%a4").read_bytes()
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("option", [(), ("-q",), ("--json",)])
-def test_a_reader_that_leaves(store: FileStore, option: tuple[str, ...], unbuffered: str) -> None:
-    """When the reader has seen enough (head -1), the program ends without a word."""
+def test_ls_ends_when_its_reader_leaves(
+    store: FileStore, option: tuple[str, ...], unbuffered: str
+) -> None:
+    """When the reader has seen enough (head -1), the program ends silently."""
     store.save_all(environment(f"{number:0200}") for number in range(1000))
     process = subprocess.Popen(
         [*PROGRAM, "ls", *option],
@@ -250,8 +252,8 @@ def test_a_reader_that_leaves(store: FileStore, option: tuple[str, ...], unbuffe
     assert process.wait(timeout=60) == 1
 
 
-def test_an_output_that_takes_a_part_at_a_time(store: FileStore) -> None:
-    """Nothing is missing where a write takes less than it is given, as one without buffer may."""
+def test_partial_writes_are_completed(store: FileStore) -> None:
+    """Nothing is missing if a write takes a part of the data, as unbuffered ones may."""
     store.save_all(environment(f"{number:0200}") for number in range(1000))
     program = """
 import io, sys
@@ -278,8 +280,10 @@ main()
 @pytest.mark.parametrize(
     "verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",), ("history",), ("events", "-f")]
 )
-def test_an_output_that_is_full(store: FileStore, verb: tuple[str, ...], unbuffered: str) -> None:
-    """What cannot be printed is an error, told once."""
+def test_full_output_is_reported_once(
+    store: FileStore, verb: tuple[str, ...], unbuffered: str
+) -> None:
+    """Output that cannot be written is an error, reported once."""
     store.save(environment("a"))
     with open("/dev/full", "wb") as full:
         result = subprocess.run(
@@ -293,8 +297,8 @@ def test_an_output_that_is_full(store: FileStore, verb: tuple[str, ...], unbuffe
     assert result.stderr == b"Error: standard output: No space left on device\n"
 
 
-def test_an_output_that_is_closed(store: FileStore) -> None:
-    """Without a stdout at all, the work is done in silence."""
+def test_closed_output_is_ignored(store: FileStore) -> None:
+    """Without a stdout, the work is done silently."""
     result = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "create", "x"],
         stderr=subprocess.PIPE,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program as it is started: its entry points, its help, its completion, its imports."""
+"""The program as a whole: entry points, help, completion, imports."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.cli_runner import PYTHON, environment, execute, run
+from tests.cli.cli_runner import environment, execute, run, run_python
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import main
 from waggle_fsstore.store.file_store import FileStore
@@ -32,14 +32,8 @@ VERBS = (
 )
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-
-
-def test_python_m_works() -> None:
-    """A life of an environment, each step in a process of its own."""
+def test_environment_life_across_processes() -> None:
+    """An environment is created, used and removed, with a process for each step."""
     created = execute("create", "data", "--label", "team=blue")
     assert (created.returncode, created.stderr) == (0, b"")
     environment_id = created.stdout.decode().strip()
@@ -51,13 +45,13 @@ def test_python_m_works() -> None:
     assert execute("count").stdout == b"0\n"
 
 
-def test_the_console_script_is_main() -> None:
+def test_console_script_is_main() -> None:
     """The installed command and python -m are the same program."""
     [script] = entry_points(group="console_scripts", name="waggle-fsstore")
     assert script.load() is main
 
 
-def test_version() -> None:
+def test_version_is_printed() -> None:
     """--version prints name and version, on stdout."""
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"waggle-fsstore {__version__}\n")
@@ -76,8 +70,8 @@ def test_help_names_every_verb(flag: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb(verb: str) -> None:
-    """Each has a summary, and every argument and option is explained."""
+def test_help_explains_every_option(verb: str) -> None:
+    """Each verb has a summary, and every argument and option is explained."""
     result = run(*verb.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: waggle-fsstore {verb} ")
@@ -89,9 +83,9 @@ def test_help_of_each_verb(verb: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra(missing: str) -> None:
-    """It says in one line how to get it, and exits 1."""
-    result = _python(
+def test_missing_extra_is_named(missing: str) -> None:
+    """One line says how to install it, and the exit code is 1."""
+    result = run_python(
         f"""
 import sys
 
@@ -108,13 +102,13 @@ sys.exit(main())
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"Error: No module named {missing!r}: "
-        'pip install "waggle-fsstore[cli]" brings the command line\n'
+        'install the command line: pip install "waggle-fsstore[cli]"\n'
     )
 
 
-def test_imports_cost_nothing_before_they_are_needed() -> None:
+def test_imports_are_lazy() -> None:
     """The package loads no command line, and the command line no Typer until it runs."""
-    result = _python(
+    result = run_python(
         """
 import sys
 import waggle_fsstore
@@ -150,14 +144,14 @@ def _complete_in_zsh(words: str) -> str:
 
 @pytest.mark.parametrize("verb", ["show", "set", "rm", "history", "restore"])
 def test_ids_are_completed(store: FileStore, verb: str) -> None:
-    """The shell offers the ids of the store that begin so."""
+    """The shell offers the ids in the store with this prefix."""
     for name in ("alpha-1", "alpha-2", "beta"):
         store.save(environment(name))
     assert _complete_in_bash(verb, "al") == ["alpha-1", "alpha-2"]
     assert '"beta"' in _complete_in_zsh(f"waggle-fsstore {verb} be")
 
 
-def test_ids_are_completed_from_the_store_that_is_named(tmp_path: Path, store: FileStore) -> None:
+def test_ids_are_completed_from_named_store(tmp_path: Path, store: FileStore) -> None:
     """An option --store before the verb counts."""
     store.save(environment("here"))
     with FileStore(tmp_path / "other", durable=False) as other:
@@ -167,8 +161,8 @@ def test_ids_are_completed_from_the_store_that_is_named(tmp_path: Path, store: F
     assert _complete_in_bash(*words) == ["there", "through"]
 
 
-def test_an_id_that_a_shell_would_run_is_not_offered(store: FileStore, tmp_path: Path) -> None:
-    """Shells evaluate what they are offered, and anybody may choose an id."""
+def test_ids_that_a_shell_would_run_are_not_completed(store: FileStore, tmp_path: Path) -> None:
+    """Shells evaluate what they are offered, and an id can be any text."""
     trap = tmp_path / "trap"
     for name in (f"a$(touch {trap})", f"a`touch {trap}`", "a*", "a b", 'a"', "a'", "-a", "a;b"):
         store.save(environment(name))
@@ -182,29 +176,29 @@ def test_an_id_that_a_shell_would_run_is_not_offered(store: FileStore, tmp_path:
 
 
 @pytest.mark.parametrize("location", ["s3://bucket", "foreign", "missing"])
-def test_a_store_that_cannot_be_read_offers_nothing(tmp_path: Path, location: str) -> None:
-    """A key pressed for completion never shows an error."""
+def test_unreadable_store_completes_nothing(tmp_path: Path, location: str) -> None:
+    """Pressing the completion key never shows an error."""
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "file").touch()
     where = location if ":" in location else os.fspath(tmp_path / location)
     assert _complete_in_bash("--store", where, "show", "a") == []
 
 
-def test_corrupt_documents_do_not_disturb_completion(store: FileStore) -> None:
-    """The readable ids are offered all the same."""
+def test_completion_ignores_corrupt_documents(store: FileStore) -> None:
+    """The readable ids are still offered."""
     store.save(environment("alpha"))
     (store.path / "environments" / "also-bad.json").write_text("{")
     assert _complete_in_bash("rm", "al") == ["alpha"]
 
 
 def test_verbs_and_values_are_completed() -> None:
-    """Typer does this by itself."""
+    """Typer completes verbs and the values of options."""
     assert _complete_in_bash("cr") == ["create"]
     assert _complete_in_bash("ls", "--status", "r") == ["running"]
 
 
-def test_a_verb_of_two_words_is_completed(store: FileStore) -> None:
-    """Word by word: its second word stands among the ids that can follow the first one."""
+def test_verb_of_two_words_is_completed(store: FileStore) -> None:
+    """Its second word is offered among the ids that can follow the first one."""
     store.save(environment("prudent"))
     assert _complete_in_bash("hist") == ["history"]
     assert _complete_in_bash("history", "pru") == ["prudent", "prune"]

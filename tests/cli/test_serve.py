@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb serve as it is typed; what it serves is tested in tests/server."""
-
-import subprocess
+"""The verb serve on the command line; tests/server tests the server itself."""
 
 import pytest
 
-from tests.cli.cli_runner import PYTHON, run
+from tests.cli.cli_runner import run, run_python
 
 _SERVE = """
 import sys
@@ -23,16 +21,10 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PYTHON, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 @pytest.mark.parametrize("missing", ["mcp", "uvicorn", "starlette", "anyio"])
-def test_without_the_extra(missing: str) -> None:
-    """It says how to get it, and exits 2."""
-    result = _python(_SERVE.format(missing=missing))
+def test_missing_server_extra_is_named(missing: str) -> None:
+    """The error says how to install it, with exit code 2."""
+    result = run_python(_SERVE.format(missing=missing))
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     *_, line = result.stderr.splitlines()
@@ -40,22 +32,22 @@ def test_without_the_extra(missing: str) -> None:
     assert line.endswith("pip install 'waggle-fsstore[server]'")
 
 
-def test_a_fault_of_the_package_is_no_missing_extra() -> None:
-    """A module of its own that is missing is a bug, and shown as one."""
-    result = _python(_SERVE.format(missing="waggle_fsstore.server.tools"))
+def test_missing_own_module_is_a_bug() -> None:
+    """A missing module of the package is shown with its traceback."""
+    result = run_python(_SERVE.format(missing="waggle_fsstore.server.tools"))
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "pip install" not in result.stderr
 
 
-def test_other_verbs_do_not_wait_for_the_server() -> None:
-    """What only serving needs is imported when it is asked for."""
-    result = _python(_LIGHT)
+def test_other_verbs_do_not_import_the_server() -> None:
+    """Modules that only serving needs are imported on demand."""
+    result = run_python(_LIGHT)
     assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
-def test_help() -> None:
-    """It says where it listens, and what it leaves alone when it ends."""
+def test_serve_help_names_address_and_effects() -> None:
+    """The help says where the server listens, and that stopping destroys nothing."""
     result = run("serve", "--help")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())

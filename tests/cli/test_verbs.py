@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each verb does what it says, with each of its options."""
+"""The verbs on environments, with each of their options."""
 
 import json
 import uuid
@@ -19,8 +19,8 @@ from waggle_fsstore.store.memory_store import MemoryStore
 # create
 
 
-def test_create_prints_the_id_of_what_it_stored(store: FileStore) -> None:
-    """With a name alone, it stores a Python environment that is being created."""
+def test_create_prints_the_stored_id(store: FileStore) -> None:
+    """With a name alone, it stores a Python environment with the status creating."""
     result = run("create", "data-analysis")
     assert (result.exit_code, result.stderr) == (0, "")
     stored = store.find_by_id(result.stdout.removesuffix("\n"))
@@ -30,7 +30,7 @@ def test_create_prints_the_id_of_what_it_stored(store: FileStore) -> None:
 
 
 def test_create_takes_every_option(store: FileStore) -> None:
-    """Runtime, timeout and labels are stored; a label's value may hold an equals sign."""
+    """Runtime, timeout and labels are stored; a label's value may contain an equals sign."""
     options = ("--runtime", "node", "--timeout", "1h30m", "--label", "a=b=c", "--label", "d=")
     result = run("create", "web", *options)
     stored = store.find_by_id(result.stdout.strip())
@@ -38,15 +38,15 @@ def test_create_takes_every_option(store: FileStore) -> None:
     assert stored.labels == {"a": "b=c", "d": ""}
 
 
-def test_create_makes_a_name_from_runtime_and_id(store: FileStore) -> None:
-    """Without a name it is the runtime and the first eight digits of the id."""
+def test_create_generates_name_from_runtime_and_id(store: FileStore) -> None:
+    """The name is the runtime and the first eight digits of the id."""
     environment_id = run("create", "--runtime", "shell").stdout.strip()
     assert store.find_by_id(environment_id).name == f"shell-{environment_id[:8]}"
     assert uuid.UUID(environment_id).version == 4
 
 
-def test_create_takes_a_timeout_of_zero(store: FileStore) -> None:
-    """A timeout of 0 makes an environment that never expires, and ls says so."""
+def test_create_with_zero_timeout_never_expires(store: FileStore) -> None:
+    """The environment never expires, and ls says so."""
     environment_id = run("create", "--timeout", "0").stdout.strip()
     assert store.find_by_id(environment_id).timeout == timedelta(0)
     assert "\tnever\t" in run("ls").stdout
@@ -57,7 +57,7 @@ def test_create_takes_a_timeout_of_zero(store: FileStore) -> None:
 
 @pytest.fixture
 def three(store: FileStore) -> FileStore:
-    """A store of three environments that differ in all that can be asked for."""
+    """Return a store of three environments that differ in every filter."""
     store.save(environment("a", labels={"team": "blue", "tier": "1"}))
     store.save(environment("b", status=Status.ERROR, labels={"team": "red", "tier": "1"}))
     store.save(environment("c", runtime=Runtime.SHELL, labels={}))
@@ -92,8 +92,8 @@ def test_ls_lists_a_row_for_each() -> None:
         (("--status", "running", "--runtime", "node", "--label", "team=blue"), "a"),
     ],
 )
-def test_ls_lists_what_is_asked_for(options: tuple[str, ...], expected: str) -> None:
-    """Every filter must fit, in each form of the list."""
+def test_ls_filters_combine(options: tuple[str, ...], expected: str) -> None:
+    """An environment must match every filter, in each form of the list."""
     for quiet in ("-q", "--quiet"):
         assert run("ls", quiet, *options).stdout.split() == list(expected)
     assert [row["id"] for row in json.loads(run("ls", "--json", *options).stdout)] == list(expected)
@@ -102,14 +102,14 @@ def test_ls_lists_what_is_asked_for(options: tuple[str, ...], expected: str) -> 
 
 
 def test_ls_json_is_one_array_of_documents(three: FileStore) -> None:
-    """Each item is the same as the file, checksum included."""
+    """Each item equals the document, including its checksum."""
     names = ("a", "b", "c")
     expected = [json.loads(document(three.path, name).read_bytes()) for name in names]
     assert json.loads(run("ls", "--json").stdout) == expected
 
 
-def test_ls_of_an_empty_store(root: Path) -> None:
-    """Nothing to list is no error, and makes no store."""
+def test_ls_of_empty_store_is_empty(root: Path) -> None:
+    """An empty list is no error, and creates no store."""
     assert json.loads(run("ls", "--json").stdout) == []
     assert run("ls", "-q").stdout == ""
     assert len(run("ls").stdout.splitlines()) == 1
@@ -120,7 +120,7 @@ def test_ls_of_an_empty_store(root: Path) -> None:
 
 
 def test_show_prints_the_exact_file(store: FileStore) -> None:
-    """Also one that was written by hand: other spaces, no final newline."""
+    """A manual edit is printed as it is: other spaces, no final newline."""
     store.save(environment("mine"))
     data = b'{"runtime": "node",   "id":"mine", "name" :"h\xc3\xa4nd"}'
     document(store.path, "mine").write_bytes(data)
@@ -128,51 +128,53 @@ def test_show_prints_the_exact_file(store: FileStore) -> None:
     assert (result.exit_code, result.stdout_bytes) == (0, data)
 
 
-def test_show_takes_the_beginning_of_an_id(store: FileStore) -> None:
-    """A beginning that only one id has is enough."""
+def test_show_takes_unique_prefix(store: FileStore) -> None:
+    """A prefix that only one id has is enough."""
     store.save(environment("alpha-1"))
     store.save(environment("beta-1"))
     assert json.loads(run("show", "al").stdout)["id"] == "alpha-1"
 
 
 def test_show_prefers_the_exact_id(store: FileStore) -> None:
-    """An id that is the beginning of another can still be shown."""
+    """An id that is a prefix of another one can still be shown."""
     store.save(environment("alpha"))
     store.save(environment("alpha-1"))
     assert json.loads(run("show", "alpha").stdout)["id"] == "alpha"
 
 
-def test_show_of_an_ambiguous_beginning(store: FileStore) -> None:
+def test_show_of_ambiguous_prefix_names_candidates(store: FileStore) -> None:
     """It exits 2 and names a few of the candidates on stderr."""
     for number in range(7):
         store.save(environment(f"alpha-{number}"))
     result = run("show", "alpha")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        "Error: 'alpha' is the beginning of 7 ids:",
+        "Error: 'alpha' is a prefix of 7 ids:",
         *(f"  alpha-{number}" for number in range(5)),
         "  ...",
     ]
 
 
-def test_show_counts_only_readable_ids_as_candidates(store: FileStore) -> None:
-    """A corrupt file is no second candidate, and no obstacle."""
+def test_show_ignores_corrupt_candidates(store: FileStore) -> None:
+    """A corrupt document does not make a prefix ambiguous."""
     store.save(environment("alpha-1"))
     document(store.path, "alpha-2").write_text("{")
     assert json.loads(run("show", "alpha").stdout)["id"] == "alpha-1"
 
 
 @pytest.mark.parametrize("wanted", ["b", "", "alphabet", "../alpha", "x" * 300])
-def test_show_of_an_unknown_id(store: FileStore, wanted: str) -> None:
-    """It exits 3; nothing is the beginning of no id."""
+def test_show_of_unknown_id_is_not_found(store: FileStore, wanted: str) -> None:
+    """It exits 3, also for the empty text."""
     store.save(environment("alpha"))
     result = run("show", wanted)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("Error: environment not found: ")
 
 
-def test_show_of_one_deleted_meanwhile(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that goes between finding and printing it is not found."""
+def test_show_of_id_deleted_concurrently_is_not_found(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment deleted between finding and printing it is not found."""
     store.save(environment("alpha"))
     find = FileStore.find_by_id
 
@@ -208,15 +210,15 @@ def test_set_changes_all_at_once(store: FileStore) -> None:
         ("--unlabel", "absent"),
     ],
 )
-def test_set_of_what_is_so_already(store: FileStore, options: tuple[str, str]) -> None:
-    """What changes nothing succeeds and stores no new revision."""
+def test_set_without_change_stores_nothing(store: FileStore, options: tuple[str, str]) -> None:
+    """It succeeds and stores no new revision."""
     store.save(environment("a"))
     assert run("set", "a", *options).exit_code == 0
     assert store.find_by_id("a").revision == 1
 
 
-def test_set_refuses_a_status_that_cannot_follow(store: FileStore) -> None:
-    """It exits 1, says why, and changes nothing, the name included."""
+def test_set_refuses_invalid_transition(store: FileStore) -> None:
+    """It exits 1, explains why, and changes nothing, the name included."""
     store.save(environment("a"))
     result = run("set", "a", "--status", "creating", "--name", "new")
     assert result.exit_code == 1
@@ -224,8 +226,8 @@ def test_set_refuses_a_status_that_cannot_follow(store: FileStore) -> None:
     assert store.find_by_id("a").name == "name of a"
 
 
-def test_set_goes_through_update(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change that somebody makes in between is not lost."""
+def test_set_keeps_concurrent_change(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A concurrent change of another writer is not lost."""
     store.save(environment("a"))
     copy = Environment.copy
     others = iter([lambda: store.save(environment("a", labels={"other": "1"}))])
@@ -242,8 +244,8 @@ def test_set_goes_through_update(store: FileStore, monkeypatch: pytest.MonkeyPat
     assert (stored.name, stored.labels) == ("new", {"other": "1"})
 
 
-def test_set_takes_no_beginning_of_an_id(store: FileStore) -> None:
-    """What changes something must be named exactly."""
+def test_set_requires_exact_id(store: FileStore) -> None:
+    """A prefix is not enough to change an environment."""
     store.save(environment("alpha"))
     assert run("set", "alp", "--name", "new").exit_code == 3
     assert store.find_by_id("alpha").name == "name of alpha"
@@ -252,7 +254,7 @@ def test_set_takes_no_beginning_of_an_id(store: FileStore) -> None:
 # rm
 
 
-def test_rm_removes_all(store: FileStore) -> None:
+def test_rm_removes_several(store: FileStore) -> None:
     """It takes several ids and prints nothing."""
     for name in ("a", "b", "c"):
         store.save(environment(name))
@@ -261,8 +263,8 @@ def test_rm_removes_all(store: FileStore) -> None:
     assert [left.id for left in store.find_all()] == ["b"]
 
 
-def test_rm_tries_all_and_exits_with_the_first_failure(store: FileStore) -> None:
-    """The ids after a failure are removed too; a newer document (6) comes after a missing (3)."""
+def test_rm_tries_all_and_exits_with_first_failure(store: FileStore) -> None:
+    """Ids after a failure are removed; a missing one (3) precedes a newer document (6)."""
     for name in ("a", "b"):
         store.save(environment(name))
     newer = document(store.path, "newer")
@@ -276,14 +278,14 @@ def test_rm_tries_all_and_exits_with_the_first_failure(store: FileStore) -> None
     assert run("rm", "newer", "missing").exit_code == 6
 
 
-def test_rm_takes_no_beginning_of_an_id(store: FileStore) -> None:
-    """What removes something must be named exactly."""
+def test_rm_requires_exact_id(store: FileStore) -> None:
+    """A prefix is not enough to remove an environment."""
     store.save(environment("alpha"))
     assert run("rm", "alp").exit_code == 3
     assert store.count() == 1
 
 
-def test_rm_takes_an_id_that_looks_like_an_option(store: FileStore) -> None:
+def test_rm_takes_option_as_id_after_dashes(store: FileStore) -> None:
     """After -- anything is an id."""
     store.save(environment("-q"))
     assert run("rm", "--", "-q").exit_code == 0
@@ -295,7 +297,7 @@ def test_rm_takes_an_id_that_looks_like_an_option(store: FileStore) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_count_prints_a_number() -> None:
-    """The number of environments alone."""
+    """It prints the number of environments alone."""
     assert run("count").stdout == "3\n"
 
 
@@ -311,7 +313,7 @@ def test_where_prints_the_path(root: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not root.exists()
 
 
-def test_store_is_chosen_by_the_option(root: Path, tmp_path: Path) -> None:
+def test_store_option_chooses_the_store(root: Path, tmp_path: Path) -> None:
     """With --store, the default store is not touched."""
     other = str(tmp_path / "other")
     environment_id = run("--store", other, "create").stdout
@@ -320,12 +322,12 @@ def test_store_is_chosen_by_the_option(root: Path, tmp_path: Path) -> None:
     assert not root.exists()
 
 
-def test_a_store_in_memory(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    """Every verb works on one, and show prints the document that a file would hold."""
+def test_verbs_work_on_memory_store(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Show prints the document that a file would hold."""
     memory = MemoryStore()
     stored = environment("alpha")
     stored.revision = memory.save(stored)
-    # One that outlives a command, which the real one cannot.
+    # This one outlives a command, unlike a real one.
     monkeypatch.setattr(memory, "close", lambda: None)
     monkeypatch.setattr("waggle_fsstore.cli.store_option.open_repository", lambda _: memory)
     options = ("--store", "memory:")
@@ -342,8 +344,8 @@ def test_a_store_in_memory(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     assert not root.exists()
 
 
-def test_a_new_store_in_memory_is_empty() -> None:
-    """Each command has one of its own."""
+def test_memory_store_lasts_for_one_command() -> None:
+    """Each command has its own store in memory."""
     assert run("--store", "memory:", "create").exit_code == 0
     assert run("--store", "memory:", "count").stdout == "0\n"
     assert run("--store", "memory:", "show", "a").exit_code == 3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the conformance tool found, and what of it was expected."""
+"""The results of the conformance tool, compared with the expected failures."""
 
 import json
 import re
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: What the tool holds against a server: its own comparison counts warnings, too.
+#: Statuses that must be expected: the tool's own comparison counts warnings too.
 _BAD: Final = frozenset({"FAILURE", "WARNING"})
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a scenario looked at."""
+    """One check of a scenario."""
 
     scenario: str
     name: str
@@ -21,7 +21,7 @@ class Check:
 
     @property
     def is_bad(self) -> bool:
-        """Whether it must be expected."""
+        """Whether the check must be listed as an expected failure."""
         return self.status in _BAD
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class Check:
 
 
 def read_checks(results: Path) -> list[Check]:
-    """All checks of a run, from the folder that the tool wrote."""
+    """Return all checks of a run, from the directory that the tool wrote."""
     return [
         Check(_scenario(path.parent.name), check["id"], check["status"])
         for path in sorted(results.glob("*/checks.json"))
@@ -37,23 +37,23 @@ def read_checks(results: Path) -> list[Check]:
     ]
 
 
-def _scenario(folder: str) -> str:
-    """The tool names a folder ``server-SCENARIO-TIME``."""
-    return re.sub(r"^server-|-\d{4}-\d\d-\d\dT[\dZ-]*$", "", folder)
+def _scenario(directory: str) -> str:
+    """Return the scenario of a directory, which the tool names ``server-SCENARIO-TIME``."""
+    return re.sub(r"^server-|-\d{4}-\d\d-\d\dT[\dZ-]*$", "", directory)
 
 
 def entries(expected: str) -> set[str]:
-    """The entries of a list of expected failures: ``- SCENARIO:CHECK`` lines."""
+    """Return the entries of a list of expected failures: its ``- SCENARIO:CHECK`` lines."""
     return set(re.findall(r"^\s*- (\S+)", expected, re.MULTILINE))
 
 
 def unused(expected: str, checks: list[Check]) -> list[str]:
-    """The entries that excuse nothing: the tool forgives those whose check it did not come to."""
+    """Return the entries whose check did not fail. The tool accepts those that never ran."""
     return sorted(entries(expected) - {str(check) for check in checks if check.is_bad})
 
 
 def summary(checks: list[Check]) -> str:
-    """A run whose failures are all expected, in two lines."""
+    """Return two lines about a run whose failures are all expected."""
     scenarios = {check.scenario for check in checks}
     failed = {check.scenario for check in checks if check.is_bad}
     return (

@@ -7,42 +7,42 @@ from zlib import crc32
 
 from tests.crash.expectations import CrashPoints, Done, Expected
 from tests.crash.file_tree import Tree
-from tests.crash.identity import World
+from tests.crash.identity import Identity
 from tests.crash.model import FileSystem
 from tests.crash.operations import Mark, Operation
 from tests.crash.sectors import Atom
 from tests.crash.surviving_writes import Choice, Effort, choices, some
 
-#: One state in so many is looked at as a copy, such as a backup, and not in its place.
-_COPIES: Final = 8
+#: One state in this many is opened as a copy, such as a backup, and the others in place.
+_STATES_PER_COPY: Final = 8
 
-#: No power cut: the process ended, and all is there that it saw.
+#: No power cut: the process ended, and everything that it saw is left.
 _KILLED: Final = Choice("killed", frozenset())
 _NOTHING: Final = Choice("nothing", frozenset())
 
 
 class Run(NamedTuple):
-    """Operations that were recorded, and what was there and known before the first of them."""
+    """Recorded operations, and the files and expectations before the first of them."""
 
     name: str
     system: FileSystem
     operations: list[Operation]
     expected: Expected
-    world: World
+    identity: Identity
 
 
 class Case(NamedTuple):
-    """A state that a crash left, what a store has to show on it, and where it is opened.
+    """A state left by a crash, what a store has to show on it, and where it is opened.
 
-    ``system`` are the files as the next operations find them: after a power cut, all that
-    is there is durable; where only the process ended, no more is durable than before.
+    ``system`` has the files as the next operations find them: after a power cut everything
+    left is durable; where only the process ended, no more is durable than before.
     """
 
     name: str
     tree: Tree
     system: FileSystem
     expected: Expected
-    world: World
+    identity: Identity
     is_power_cut: bool
 
 
@@ -68,7 +68,7 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
         sample |= confirmed
     is_durable = not run.system.pending()
     system, expected = run.system.copy(), run.expected
-    seen: set[tuple[bytes, tuple[Atom, ...], World]] = set()
+    seen: set[tuple[bytes, tuple[Atom, ...], Identity]] = set()
     for point in range(len(run.operations) + 1):
         if point:
             operation = run.operations[point - 1]
@@ -87,8 +87,8 @@ def cases(run: Run, depth: Depth, *, wanted: str = "") -> Iterator[Case]:
             options = [_KILLED]
         elif point in confirmed and not is_durable:
             options = [_NOTHING]  # What was built upon has to be durable too.
-        for case in _cases_at(name, options, system, expected, run.world):
-            key = case.tree.digest(), tuple(case.system.pending()), case.world
+        for case in _cases_at(name, options, system, expected, run.identity):
+            key = case.tree.digest(), tuple(case.system.pending()), case.identity
             if f"{wanted} > ".startswith(f"{case.name} > ") if wanted else key not in seen:
                 seen.add(key)
                 yield case
@@ -113,14 +113,14 @@ def _confirmed(run: Run) -> tuple[int, set[int]]:
 
 
 def _cases_at(
-    name: str, options: Sequence[Choice], system: FileSystem, expected: Expected, world: World
+    name: str, options: Sequence[Choice], system: FileSystem, expected: Expected, identity: Identity
 ) -> Iterator[Case]:
     for choice in options:
         case = f"{name}{choice.name}"
         if choice is _KILLED:
-            yield Case(case, system.now(), system.copy(), expected, world, False)
+            yield Case(case, system.now(), system.copy(), expected, identity, False)
             continue
         tree = system.tree(choice.survivors)
-        is_copy = crc32(case.encode()) % _COPIES == 0
-        after = world.copied() if is_copy else world.rebooted()
+        is_copy = crc32(case.encode()) % _STATES_PER_COPY == 0
+        after = identity.copied() if is_copy else identity.rebooted()
         yield Case(case, tree, FileSystem.of(tree), expected, after, True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store has to show after a crash: all that was confirmed, and nothing half done."""
+"""What a store has to show after a crash: every confirmed change, and no half of any."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from waggle_fsstore import Environment, Event, FileStore
 from waggle_fsstore.domain.event import EventKind
 
-#: Documents that are read one by one too: of many, not all, to save time.
-_FEW: Final = 8
+#: How many documents are also read one by one; not all, to save time.
+_MAX_SINGLE_READS: Final = 8
 
 #: What becomes of one id: this version, or none.
 Outcome = tuple[str, Environment | None]
@@ -23,7 +23,7 @@ class Begun(NamedTuple):
     """A change was asked for: all of these outcomes, or none."""
 
     outcomes: tuple[Outcome, ...]
-    by_hand: bool = False
+    is_manual: bool = False
 
 
 class Done(NamedTuple):
@@ -56,11 +56,11 @@ Note = Begun | Done | Failed | Shown | CrashPoints
 
 
 class Known(NamedTuple):
-    """What a store holds. ``log`` has all changes but those that were made ``by_hand``."""
+    """What a store holds. ``log`` has all changes but those that were made ``is_manual``."""
 
     documents: dict[str, Environment]
     log: tuple[Outcome, ...] = ()
-    by_hand: tuple[Environment, ...] = ()
+    is_manual: tuple[Environment, ...] = ()
     highest: int = 0
 
     def after(self, change: Begun, revisions: tuple[int, ...]) -> "Known":
@@ -74,8 +74,8 @@ class Known(NamedTuple):
         versions = tuple(version for _, version in change.outcomes if version)
         return Known(
             documents=documents,
-            log=self.log if change.by_hand else self.log + change.outcomes,
-            by_hand=self.by_hand + versions if change.by_hand else self.by_hand,
+            log=self.log if change.is_manual else self.log + change.outcomes,
+            is_manual=self.is_manual + versions if change.is_manual else self.is_manual,
             highest=max(self.highest, *revisions),
         )
 
@@ -122,15 +122,15 @@ class Expected(NamedTuple):
             for (change, done), has_happened in zip(self.since, chosen, strict=True):
                 if has_happened:
                     known = known.after(change, done.revisions if done else _found(change, shown))
-            # Nor is what a hand made durable because somebody saw it.
-            yield all(chosen) and not any(change.by_hand for change, _ in self.since), known
+            # Nor does reading a manual edit make it durable.
+            yield all(chosen) and not any(change.is_manual for change, _ in self.since), known
 
 
 def look(store: FileStore, *, is_final: bool = True) -> Shown:
     """What a store shows."""
     documents = {found.id: found for found in store.find_all()}
     _require(store.count() == len(documents), "count and find_all differ")
-    for name, found in list(documents.items())[:_FEW]:
+    for name, found in list(documents.items())[:_MAX_SINGLE_READS]:
         _require(store.find_by_id(name) == found, f"{name}: find_by_id and find_all differ")
     return Shown(documents, tuple(store.history()), is_final)
 
@@ -168,11 +168,11 @@ def _problems(known: Known, shown: Shown) -> Iterator[str]:
     if log != known.log:
         yield f"the history is {_names(log)} and not {_names(known.log)}"
     for event in shown.events:
-        if event.kind is EventKind.EXTERNAL and event.environment not in known.by_hand:
-            yield f"nobody made event {event.seq}"
+        if event.kind is EventKind.EXTERNAL and event.environment not in known.is_manual:
+            yield f"no edit explains event {event.seq}"
     last = {event.environment_id: event.revision for event in shown.events}
     for name, found in shown.documents.items():
-        if found.revision != last[name] and found not in known.by_hand:
+        if found.revision != last[name] and found not in known.is_manual:
             yield f"{name}: revision {found.revision}, in the history {last[name]}"
 
 

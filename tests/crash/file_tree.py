@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tree of files as a value: read from a folder, or made into one."""
+"""A tree of files as a value: read from a directory, or made into one."""
 
 import os
 from hashlib import blake2b
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Tree(NamedTuple):
-    """Folders and files by their path below some folder; a folder stands before what is in it.
+    """Directories and files by path below a root; a directory comes before its content.
 
     ``names`` says which inode a path leads to: two paths may lead to one. ``contents`` has
     the bytes of each inode that is a file.
@@ -18,7 +18,7 @@ class Tree(NamedTuple):
     contents: dict[int, bytes]
 
     def digest(self) -> bytes:
-        """Equal for trees that nobody can tell apart."""
+        """Return a digest that is equal for indistinguishable trees."""
         first: dict[int, str] = {}
         parts = [
             repr((path, first.setdefault(inode, path), self.contents.get(inode)))
@@ -27,14 +27,14 @@ class Tree(NamedTuple):
         return blake2b("\n".join(parts).encode(), digest_size=16).digest()
 
     def files(self) -> dict[str, bytes | None]:
-        """What each path holds; ``None`` for a folder."""
+        """What each path holds; ``None`` for a directory."""
         return {path: self.contents.get(inode) for path, inode in self.names.items()}
 
-    def write(self, folder: Path) -> None:
-        """Make it, in an empty folder."""
+    def write(self, directory: Path) -> None:
+        """Make it, in an empty directory."""
         made: dict[int, Path] = {}
         for path, inode in self.names.items():
-            target = folder / path
+            target = directory / path
             if inode not in self.contents:
                 target.mkdir(0o700)
             elif inode in made:
@@ -45,12 +45,12 @@ class Tree(NamedTuple):
                 made[inode] = target
 
 
-def files_in(folder: Path) -> dict[str, bytes | None]:
-    """What each path below a folder holds, as :meth:`Tree.files` says it."""
+def files_in(directory: Path) -> dict[str, bytes | None]:
+    """What each path below a directory holds, as :meth:`Tree.files` says it."""
     found: dict[str, bytes | None] = {}
-    for path, folders, files in os.walk(str(folder)):
-        prefix = "" if path == str(folder) else os.path.relpath(path, folder)
-        for name in folders:
+    for path, directories, files in os.walk(str(directory)):
+        prefix = "" if path == str(directory) else os.path.relpath(path, directory)
+        for name in directories:
             found[os.path.join(prefix, name)] = None
         for name in files:
             with open(os.path.join(path, name), "rb") as file:

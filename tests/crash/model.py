@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pessimistic file system: what a power cut may leave of the operations so far.
 
-Durable is only what a flush returned for: the bytes and the size of a file by a flush of
-that file, a name by a flush of its folder, everything by a flush of the whole file system.
+Only a successful fsync makes anything durable: the bytes and the size of a file by an fsync
+of that file, a name by an fsync of its directory, everything by a syncfs.
 Of all the rest any part may survive, in any order, with these exceptions:
 
 - Bytes are lost by sectors. A sector holds what it held at some moment: an earlier write
   to it is part of a later one.
 - A file has its durable size or a later one. Bytes that were never written read as NUL.
-- A rename within a folder happens as a whole. From one folder to another, either end may
+- A rename within a directory happens as a whole. From one directory to another, either end may
   be lost: the file may have both names, or none.
-- What a failed flush was to make durable may or may not be: each sector for itself, and
-  no later flush changes that.
+- What a failed fsync covered may or may not be durable: each sector independently, and no
+  later fsync changes that.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -20,15 +20,15 @@ from typing import NamedTuple
 from tests.crash.file_tree import Tree
 from tests.crash.operations import (
     Create,
-    FailedFlush,
-    Flush,
-    FlushAll,
-    MakeFolder,
+    FailedFsync,
+    Fsync,
+    MakeDirectory,
     Mark,
     Operation,
     RelativePath,
     Rename,
     Resize,
+    Syncfs,
     Unlink,
     Write,
 )
@@ -36,14 +36,14 @@ from tests.crash.sectors import NAME, Atom, ModelFile
 
 
 class _Edit(NamedTuple):
-    """Names in one folder got another meaning, all at once; ``None`` for a name taken away."""
+    """Names in one directory got another meaning, all at once; ``None`` for a name taken away."""
 
     atom: Atom
     names: dict[str, int | None]
 
 
 class _Folder:
-    """The durable names in a folder, those of the moment, and what happened in between."""
+    """The durable names in a directory, those of the moment, and what happened in between."""
 
     def __init__(self) -> None:
         self.durable: dict[str, int] = {}
@@ -64,7 +64,7 @@ class _Folder:
         self.edits.append(edit)
         _apply(self.now, edit)
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         self.durable = self.now.copy()
         self.edits.clear()
 
@@ -85,11 +85,11 @@ def _apply(names: dict[str, int], edit: _Edit) -> None:
 
 
 class FileSystem:
-    """The files below a folder, which itself is durable, inode 0."""
+    """The files below a directory, which itself is durable, inode 0."""
 
     def __init__(self) -> None:
         self._files: dict[int, ModelFile] = {}
-        self._folders: dict[int, _Folder] = {0: _Folder()}
+        self._directories: dict[int, _Folder] = {0: _Folder()}
         self._operations = 0
 
     @classmethod
@@ -100,18 +100,18 @@ class FileSystem:
             if inode in tree.contents:
                 system._files[inode] = ModelFile(tree.contents[inode])
             else:
-                system._folders[inode] = _Folder()
-            folder, name = system._locate(path)
-            system._folders[folder].now[name] = inode
-        for one in system._folders.values():
-            one.flush()
+                system._directories[inode] = _Folder()
+            directory, name = system._locate(path)
+            system._directories[directory].now[name] = inode
+        for one in system._directories.values():
+            one.sync()
         return system
 
     def copy(self) -> "FileSystem":
         """Another one, with the same files."""
         other = FileSystem()
         other._files = {inode: one.copy() for inode, one in self._files.items()}
-        other._folders = {inode: one.copy() for inode, one in self._folders.items()}
+        other._directories = {inode: one.copy() for inode, one in self._directories.items()}
         other._operations = self._operations
         return other
 
@@ -123,21 +123,21 @@ class FileSystem:
             case Create(path, inode):
                 self._files[inode] = ModelFile()
                 self._link(path, inode)
-            case MakeFolder(path, inode):
-                self._folders[inode] = _Folder()
+            case MakeDirectory(path, inode):
+                self._directories[inode] = _Folder()
                 self._link(path, inode)
             case Write(inode, offset, data):
                 self._files[inode].write(number, inode, offset, data)
             case Resize(inode, size):
                 self._files[inode].resize(number, inode, size)
-            case Flush(inode):
-                (self._files.get(inode) or self._folders[inode]).flush()
-            case FailedFlush(inode):
+            case Fsync(inode):
+                (self._files.get(inode) or self._directories[inode]).sync()
+            case FailedFsync(inode):
                 if inode in self._files:
-                    self._files[inode].fail_to_flush()
-            case FlushAll():
+                    self._files[inode].fail_to_sync()
+            case Syncfs():
                 for one in self._all():
-                    one.flush()
+                    one.sync()
             case Rename(source, target):
                 self._rename(source, target)
             case Unlink(path):
@@ -146,8 +146,8 @@ class FileSystem:
                 pass
 
     def highest_inode(self) -> int:
-        """The highest number of a file or folder."""
-        return max(*self._files, *self._folders, 0)
+        """The highest number of a file or directory."""
+        return max(*self._files, *self._directories, 0)
 
     def pending(self) -> list[Atom]:
         """What a crash now may or may not leave, in the order in which it was done."""
@@ -162,7 +162,7 @@ class FileSystem:
         return self._tree(lambda _: True)
 
     def _all(self) -> list[ModelFile | _Folder]:
-        return [*self._files.values(), *self._folders.values()]
+        return [*self._files.values(), *self._directories.values()]
 
     def _tree(self, survives: Callable[[Atom], bool]) -> Tree:
         names: dict[str, int] = {}
@@ -173,28 +173,28 @@ class FileSystem:
     def _walk(
         self, inode: int, prefix: str, survives: Callable[[Atom], bool], names: dict[str, int]
     ) -> None:
-        for name, found in sorted(self._folders[inode].names(survives).items()):
+        for name, found in sorted(self._directories[inode].names(survives).items()):
             names[f"{prefix}{name}"] = found
-            if found in self._folders:
+            if found in self._directories:
                 self._walk(found, f"{prefix}{name}/", survives, names)
 
     def _locate(self, path: RelativePath) -> tuple[int, str]:
-        *folders, name = path.split("/")
+        *directories, name = path.split("/")
         inode = 0
-        for folder in folders:
-            inode = self._folders[inode].now[folder]
+        for directory in directories:
+            inode = self._directories[inode].now[directory]
         return inode, name
 
     def _link(self, path: RelativePath, inode: int | None) -> None:
-        folder, name = self._locate(path)
-        self._folders[folder].edit(self._operations, folder, {name: inode})
+        directory, name = self._locate(path)
+        self._directories[directory].edit(self._operations, directory, {name: inode})
 
     def _rename(self, source: RelativePath, target: RelativePath) -> None:
         old, old_name = self._locate(source)
         new, new_name = self._locate(target)
-        inode = self._folders[old].now[old_name]
+        inode = self._directories[old].now[old_name]
         if old == new:
-            self._folders[old].edit(self._operations, old, {old_name: None, new_name: inode})
+            self._directories[old].edit(self._operations, old, {old_name: None, new_name: inode})
         else:
-            self._folders[new].edit(self._operations, new, {new_name: inode})
-            self._folders[old].edit(self._operations, old, {old_name: None})
+            self._directories[new].edit(self._operations, new, {new_name: inode})
+            self._directories[old].edit(self._operations, old, {old_name: None})

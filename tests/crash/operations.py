@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stands in for ``os`` inside disk.py: performs and records each operation that changes files.
 
-Flushes are recorded only: what they are worth is for the model to say, and the tests need
+Calls of fsync are only recorded: what they are worth is for the model to say, and the tests need
 no device that keeps anything.
 """
 
@@ -18,7 +18,7 @@ import pytest
 
 from waggle_fsstore.store.fs import disk
 
-#: A path below the watched folder, ``""`` for that folder itself.
+#: A path below the watched directory, ``""`` for that directory itself.
 RelativePath = str
 
 
@@ -31,8 +31,8 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class MakeFolder:
-    """A new folder."""
+class MakeDirectory:
+    """A new directory."""
 
     path: RelativePath
     inode: int
@@ -59,22 +59,22 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
-    """A file, or the names in a folder, made durable."""
+class Fsync:
+    """A file, or the names in a directory, made durable."""
 
     inode: int
 
 
 @dataclass(frozen=True, slots=True)
-class FailedFlush:
-    """A flush that reported an error: nobody knows what is durable, and no later one repairs it."""
+class FailedFsync:
+    """A fsync that reported an error: nobody knows what is durable, and no later one repairs it."""
 
     inode: int
 
 
 @dataclass(frozen=True, slots=True)
-class FlushAll:
-    """All files and folders made durable."""
+class Syncfs:
+    """All files and directories made durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ class Mark:
 
 
 Operation = (
-    Create | MakeFolder | Write | Resize | Flush | FailedFlush | FlushAll | Rename | Unlink | Mark
+    Create | MakeDirectory | Write | Resize | Fsync | FailedFsync | Syncfs | Rename | Unlink | Mark
 )
 
-#: Calls that the model does not know. Whoever makes disk.py use one has to teach it.
+#: Calls that the model does not know. Before disk.py uses one, add it to the model.
 _UNKNOWN = frozenset(
     {
         *("write", "writev", "pwritev", "sendfile", "copy_file_range", "splice", "truncate"),
@@ -114,19 +114,19 @@ _UNKNOWN = frozenset(
 
 
 class RecordingOs:
-    """Forwards everything to ``os``, and notes what changes the files below a folder.
+    """Forwards everything to ``os``, and notes what changes the files below a directory.
 
     ``known`` says which inode of the model each file is that is there already; new ones
     are counted from ``first``.
     """
 
     def __init__(
-        self, folder: Path, *, known: Mapping[RelativePath, int] | None = None, first: int = 1
+        self, directory: Path, *, known: Mapping[RelativePath, int] | None = None, first: int = 1
     ) -> None:
         self.operations: list[Operation] = []
-        #: Whether the file system can be flushed as a whole.
+        #: Whether the file system supports syncfs.
         self.can_syncfs = True
-        self._folder = os.path.realpath(folder)
+        self._folder = os.path.realpath(directory)
         self._numbers = count(first)
         self._inodes: dict[tuple[int, int], int] = {}
         self._failures: dict[str, int] = {}
@@ -190,15 +190,15 @@ class RecordingOs:
         self._record(Resize(self._inode(descriptor), size))
 
     def fdatasync(self, descriptor: int) -> None:
-        self._flush("fdatasync", descriptor)
+        self._sync("fdatasync", descriptor)
 
     def fsync(self, descriptor: int) -> None:
-        self._flush("fsync", descriptor)
+        self._sync("fsync", descriptor)
 
     def syncfs(self, descriptor: int) -> None:
         self._spoil("syncfs", changes=False)
         os.fstat(descriptor)
-        self._record(FlushAll())
+        self._record(Syncfs())
 
     def replace(self, source: str, target: str) -> None:
         self._spoil("replace")
@@ -214,22 +214,22 @@ class RecordingOs:
         self._spoil("mkdir", changes=not os.path.lexists(path))
         os.mkdir(path, mode)
         inode = self._note_inode(os.stat(path), next(self._numbers))
-        self._record(MakeFolder(self._relative(path), inode))
+        self._record(MakeDirectory(self._relative(path), inode))
 
-    def _flush(self, call: str, descriptor: int) -> None:
+    def _sync(self, call: str, descriptor: int) -> None:
         status = os.fstat(descriptor)
         inode = self._inodes.get((status.st_dev, status.st_ino))
         if inode is None:
-            return  # A folder above the watched one.
+            return  # A directory above the watched one.
         try:
             self._spoil(call, changes=False)
         except OSError:
-            self._record(FailedFlush(inode))
+            self._record(FailedFsync(inode))
             raise
-        self._record(Flush(inode))
+        self._record(Fsync(inode))
 
     def _record(self, operation: Operation) -> None:
-        if not self._is_read_only:  # Then only flushes of what is durable come here.
+        if not self._is_read_only:  # Then only fsyncs of what is durable come here.
             self.operations.append(operation)
 
     def _spoil(self, call: str, *, changes: bool = True) -> None:
@@ -248,7 +248,7 @@ class RecordingOs:
 
     def _relative(self, path: str) -> RelativePath:
         relative = os.path.relpath(path, self._folder)
-        assert not relative.startswith(os.pardir), f"{path} is outside of the watched folder"
+        assert not relative.startswith(os.pardir), f"{path} is outside of the watched directory"
         return "" if relative == os.curdir else relative
 
 

@@ -22,7 +22,7 @@ from tests.crash.expectations import (
     require_same,
 )
 from tests.crash.file_tree import files_in
-from tests.crash.identity import World, inside
+from tests.crash.identity import Identity, assumed
 from tests.crash.model import FileSystem
 from tests.crash.operations import RecordingOs, recording
 from tests.crash.workloads import Session, Workload
@@ -49,7 +49,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Replay:
-    """Tries the crash states of a workload, in a scratch folder.
+    """Tries the crash states of a workload, in a scratch directory.
 
     ``wanted`` is the name of the only state to try; ``most_failures`` ends the search.
     """
@@ -67,15 +67,15 @@ class Replay:
         return tally
 
     def _record(self, name: str, workload: Workload) -> Run:
-        folder = self._empty_folder()
-        recorder = RecordingOs(folder)
-        world = World()
+        directory = self._empty_directory()
+        recorder = RecordingOs(directory)
+        identity = Identity()
         # A store that another test dropped must not be collected now, and be recorded.
         gc.freeze()
-        with recording(recorder), inside(world):
-            workload(Session(folder / _STORE, recorder))
-        run = Run(name, FileSystem(), recorder.operations, Expected(Known({})), world)
-        self._clear(folder, run)
+        with recording(recorder), assumed(identity):
+            workload(Session(directory / _STORE, recorder))
+        run = Run(name, FileSystem(), recorder.operations, Expected(Known({})), identity)
+        self._clear(directory, run)
         return run
 
     def _try(self, run: Run, tally: Tally, level: int) -> None:
@@ -94,29 +94,31 @@ class Replay:
 
     def _open(self, case: Case) -> Run:
         """Use the store on a state; what it did there."""
-        folder = self._empty_folder()
-        case.tree.write(folder)
-        recorder = RecordingOs(folder, known=case.tree.names, first=case.system.highest_inode() + 1)
+        directory = self._empty_directory()
+        case.tree.write(directory)
+        recorder = RecordingOs(
+            directory, known=case.tree.names, first=case.system.highest_inode() + 1
+        )
         recorder.can_syncfs = crc32(case.name.encode()) % 2 == 0
-        with recording(recorder), inside(case.world):
-            _use(folder / _STORE, case, recorder)
+        with recording(recorder), assumed(case.identity):
+            _use(directory / _STORE, case, recorder)
         operations = recorder.operations
-        run = Run(f"{case.name} > ", case.system, operations, case.expected, case.world)
-        self._clear(folder, run)
+        run = Run(f"{case.name} > ", case.system, operations, case.expected, case.identity)
+        self._clear(directory, run)
         return run
 
-    def _empty_folder(self) -> Path:
-        folder = self.scratch / str(next(self._numbers))
-        folder.mkdir()
-        return folder
+    def _empty_directory(self) -> Path:
+        directory = self.scratch / str(next(self._numbers))
+        directory.mkdir()
+        return directory
 
-    def _clear(self, folder: Path, run: Run) -> None:
-        """Remove a folder, after a look at whether the recorded operations say what is in it."""
+    def _clear(self, directory: Path, run: Run) -> None:
+        """Remove a directory, after a look at whether the recorded operations say what is in it."""
         system = run.system.copy()
         for operation in run.operations:
             system.apply(operation)
-        said, found = system.now().files(), files_in(folder)
-        shutil.rmtree(folder)
+        said, found = system.now().files(), files_in(directory)
+        shutil.rmtree(directory)
         wrong = {path for path in said.keys() | found.keys() if said.get(path) != found.get(path)}
         assert not wrong, f"{run.name}: changed behind the recorder: {sorted(wrong)}"
         assert said.keys() == found.keys()

@@ -29,7 +29,7 @@ class _Sized(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """One sector, or a part of it, was written. A doomed one had its flush fail."""
+    """One sector, or a part of it, was written. A doomed one had its fsync fail."""
 
     atom: Atom
     offset: int
@@ -45,16 +45,16 @@ class ModelFile:
         self.events: list[_Sized | _Piece] = []
         self.size = len(durable)
         #: How many of the events are durable, but for doomed pieces.
-        self.flushed = 0
+        self.synced = 0
 
     def copy(self) -> "ModelFile":
         other = ModelFile(self.durable)
-        other.events, other.size, other.flushed = self.events.copy(), self.size, self.flushed
+        other.events, other.size, other.synced = self.events.copy(), self.size, self.synced
         return other
 
     def pending(self) -> Iterator[Atom]:
         for index, event in enumerate(self.events):
-            if index >= self.flushed or (isinstance(event, _Piece) and event.is_doomed):
+            if index >= self.synced or (isinstance(event, _Piece) and event.is_doomed):
                 yield event.atom
 
     def write(self, operation: int, inode: int, offset: int, data: bytes) -> None:
@@ -71,17 +71,17 @@ class ModelFile:
         self.size = size
         self.events.append(_Sized(Atom(operation, SIZE, inode), size))
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         if any(isinstance(event, _Piece) and event.is_doomed for event in self.events):
-            self.flushed = len(self.events)
+            self.synced = len(self.events)
         else:
             self.durable = self.content(lambda _: True)
             self.events.clear()
 
-    def fail_to_flush(self) -> None:
-        self.events[self.flushed :] = [
+    def fail_to_sync(self) -> None:
+        self.events[self.synced :] = [
             event._replace(is_doomed=True) if isinstance(event, _Piece) else event
-            for event in self.events[self.flushed :]
+            for event in self.events[self.synced :]
         ]
 
     def content(self, survives: Callable[[Atom], bool]) -> bytes:
@@ -89,7 +89,7 @@ class ModelFile:
         last_size = -1
         last_in_sector: dict[int, int] = {}
         for index, event in enumerate(self.events):
-            if index < self.flushed or survives(event.atom):
+            if index < self.synced or survives(event.atom):
                 if isinstance(event, _Sized):
                     last_size = index
                 elif not event.is_doomed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What survives a crash: all of the telling choices among what is pending, or a sample."""
+"""Which pending writes survive a crash: all systematic choices, or a sample."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Choice(NamedTuple):
-    """What survives, and its name. The name tells it from all others at the same crash point."""
+    """The surviving writes, and a name that is unique at the crash point."""
 
     name: str
     survivors: frozenset[Atom]

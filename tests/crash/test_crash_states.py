@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a crash at any point, whatever it leaves: what was confirmed is there, and whole."""
+"""After a crash at any point, in any state it may leave, every confirmed change is whole."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.crash.crash_cases import Depth
-from tests.crash.identity import World
+from tests.crash.identity import Identity
 from tests.crash.replay import Replay, Tally
 from tests.crash.surviving_writes import Effort
 from tests.crash.workloads import WORKLOADS
@@ -18,7 +18,7 @@ from waggle_fsstore.store.fs import disk
 
 _IS_FULL: Final = os.environ.get("WAGGLE_TEST_CRASH_STATES") == "full"
 
-#: The name of one state, as a failure tells it: only that one is tried.
+#: The name of the only state to try, as printed by a failure.
 _WANTED: Final = os.environ.get("WAGGLE_TEST_CRASH_STATE", "")
 
 _SAMPLE: Final = (
@@ -32,51 +32,51 @@ _MANY: Final = (
 )
 _EVERY: Final = (Depth(Effort(systematic=None, random=4), points=None),) * 3
 
-#: A sample that is smaller has been cut short by a mistake.
-_FEWEST: Final = 60
+#: A smaller sample was cut short by a mistake.
+_MIN_STATES: Final = 60
 
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory if there is one: thousands of trees are made in it."""
+    """A directory in memory if there is one: thousands of trees are made in it."""
     memory = "/dev/shm"  # noqa: S108  # a file system of its own on Linux
     if os.access(memory, os.W_OK):
-        with tempfile.TemporaryDirectory(dir=memory) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(dir=memory) as directory:
+            yield Path(directory)
     else:
         yield tmp_path
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_what_was_confirmed_survives(
+def test_confirmed_changes_survive(
     name: str, scratch: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Nothing confirmed is lost, nothing half done is seen, and the store goes on."""
+    """No confirmed change is lost, none is half visible, and the store accepts further writes."""
     depths = _EVERY if _WANTED else _MANY if _IS_FULL else _SAMPLE
     tally = Replay(scratch, depths, wanted=_WANTED).run(name, WORKLOADS[name])
     record_property("states", tally.states)
     print(f"{name}: states tried {tally.states}, violations {len(tally.failures)}")  # noqa: T201
     if tally.failures:
         pytest.fail(_report(tally))
-    assert _WANTED or tally.states >= _FEWEST
+    assert _WANTED or tally.states >= _MIN_STATES
 
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 
-def no_flush_of_files(patch: pytest.MonkeyPatch) -> None:
+def skip_fsync_of_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk.Disk, "sync", lambda *_: None)
 
 
-def no_flush_of_folders(patch: pytest.MonkeyPatch) -> None:
+def skip_fsync_of_directories(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk.Disk, "sync_dir", lambda *_: None)
 
 
-def no_flush_of_documents(patch: pytest.MonkeyPatch) -> None:
+def skip_fsync_of_documents(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk.Disk, "sync_file", lambda *_: None)
 
 
-def no_flush_of_the_file_system(patch: pytest.MonkeyPatch) -> None:
+def skip_syncfs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk.Disk, "sync_filesystem", lambda *_: True)
 
 
@@ -92,26 +92,26 @@ def files_written_in_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_new_boot(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(World, "rebooted", lambda world: world)
+    patch.setattr(Identity, "rebooted", lambda identity: identity)
 
 
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
-        (no_flush_of_files, "saving"),
-        (no_flush_of_files, "deleting"),
-        (no_flush_of_folders, "founding"),
-        (no_flush_of_folders, "switching"),
-        (no_flush_of_documents, "reopening"),
-        (no_flush_of_the_file_system, "many"),
+        (skip_fsync_of_files, "saving"),
+        (skip_fsync_of_files, "deleting"),
+        (skip_fsync_of_directories, "founding"),
+        (skip_fsync_of_directories, "switching"),
+        (skip_fsync_of_documents, "reopening"),
+        (skip_syncfs, "many"),
         (files_written_in_place, "founding"),
         (no_new_boot, "saving"),
     ],
 )
-def test_a_fault_is_found(
+def test_planted_fault_is_found(
     fault: Fault, name: str, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that breaks a rule breaks a promise in one of the states."""
+    """A store that breaks a rule of durability breaks a promise in one of the states."""
     fault(monkeypatch)
     tally = Replay(scratch, _SAMPLE, most_failures=1).run(name, WORKLOADS[name])
     errors = [failure.error for failure in tally.failures]

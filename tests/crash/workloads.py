@@ -74,14 +74,14 @@ class Session:
         assert self.recorder.has_failed
 
     def edit(self, name: str) -> None:
-        """Edit a document by hand, as an editor does that flushes what it writes."""
+        """Edit a document as an editor does that fsyncs what it writes."""
         path = str(self._store(0).document_path(name))
         found = self._store(0).find_by_id(name)
         new = found.copy()
         new.name = f"{found.name} by hand"
         text = Path(path).read_bytes().replace(found.name.encode(), new.name.encode())
         source = os.path.join(os.path.dirname(path), f".{name}.edited")
-        self.recorder.mark(Begun(((name, new),), by_hand=True))
+        self.recorder.mark(Begun(((name, new),), is_manual=True))
         descriptor = self.recorder.open(source, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         self.recorder.pwrite(descriptor, text, 0)
         self.recorder.fsync(descriptor)
@@ -93,7 +93,7 @@ class Session:
         self.recorder.mark(Done((found.revision,)))
 
     def close(self, *, failing: str = "") -> None:
-        """Close all handles, while a call of the system fails once; the next use opens anew."""
+        """Close all handles, while a call of the system fails once; the next use reopens them."""
         if failing:
             self.recorder.fail_next(failing)
         while self._stores:
@@ -163,7 +163,7 @@ def deleting(session: Session) -> None:
 
 
 def switching(session: Session) -> None:
-    """Enough to fill the first segment of the journal; both users go on in the second."""
+    """Enough to fill the first segment of the journal; both users continue in the second."""
     for number in range(12):
         session.save(f"env-{number % 4}", padding=_LARGE, handle=number % 2)
     session.delete("env-3", handle=1)  # The last line in the first segment is of this one.
@@ -197,7 +197,7 @@ def two_handles(session: Session) -> None:
 
 
 def failing_flush(session: Session) -> None:
-    """A flush fails, nothing is stored, and the store goes on."""
+    """A fsync fails, nothing is stored, and later saves succeed."""
     session.save("a")
     session.save("b")
     session.crash_from_here()
@@ -209,7 +209,7 @@ def failing_flush(session: Session) -> None:
 
 
 def failing_rename(session: Session) -> None:
-    """A document cannot be renamed into place, nothing is stored, and the store goes on."""
+    """A document cannot be renamed into place, nothing is stored, and later saves succeed."""
     session.save("a")
     session.crash_from_here()
     session.fail("replace", "a")
@@ -219,7 +219,7 @@ def failing_rename(session: Session) -> None:
 
 
 def failing_checkpoint(session: Session) -> None:
-    """A document cannot be flushed for a checkpoint: what was saved is in the journal still."""
+    """A document cannot be synced for a checkpoint: what was saved is in the journal still."""
     session.save("a")
     session.save("b", padding=900)
     session.crash_from_here()
@@ -229,7 +229,7 @@ def failing_checkpoint(session: Session) -> None:
 
 
 def many(session: Session) -> None:
-    """A checkpoint of more documents than are flushed one by one."""
+    """A checkpoint of more documents than are synced one by one."""
     session.save_all(*(f"env-{number:02}" for number in range(66)))
     session.crash_from_here()
     session.delete("env-07")
@@ -237,7 +237,7 @@ def many(session: Session) -> None:
 
 
 def once_without_flushes(session: Session) -> None:
-    """A store that was written without flushes is durable once somebody wrote with them."""
+    """A store that was written without fsyncs is durable after one durable write."""
     session.durable = False
     session.save("a")
     session.save("b")
@@ -251,7 +251,7 @@ def once_without_flushes(session: Session) -> None:
 
 
 def editing(session: Session) -> None:
-    """A hand was at work in between."""
+    """Documents are edited manually between saves."""
     session.save("a")
     session.save("b")
     session.crash_from_here()

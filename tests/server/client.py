@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking to a server as a client does, over whatever carries it."""
+"""An MCP client for tests, over any transport."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,19 +13,19 @@ from mcp.types import Implementation, TextContent
 T = TypeVar("T")
 Dialogue = Callable[[Client], Awaitable[T]]
 
-#: How a server is reached: an object in this process, a command to start, or a URL.
+#: How to reach a server: an object in this process, a command to start, or a URL.
 Place = MCPServer[Any] | StdioServerParameters | str
 
 
 def talk(place: Place, dialogue: Dialogue[T], *, name: str = "tester", mode: str = "auto") -> T:
-    """Connect, say all of it, and disconnect."""
+    """Connect, hold the dialogue, and disconnect; return its result."""
 
     async def run() -> T:
         client = Implementation(name=name, version="1")
-        with open("/dev/null", "w") as nowhere:
+        with open("/dev/null", "w") as devnull:
             transport: Any = place
             if isinstance(place, StdioServerParameters):
-                transport = stdio_client(place, errlog=nowhere)
+                transport = stdio_client(place, errlog=devnull)
             async with Client(transport, client_info=client, mode=mode) as connection:
                 return await dialogue(connection)
 
@@ -33,7 +33,7 @@ def talk(place: Place, dialogue: Dialogue[T], *, name: str = "tester", mode: str
 
 
 async def ask(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
-    """The structured result of a tool that does not refuse."""
+    """Call a tool and return its structured result. The call must succeed."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
     assert isinstance(result.structured_content, dict)
@@ -41,7 +41,7 @@ async def ask(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
 
 
 async def refusal(client: Client, tool: str, **arguments: object) -> str:
-    """What a tool says that refuses."""
+    """Call a tool and return its error message. The call must fail."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error, result.structured_content
     [content] = result.content
@@ -50,10 +50,10 @@ async def refusal(client: Client, tool: str, **arguments: object) -> str:
 
 
 def call(place: Place, tool: str, **arguments: object) -> dict[str, Any]:
-    """Connect, call one tool, and disconnect."""
+    """Connect, call one tool, and disconnect; see :func:`ask`."""
     return talk(place, lambda client: ask(client, tool, **arguments))
 
 
 def refused(place: Place, tool: str, **arguments: object) -> str:
-    """Connect, hear what one tool says that refuses, and disconnect."""
+    """Connect, call one tool, and disconnect; see :func:`refusal`."""
     return talk(place, lambda client: refusal(client, tool, **arguments))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the server share: a service over a store, and a server over it."""
+"""Fixtures of the server tests: a store, a service over it, and a server over that."""
 
 import signal
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from waggle_fsstore.wiring import open_service
 
 
 @pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    """A server that fails to start in this process listens to signals all the same."""
+def _restore_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers, which a server that fails to start in this process replaces."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
     yield
@@ -27,7 +27,7 @@ def _own_signals() -> Iterator[None]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The path of the store, which does not exist yet."""
+    """Return the path of the store, which does not exist yet."""
     return tmp_path / "store"
 
 
@@ -39,7 +39,7 @@ def store(root: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def service(store: FileStore) -> Iterator[EnvironmentService]:
-    service = open_service(store, Settings.of({}))
+    service = open_service(store, Settings.from_env({}))
     yield service
     service.close()
 

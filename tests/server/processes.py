@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers as processes: started, spoken to, and ended, whatever happens."""
+"""Servers as processes: to start, to talk to, and to end in any case."""
 
 import itertools
 import json
@@ -16,24 +16,24 @@ from typing import IO, Any, Self
 
 PYTHON = (sys.executable, "-W", "error")
 
-#: For how long anything may take that should take no time, in seconds.
-LONG = 60.0
+#: How long a test waits for what should take no time, on a busy machine too.
+TIMEOUT_S = 60.0
 
-# What a server gives itself for its end is enough where it can run. A machine that stands
-# still for a while must not look like a server that hangs.
-_PATIENT = """
+# The shutdown timeouts of a server suffice while it gets processor time. A machine that stalls
+# must not look like a server that hangs.
+_LONG_TIMEOUTS = """
 from waggle_fsstore.server import json_log, shutdown
-json_log._PATIENCE = shutdown._DEADLINE = 50
+json_log._FLUSH_TIMEOUT_S = shutdown._DEADLINE_S = 50
 """
 
-#: How each server begins.
+#: The program of each server.
 START = """
 import sys
 from waggle_fsstore.cli import main
 sys.exit(main())
 """
 
-# Holds up whoever comes to a function, and says so in the log, until the input is closed.
+# Blocks each caller of a function, which it logs, until the input is closed.
 _HOLD = """
 import logging, os, threading
 from waggle_fsstore.provider import local
@@ -49,22 +49,30 @@ if {is_released_by_input}:
 
 
 def hold(name: str, *, is_released_by_input: bool = True) -> str:
-    """Code that holds up the provider where it calls this function of its module."""
+    """Return code that blocks the provider at its calls of this function of its module."""
     return _HOLD.format(name=name, is_released_by_input=is_released_by_input)
 
 
 class Server:
-    """A server of a store. Leaving the block ends it.
+    """A server process of a store, killed at the end of the block.
 
-    It has no environment variables but the search path and those that are given. ``code``
-    is run before it starts.
+    Its only environment variables are the search path and those given. ``code`` runs before
+    the server starts.
     """
 
     flags: tuple[str, ...] = ()
 
     def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
         self.process = subprocess.Popen(
-            [*PYTHON, "-c", _PATIENT + code + START, "--store", str(store), "serve", *self.flags],
+            [
+                *PYTHON,
+                "-c",
+                _LONG_TIMEOUTS + code + START,
+                "--store",
+                str(store),
+                "serve",
+                *self.flags,
+            ],
             env={"PATH": os.environ["PATH"], **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -87,23 +95,23 @@ class Server:
         return self.process.pid
 
     def wait_for(self, text: str, *, times: int = 1) -> str:
-        """The line of standard error that has this text, as soon as there are so many."""
+        """Wait until ``times`` lines of standard error contain this text; return the last one."""
 
         def found() -> list[str]:
             return [line for line in self.errors if text in line]
 
         with self._changed:
-            self._changed.wait_for(lambda: len(found()) >= times or self._has_ended, LONG)
+            self._changed.wait_for(lambda: len(found()) >= times or self._has_ended, TIMEOUT_S)
             lines = found()
-        assert len(lines) >= times, f"it did not say {text!r}:\n{self.said()}"
+        assert len(lines) >= times, f"not on stderr: {text!r}\n{self.stderr()}"
         return lines[-1]
 
-    def said(self) -> str:
-        """All of standard error so far."""
+    def stderr(self) -> str:
+        """Return all of standard error so far."""
         return "".join(self.errors)
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of the log, each of which is JSON."""
+        """Return the entries of the log, each of which is a line of JSON."""
         return [json.loads(line) for line in self.errors]
 
     def close_input(self) -> None:
@@ -111,14 +119,14 @@ class Server:
         self.process.stdin.close()
 
     def wait(self) -> int:
-        """Wait for its end; its exit code."""
-        code = self.process.wait(LONG)
+        """Wait for the end of the process, and return its exit code."""
+        code = self.process.wait(TIMEOUT_S)
         for thread in self._threads:
-            thread.join(LONG)
+            thread.join(TIMEOUT_S)
         return code
 
     def kill(self) -> None:
-        """As the system does that is out of memory: nothing is closed."""
+        """Kill the process, as a system that is out of memory does: nothing is closed."""
         self.process.kill()
         self.wait()
 
@@ -151,7 +159,7 @@ class Server:
 
 
 class HttpServer(Server):
-    """A server that listens on a port that was free."""
+    """A server that listens on a free port."""
 
     def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
         variables = {"WAGGLE_LISTEN_ADDR": "127.0.0.1:0", **variables}
@@ -164,18 +172,18 @@ class HttpServer(Server):
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """Host and port of the server."""
         return self.url.removeprefix("http://").removesuffix("/mcp")
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and text of an answer."""
+        """Return the status and the text of the response."""
         return self.request("GET", path, headers=headers)
 
     def request(
         self, method: str, path: str, *, headers: dict[str, str], body: bytes | None = None
     ) -> tuple[int, str]:
         host, port = self.address.rsplit(":", 1)
-        connection = HTTPConnection(host, int(port), timeout=LONG)
+        connection = HTTPConnection(host, int(port), timeout=TIMEOUT_S)
         try:
             connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
@@ -185,7 +193,7 @@ class HttpServer(Server):
 
 
 class StdioServer(Server):
-    """A server that speaks over its standard input and output, line by line."""
+    """A server over standard input and output, with one message a line."""
 
     flags = ("--stdio",)
 
@@ -196,7 +204,7 @@ class StdioServer(Server):
         super().__init__(store, code=code, **variables)
 
     def begin(self, *, name: str = "raw") -> Self:
-        """Do what the protocol begins with."""
+        """Perform the handshake of the protocol."""
         self.ask(
             "initialize",
             protocolVersion="2025-06-18",
@@ -207,7 +215,7 @@ class StdioServer(Server):
         return self
 
     def call(self, tool: str, **arguments: object) -> dict[str, Any]:
-        """Call a tool, and wait for its structured result."""
+        """Call a tool, and return its structured result."""
         self.post(tool, **arguments)
         result = self.answer()["result"]
         assert not result["isError"], result
@@ -223,10 +231,10 @@ class StdioServer(Server):
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """The next answer, whatever it is for."""
+        """Return the next answer, to any request."""
         while True:
-            message = self._answers.get(timeout=LONG)
-            assert message is not None, f"it ended:\n{self.said()}"
+            message = self._answers.get(timeout=TIMEOUT_S)
+            assert message is not None, f"the server ended:\n{self.stderr()}"
             if "id" in message:
                 return message
 
@@ -246,13 +254,13 @@ class StdioServer(Server):
         self._answers.put(None)
 
 
-def listing(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """All that is in a folder: mode, time of the last change and content of each entry."""
+def listing(directory: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return mode, modification time and content of every entry below a directory."""
     return {
-        str(path.relative_to(folder)): (
+        str(path.relative_to(directory)): (
             path.lstat().st_mode,
             path.lstat().st_mtime_ns,
             path.read_bytes() if path.is_file() else b"",
         )
-        for path in sorted([folder, *folder.rglob("*")])
+        for path in sorted([directory, *directory.rglob("*")])
     }

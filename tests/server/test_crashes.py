@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers that are killed in the middle of something, and what the next one makes of it."""
+"""Servers killed in the middle of an operation, and the recovery by the next one."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from mcp import Client
 
 from tests.server.client import ask, call, refusal, refused, talk
-from tests.server.processes import LONG, HttpServer, hold
+from tests.server.processes import TIMEOUT_S, HttpServer, hold
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.testing import make_environment
 
@@ -29,18 +29,18 @@ def _workspaces(store: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("point", "runtime"),
-    [("make_folder", "shell"), ("write_new", "shell"), ("write_new", "python")],
+    [("make_dir", "shell"), ("write_new", "shell"), ("write_new", "python")],
 )
-def test_killed_while_it_creates(
+def test_kill_during_create_leaves_destroyable_error(
     tmp_path: Path, pool: ThreadPoolExecutor, point: str, runtime: str
 ) -> None:
-    """What it was creating is in error and says why, can be destroyed, and leaves nothing."""
+    """The environment is in error with a reason, and can be destroyed without a trace."""
     store = tmp_path / "store"
     with HttpServer(store, code=hold(point)) as server:
         lost = pool.submit(call, server.url, "create_environment", runtime=runtime)
         server.wait_for("held")
         server.kill()
-        assert lost.exception(LONG) is not None
+        assert lost.exception(TIMEOUT_S) is not None
     with HttpServer(store) as server:
 
         async def dialogue(client: Client) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_killed_while_it_creates(
             environment_id = found["environment_id"]
             assert found["status"] == "error"
             assert found["status_reason"] == (
-                "could not be created: the process that was at it ended"
+                "could not be created: the process that was creating it ended"
             )
             assert await ask(client, "get_environment", environment_id=environment_id) == found
             await ask(client, "create_environment", runtime="shell")
@@ -70,9 +70,11 @@ def test_killed_while_it_creates(
         assert json.loads(server.get("/readyz")[1])["strays"] == []
 
 
-@pytest.mark.parametrize("point", ["removing_name", "remove_entry"])
-def test_killed_while_it_destroys(tmp_path: Path, pool: ThreadPoolExecutor, point: str) -> None:
-    """The next one has done it before it answers, and the history tells who finished it."""
+@pytest.mark.parametrize("point", ["removal_name", "remove_entry"])
+def test_kill_during_destroy_is_completed_at_next_start(
+    tmp_path: Path, pool: ThreadPoolExecutor, point: str
+) -> None:
+    """The next server removes it before it answers, and the history names who did what."""
     store = tmp_path / "store"
     with HttpServer(store, code=hold(point)) as server:
         created = call(server.url, "create_environment", runtime="shell")
@@ -83,14 +85,14 @@ def test_killed_while_it_destroys(tmp_path: Path, pool: ThreadPoolExecutor, poin
         )
         server.wait_for("held")
         server.kill()
-        assert lost.exception(LONG) is not None
+        assert lost.exception(TIMEOUT_S) is not None
     with HttpServer(store) as server:
 
         async def dialogue(client: Client) -> dict[str, Any]:
             assert (await ask(client, "list_environments"))["environments"] == [kept]
             for tool in ("get_environment", "destroy_environment"):
-                said = await refusal(client, tool, environment_id=environment_id)
-                assert said == f"environment not found: '{environment_id}'"
+                message = await refusal(client, tool, environment_id=environment_id)
+                assert message == f"environment not found: '{environment_id}'"
             return await ask(client, "environment_history", environment_id=environment_id)
 
         events = talk(server.url, dialogue)["events"]
@@ -103,8 +105,8 @@ def test_killed_while_it_destroys(tmp_path: Path, pool: ThreadPoolExecutor, poin
         assert _workspaces(store) == [kept["environment_id"]]
 
 
-def test_a_workspace_that_was_lost(tmp_path: Path) -> None:
-    """Whose folder is gone at the start is in error, and can be destroyed."""
+def test_environment_without_workspace_becomes_error_at_start(tmp_path: Path) -> None:
+    """An environment whose workspace is gone is in error, and can be destroyed."""
     store = tmp_path / "store"
     with HttpServer(store) as server:
         created = call(server.url, "create_environment", runtime="shell")
@@ -118,8 +120,8 @@ def test_a_workspace_that_was_lost(tmp_path: Path) -> None:
         assert refused(server.url, "get_environment", environment_id=environment_id)
 
 
-def test_a_start_over_a_damaged_store(tmp_path: Path) -> None:
-    """One damaged document keeps a server from nothing, and it is reported wherever one looks."""
+def test_server_starts_with_damaged_document(tmp_path: Path) -> None:
+    """The server works, and reports the damaged document in its log, answers and readiness."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save_all(
@@ -140,7 +142,7 @@ def test_a_start_over_a_damaged_store(tmp_path: Path) -> None:
         assert call(server.url, "destroy_environment", environment_id="a")["status"] == "destroyed"
         created = call(server.url, "create_environment", runtime="shell")
         assert created["status"] == "running"
-        assert "b.json" in server.said()
+        assert "b.json" in server.stderr()
         server.process.terminate()
         assert server.wait() == 0
     assert (store / "environments" / "b.json").read_bytes() == b"\0" * 1000

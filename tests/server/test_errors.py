@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client hears of an error: enough to act on, and nothing about the machine."""
+"""Errors as clients see them: enough to act on, and nothing about the machine."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ from waggle_fsstore.server.tools import make_server
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.wiring import open_service
 
-#: What a client must not see.
+#: A path that a client must not see.
 PLACE = "/srv/secret/place"
 
 CALLS: list[tuple[str, dict[str, object]]] = [
@@ -49,7 +49,7 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("environment_history", {"environment_id": "a"}),
 ]
 
-#: What each error becomes.
+#: The message for each error, or its beginning.
 ERRORS: list[tuple[Exception, str]] = [
     (CorruptDocumentError(f"{PLACE}/a.json", "is empty"), "its document is damaged: is empty"),
     (
@@ -74,7 +74,7 @@ ERRORS: list[tuple[Exception, str]] = [
 
 
 class BrokenStore(MemoryStore):
-    """A store that raises an error from every call, once it has one."""
+    """A store whose every call raises ``error``, once it is set."""
 
     error: Exception | None = None
 
@@ -100,12 +100,12 @@ class BrokenStore(MemoryStore):
 
 
 class Broken:
-    """A server over a store that raises what a test says."""
+    """A server over a store that raises the error a test sets."""
 
     def __init__(self) -> None:
         self.store = BrokenStore()
         self.store.save(make_environment(id="a"))
-        self.service = open_service(self.store, Settings.of({}))
+        self.service = open_service(self.store, Settings.from_env({}))
         self.server = make_server(self.service)
 
     def close(self) -> None:
@@ -127,17 +127,17 @@ def _failing(error: BaseException) -> Callable[..., NoReturn]:
     return fail
 
 
-@pytest.mark.parametrize(("error", "said"), ERRORS, ids=lambda one: type(one).__name__)
-def test_what_the_store_raises(
-    broken: Broken, caplog: pytest.LogCaptureFixture, error: Exception, said: str
+@pytest.mark.parametrize(("error", "message"), ERRORS, ids=lambda one: type(one).__name__)
+def test_store_error_is_explained_without_paths(
+    broken: Broken, caplog: pytest.LogCaptureFixture, error: Exception, message: str
 ) -> None:
-    """Every tool says in a few words what is wrong, and the log has the rest."""
+    """Every tool names the problem briefly, and the log has the whole message."""
     broken.store.error = error
     for tool, arguments in CALLS:
         caplog.clear()
-        heard = refused(broken.server, tool, **arguments)
-        assert heard.startswith(said)
-        assert PLACE not in heard
+        answer = refused(broken.server, tool, **arguments)
+        assert answer.startswith(message)
+        assert PLACE not in answer
         if PLACE in str(error):
             assert any(
                 PLACE in record.getMessage() and record.levelno == logging.ERROR
@@ -151,14 +151,14 @@ def test_what_the_store_raises(
     [RuntimeError(f"in {PLACE}"), ValueError(f"in {PLACE}"), KeyError(f"{PLACE}"), MemoryError()],
     ids=lambda one: type(one).__name__,
 )
-def test_what_nobody_expects(broken: Broken, error: Exception) -> None:
-    """A bug says nothing but that there is one, and the server goes on."""
+def test_bug_is_reported_without_details(broken: Broken, error: Exception) -> None:
+    """A bug reveals nothing but its existence, and the server continues to work."""
     broken.store.error = error
     for tool, arguments in CALLS:
-        heard = refused(broken.server, tool, **arguments)
-        assert PLACE not in heard
-        assert "Traceback" not in heard
-        assert heard in {f"Error executing tool {tool}", "after: 0 is beyond the last change"}
+        answer = refused(broken.server, tool, **arguments)
+        assert PLACE not in answer
+        assert "Traceback" not in answer
+        assert answer in {f"Error executing tool {tool}", "after: 0 is beyond the last change"}
     broken.store.error = None
     assert refused(broken.server, "get_environment", environment_id="b").startswith(
         "environment not found"
@@ -197,23 +197,23 @@ def _errors() -> st.SearchStrategy[Exception]:
     )
 
 
-def test_no_error_tells_where_the_store_is() -> None:
-    """Whatever the store raises, no tool and no resource has a path or a traceback in it."""
+def test_errors_reveal_no_path() -> None:
+    """For any error of the store, no answer contains a path or a traceback."""
     broken = Broken()
 
     @given(st.lists(_errors(), min_size=1, max_size=5))
     def check(errors: list[Exception]) -> None:
         async def dialogue(client: Client) -> list[str]:
-            heard = []
+            answer = []
             for error in errors:
                 broken.store.error = error
                 for tool, arguments in CALLS:
-                    heard.append(await refusal(client, tool, **arguments))
+                    answer.append(await refusal(client, tool, **arguments))
                 with pytest.raises(MCPError) as caught:
                     await client.read_resource("waggle://environments/a")
-                heard.append(f"{caught.value} {caught.value.error}")
+                answer.append(f"{caught.value} {caught.value.error}")
                 broken.store.error = None
-            return heard
+            return answer
 
         for text in talk(broken.server, dialogue):
             assert PLACE not in text
@@ -226,7 +226,7 @@ def test_no_error_tells_where_the_store_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "code"),
+    ("error", "message", "code"),
     [
         (CorruptDocumentError(f"{PLACE}/a.json", "is empty"), "its document is damaged", -32603),
         (OSError(errno.EIO, "Input/output error", PLACE), "the store failed: Input", -32603),
@@ -235,8 +235,10 @@ def test_no_error_tells_where_the_store_is() -> None:
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_errors_of_the_resource(broken: Broken, error: Exception, said: str, code: int) -> None:
-    """They are those of the tools."""
+def test_resource_errors_match_tool_errors(
+    broken: Broken, error: Exception, message: str, code: int
+) -> None:
+    """The resource explains errors as the tools do, with the error codes of the protocol."""
     broken.store.error = error
 
     async def dialogue(client: Client) -> MCPError:
@@ -245,7 +247,7 @@ def test_errors_of_the_resource(broken: Broken, error: Exception, said: str, cod
         return caught.value
 
     caught = talk(broken.server, dialogue)
-    assert said in str(caught)
+    assert message in str(caught)
     assert PLACE not in str(caught)
     assert caught.error.code == code
 
@@ -253,13 +255,13 @@ def test_errors_of_the_resource(broken: Broken, error: Exception, said: str, cod
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b"[]", b"\xff", b'{"id": "b"}', b'{"schema": 99}', b"\0" * 5000, None],
-    ids=["empty", "cut", "array", "no text", "another", "newer", "zeros", "folder"],
+    ids=["empty", "cut", "array", "no text", "another", "newer", "zeros", "directory"],
 )
 @pytest.mark.parametrize("tool", ["get_environment", "destroy_environment"])
-def test_damaged_documents(
+def test_damaged_document_is_explained_without_path(
     server: MCPServer[Any], store: FileStore, root: Path, tool: str, damage: bytes | None
 ) -> None:
-    """What is wrong is said, without where."""
+    """The answer names the problem but not the place of the file."""
     store.save(make_environment(id="a", provider=None))
     path = root / "environments" / "a.json"
     path.unlink()
@@ -267,27 +269,27 @@ def test_damaged_documents(
         path.mkdir()
     else:
         path.write_bytes(damage)
-    said = refused(server, tool, environment_id="a")
-    assert "document" in said
-    assert str(root.parent) not in said
+    message = refused(server, tool, environment_id="a")
+    assert "document" in message
+    assert str(root.parent) not in message
 
 
-def test_a_full_disk(
+def test_full_disk_is_reported(
     server: MCPServer[Any], store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is told in the words of the system, and the next call works."""
+    """The error is that of the operating system, and the next call works."""
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x"))
     with monkeypatch.context() as patch:
         patch.setattr(FileStore, "create", _failing(error))
-        said = refused(server, "create_environment", runtime="shell")
-        assert said == "the store failed: No space left on device"
+        message = refused(server, "create_environment", runtime="shell")
+        assert message == "the store failed: No space left on device"
     assert store.count() == 0
     talk(server, lambda client: client.call_tool("create_environment", {"runtime": "shell"}))
     assert store.count() == 1
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ProviderError("local", "no room"), "no room"),
         (RuntimeError(f"in {PLACE}"), "Error executing tool create_environment"),
@@ -295,16 +297,16 @@ def test_a_full_disk(
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_what_the_provider_raises(
+def test_provider_error_leaves_environment_in_error(
     server: MCPServer[Any],
     store: FileStore,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
-    said: str,
+    message: str,
 ) -> None:
-    """It is said, and the environment stays to be looked at, in error, without a path."""
+    """The client sees the error, and the environment stays in error, without a path."""
     monkeypatch.setattr(LocalProvider, "create", _failing(error))
-    assert refused(server, "create_environment", runtime="shell") == said
+    assert refused(server, "create_environment", runtime="shell") == message
 
     async def dialogue(client: Client) -> str:
         result = await client.call_tool("list_environments", {})
@@ -316,26 +318,26 @@ def test_what_the_provider_raises(
     assert PLACE not in talk(server, dialogue)
 
 
-def test_a_runtime_that_is_not_here(
+def test_missing_runtime_is_named(
     server: MCPServer[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The agent is told which program is missing."""
+    """The error names the missing program."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = refused(server, "create_environment", runtime="node")
-    assert said == "there is no program node on the search path"
+    message = refused(server, "create_environment", runtime="node")
+    assert message == "the program node is not on the search path"
 
 
-def test_capacity(server: MCPServer[Any], store: FileStore) -> None:
-    """The agent is told what it can do."""
+def test_capacity_error_names_remedy(server: MCPServer[Any], store: FileStore) -> None:
+    """The error says what the agent can do."""
     store.save_all([make_environment() for _ in range(10)])
-    said = refused(server, "create_environment", runtime="shell")
-    assert said == (
+    message = refused(server, "create_environment", runtime="shell")
+    assert message == (
         "the limit of 10 live environments is reached: destroy one or raise the capacity"
     )
 
 
-def test_unknown_tools(server: MCPServer[Any]) -> None:
-    """They are refused, and the connection goes on."""
+def test_unknown_tool_is_refused(server: MCPServer[Any]) -> None:
+    """The call is refused, and the connection stays usable."""
 
     async def dialogue(client: Client) -> str:
         try:

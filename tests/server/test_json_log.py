@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: lines of JSON that nobody has to read."""
+"""The log: lines of JSON, which need not be read."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.server.processes import LONG
+from tests.server.processes import TIMEOUT_S
 from waggle_fsstore.server.json_log import JsonFormatter, LoopErrors
 
 FLOOD = """
@@ -21,11 +21,11 @@ for number in range(30_000):
 print("done", flush=True)
 """
 
-# An end waits for the lines to be written, however slow the machine.
-FEW = """
+# The end waits until the lines are written, however slow the machine is.
+ORDERED = """
 import logging
 from waggle_fsstore.server import json_log
-json_log._PATIENCE = 50
+json_log._FLUSH_TIMEOUT_S = 50
 json_log.configure()
 for number in range(100):
     logging.warning("line %d", number)
@@ -33,23 +33,27 @@ logging.error("%d", "no number")
 """
 
 
-def test_nobody_reads_it() -> None:
-    """Who started the server and reads nothing stops no call, nor the end."""
+def test_unread_stderr_blocks_nothing() -> None:
+    """A full pipe on standard error blocks neither a call nor the end of the process."""
     with subprocess.Popen(
         [sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "done\n"
-            assert process.wait(LONG) == 0
+            assert process.wait(TIMEOUT_S) == 0
         finally:
             process.kill()
 
 
-def test_what_is_logged_is_written_before_the_end() -> None:
-    """Each line, in order, also one that cannot be made."""
+def test_log_is_written_before_exit() -> None:
+    """Each entry is written, in order, including one that cannot be formatted."""
     done = subprocess.run(
-        [sys.executable, "-c", FEW], capture_output=True, text=True, check=True, timeout=LONG
+        [sys.executable, "-c", ORDERED],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT_S,
     )
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["message"] for line in lines[:-1]] == [f"line {number}" for number in range(100)]
@@ -57,39 +61,43 @@ def test_what_is_logged_is_written_before_the_end() -> None:
     assert done.stdout == ""
 
 
-ODD = """
+UNCAUGHT = """
 import threading
 from waggle_fsstore.server import json_log
-json_log._PATIENCE = 50
+json_log._FLUSH_TIMEOUT_S = 50
 json_log.configure()
-class Odd:
+class FailsWhenFreed:
     def __init__(self, error):
         self.error = error
     def __del__(self):
         raise self.error
-Odd(BrokenPipeError())
-Odd(ValueError("thrown away"))
+FailsWhenFreed(BrokenPipeError())
+FailsWhenFreed(ValueError("thrown away"))
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
 """
 
 
-def test_what_python_would_print() -> None:
-    """Errors that nobody can handle are lines too; a client that is gone was told already."""
+def test_uncaught_errors_are_logged() -> None:
+    """Unraisable errors and failed threads are logged, except for a client that is gone."""
     done = subprocess.run(
-        [sys.executable, "-c", ODD], capture_output=True, text=True, check=True, timeout=LONG
+        [sys.executable, "-c", UNCAUGHT],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT_S,
     )
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["message"] for line in lines] == [
-        "nobody could handle an error",
+        "an error could not be raised",
         "a thread failed",
     ]
     assert ["thrown away" in lines[0]["traceback"], "Zero" in lines[1]["traceback"]] == [True, True]
 
 
-def test_what_an_event_loop_says_again(caplog: pytest.LogCaptureFixture) -> None:
-    """It is told every few seconds, with how much was left out, and anything else at once."""
+def test_repeated_loop_errors_are_summarised(caplog: pytest.LogCaptureFixture) -> None:
+    """A repeated error is logged every few seconds, with a count, any other at once."""
     clock = [0.0]
     handler = LoopErrors(lambda: clock[0])
     loop = asyncio.new_event_loop()
@@ -107,13 +115,13 @@ def test_what_an_event_loop_says_again(caplog: pytest.LogCaptureFixture) -> None
     assert [record.getMessage() for record in caplog.records] == [
         "a",
         "b",
-        "b\nleft out: 2",
-        "b\nleft out: 0",
+        "b\nrepeats left out: 2",
+        "b\nrepeats left out: 0",
     ]
 
 
-def test_fields_and_tracebacks() -> None:
-    """A line has what its record brings along, and stays one line."""
+def test_fields_and_traceback_fit_one_line() -> None:
+    """An entry has the fields of its record and the traceback, and is one line."""
     try:
         raise ValueError("two\nlines")
     except ValueError:

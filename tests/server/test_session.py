@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same session over all that carries it: in memory, standard input and output, HTTP."""
+"""One session over each transport: in memory, standard input and output, HTTP."""
 
 import os
 import subprocess
@@ -19,11 +19,11 @@ from waggle_fsstore.wiring import open_service
 
 @pytest.fixture(params=["memory", "stdio", "http"])
 def place(request: pytest.FixtureRequest, root: Path) -> Iterator[Place]:
-    """A server of the store, started with nothing in its environment but the search path."""
+    """Yield how to reach a server of the store, which inherits only the search path."""
     match request.param:
         case "memory":
             with FileStore(root) as store:
-                service = open_service(store, Settings.of({}))
+                service = open_service(store, Settings.from_env({}))
                 yield make_server(service)
                 service.close()
         case "stdio":
@@ -46,8 +46,8 @@ def place(request: pytest.FixtureRequest, root: Path) -> Iterator[Place]:
                 assert server.log()
 
 
-def test_a_session(place: Place, root: Path) -> None:
-    """Two are created, used, listed and destroyed, and the history of both stays."""
+def test_session_works_over_each_transport(place: Place, root: Path) -> None:
+    """Two environments are created, used, listed and destroyed, and their history stays."""
 
     async def dialogue(client: Client) -> None:
         assert client.server_info is not None
@@ -67,10 +67,12 @@ def test_a_session(place: Place, root: Path) -> None:
         page = await ask(client, "list_environments", limit=1, after=page["next"])
         assert (page["environments"], page["next"]) == (both[1:], None)
 
-        # It is there, and it works.
+        # The workspace exists, and its interpreter works.
         interpreter = Path(python["workspace"]) / ".venv" / "bin" / "python"
-        said = subprocess.run([interpreter, "-c", "print(6 * 7)"], capture_output=True, check=True)
-        assert said.stdout == b"42\n"
+        printed = subprocess.run(
+            [interpreter, "-c", "print(6 * 7)"], capture_output=True, check=True
+        )
+        assert printed.stdout == b"42\n"
 
         used = await ask(client, "get_environment", environment_id=python["environment_id"])
         assert used.pop("last_used") > python.pop("last_used")
@@ -80,8 +82,8 @@ def test_a_session(place: Place, root: Path) -> None:
             environment_id = one["environment_id"]
             answer = await ask(client, "destroy_environment", environment_id=environment_id)
             assert answer["status"] == "destroyed"
-            said_later = await refusal(client, "get_environment", environment_id=environment_id)
-            assert said_later == f"environment not found: '{environment_id}'"
+            refused = await refusal(client, "get_environment", environment_id=environment_id)
+            assert refused == f"environment not found: '{environment_id}'"
             history = await ask(client, "environment_history", environment_id=environment_id)
             events = [event for event in history["events"] if event["actor"] != "touch"]
             assert {event["actor"] for event in events} == {"mcp:tester"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a server ends: in time, with nothing lost and nothing destroyed."""
+"""How a server ends: in time, with nothing lost and no environment destroyed."""
 
 import json
 import signal
@@ -10,31 +10,31 @@ from typing import Any
 import pytest
 
 from tests.server.client import call, refused
-from tests.server.processes import LONG, HttpServer, Server, StdioServer, hold
+from tests.server.processes import TIMEOUT_S, HttpServer, Server, StdioServer, hold
 from tests.store.locks import lock_held
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, json_log, lifecycle, shutdown
-from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
-#: How long a test waits for a server to end by itself, in seconds. It allows itself less: see
-#: test_the_waits_add_up.
-IN_TIME = LONG
+#: How long a test waits for a server to end by itself. The server allows itself less: see
+#: test_waits_fit_in_deadline.
+END_TIMEOUT_S = TIMEOUT_S
 
-# Sends itself a signal at some point of its start, and goes on when it is being closed.
-DURING_START = """
+# Sends itself a signal at some point of its start, where it then waits until it is closed.
+SIGNAL_DURING_START = """
 import os, signal, threading
 from waggle_fsstore.server import lifecycle
 from waggle_fsstore.service import environments
 closing = threading.Event()
-def close(self, real=lifecycle.Serving.close):
+def close(self, real=lifecycle.ServiceHost.close):
     closing.set()
     real(self)
-lifecycle.Serving.close = close
+lifecycle.ServiceHost.close = close
 def held(*arguments, real={point}, **options):
     os.kill(os.getpid(), signal.{name})
     closing.wait()
@@ -43,61 +43,68 @@ def held(*arguments, real={point}, **options):
 """
 
 
-SAYS_THAT_IT_WAITS = """
+LOGS_WAIT_FOR_LOCK = """
 import logging
 from waggle_fsstore.store.fs.lock import StoreLock
 def wait(*arguments, real=StoreLock._wait):
-    if arguments[-1]:  # Not where it would not wait.
-        logging.getLogger("test").warning("it waits")
+    if arguments[-1]:  # The timeout: without one it does not wait.
+        logging.getLogger("test").warning("waiting for the lock")
     real(*arguments)
 StoreLock._wait = wait
 """
 
 
-# Has the system give all signals to a thread that sleeps, which interrupts no other one.
-SEEN_BY_ANOTHER_THREAD = """
+# Has the system deliver all signals to a sleeping thread, which interrupts no other one.
+SIGNALS_TO_ANOTHER_THREAD = """
 import signal, threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
 """
 
 
-# A venv that is never done. The program that makes it runs as ever, and does not come to an end.
-ENDLESS = """
+# The program that makes a venv does its work, and then never ends.
+ENDLESS_VENV = """
 from waggle_fsstore.provider import local
 def venv_command(*arguments, real=local._venv_command):
     return ["/bin/sh", "-c", '"$@"; exec sleep 1000', "sh", *real(*arguments)]
 local._venv_command = venv_command
 """
 
-# However long it takes to tell a client what became of its call.
-PATIENT_WITH_CALLS = """
+# A client gets the answer to its call, however slow the machine is.
+LONG_GRACE = """
 from waggle_fsstore.server import http
-http._GRACE = 50
+http._GRACE_S = 50
 """
 
-# Something in the end of it hangs.
-HANGING = """
+# What hangs here hangs for ever, so the server gives up early. For how long it really waits, see
+# test_waits_fit_in_deadline.
+SHORT_WAITS = """
+from waggle_fsstore.server import http, lifecycle
+http._GRACE_S = lifecycle._CLOSE_TIMEOUT_S = 0.2
+"""
+
+# Closing hangs.
+HANGING_CLOSE = """
 import threading
 from waggle_fsstore.server import shutdown
-from waggle_fsstore.server.lifecycle import Serving
-shutdown._DEADLINE = 0.1
-Serving.close = lambda self: threading.Event().wait()
+from waggle_fsstore.server.lifecycle import ServiceHost
+shutdown._DEADLINE_S = 0.1
+ServiceHost.close = lambda self: threading.Event().wait()
 """
 
-# While all is being closed, after the last call was answered.
-DURING_CLOSE = """
+# Sends itself a signal while it closes, after the last call was answered.
+SIGNAL_DURING_CLOSE = """
 import os
 from waggle_fsstore.service.reaper import Reaper
-def stop(self, *, patience, real=Reaper.stop):
+def stop(self, *, timeout, real=Reaper.stop):
     os.kill(os.getpid(), {number})
-    return real(self, patience=patience)
+    return real(self, timeout=timeout)
 Reaper.stop = stop
 """
 
 
 def _start(kind: type[Server], store: Path, *, code: str = "") -> Server:
-    """Start one, and wait until it serves."""
+    """Start a server, and wait until it serves."""
     server = kind(store, code=code)
     if isinstance(server, StdioServer):
         server.begin()
@@ -115,7 +122,7 @@ def _call(server: Server, tool: str, **arguments: object) -> dict[str, Any]:
 def _post(
     server: Server, pool: ThreadPoolExecutor, tool: str, **arguments: object
 ) -> Future[str] | None:
-    """Call a tool; over HTTP, what it will say when it refuses."""
+    """Call a tool without waiting; over HTTP, return its error message to come."""
     if isinstance(server, StdioServer):
         server.post(tool, **arguments)
         return None
@@ -124,7 +131,7 @@ def _post(
 
 
 def assert_settled(store: Path) -> None:
-    """Nobody who opens the store has anything to recover."""
+    """Assert that opening the store needs no recovery."""
     last = max((store / "journal").glob("*.jsonl"))
     content = json.loads(last.read_bytes().strip().splitlines()[-1])
     with FileStore(store) as opened:
@@ -137,19 +144,21 @@ def assert_settled(store: Path) -> None:
 
 
 def assert_ended(server: Server) -> None:
-    """It ended by itself, well, in time, and said so in its log."""
-    assert server.process.wait(IN_TIME) == 0
+    """Assert that the server ended by itself, in order and in time, and logged it."""
+    assert server.process.wait(END_TIMEOUT_S) == 0
     server.wait()
     assert server.log()[-1]["message"] == "stopped; no environment was destroyed"
     for entry in server.log():
-        # That a call was given up is told by uvicorn, at length.
+        # uvicorn logs a cancelled call with a traceback.
         assert "traceback" not in entry or entry["logger"] == "uvicorn.error"
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal(tmp_path: Path, kind: type[Server], number: signal.Signals) -> None:
-    """The environments stay, with their last use, and the store is left in order."""
+def test_signal_ends_server_in_order(
+    tmp_path: Path, kind: type[Server], number: signal.Signals
+) -> None:
+    """The environments stay, with their last use, and the store needs no recovery."""
     store = tmp_path / "store"
     with _start(kind, store) as server:
         created = _call(server, "create_environment", runtime="shell")
@@ -167,19 +176,19 @@ def test_a_signal(tmp_path: Path, kind: type[Server], number: signal.Signals) ->
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_a_venv_is_made(
+def test_signal_interrupts_venv_creation(
     tmp_path: Path, kind: type[Server], number: signal.Signals
 ) -> None:
-    """The creation is cut short, and what came of it is stored; the others stay."""
+    """The creation fails and is stored as such; other environments stay."""
     store = tmp_path / "store"
     with (
-        _start(kind, store, code=ENDLESS + PATIENT_WITH_CALLS) as server,
+        _start(kind, store, code=ENDLESS_VENV + LONG_GRACE) as server,
         ThreadPoolExecutor() as pool,
         FileStore(store) as opened,
     ):
         kept = _call(server, "create_environment", runtime="shell")
         answer = _post(server, pool, "create_environment", runtime="python", with_pip=True)
-        events = opened.watch(after=0, timeout=LONG)
+        events = opened.watch(after=0, timeout=TIMEOUT_S)
         started = next(
             event
             for event in events
@@ -188,10 +197,10 @@ def test_a_signal_while_a_venv_is_made(
         server.process.send_signal(number)
         assert_ended(server)
         if answer is not None:
-            # There is time to be told.
-            assert answer.result(LONG) in {
+            # The grace period suffices for the answer.
+            assert answer.result(TIMEOUT_S) in {
                 "the provider was closed",
-                "the making of its venv was cut short",
+                "the creation of its venv was interrupted",
             }
         found = {one.id: one for one in opened.find_all()}
     assert_settled(store)
@@ -202,50 +211,52 @@ def test_a_signal_while_a_venv_is_made(
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
-def test_signals_while_a_call_goes_on_and_on(tmp_path: Path, kind: type[Server]) -> None:
-    """It ends in time all the same, however often it is told to; the next start goes on."""
+def test_signals_end_server_despite_hanging_call(tmp_path: Path, kind: type[Server]) -> None:
+    """Any number of signals ends it in time, and the next start cleans up."""
     store = tmp_path / "store"
-    code = hold("write_new", is_released_by_input=False)
+    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
     with _start(kind, store, code=code) as server, ThreadPoolExecutor() as pool:
         _post(server, pool, "create_environment", runtime="shell")
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
             server.process.send_signal(number)
         assert_ended(server)
-        assert "a call goes on" in server.said()
+        assert "a call did not end in time" in server.stderr()
     assert_settled(store)
     with _start(kind, store) as server:
         [found] = _call(server, "list_environments")["environments"]
         assert found["status"] == "error"
-        assert found["status_reason"] == "could not be created: the process that was at it ended"
+        assert (
+            found["status_reason"] == "could not be created: the process that was creating it ended"
+        )
 
 
-def test_the_waits_add_up() -> None:
-    """All that a server waits for at its end takes less time than it has, which is ten seconds."""
-    waits = http._GRACE + 1 + 2 * lifecycle._PATIENCE + json_log._PATIENCE
-    assert waits < shutdown._DEADLINE < 10
+def test_waits_fit_in_deadline() -> None:
+    """All waits of the shutdown add up to less than its deadline, which is below ten seconds."""
+    waits = http._GRACE_S + 1 + 2 * lifecycle._CLOSE_TIMEOUT_S + json_log._FLUSH_TIMEOUT_S
+    assert waits < shutdown._DEADLINE_S < 10
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
-def test_an_end_that_hangs(tmp_path: Path, kind: type[Server]) -> None:
-    """When its time is up the server ends all the same, and says so; nothing is lost."""
+def test_hanging_close_ends_at_deadline(tmp_path: Path, kind: type[Server]) -> None:
+    """At the deadline the process ends, and logs it; nothing is lost."""
     store = tmp_path / "store"
-    with _start(kind, store, code=HANGING) as server:
+    with _start(kind, store, code=HANGING_CLOSE) as server:
         created = _call(server, "create_environment", runtime="shell")
         server.process.terminate()
-        assert server.process.wait(IN_TIME) == 0
+        assert server.process.wait(END_TIMEOUT_S) == 0
         server.wait()
-        assert server.log()[-1]["message"].startswith("not all could be closed in time; ")
+        assert server.log()[-1]["message"].startswith("closing did not end in time; ")
     with FileStore(store) as opened:
         assert [one.id for one in opened.find_all()] == [created["environment_id"]]
         assert opened.find_by_id(created["environment_id"]).is_running
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_after_the_input_was_closed(tmp_path: Path, number: signal.Signals) -> None:
-    """A client closes the input, and sends a signal if that takes too long: no harm."""
+def test_signal_after_end_of_input_is_harmless(tmp_path: Path, number: signal.Signals) -> None:
+    """A client may close the input and then send a signal."""
     store = tmp_path / "store"
-    code = DURING_CLOSE.format(number=number.value)
+    code = SIGNAL_DURING_CLOSE.format(number=number.value)
     with _start(StdioServer, store, code=code) as server:
         _call(server, "create_environment", runtime="shell")
         server.close_input()
@@ -253,10 +264,11 @@ def test_a_signal_after_the_input_was_closed(tmp_path: Path, number: signal.Sign
     assert_settled(store)
 
 
-def test_the_input_is_closed_while_a_call_goes_on(tmp_path: Path) -> None:
-    """A client closes the input, waits, and sends SIGTERM: it ends in time."""
+def test_end_of_input_and_signal_end_hanging_call(tmp_path: Path) -> None:
+    """A client that closes the input, waits and sends SIGTERM ends the server in time."""
     store = tmp_path / "store"
-    with _start(StdioServer, store, code=hold("write_new", is_released_by_input=False)) as server:
+    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
+    with _start(StdioServer, store, code=code) as server:
         assert isinstance(server, StdioServer)
         server.post("create_environment", runtime="shell")
         server.wait_for("held")
@@ -267,12 +279,12 @@ def test_the_input_is_closed_while_a_call_goes_on(tmp_path: Path) -> None:
 
 
 POINTS = [
-    "serving.Serving.open",
-    "serving.open_repository",
-    "serving.open_service",
-    "serving.Reaper.start",
-    "serving.EnvironmentService.reconcile",
-    "environments.settle",
+    "lifecycle.ServiceHost.open",
+    "lifecycle.open_repository",
+    "lifecycle.open_service",
+    "lifecycle.Reaper.start",
+    "lifecycle.EnvironmentService.reconcile",
+    "environments.finish_interrupted",
 ]
 
 
@@ -280,31 +292,33 @@ POINTS = [
     ("kind", "number"), [(HttpServer, signal.SIGTERM), (StdioServer, signal.SIGINT)]
 )
 @pytest.mark.parametrize("point", POINTS)
-def test_a_signal_during_the_start(
+def test_signal_during_start_ends_server_in_order(
     tmp_path: Path, kind: type[Server], number: signal.Signals, point: str
 ) -> None:
-    """It ends as a server that serves does; what was not begun is left to the next start."""
+    """Work that was not begun is left to the next start."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save_all(make_environment(id=name, status="creating") for name in "abc")
-    with kind(store, code=DURING_START.format(point=point, name=number.name)) as server:
+    with kind(store, code=SIGNAL_DURING_START.format(point=point, name=number.name)) as server:
         assert_ended(server)
-        assert "serving on" not in server.said()
+        assert "serving on" not in server.stderr()
     assert_settled(store)
     with FileStore(store) as opened:
         statuses = [one.status for one in opened.find_all()]
-    begun = [Status.ERROR] if point == "environments.settle" else []
+    begun = [Status.ERROR] if point == "environments.finish_interrupted" else []
     assert statuses == [*begun, *[Status.CREATING] * (3 - len(begun))]
     assert ServerLock(store, "server.lock").try_acquire()
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
 @pytest.mark.parametrize("is_serving", [True, False])
-def test_a_signal_that_wakes_nobody(tmp_path: Path, kind: type[Server], is_serving: bool) -> None:
-    """Where it comes just as the main thread goes to sleep, it is seen a moment later."""
-    code = SEEN_BY_ANOTHER_THREAD
+def test_signal_without_wakeup_is_noticed(
+    tmp_path: Path, kind: type[Server], is_serving: bool
+) -> None:
+    """A signal that arrives just as the main thread goes to sleep is noticed soon."""
+    code = SIGNALS_TO_ANOTHER_THREAD
     if not is_serving:
-        code += DURING_START.format(point="serving.open_service", name="SIGTERM")
+        code += SIGNAL_DURING_START.format(point="lifecycle.open_service", name="SIGTERM")
     with kind(tmp_path / "store", code=code) as server:
         if is_serving:
             server.wait_for("serving on")
@@ -313,40 +327,51 @@ def test_a_signal_that_wakes_nobody(tmp_path: Path, kind: type[Server], is_servi
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
-def test_signals_while_the_start_goes_on_and_on(tmp_path: Path, kind: type[Server]) -> None:
-    """It ends in time all the same, however often it is told to; the next start goes on."""
+def test_signals_end_server_despite_hanging_start(tmp_path: Path, kind: type[Server]) -> None:
+    """Any number of signals ends it in time, and the next start completes the work."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    with kind(store, code=hold("removing_name", is_released_by_input=False)) as server:
+    code = SHORT_WAITS + hold("removal_name", is_released_by_input=False)
+    with kind(store, code=code) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
             server.process.send_signal(number)
         assert_ended(server)
-        assert "a sweep goes on" in server.said()
+        assert "a sweep did not end in time" in server.stderr()
     assert_settled(store)
     with _start(kind, store) as server:
         assert _call(server, "list_environments")["count"] == 0
 
 
 @pytest.mark.parametrize("kind", [HttpServer, StdioServer])
-def test_a_signal_while_another_one_holds_the_lock(tmp_path: Path, kind: type[Server]) -> None:
-    """A start that waits for the store lock is not waited for."""
+def test_signal_ends_start_that_waits_for_lock(tmp_path: Path, kind: type[Server]) -> None:
+    """A start that waits for the store lock is ended in time."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="creating"))
-        with lock_held(opened), kind(store, code=SAYS_THAT_IT_WAITS) as server:
-            server.wait_for("it waits")
+        with lock_held(opened), kind(store, code=SHORT_WAITS + LOGS_WAIT_FOR_LOCK) as server:
+            server.wait_for("waiting for the lock")
             server.process.terminate()
-            assert server.process.wait(IN_TIME) == 0
+            assert server.process.wait(END_TIMEOUT_S) == 0
             server.wait()
-            assert "stopped; no environment was destroyed" in server.said()
+            assert "stopped; no environment was destroyed" in server.stderr()
     assert_settled(store)
 
 
-def test_closed_before_it_is_open(tmp_path: Path) -> None:
-    """Nothing is opened any more."""
-    serving = Serving(Settings.of({}), str(tmp_path / "store"))
-    serving.close()
-    assert not serving.open()
+def test_signal_removes_temporary_workspaces(tmp_path: Path) -> None:
+    """The workspaces of a store in memory go although no exit handlers run."""
+    with StdioServer("memory:", TMPDIR=str(tmp_path)) as server:
+        workspace = server.begin().call("create_environment", runtime="shell")["workspace"]
+        assert Path(workspace).is_relative_to(tmp_path)
+        server.process.terminate()
+        assert_ended(server)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closed_host_does_not_open(tmp_path: Path) -> None:
+    """A host that was closed opens nothing."""
+    host = ServiceHost(Settings.from_env({}), str(tmp_path / "store"))
+    host.close()
+    assert not host.open()
     assert list(tmp_path.iterdir()) == []

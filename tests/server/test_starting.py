@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a server starts, and what it leaves untouched if it may not."""
+"""How a server starts, and what a refused start leaves untouched."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
-from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
 
-ANYWHERE = Settings.of({"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
+FREE_PORT = Settings.from_env({"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
 
 
 @pytest.fixture
 def taken() -> Iterator[str]:
-    """An address that another program listens at."""
+    """Yield an address at which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -70,10 +70,10 @@ def taken() -> Iterator[str]:
     ],
 )
 @pytest.mark.parametrize("flags", [[], ["--stdio"]], ids=["http", "stdio"])
-def test_a_bad_setting(
+def test_invalid_setting_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, flags: list[str]
 ) -> None:
-    """It is named in one line, the program ends with 2, and there is nothing on the disk."""
+    """One line names the variable, the exit code is 2, and nothing is written to the disk."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
@@ -88,8 +88,10 @@ def test_a_bad_setting(
 
 
 @pytest.mark.parametrize("location", ["s3://bucket/store", "file://other/store", ""])
-def test_a_bad_location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, location: str) -> None:
-    """The option is named, the program ends with 2, and there is nothing on the disk."""
+def test_invalid_location_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, location: str
+) -> None:
+    """The error names the option, the exit code is 2, and nothing is written to the disk."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
@@ -100,28 +102,28 @@ def test_a_bad_location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, locatio
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "waggle.local:0"])
-def test_an_address_that_others_reach(
+def test_open_address_requires_allowed_hosts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
 ) -> None:
-    """It is refused until somebody says by which names they call."""
+    """An address that other machines reach is refused unless allowed hosts are configured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", address)
     result = run("serve")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: WAGGLE_ALLOWED_HOSTS: must say by which names ")
+    assert result.stderr.startswith("Error: WAGGLE_ALLOWED_HOSTS: must list the host names ")
     assert list(tmp_path.iterdir()) == []
     allowed = {"WAGGLE_LISTEN_ADDR": address, "WAGGLE_ALLOWED_HOSTS": "waggle.local"}
-    assert Settings.of(allowed).allowed_hosts == ("waggle.local",)
+    assert Settings.from_env(allowed).allowed_hosts == ("waggle.local",)
 
 
 @pytest.mark.parametrize(
     "host",
     ["192.0.2.1", "nowhere.invalid", "a..b", "x" * 64, "x" * 300, "[fd00:::1]", "a b"],
 )
-def test_an_address_that_is_none(tmp_path: Path, host: str) -> None:
-    """Whatever is wrong with it, it is told as a setting, before anything is made."""
-    settings = Settings.of(
+def test_unusable_address_is_refused(tmp_path: Path, host: str) -> None:
+    """Any unusable address is reported as a setting, before anything is created."""
+    settings = Settings.from_env(
         {"WAGGLE_LISTEN_ADDR": f"{host}:0", "WAGGLE_ALLOWED_HOSTS": "waggle.local"}
     )
     with pytest.raises(SettingError, match=r"^WAGGLE_LISTEN_ADDR: cannot listen on "):
@@ -129,32 +131,32 @@ def test_an_address_that_is_none(tmp_path: Path, host: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_that_is_taken(tmp_path: Path, taken: str) -> None:
-    """It is told as a setting, and nothing is made at all, not even the folder."""
+def test_taken_port_is_refused(tmp_path: Path, taken: str) -> None:
+    """The port is reported as a setting, and nothing is created, not even the directory."""
     with pytest.raises(SettingError) as caught:
-        http.serve(Settings.of({"WAGGLE_LISTEN_ADDR": taken}), str(tmp_path / "store"))
+        http.serve(Settings.from_env({"WAGGLE_LISTEN_ADDR": taken}), str(tmp_path / "store"))
     assert str(caught.value) == (
         f"WAGGLE_LISTEN_ADDR: cannot listen on {taken}: Address already in use; "
-        "stop what listens there, or set this"
+        "stop the program that uses this address, or choose another one"
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_is_served_already(root: Path) -> None:
-    """The second server is refused, names the first, and has changed nothing."""
-    with Serving(ANYWHERE, str(root), is_http=True) as host:
-        # Something that a careless second server would set right.
+def test_second_http_server_is_refused(root: Path) -> None:
+    """The second server names the first one, and changes nothing."""
+    with ServiceHost(FREE_PORT, str(root), is_http=True) as host:
+        # An environment that a second server would reconcile if it were not refused.
         host.repository.save(make_environment(id="a", status="creating"))
         before = listing(root.parent)
         with pytest.raises(ServerRunningError, match=f"by process {os.getpid()} on ") as caught:
-            Serving(ANYWHERE, str(root), is_http=True).open()
+            ServiceHost(FREE_PORT, str(root), is_http=True).open()
         assert listing(root.parent) == before
         assert caught.value.holder is not None
-    with Serving(ANYWHERE, str(root), is_http=True):
+    with ServiceHost(FREE_PORT, str(root), is_http=True):
         pass
 
 
-def test_a_store_that_is_served_by_another_process(tmp_path: Path) -> None:
+def test_second_http_process_is_refused(tmp_path: Path) -> None:
     """The exit code says that there is a conflict, and no file of either server is touched."""
     store = tmp_path / "store"
     with HttpServer(store) as first:
@@ -162,31 +164,31 @@ def test_a_store_that_is_served_by_another_process(tmp_path: Path) -> None:
         before = listing(tmp_path)
         with HttpServer(store) as second:
             assert second.wait() == 4
-            assert f"the store is already served by process {first.pid} on " in second.said()
+            assert f"the store is already served by process {first.pid} on " in second.stderr()
             assert len(second.errors) == 1
         with HttpServer(tmp_path / "other", WAGGLE_LISTEN_ADDR=first.address) as third:
             assert third.wait() == 2
-            assert f"WAGGLE_LISTEN_ADDR: cannot listen on {first.address}" in third.said()
+            assert f"WAGGLE_LISTEN_ADDR: cannot listen on {first.address}" in third.stderr()
         assert listing(tmp_path) == before
         assert call(first.url, "list_environments")["environments"] == [created]
 
 
 @pytest.mark.parametrize("name", ["http", "stdio"])
-def test_a_folder_of_somebody_else(tmp_path: Path, name: str) -> None:
-    """It is refused as it stands, and nothing is put beside it."""
+def test_foreign_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """A directory with other files is left alone, and nothing is put beside it."""
     foreign = tmp_path / "project"
     foreign.mkdir()
     (foreign / "main.py").write_text("print()")
     before = listing(tmp_path)
     serve = {"http": http.serve, "stdio": stdio.serve}[name]
     with pytest.raises(UnsupportedFormatError):
-        serve(ANYWHERE, str(foreign))
+        serve(FREE_PORT, str(foreign))
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["http", "stdio"])
-def test_a_store_that_is_newer(root: Path, name: str) -> None:
-    """It is refused as it stands."""
+def test_newer_store_is_refused(root: Path, name: str) -> None:
+    """A store of a newer format is left alone."""
     with FileStore(root, durable=False) as store:
         store.save(make_environment())
     marker = root / "waggle.json"
@@ -194,12 +196,12 @@ def test_a_store_that_is_newer(root: Path, name: str) -> None:
     before = listing(root.parent)
     serve = {"http": http.serve, "stdio": stdio.serve}[name]
     with pytest.raises(UnsupportedFormatError):
-        serve(ANYWHERE, str(root))
+        serve(FREE_PORT, str(root))
     assert listing(root.parent) == before
 
 
-def test_a_store_in_memory(tmp_path: Path) -> None:
-    """It can be served, by several at once, and leaves nothing in the folder that it ran in."""
+def test_memory_store_is_served_without_traces(tmp_path: Path) -> None:
+    """The workspaces are in a temporary directory, which is removed at the end."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     with HttpServer("memory:", TMPDIR=str(temporary)) as server:
@@ -212,8 +214,8 @@ def test_a_store_in_memory(tmp_path: Path) -> None:
     assert not Path(created["workspace"]).exists()
 
 
-def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one can have it."""
+def test_failed_start_releases_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server can serve the store afterwards."""
 
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
@@ -221,25 +223,25 @@ def test_a_start_that_fails_frees_the_store(root: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr("waggle_fsstore.server.lifecycle.open_service", fail)
         with pytest.raises(OSError, match="Input/output error") as caught:
-            Serving(ANYWHERE, str(root), is_http=True).open()
-    with Serving(ANYWHERE, str(root), is_http=True) as host:
+            ServiceHost(FREE_PORT, str(root), is_http=True).open()
+    with ServiceHost(FREE_PORT, str(root), is_http=True) as host:
         assert host.try_to_lead()
-    assert caught.tb  # Which keeps what was half made from being thrown away.
+    assert caught.tb  # The traceback keeps the half-open objects alive.
 
 
-# Who leads
+# Leadership
 
 
-def test_the_first_one_leads(root: Path) -> None:
-    """One at a time does, the lock file tells which process, and the next one follows."""
+def test_first_server_leads(root: Path) -> None:
+    """One server leads at a time, the lock file names its process, and another one follows."""
     lock = ServerLock(root, "server.lock")
-    with Serving(ANYWHERE, str(root)) as second:
-        with Serving(ANYWHERE, str(root), is_http=True) as third:
+    with ServiceHost(FREE_PORT, str(root)) as second:
+        with ServiceHost(FREE_PORT, str(root), is_http=True) as third:
             assert (second.try_to_lead(), third.try_to_lead()) == (True, False)
         holder = lock.holder()
         assert holder is not None
         assert holder.pid == os.getpid()
-        with Serving(ANYWHERE, str(root), is_http=True) as third:
+        with ServiceHost(FREE_PORT, str(root), is_http=True) as third:
             second.close()
             assert third.try_to_lead()
             assert not lock.try_acquire()
@@ -247,9 +249,9 @@ def test_the_first_one_leads(root: Path) -> None:
     lock.release()
 
 
-def test_a_host_closes_once(root: Path) -> None:
-    """Closing again does nothing, and destroys nothing."""
-    with Serving(ANYWHERE, str(root)) as host:
+def test_closing_twice_destroys_nothing(root: Path) -> None:
+    """Closing again does nothing, and no environment is destroyed."""
+    with ServiceHost(FREE_PORT, str(root)) as host:
         made = host.service.create("shell")
         host.close()
         host.close()

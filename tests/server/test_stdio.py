@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard input and output: nothing but the protocol on it, and several servers of a store."""
+"""Standard input and output: a clean protocol stream, and several servers of one store."""
 
 import json
 from contextlib import suppress
@@ -16,7 +16,7 @@ from waggle_fsstore import FileStore, Status
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
 
-# Whoever prints in a tool, by whatever way: it must not come between the messages.
+# Output of a tool, in any way, must not get between the messages.
 STRAY = """
 import os, subprocess, sys, warnings
 warnings.simplefilter("always")
@@ -33,8 +33,8 @@ EnvironmentService.find_all = find_all
 """
 
 
-def test_only_messages_on_standard_output(tmp_path: Path) -> None:
-    """Each line is one of the protocol, and each of standard error one of the log."""
+def test_stdout_carries_only_messages(tmp_path: Path) -> None:
+    """Each line of stdout is a protocol message, and each line of stderr a log entry."""
     with StdioServer(tmp_path / "store") as server:
         server.begin()
         created = server.call("create_environment", runtime="shell", name='Größe "quoted"')
@@ -49,11 +49,11 @@ def test_only_messages_on_standard_output(tmp_path: Path) -> None:
         for entry in server.log():
             assert list(entry)[:4] == ["time", "level", "logger", "message"]
             assert entry["time"].endswith("Z")
-        assert "bad.json" in server.said()
+        assert "bad.json" in server.stderr()
 
 
-def test_a_stray_print(tmp_path: Path) -> None:
-    """What a tool prints, or a program that it starts, goes to the log."""
+def test_prints_go_to_log(tmp_path: Path) -> None:
+    """Output of a tool, or of a program that it starts, goes to stderr."""
     with StdioServer(tmp_path / "store", code=STRAY) as server:
         server.begin()
         assert server.call("list_environments")["count"] == 0
@@ -64,8 +64,8 @@ def test_a_stray_print(tmp_path: Path) -> None:
         assert json.loads(server.wait_for("stray warning"))["level"] == "warning"
 
 
-def test_nonsense_does_no_harm(tmp_path: Path) -> None:
-    """The messages after it are answered."""
+def test_messages_after_nonsense_are_answered(tmp_path: Path) -> None:
+    """Invalid lines do not end the connection."""
     with StdioServer(tmp_path / "store") as server:
         server.begin()
         assert server.process.stdin is not None
@@ -78,8 +78,8 @@ def test_nonsense_does_no_harm(tmp_path: Path) -> None:
         assert answer["result"]["structuredContent"]["count"] == 0
 
 
-def test_it_ends_with_its_input(tmp_path: Path) -> None:
-    """Also before a client said anything; the environments stay."""
+def test_server_ends_with_its_input(tmp_path: Path) -> None:
+    """The server ends when its input does, even before any message; environments stay."""
     store = tmp_path / "store"
     with StdioServer(store) as server:
         server.begin()
@@ -93,8 +93,8 @@ def test_it_ends_with_its_input(tmp_path: Path) -> None:
         assert opened.find_by_id(created["environment_id"]).is_running
 
 
-class Leaving(StdioServer):
-    """The client of it hears one answer, and then no more."""
+class ServerWithoutReader(StdioServer):
+    """A server whose client reads one answer, and then closes the pipe."""
 
     def _read_output(self, pipe: IO[bytes]) -> None:
         self._answers.put(json.loads(pipe.readline()))
@@ -102,14 +102,14 @@ class Leaving(StdioServer):
         self._answers.put({"id": "left"})
 
 
-def test_a_client_that_dies(tmp_path: Path) -> None:
-    """Nobody hears the answer: the server ends in order, and what it did stays done."""
+def test_dead_client_ends_server_in_order(tmp_path: Path) -> None:
+    """The server ends in order although its answer is not read, and its work stays done."""
     store = tmp_path / "store"
-    with Leaving(store) as server:
+    with ServerWithoutReader(store) as server:
         server.begin()
         assert server.answer() == {"id": "left"}
         server.post("create_environment", runtime="shell")
-        # What waits for the next line hears of nothing else before that.
+        # A server that waits for a line of input notices its client's end only afterwards.
         with suppress(BrokenPipeError):
             while server.process.poll() is None:
                 server.post("list_environments")
@@ -125,11 +125,11 @@ def test_a_client_that_dies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [StdioServer, HttpServer])
-def test_two_servers_share_a_store(tmp_path: Path, kind: type[Server]) -> None:
-    """What one creates the other lists and destroys; one of them leads, also after a kill."""
+def test_servers_share_a_store(tmp_path: Path, kind: type[Server]) -> None:
+    """Each server sees the changes of the other, and one leads, also after a kill."""
     store = tmp_path / "store"
     lock = ServerLock(store, "server.lock")
-    # This one does what is due at its start, and then nothing more.
+    # The first server reconciles at its start, and does not sweep during the test.
     with kind(store, WAGGLE_REAPER_INTERVAL="1h") as first:
         if isinstance(first, StdioServer):
             first.begin()
@@ -149,7 +149,7 @@ def test_two_servers_share_a_store(tmp_path: Path, kind: type[Server]) -> None:
             assert holder is not None
             assert holder.pid == first.pid
 
-            # What a third one left, which nobody finds before somebody looks again.
+            # Left by a third server, and not reconciled before a server becomes the leader.
             left = [
                 make_environment(id="made", status=Status.CREATING, owner=owner()),
                 make_environment(id="removed", status=Status.DESTROYING, owner=owner()),
@@ -168,8 +168,8 @@ def test_two_servers_share_a_store(tmp_path: Path, kind: type[Server]) -> None:
             assert history["events"][-1]["kind"] == "deleted"
 
 
-def test_capacity_holds_over_servers(tmp_path: Path) -> None:
-    """Of twenty creations at once, by two servers, ten succeed where ten are allowed."""
+def test_capacity_holds_across_servers(tmp_path: Path) -> None:
+    """Of twenty concurrent creations by two servers, ten succeed where ten are allowed."""
     store = tmp_path / "store"
     variables = {"WAGGLE_MAX_ENVIRONMENTS": "10"}
     with StdioServer(store, **variables) as first, StdioServer(store, **variables) as second:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tools as a client sees them: what they take, what they answer, what they refuse."""
+"""The tools as a client sees them: arguments, results and refusals."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ TOOLS = {
     ),
 }
 
-#: Of an environment that never was, good and bad.
+#: Ids of no environment, valid and invalid.
 IDS = [
     "missing",
     "../x",
@@ -65,8 +65,8 @@ def _tools(server: MCPServer[Any]) -> dict[str, Tool]:
     return {tool.name: tool for tool in talk(server, dialogue)}
 
 
-def test_the_tools_and_their_schemas(server: MCPServer[Any]) -> None:
-    """There are five, each with typed and explained input and a typed result."""
+def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
+    """There are five tools, each with typed and described input and a typed result."""
     tools = _tools(server)
     assert tools.keys() == TOOLS.keys()
     for name, (arguments, fields) in TOOLS.items():
@@ -78,7 +78,7 @@ def test_the_tools_and_their_schemas(server: MCPServer[Any]) -> None:
         assert tool.output_schema["properties"].keys() == fields
         for argument in tool.input_schema["properties"].values():
             assert argument["description"]
-        # Not every client follows references; a page of a list has one.
+        # Some clients do not follow references; only lists have one.
         assert "$defs" not in tool.input_schema
         assert len(tool.output_schema.get("$defs", ())) == {
             "list_environments": 2,
@@ -104,18 +104,20 @@ def test_the_tools_and_their_schemas(server: MCPServer[Any]) -> None:
         ("environment_history", (True, None, None)),
     ],
 )
-def test_annotations(
+def test_annotations_state_effects(
     server: MCPServer[Any], name: str, expected: tuple[bool, bool | None, bool | None]
 ) -> None:
-    """A client is told what a tool changes, before it asks its user whether to call it."""
+    """A client can tell what a tool changes before it asks its user for permission."""
     hints = _tools(server)[name].annotations
     assert hints is not None
     assert (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint) == expected
     assert hints.open_world_hint is False
 
 
-def test_create(server: MCPServer[Any], root: Path, store: FileStore) -> None:
-    """The answer has what a client needs to know, and the environment can be used."""
+def test_create_returns_usable_environment(
+    server: MCPServer[Any], root: Path, store: FileStore
+) -> None:
+    """The answer has everything a client needs, and the environment can be used."""
     before = datetime.now(UTC)
     created = call(server, "create_environment", runtime="shell", name="Größe", timeout_minutes=5)
     [stored] = store.find_all()
@@ -137,15 +139,15 @@ def test_create(server: MCPServer[Any], root: Path, store: FileStore) -> None:
     assert Path(created["workspace"]).is_dir()
 
 
-def test_create_with_nothing_but_a_runtime(server: MCPServer[Any]) -> None:
-    """The rest is made up, and the timeout is half an hour."""
+def test_create_has_defaults(server: MCPServer[Any]) -> None:
+    """The name is generated, and the timeout is half an hour."""
     created = call(server, "create_environment", runtime="shell")
     assert created["timeout"] == "30m0s"
     assert created["name"] == f"shell-{created['environment_id'][:8]}"
 
 
-def test_list_is_complete_in_pages(server: MCPServer[Any], store: FileStore) -> None:
-    """Following next gives every environment once, in order, whatever comes and goes."""
+def test_list_pages_are_complete(server: MCPServer[Any], store: FileStore) -> None:
+    """Following next returns every environment once, in order, despite concurrent changes."""
     names = sorted(f"e-{n:03d}" for n in range(25))
     store.save_all([make_environment(id=name) for name in names])
 
@@ -162,7 +164,7 @@ def test_list_is_complete_in_pages(server: MCPServer[Any], store: FileStore) -> 
             assert len(page["environments"]) == 7
             assert page["next"] == found[-1]
             arguments["after"] = page["next"]
-            # The one that a page begins after may be gone by then, and others come.
+            # Concurrently, the last id of the page is deleted, and another one is created.
             store.delete(page["next"])
             store.save(make_environment(id="a-new-one-before"))
 
@@ -170,15 +172,15 @@ def test_list_is_complete_in_pages(server: MCPServer[Any], store: FileStore) -> 
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_last_page_that_is_full(server: MCPServer[Any], store: FileStore, count: int) -> None:
-    """It is the last one: nobody asks for an empty page."""
+def test_full_last_page_has_no_next(server: MCPServer[Any], store: FileStore, count: int) -> None:
+    """No client is sent to an empty page."""
     store.save_all([make_environment() for _ in range(count)])
     page = call(server, "list_environments", limit=max(count, 1))
     assert (len(page["environments"]), page["count"], page["next"]) == (count, count, None)
 
 
-def test_list_without_arguments(server: MCPServer[Any], store: FileStore) -> None:
-    """As many are given as the schema says, and the fields are those of one environment."""
+def test_list_has_default_limit(server: MCPServer[Any], store: FileStore) -> None:
+    """The default limit is that of the schema, and the fields are those of an environment."""
     store.save_all([make_environment() for _ in range(101)])
     page = call(server, "list_environments")
     limit = _tools(server)["list_environments"].input_schema["properties"]["limit"]["default"]
@@ -188,18 +190,18 @@ def test_list_without_arguments(server: MCPServer[Any], store: FileStore) -> Non
     assert len(call(server, "list_environments", limit=1000)["environments"]) == 101
 
 
-def test_after_the_last_one(server: MCPServer[Any], store: FileStore) -> None:
-    """There is nothing, and no error, whatever was given."""
+def test_list_after_last_id_is_empty(server: MCPServer[Any], store: FileStore) -> None:
+    """Any id that sorts behind the last one gives an empty page."""
     store.save(make_environment(id="a"))
     for after in ("a", "zzz", "\ud800", "x" * 10_000):
         page = call(server, "list_environments", after=after)
         assert (page["environments"], page["count"], page["next"]) == ([], 1, None)
 
 
-def test_unreadable_documents_are_listed(
+def test_list_reports_unreadable_documents(
     server: MCPServer[Any], store: FileStore, root: Path
 ) -> None:
-    """One that is damaged and one that is newer harm no other, and are named without a path."""
+    """Damaged and newer documents affect no other, and are named without a path."""
     store.save_all([make_environment(id=name) for name in ("a", "b", "c", "d")])
     (root / "environments" / "b.json").write_text("{")
     newer = root / "environments" / "c.json"
@@ -216,8 +218,8 @@ def test_unreadable_documents_are_listed(
 def test_get_counts_as_use(
     server: MCPServer[Any], store: FileStore, service: EnvironmentService
 ) -> None:
-    """The answer has the use in it, which is stored later, together with others."""
-    service._touches._interval = timedelta(days=1)  # Not before it is closed.
+    """The answer has the new time of last use, which is stored later, together with others."""
+    service._touch_buffer._interval = timedelta(days=1)  # Not stored before the service is closed.
     created = call(server, "create_environment", runtime="shell")
     revision = store.find_by_id(created["environment_id"]).revision
 
@@ -239,10 +241,10 @@ def test_get_counts_as_use(
 
 
 @pytest.mark.parametrize("status", [Status.CREATING, Status.ERROR, Status.DESTROYING])
-def test_get_of_one_that_is_not_running(
+def test_get_shows_environment_that_is_not_running(
     server: MCPServer[Any], store: FileStore, status: Status
 ) -> None:
-    """It is shown with its status and why, and nothing counts as use."""
+    """The answer has its status and the reason, and nothing counts as use."""
     made = make_environment(status=status, status_reason="because")
     store.save(made)
     found = call(server, "get_environment", environment_id=made.id)
@@ -250,15 +252,15 @@ def test_get_of_one_that_is_not_running(
     assert datetime.fromisoformat(found["last_used"]) == made.last_used
 
 
-def test_get_of_one_that_another_provider_made(server: MCPServer[Any], store: FileStore) -> None:
-    """It has no workspace here."""
+def test_get_of_other_provider_has_no_workspace(server: MCPServer[Any], store: FileStore) -> None:
+    """An environment of another provider has no workspace here."""
     made = make_environment(provider="elsewhere")
     store.save(made)
     assert call(server, "get_environment", environment_id=made.id)["workspace"] == ""
 
 
-def test_destroy(server: MCPServer[Any], store: FileStore) -> None:
-    """Record and workspace are gone; a second time it is not found."""
+def test_destroy_removes_record_and_workspace(server: MCPServer[Any], store: FileStore) -> None:
+    """Both are gone, and a second call finds no environment."""
     created = call(server, "create_environment", runtime="shell")
     environment_id = created["environment_id"]
     answer = call(server, "destroy_environment", environment_id=environment_id, reason="done")
@@ -274,7 +276,7 @@ def test_destroy(server: MCPServer[Any], store: FileStore) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
-    """Each change says which client made it and why, also when the environment is gone."""
+    """Each change has the client and the reason, also after the environment is destroyed."""
 
     async def dialogue(client: Client) -> dict[str, Any]:
         created = await ask(client, "create_environment", runtime="shell")
@@ -295,8 +297,8 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     ]
 
 
-def test_history_in_pages(server: MCPServer[Any], store: FileStore) -> None:
-    """The seq of the last event leads on to the next page."""
+def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> None:
+    """The seq of the last event leads to the next page."""
     store.save(make_environment(id="other"))
     made = make_environment(id="a")
     for _ in range(5):
@@ -317,12 +319,12 @@ def test_history_in_pages(server: MCPServer[Any], store: FileStore) -> None:
     assert talk(server, dialogue) == [([2, 3], 5), ([4, 5], 3), ([6], 1)]
 
 
-def test_history_that_was_asked_for_too_late(server: MCPServer[Any], store: FileStore) -> None:
-    """A number beyond the last change is refused, and says which one that is."""
+def test_history_after_last_change_is_refused(server: MCPServer[Any], store: FileStore) -> None:
+    """A number beyond the last change is refused, and named."""
     store.save(make_environment(id="a"))
     for after in (2, 2**70):
-        said = refused(server, "environment_history", environment_id="a", after=after)
-        assert said == f"after: {after} is beyond the last change"
+        message = refused(server, "environment_history", environment_id="a", after=after)
+        assert message == f"after: {after} is beyond the last change"
 
 
 @pytest.mark.parametrize(
@@ -342,8 +344,10 @@ def test_history_that_was_asked_for_too_late(server: MCPServer[Any], store: File
     ],
 )
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_hostile_client_names(server: MCPServer[Any], name: str, mode: str) -> None:
-    """Whatever a client calls itself, its calls work, and the history can be read."""
+def test_hostile_client_name_is_made_printable(
+    server: MCPServer[Any], name: str, mode: str
+) -> None:
+    """With any client name, the calls work, and the history stays readable."""
 
     async def dialogue(client: Client) -> dict[str, Any]:
         created = await ask(client, "create_environment", runtime="shell")
@@ -358,7 +362,7 @@ def test_hostile_client_names(server: MCPServer[Any], name: str, mode: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({}, "runtime"),
         ({"runtime": "ruby"}, "'python', 'node' or 'shell'"),
@@ -381,16 +385,16 @@ def test_hostile_client_names(server: MCPServer[Any], name: str, mode: str) -> N
         ({"runtime": "shell", "with_pip": "yes"}, "valid boolean"),
     ],
 )
-def test_bad_arguments_of_create(
-    server: MCPServer[Any], store: FileStore, arguments: dict[str, object], said: str
+def test_create_refuses_invalid_arguments(
+    server: MCPServer[Any], store: FileStore, arguments: dict[str, object], message: str
 ) -> None:
-    """They are refused in words that say what is wrong, and nothing is stored."""
-    assert said in refused(server, "create_environment", **arguments)
+    """The error explains the problem, and nothing is stored."""
+    assert message in refused(server, "create_environment", **arguments)
     assert store.count() == 0
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "said"),
+    ("tool", "arguments", "message"),
     [
         ("list_environments", {"limit": 0}, "greater than or equal to 1"),
         ("list_environments", {"limit": 1001}, "less than or equal to 1000"),
@@ -409,29 +413,29 @@ def test_bad_arguments_of_create(
         ("environment_history", {"environment_id": "a", "limit": 0}, "or equal to 1"),
     ],
 )
-def test_bad_arguments(
+def test_tool_refuses_invalid_arguments(
     server: MCPServer[Any],
     store: FileStore,
     tool: str,
     arguments: dict[str, object],
-    said: str,
+    message: str,
 ) -> None:
-    """They are refused in words that say what is wrong, and nothing is changed."""
+    """The error explains the problem, and nothing is changed."""
     made = make_environment(id="a", provider=None)
     store.save(made)
-    assert said in refused(server, tool, **arguments)
+    assert message in refused(server, tool, **arguments)
     assert store.find_all() == [made]
 
 
 @pytest.mark.parametrize("environment_id", IDS, ids=range(len(IDS)))
 @pytest.mark.parametrize("tool", ["get_environment", "destroy_environment", "environment_history"])
-def test_ids_that_never_were(server: MCPServer[Any], tool: str, environment_id: str) -> None:
-    """They are not found, whatever they are made of, and the answer is short and prints."""
-    said = refused(server, tool, environment_id=environment_id)
-    assert said.startswith("environment not found: '")
-    assert len(said) < 300
-    assert said.isascii()
-    assert said.isprintable()
+def test_unknown_id_is_not_found(server: MCPServer[Any], tool: str, environment_id: str) -> None:
+    """For any id, the answer is short and printable."""
+    message = refused(server, tool, environment_id=environment_id)
+    assert message.startswith("environment not found: '")
+    assert len(message) < 300
+    assert message.isascii()
+    assert message.isprintable()
 
 
 # The resource
@@ -447,8 +451,8 @@ def _read(server: MCPServer[Any], uri: str) -> str:
     return talk(server, dialogue)
 
 
-def test_the_resource_template(server: MCPServer[Any]) -> None:
-    """There is one, of single environments."""
+def test_resource_template_is_listed(server: MCPServer[Any]) -> None:
+    """There is one template, for single environments."""
 
     async def dialogue(client: Client) -> list[str]:
         templates = (await client.list_resource_templates()).resource_templates
@@ -457,8 +461,8 @@ def test_the_resource_template(server: MCPServer[Any]) -> None:
     assert talk(server, dialogue) == ["waggle://environments/{environment_id}"]
 
 
-def test_the_resource_is_no_use(server: MCPServer[Any], store: FileStore) -> None:
-    """It says what get_environment says, but that it was used."""
+def test_resource_does_not_count_as_use(server: MCPServer[Any], store: FileStore) -> None:
+    """The resource has the fields of get_environment, and does not reset the idle timer."""
     made = make_environment(id="a", last_used=datetime(2026, 1, 2, tzinfo=UTC))
     store.save(made)
     content = json.loads(_read(server, "waggle://environments/a"))
@@ -469,8 +473,8 @@ def test_the_resource_is_no_use(server: MCPServer[Any], store: FileStore) -> Non
     assert datetime.fromisoformat(used) > made.last_used + timedelta(seconds=1)
 
 
-def test_an_id_that_is_escaped_in_the_resource(server: MCPServer[Any], store: FileStore) -> None:
-    """Any id that is a name can be read."""
+def test_resource_accepts_escaped_id(server: MCPServer[Any], store: FileStore) -> None:
+    """Any valid id can be read, percent-encoded."""
     store.save(make_environment(id="größer als"))
     text = _read(server, "waggle://environments/gr%C3%B6%C3%9Fer%20als")
     assert json.loads(text)["environment_id"] == "größer als"
@@ -495,8 +499,8 @@ def test_an_id_that_is_escaped_in_the_resource(server: MCPServer[Any], store: Fi
         "a?b=c#d",
     ],
 )
-def test_resources_that_never_were(server: MCPServer[Any], root: Path, name: str) -> None:
-    """They are not found, and no file is looked for."""
+def test_unknown_resource_is_not_found(server: MCPServer[Any], root: Path, name: str) -> None:
+    """The resource is not found, and no path is revealed."""
 
     async def dialogue(client: Client) -> MCPError:
         with pytest.raises(MCPError) as caught:

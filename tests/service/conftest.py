@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The world that services are tested in: over both stores, and with other processes."""
+"""Fixtures of the service tests: services over both stores, and other processes."""
 
 import subprocess
 import sys
@@ -9,34 +9,35 @@ from pathlib import Path
 import pytest
 
 from tests.service.fakes import World, owner
-from waggle_fsstore import FileStore, MemoryStore, TransactionalRepository
+from waggle_fsstore import FileStore, MemoryStore
 from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Owner
 
 
-def open_store(kind: str, folder: Path) -> TransactionalRepository:
-    return MemoryStore() if kind == "memory" else FileStore(folder / "store", durable=False)
+def open_world(kind: str, directory: Path) -> World:
+    store = MemoryStore() if kind == "memory" else FileStore(directory / "store", durable=False)
+    return World(store, directory / "workspaces")
 
 
 @pytest.fixture(params=["memory", "file"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """Over a MemoryStore, and over a FileStore."""
-    world = World(open_store(request.param, tmp_path), tmp_path / "workspaces")
+    """Services over a MemoryStore, and over a FileStore."""
+    world = open_world(request.param, tmp_path)
     yield world
     world.close()
 
 
 @pytest.fixture
 def file_world(tmp_path: Path) -> Iterator[World]:
-    """Over a FileStore, which other processes can open too."""
-    world = World(open_store("file", tmp_path), tmp_path / "workspaces")
+    """Services over a FileStore, which other processes can open too."""
+    world = open_world("file", tmp_path)
     yield world
     world.close()
 
 
 @pytest.fixture
-def living() -> Iterator[Owner]:
-    """Another process, which lives for as long as the test."""
+def live_owner() -> Iterator[Owner]:
+    """Another process, which is alive during the test."""
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:

@@ -1,44 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A provider that keeps folders, a store that tells each call, and what a test does at them."""
+"""Fakes: a provider, a store and a clock, and a script of what happens at their calls."""
 
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from waggle_fsstore import (
     Capabilities,
     Environment,
     EnvironmentNotFoundError,
     EnvironmentService,
-    Event,
     ProviderError,
+    Runtime,
     TransactionalRepository,
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.audit import host_name
 from waggle_fsstore.domain.environment import Owner
 from waggle_fsstore.domain.process import boot_id
-from waggle_fsstore.service.in_progress import IN_HAND
+from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
-from waggle_fsstore.service.touch_buffer import Touches
+from waggle_fsstore.service.touch_buffer import TouchBuffer
 
 T = TypeVar("T")
 
-#: For how long anything may take that should take no time, in seconds.
-LONG = 60.0
+#: How long to wait for what should happen at once.
+TIMEOUT_S = 60.0
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 START = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 CAPABILITIES = Capabilities(detected_at=START, path="/bin")
 
 
 class Script:
-    """What a test has done at points such as ``before update``; notes all that are passed."""
+    """Actions of a test at points such as ``before update``; records all points passed."""
 
     def __init__(self) -> None:
         self.passed: list[str] = []
@@ -48,15 +50,15 @@ class Script:
         self._lock = threading.Lock()
 
     def at(self, point: str, action: Callable[[], object], *, nth: int = 1) -> None:
-        """Do it when the point is passed for the n-th time from now on."""
+        """Run an action when the point is passed for the n-th time from now on."""
         self._actions[point, self._counts[point] + nth] = action
 
     def always(self, point: str, action: Callable[[], object]) -> None:
-        """Do it whenever the point is passed."""
+        """Run an action whenever the point is passed."""
         self._always[point] = action
 
-    def forget(self) -> None:
-        """Do nothing any more, and begin to note anew."""
+    def reset(self) -> None:
+        """Drop all actions, and the record of the points passed."""
         with self._lock:
             self._actions.clear()
             self._always.clear()
@@ -76,7 +78,7 @@ class Script:
 
 
 class Gate:
-    """Holds up a thread at a point, until the test lets it go."""
+    """Holds a thread at a point until the test opens it."""
 
     def __init__(self) -> None:
         self._reached = threading.Event()
@@ -84,17 +86,17 @@ class Gate:
 
     def __call__(self) -> None:
         self._reached.set()
-        assert self._open.wait(LONG), "nobody opened the gate"
+        assert self._open.wait(TIMEOUT_S), "the gate was not opened"
 
     def wait_until_reached(self) -> None:
-        assert self._reached.wait(LONG), "nobody came to the gate"
+        assert self._reached.wait(TIMEOUT_S), "no thread reached the gate"
 
     def open(self) -> None:
         self._open.set()
 
 
 def failing(error: BaseException) -> Callable[[], object]:
-    """An action that raises."""
+    """Return an action that raises."""
 
     def fail() -> None:
         raise error
@@ -102,8 +104,8 @@ def failing(error: BaseException) -> Callable[[], object]:
     return fail
 
 
-class FolderProvider:
-    """Keeps each environment in a folder, which is whole once ``whole`` is in it."""
+class DirectoryProvider:
+    """Keeps each environment in a directory, which is complete once ``whole`` is in it."""
 
     def __init__(self, root: Path, script: Script, *, name: str = "fake") -> None:
         self.root = root
@@ -113,13 +115,13 @@ class FolderProvider:
 
     def create(self, environment: Environment) -> Capabilities:
         self._script("before make")
-        folder = self.root / environment.id
-        folder.mkdir(parents=True)
-        (folder / "half").touch()
+        directory = self.root / environment.id
+        directory.mkdir(parents=True)
+        (directory / "half").touch()
         self._script("halfway make")
-        # Somebody may have removed it by now: not every provider notices that.
-        folder.mkdir(exist_ok=True)
-        (folder / "whole").touch()
+        # It may have been removed by now, which not every provider notices.
+        directory.mkdir(exist_ok=True)
+        (directory / "whole").touch()
         self._script("after make")
         return CAPABILITIES
 
@@ -135,14 +137,14 @@ class FolderProvider:
 
     def remove(self, environment: Environment) -> None:
         self._script("before remove")
-        folder = self.root / environment.id
-        (folder / "whole").unlink(missing_ok=True)
+        directory = self.root / environment.id
+        (directory / "whole").unlink(missing_ok=True)
         self._script("halfway remove")
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         self._script("after remove")
 
-    def find_strays(self, known: Iterable[str]) -> list[str]:
-        self._script("before find_strays")
+    def find_orphans(self, known: Iterable[str]) -> list[str]:
+        self._script("before find_orphans")
         return sorted(self.workspaces() - set(known))
 
     def check(self) -> None:
@@ -154,74 +156,36 @@ class FolderProvider:
         self.is_closed = True
 
     def workspaces(self) -> set[str]:
-        """What is there, whole or not."""
+        """Return the names of all workspaces, complete or not."""
         return {path.name for path in self.root.iterdir()} if self.root.exists() else set()
 
 
-class Told:
-    """A store that passes a point of a script before and after each call of another one."""
-
+class _ScriptedStore:
     def __init__(self, real: TransactionalRepository, script: Script) -> None:
-        self.real = real
+        self._real = real
         self._script = script
 
-    def _call(self, name: str, call: Callable[[], T]) -> T:
-        self._script(f"before {name}")
-        result = call()
-        self._script(f"after {name}")
-        return result
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._real, name)
+        if name in ("history", "watch", "close"):
+            return method
 
-    def create(self, environment: Environment, *, capacity: int | None = None) -> int:
-        return self._call("create", lambda: self.real.create(environment, capacity=capacity))
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._script(f"before {name}")
+            result = method(*arguments, **options)
+            self._script(f"after {name}")
+            return result
 
-    def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
-        return self._call("save", lambda: self.real.save(environment, if_revision=if_revision))
+        return call
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
-        return self._call("update", lambda: self.real.update(environment_id, change))
 
-    def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        return self._call("save_all", lambda: self.real.save_all(environments))
-
-    def find_by_id(self, environment_id: str) -> Environment:
-        return self._call("find_by_id", lambda: self.real.find_by_id(environment_id))
-
-    def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
-    ) -> list[Environment]:
-        return self._call("find_all", lambda: self.real.find_all(on_corrupt=on_corrupt))
-
-    def delete(self, environment_id: str) -> None:
-        self._call("delete", lambda: self.real.delete(environment_id))
-
-    def count(self) -> int:
-        return self._call("count", self.real.count)
-
-    def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
-    ) -> Iterator[Event]:
-        return self.real.history(environment_id, after=after, until=until)
-
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
-        return self.real.watch(after=after, timeout=timeout)
-
-    def close(self) -> None:
-        self.real.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def scripted(real: TransactionalRepository, script: Script) -> TransactionalRepository:
+    """Return a store that passes a point before and after each call of the real one."""
+    return cast("TransactionalRepository", _ScriptedStore(real, script))
 
 
 class Clock:
-    """The time of day and the uptime, which pass when a test says so."""
+    """The time of day and the uptime, which only a test advances."""
 
     def __init__(self) -> None:
         self.time = START
@@ -233,13 +197,13 @@ class Clock:
     def uptime(self) -> float:
         return self.seconds
 
-    def pass_by(self, duration: timedelta) -> None:
+    def advance(self, duration: timedelta) -> None:
         self.time += duration
         self.seconds += duration.total_seconds()
 
 
-class Step(NamedTuple):
-    """What a test looks at in an event."""
+class EventSummary(NamedTuple):
+    """The parts of an event that tests compare."""
 
     kind: str
     status: str | None
@@ -252,59 +216,72 @@ class World:
 
     def __init__(self, store: TransactionalRepository, root: Path) -> None:
         self.script = Script()
-        self.store = Told(store, self.script)
-        self.provider = FolderProvider(root, self.script)
+        self.real_store = store
+        self.store = scripted(store, self.script)
+        self.provider = DirectoryProvider(root, self.script)
         self.clock = Clock()
         self._services: list[EnvironmentService] = []
 
-    def service(self, *, keeps_time: bool = False, **options: Any) -> EnvironmentService:
-        """A service; to one that keeps no time, a clock that leaps is no stop of its process."""
+    def service(self, *, ticks: bool = False, **options: Any) -> EnvironmentService:
+        """Return a service; without ``ticks``, a leap of the clock is not a suspension."""
         options.setdefault("ports", Ports(range(20_000, 20_100), is_free=lambda _: True))
-        options.setdefault("patience", LONG)
+        options.setdefault("takeover_after", TIMEOUT_S)
         repository = options.pop("repository", self.store)
         provider = options.pop("provider", self.provider)
-        # Nobody stores them by himself, however slow the machine: it is another clock that counts.
-        options.setdefault("touches", Touches(repository, interval=timedelta(days=1)))
+        # No timer stores them, however slow the machine is: tests use a clock of their own.
+        buffer = TouchBuffer(repository, interval=timedelta(days=1))
+        self.touches = options.setdefault("touch_buffer", buffer)
         service = EnvironmentService(
             repository, provider, now=self.clock.now, uptime=self.clock.uptime, **options
         )
-        if not keeps_time:
-            service.keep_time = lambda _: None  # type: ignore[assignment,method-assign]
+        if not ticks:
+            service.tick = lambda _: None  # type: ignore[assignment,method-assign]
         self._services.append(service)
         return service
 
-    def story(self, environment_id: str) -> list[Step]:
-        """All that happened to an environment."""
+    def events_of(self, environment_id: str) -> list[EventSummary]:
+        """Return the events of an environment."""
         return [
-            Step(event.kind, event.status, event.actor, event.reason)
+            EventSummary(event.kind, event.status, event.actor, event.reason)
             for event in self.store.history(environment_id)
         ]
 
     def stored(self, environment_id: str) -> Environment:
-        return self.store.real.find_by_id(environment_id)
+        return self.real_store.find_by_id(environment_id)
 
-    def is_there(self, environment_id: str) -> bool:
-        """Whether it has a record, or a workspace, whole or not."""
+    def exists(self, environment_id: str) -> bool:
+        """Return whether it has a record, or a workspace, complete or not."""
         try:
             self.stored(environment_id)
         except EnvironmentNotFoundError:
             return environment_id in self.provider.workspaces()
         return True
 
+    def store_environment(self, *, workspace: bool = True, **fields: Any) -> str:
+        """Store an environment as some process may have left it, and return its id."""
+        environment = Environment(name="n", runtime=Runtime.SHELL, provider="fake", **fields)
+        environment.created_at = environment.last_used = self.clock.time
+        self.real_store.save(environment)
+        if workspace:
+            directory = self.provider.root / environment.id
+            directory.mkdir(parents=True)
+            (directory / "whole").touch()
+        return environment.id
+
     def close(self) -> None:
-        self.script.forget()
+        self.script.reset()
         for service in self._services:
-            service.close(patience=0)
-        assert IN_HAND.wait_until_idle(0), "something is left in hand"
+            service.close(timeout=0)
+        assert IN_PROGRESS.wait_until_empty(0), "a thread is still creating or removing"
         self.store.close()
 
 
 def together(*calls: Callable[[], T]) -> list[T | Exception]:
-    """Make the calls at once, in threads; what each returns or raises."""
+    """Make the calls at once, in threads, and return what each returns or raises."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T | Exception:
-        barrier.wait(LONG)
+        barrier.wait(TIMEOUT_S)
         try:
             return call()
         except Exception as error:  # noqa: BLE001  # For the test to look at.
@@ -315,11 +292,11 @@ def together(*calls: Callable[[], T]) -> list[T | Exception]:
 
 
 def owner(**fields: Any) -> Owner:
-    """A process that never was, of this boot of this machine."""
+    """Return a process of this boot of this machine that does not exist."""
     values: dict[str, Any] = {
         "host": host_name(),
         "boot_id": boot_id(),
-        "pid": 2**22 + 1,  # Above what Linux gives out.
+        "pid": 2**22 + 1,  # Above the highest process id of Linux.
         "process_started": 5,
     }
     return Owner(**{**values, **fields})

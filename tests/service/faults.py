@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planted faults of the service: each breaks one thing that it promises."""
+"""Planted faults of the service: each breaks one of its promises."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -16,20 +16,20 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import creation, in_progress, reconcile, transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
-from waggle_fsstore.service.idle_clock import Idleness
-from waggle_fsstore.service.in_progress import InHand
+from waggle_fsstore.service.idle_clock import IdleClock
+from waggle_fsstore.service.in_progress import InProgress
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
-from waggle_fsstore.service.touch_buffer import Touches
+from waggle_fsstore.service.touch_buffer import TouchBuffer
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
 # Creating
 
 
-@fault("tests/service/test_creation.py::test_stored_before_it_is_made[memory]")
-def creation_stored_after_the_provider(patch: Patch) -> None:
+@fault("tests/service/test_creation.py::test_creation_is_stored_before_provider_is_called[memory]")
+def store_creation_after_provider(patch: Patch) -> None:
     def create(
         self: Creation,
         runtime: Runtime | str,
@@ -37,7 +37,7 @@ def creation_stored_after_the_provider(patch: Patch) -> None:
         timeout: timedelta | None,
         labels: dict[str, str] | None,
     ) -> Environment:
-        environment = self._new(runtime, name, timeout, labels)
+        environment = self._new_environment(runtime, name, timeout, labels)
         capabilities = self._provider.create(environment)
         self._register(environment)
         return transitions.to_running(self._repository, environment.id, capabilities, self._now())
@@ -45,60 +45,63 @@ def creation_stored_after_the_provider(patch: Patch) -> None:
     patch.setattr(Creation, "create", create)
 
 
-@fault("tests/service/test_capacity.py::test_many_threads[memory]")
-def capacity_looked_at_before(patch: Patch) -> None:
+@fault("tests/service/test_capacity.py::test_capacity_holds_for_threads[memory]")
+def check_capacity_before_create(patch: Patch) -> None:
     def register(self: Creation, environment: Environment) -> None:
         live = sum(stored.status.is_live for stored in self._repository.find_all())
         if live >= self._capacity:
             raise CapacityError(self._capacity)
-        environment.ssh_port = self._ports.take()
+        environment.ssh_port = self._ports.reserve()
         self._repository.create(environment)
 
     patch.setattr(Creation, "_register", register)
 
 
-@fault("tests/service/test_creation.py::test_errors_take_no_capacity[memory]")
-def failed_creation_left_creating(patch: Patch) -> None:
-    patch.setattr(Creation, "_give_up", nothing)
+@fault("tests/service/test_creation.py::test_environments_in_error_take_no_capacity[memory]")
+def skip_storing_creation_failure(patch: Patch) -> None:
+    patch.setattr(Creation, "_record_failure", nothing)
 
 
 @fault(
     "tests/service/test_creation.py::"
-    "test_destroyed_meanwhile_and_failed[memory-after delete-error0]"
+    "test_failed_creation_after_destroy_leaves_nothing[memory-after delete-error0]"
 )
-def workspace_of_what_was_destroyed_meanwhile(patch: Patch) -> None:
+def keep_workspace_of_environment_destroyed_during_creation(patch: Patch) -> None:
     patch.setattr(Creation, "_is_destroyed", lambda *_: False)
 
 
-@fault("tests/service/test_ports.py::test_two_services_at_once[memory]")
-def port_of_another_process_not_looked_for(patch: Patch) -> None:
-    patch.setattr(Creation, "_make_port_unique", nothing)
+@fault("tests/service/test_ports.py::test_later_of_two_services_changes_shared_port[memory]")
+def skip_check_for_shared_ports(patch: Patch) -> None:
+    patch.setattr(Ports, "is_shared", lambda *_: False)
 
 
-@fault("tests/service/test_ports.py::test_given_back_by_another_service[memory]")
-def ports_of_other_processes_never_free(patch: Patch) -> None:
+@fault("tests/service/test_ports.py::test_port_freed_by_another_service_is_found[memory]")
+def skip_reload_of_ports_when_exhausted(patch: Patch) -> None:
     patch.setattr(creation, "NoFreePortError", KeyError)
 
 
-@fault("tests/service/test_ports.py::test_after_a_restart[memory]")
-def ports_not_learned_at_the_start(patch: Patch) -> None:
-    patch.setattr(Ports, "learn", nothing)
+@fault("tests/service/test_ports.py::test_new_service_knows_stored_ports[memory]")
+def skip_load_of_ports_at_start(patch: Patch) -> None:
+    patch.setattr(Ports, "load", nothing)
 
 
-@fault("tests/service/test_ports.py::test_following_is_as_good_as_looking")
-def ports_of_the_deleted_not_followed(patch: Patch) -> None:
-    real = Ports._note
+@fault("tests/service/test_ports.py::test_catching_up_equals_listing")
+def ignore_deletions_when_catching_up_ports(patch: Patch) -> None:
+    real = Ports._set
 
-    def note(self: Ports, environment_id: str, port: int) -> None:
+    def set_port(self: Ports, environment_id: str, port: int) -> None:
         if port:
             real(self, environment_id, port)
 
-    patch.setattr(Ports, "_note", note)
+    patch.setattr(Ports, "_set", set_port)
 
 
-@fault("tests/service/test_ports.py::test_destroyed_before_its_port_is_changed[memory]")
-def port_that_leaks(patch: Patch) -> None:
-    patch.setattr(Ports, "give_back", nothing)
+@fault(
+    "tests/service/test_ports.py::"
+    "test_environment_destroyed_before_port_change_releases_new_port[memory]"
+)
+def leak_reserved_ports(patch: Patch) -> None:
+    patch.setattr(Ports, "release", nothing)
 
 
 # Using
@@ -109,24 +112,24 @@ def _save(
     environment_id: str,
     change: Callable[[Environment], object],
 ) -> Environment:
-    """Between the two, others change it or destroy it."""
+    """Save without looking whether it was changed or destroyed in the meantime."""
     environment = repository.find_by_id(environment_id)
     change(environment)
     repository.save(environment)
     return environment
 
 
-@fault("tests/service/test_races.py::test_a_use_that_is_late[memory-after delete-touch]")
-def touch_by_find_and_save(patch: Patch) -> None:
+@fault("tests/service/test_races.py::test_late_use_stores_nothing[memory-after delete-touch]")
+def store_touch_by_find_and_save(patch: Patch) -> None:
     patch.setattr(
-        Touches,
+        TouchBuffer,
         "_store",
         lambda self, name, at: _save(self._repository, name, lambda one: one.touch(at)),
     )
 
 
-@fault("tests/service/test_races.py::test_a_use_that_is_late[memory-after delete-probe]")
-def probe_by_find_and_save(patch: Patch) -> None:
+@fault("tests/service/test_races.py::test_late_use_stores_nothing[memory-after delete-probe]")
+def store_probe_by_find_and_save(patch: Patch) -> None:
     def set_capabilities(
         repository: TransactionalRepository, name: str, found: Capabilities
     ) -> Environment:
@@ -139,32 +142,32 @@ def probe_by_find_and_save(patch: Patch) -> None:
     patch.setattr(transitions, "set_capabilities", set_capabilities)
 
 
-@fault("tests/service/test_touch_buffer.py::test_many_are_stored_as_one[memory]")
-def each_touch_stored(patch: Patch) -> None:
-    patch.setattr(Touches, "note", lambda self, name, at: self._store(name, at))
+@fault("tests/service/test_touch_buffer.py::test_uses_within_interval_are_stored_once[memory]")
+def store_each_touch_at_once(patch: Patch) -> None:
+    patch.setattr(TouchBuffer, "add", lambda self, name, at: self._store(name, at))
 
 
-@fault("tests/service/test_touch_buffer.py::test_while_it_is_stored[memory]")
-def touch_forgotten_before_it_is_stored(patch: Patch) -> None:
-    real = Touches._store
+@fault("tests/service/test_touch_buffer.py::test_use_is_visible_while_it_is_stored[memory]")
+def discard_touch_before_it_is_stored(patch: Patch) -> None:
+    real = TouchBuffer._store
 
-    def store(self: Touches, name: str, at: datetime) -> None:
+    def store(self: TouchBuffer, name: str, at: datetime) -> None:
         self._pending.pop(name)
         real(self, name, at)
 
-    patch.setattr(Touches, "_store", store)
+    patch.setattr(TouchBuffer, "_store", store)
 
 
-@fault("tests/service/test_touch_buffer.py::test_stored_at_the_end[memory]")
-def touches_lost_at_the_end(patch: Patch) -> None:
-    patch.setattr(Touches, "close", nothing)
+@fault("tests/service/test_touch_buffer.py::test_close_stores_uses[memory]")
+def skip_storing_touches_on_close(patch: Patch) -> None:
+    patch.setattr(TouchBuffer, "close", nothing)
 
 
 # Destroying
 
 
-@fault("tests/service/test_removal.py::test_only_if_is_asked_about_what_is_stored_now[memory]")
-def destroy_without_reading_again(patch: Patch) -> None:
+@fault("tests/service/test_removal.py::test_only_if_checks_stored_version[memory]")
+def check_only_if_before_update(patch: Patch) -> None:
     real = transitions.to_destroying
 
     def to_destroying(
@@ -175,15 +178,14 @@ def destroy_without_reading_again(patch: Patch) -> None:
         only_if: Callable[[Environment], bool],
         is_forced: bool,
     ) -> Environment:
-        if not only_if(repository.find_by_id(name)):
-            raise transitions.NotWantedError
+        transitions.require(only_if(repository.find_by_id(name)))
         return real(repository, name, provider, only_if=lambda _: True, is_forced=is_forced)
 
     patch.setattr(transitions, "to_destroying", to_destroying)
 
 
-@fault("tests/service/test_removal.py::test_the_record_goes_last[memory]")
-def workspace_removed_after_the_record(patch: Patch) -> None:
+@fault("tests/service/test_removal.py::test_record_is_deleted_after_workspace[memory]")
+def delete_record_before_workspace(patch: Patch) -> None:
     def tear_down(self: Removal, environment: Environment) -> None:
         self._repository.delete(environment.id)
         self._provider.remove(environment)
@@ -191,22 +193,25 @@ def workspace_removed_after_the_record(patch: Patch) -> None:
     patch.setattr(Removal, "_tear_down", tear_down)
 
 
-@fault("tests/service/test_removal.py::test_the_provider_fails[memory]")
-def failed_removal_keeps_its_owner(patch: Patch) -> None:
-    patch.setattr(transitions, "to_nobody", nothing)
+@fault("tests/service/test_removal.py::test_provider_failure_leaves_destroying[memory]")
+def skip_release_of_failed_removal(patch: Patch) -> None:
+    patch.setattr(transitions, "release_owner", nothing)
 
 
-@fault("tests/service/test_removal.py::test_two_threads[memory]")
-def threads_that_do_not_wait(patch: Patch) -> None:
+@fault("tests/service/test_removal.py::test_second_thread_waits_for_first[memory]")
+def skip_waiting_for_other_threads(patch: Patch) -> None:
     @contextmanager
     def hold(*_: object, **__: object) -> Iterator[None]:
         yield
 
-    patch.setattr(InHand, "hold", hold)
+    patch.setattr(InProgress, "hold", hold)
 
 
-@fault("tests/service/test_reconcile.py::test_what_another_process_is_at[memory-True-creating]")
-def others_taken_for_gone(patch: Patch) -> None:
+@fault(
+    "tests/service/test_reconcile.py::"
+    "test_environment_of_live_process_is_left_alone[memory-True-creating]"
+)
+def treat_other_processes_as_gone(patch: Patch) -> None:
     patch.setattr(in_progress, "is_gone", lambda _: True)
 
 
@@ -214,10 +219,9 @@ def others_taken_for_gone(patch: Patch) -> None:
 
 
 @fault(
-    "tests/service/test_reconcile.py::"
-    "test_an_interrupted_creation[memory-its number is another's now]"
+    "tests/service/test_reconcile.py::test_interrupted_creation_becomes_error[memory-reused pid]"
 )
-def a_number_taken_for_a_process(patch: Patch) -> None:
+def compare_owner_by_pid_only(patch: Patch) -> None:
     def is_gone(owner: Owner) -> bool:
         return process._started(owner.pid) is None
 
@@ -225,32 +229,36 @@ def a_number_taken_for_a_process(patch: Patch) -> None:
 
 
 @fault("tests/domain/test_process.py::test_a_proc_that_hides_others[missing]")
-def hidden_processes_taken_for_gone(patch: Patch) -> None:
+def treat_hidden_processes_as_gone(patch: Patch) -> None:
     patch.setattr(process, "_started_without_proc", nothing)
 
 
 @fault("tests/domain/test_process.py::test_another_boot")
-def boots_not_told_apart(patch: Patch) -> None:
+def ignore_boot_id(patch: Patch) -> None:
     patch.setattr(process, "boot_id", lambda: "")
 
 
-@fault("tests/service/test_reconcile.py::test_an_interrupted_creation[memory-no such process]")
-def interrupted_creation_left_creating(patch: Patch) -> None:
+@fault(
+    "tests/service/test_reconcile.py::"
+    "test_interrupted_creation_becomes_error[memory-no such process]"
+)
+def skip_interrupted_creations(patch: Patch) -> None:
     real = reconcile._is_interrupted
     patch.setattr(
-        reconcile,
-        "_is_interrupted",
-        lambda one: one.status is not Status.CREATING and real(one),
+        reconcile, "_is_interrupted", lambda one: one.status is not Status.CREATING and real(one)
     )
 
 
-@fault("tests/service/test_removal.py::test_the_store_fails_too[memory-before delete]")
-def own_removal_never_finished(patch: Patch) -> None:
-    patch.setattr(reconcile, "_is_left", reconcile._is_interrupted)
+@fault(
+    "tests/service/test_removal.py::"
+    "test_sweep_finishes_removal_that_could_not_be_released[memory-before delete]"
+)
+def skip_own_interrupted_removals(patch: Patch) -> None:
+    patch.setattr(reconcile, "_is_abandoned", reconcile._is_interrupted)
 
 
-@fault("tests/service/test_reconcile.py::test_unreadable_documents[no JSON]")
-def unreadable_document_stops_it(patch: Patch) -> None:
+@fault("tests/service/test_reconcile.py::test_unreadable_document_does_not_stop_reconcile[no JSON]")
+def stop_reconcile_at_unreadable_document(patch: Patch) -> None:
     real = EnvironmentService.reconcile
 
     def reconcile(self: EnvironmentService, **options: Any) -> Reconciliation:
@@ -260,23 +268,23 @@ def unreadable_document_stops_it(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "reconcile", reconcile)
 
 
-@fault("tests/service/test_reconcile.py::test_the_store_fails_in_the_middle[memory-error0]")
-def first_problem_stops_it(patch: Patch) -> None:
-    patch.setattr(Reconciliation, "noting_problems", lambda *_: nullcontext())
+@fault("tests/service/test_reconcile.py::test_store_failure_does_not_stop_reconcile[memory-error0]")
+def stop_reconcile_at_first_problem(patch: Patch) -> None:
+    patch.setattr(Reconciliation, "collect_problems", lambda *_: nullcontext())
 
 
-@fault("tests/service/test_reconcile.py::test_the_lock_is_not_to_be_had[memory]")
-def lock_waited_for_again_and_again(patch: Patch) -> None:
-    real = Reconciliation.noting_problems
+@fault("tests/service/test_reconcile.py::test_lock_timeout_ends_pass[memory]")
+def wait_for_lock_once_per_environment(patch: Patch) -> None:
+    real = Reconciliation.collect_problems
     patch.setattr(
         Reconciliation,
-        "noting_problems",
-        lambda self, about, **_: real(self, about, stops=KeyError),
+        "collect_problems",
+        lambda self, subject, **_: real(self, subject, stop_on=KeyError),
     )
 
 
-@fault("tests/service/test_reaper.py::test_not_complete[memory]")
-def what_was_left_never_looked_at(patch: Patch) -> None:
+@fault("tests/service/test_reaper.py::test_incomplete_reconcile_is_repeated[memory]")
+def treat_incomplete_reconcile_as_complete(patch: Patch) -> None:
     real = EnvironmentService.reconcile
 
     def reconcile(self: EnvironmentService, **options: Any) -> Reconciliation:
@@ -287,98 +295,102 @@ def what_was_left_never_looked_at(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "reconcile", reconcile)
 
 
-@fault("tests/service/test_reconcile.py::test_a_provider_that_cannot_tell[memory-error0]")
-def doubt_taken_for_loss(patch: Patch) -> None:
+@fault(
+    "tests/service/test_reconcile.py::test_failed_probe_does_not_give_environment_up[memory-error0]"
+)
+def treat_provider_error_as_workspace_gone(patch: Patch) -> None:
     patch.setattr(reconcile, "WorkspaceGoneError", ProviderError)
 
 
-@fault("tests/service/test_reconcile.py::test_a_provider_that_cannot_work[memory]")
-def judged_without_the_provider(patch: Patch) -> None:
+@fault("tests/service/test_reconcile.py::test_failed_provider_check_changes_nothing[memory]")
+def skip_provider_check(patch: Patch) -> None:
     patch.setattr(EnvironmentService, "_check_provider", nothing)
 
 
 # Expiring
 
 
-@fault("tests/service/test_sweeping.py::test_time_without_the_provider[memory-True]")
-def idle_while_nothing_could_be_used(patch: Patch) -> None:
-    patch.setattr(Idleness, "end_pass", nothing)
+@fault("tests/service/test_sweeping.py::test_time_without_provider_is_not_idle_time[memory-True]")
+def count_time_without_provider_as_idle(patch: Patch) -> None:
+    patch.setattr(IdleClock, "end_pass", nothing)
 
 
-@fault("tests/service/test_sweeping.py::test_time_before_the_start[memory]")
-def idle_before_the_start(patch: Patch) -> None:
+@fault("tests/service/test_sweeping.py::test_time_before_start_is_not_idle_time[memory]")
+def count_time_before_start_as_idle(patch: Patch) -> None:
     def idle_time(self: EnvironmentService, environment: Environment) -> timedelta:
-        return self._now() - self._touches.last_used(environment)
+        return self._now() - self._touch_buffer.last_used(environment)
 
     patch.setattr(EnvironmentService, "idle_time", idle_time)
 
 
-@fault("tests/service/test_sweeping.py::test_a_clock_that_is_set_forward[memory]")
-def clocks_trusted(patch: Patch) -> None:
-    def of(_: Idleness, __: str, last_used: datetime, now: datetime) -> timedelta:
+@fault("tests/service/test_sweeping.py::test_clock_set_forward_adds_no_idle_time[memory]")
+def use_wall_clock_for_idle(patch: Patch) -> None:
+    def idle_time(_: IdleClock, __: str, last_used: datetime, now: datetime) -> timedelta:
         return now - last_used
 
-    patch.setattr(Idleness, "of", of)
+    patch.setattr(IdleClock, "idle_time", idle_time)
 
 
-@fault("tests/service/test_sweeping.py::test_a_process_that_was_stopped[memory]")
-def stops_counted(patch: Patch) -> None:
-    patch.setattr(Idleness, "keep_time", nothing)
+@fault("tests/service/test_sweeping.py::test_suspended_process_adds_little_idle_time[memory]")
+def count_suspended_time_as_idle(patch: Patch) -> None:
+    patch.setattr(IdleClock, "tick", nothing)
 
 
-@fault("tests/service/test_sweeping.py::test_what_never_expires[memory-timeout0]")
-def never_taken_for_at_once(patch: Patch) -> None:
+@fault(
+    "tests/service/test_sweeping.py::test_timeout_of_zero_or_less_never_expires[memory-timeout0]"
+)
+def treat_no_timeout_as_zero(patch: Patch) -> None:
     patch.setattr(
         EnvironmentService, "is_expired", lambda self, one: self.idle_time(one) > one.timeout
     )
 
 
-@fault("tests/service/test_reaper.py::test_only_who_leads[memory]")
-def a_leader_for_ever(patch: Patch) -> None:
-    real = Reaper.turn
+@fault("tests/service/test_reaper.py::test_only_leader_reconciles_and_sweeps[memory]")
+def ask_for_lead_only_once(patch: Patch) -> None:
+    real = Reaper.run_once
 
-    def turn(self: Reaper) -> None:
+    def run_once(self: Reaper) -> None:
         if self.reconciliation is not None:
-            self._leads = lambda: True
+            self._is_leader = lambda: True
         real(self)
 
-    patch.setattr(Reaper, "turn", turn)
+    patch.setattr(Reaper, "run_once", run_once)
 
 
-@fault("tests/service/test_reaper.py::test_survives[memory-error1]")
-def a_reaper_that_dies(patch: Patch) -> None:
+@fault("tests/service/test_reaper.py::test_reaper_survives_exception[memory-error1]")
+def end_reaper_after_exception(patch: Patch) -> None:
     def run(self: Any) -> None:
-        self.turn()
-        self._has_looked.set()
-        while not self._stopping.wait(self._pause()) and self._reconciliation is not None:
-            self.turn()
+        self.run_once()
+        self._first_run_done.set()
+        while not self._stopping.wait(self._pause_s()) and self._reconciliation is not None:
+            self.run_once()
 
     patch.setattr(Reaper, "_run", run)
-    patch.setattr("tests.service.fakes.LONG", 0.5)
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 0.5)
 
 
 @fault("tests/store/test_server_lock.py::test_a_file_that_was_taken_away")
-def a_lock_that_nobody_sees(patch: Patch) -> None:
+def keep_lock_of_removed_file(patch: Patch) -> None:
     patch.setattr(InPlaceFile, "is_in_place", lambda _: True)
 
 
 # Forks
 
 
-@fault("tests/service/test_forks.py::test_a_child_goes_on")
-def hands_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(InHand, "reset_after_fork", nothing)
+@fault("tests/service/test_forks.py::test_service_works_in_forked_child")
+def keep_in_progress_after_fork(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 3.0)
+    patch.setattr(InProgress, "reset_after_fork", nothing)
 
 
-@fault("tests/service/test_forks.py::test_a_child_goes_on")
-def uses_that_a_child_inherits(patch: Patch) -> None:
-    patch.setattr("tests.service.fakes.LONG", 3.0)
-    patch.setattr(Touches, "reset_after_fork", nothing)
+@fault("tests/service/test_forks.py::test_service_works_in_forked_child")
+def keep_touches_after_fork(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 3.0)
+    patch.setattr(TouchBuffer, "reset_after_fork", nothing)
 
 
-@fault("tests/service/test_forks.py::test_a_port_that_the_parent_is_about_to_store")
-def ports_that_a_child_inherits(patch: Patch) -> None:
+@fault("tests/service/test_forks.py::test_port_reserved_by_parent_is_free_in_child")
+def keep_reserved_ports_after_fork(patch: Patch) -> None:
     patch.setattr(Ports, "reset_after_fork", nothing)
 
 
@@ -386,10 +398,12 @@ def ports_that_a_child_inherits(patch: Patch) -> None:
 
 
 @fault("tests/test_config.py::test_addresses_that_others_reach[0.0.0.0:80]")
-def open_to_all(patch: Patch) -> None:
+def treat_every_address_as_loopback(patch: Patch) -> None:
     patch.setattr(Settings, "is_loopback", True)
 
 
-@fault(f"tests/service/test_removal.py::test_a_full_disk[memory-{errno.ENOSPC}]")
-def no_room_made(patch: Patch) -> None:
-    patch.setattr(Removal, "_make_room", nothing)
+@fault(
+    f"tests/service/test_removal.py::test_full_disk_removes_workspace_first[memory-{errno.ENOSPC}]"
+)
+def skip_delete_on_full_disk(patch: Patch) -> None:
+    patch.setattr(Removal, "_free_disk_space", nothing)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong, in words for everybody."""
+"""The texts of errors that are stored and shown to clients."""
 
 import pytest
 
@@ -20,8 +20,8 @@ SYSTEM: list[BaseException] = [
 @pytest.mark.parametrize(
     "error", [*(example[0] for example in EXAMPLES), *SYSTEM], ids=lambda error: repr(error)[:60]
 )
-def test_fit_for_a_client(error: BaseException) -> None:
-    """Each error has one line, which is not empty, and names no path of the machine."""
+def test_reason_is_one_line_without_path(error: BaseException) -> None:
+    """Each error has a reason of one line, which is not empty and contains no path."""
     reason = reason_of(error)
     assert reason
     assert "\n" not in reason
@@ -29,8 +29,8 @@ def test_fit_for_a_client(error: BaseException) -> None:
     assert not reason.startswith("/")
 
 
-def test_what_it_says() -> None:
-    """What a client can do something about, it is told as it is."""
+def test_reason_keeps_what_client_can_act_on() -> None:
+    """The reason says what a client can do something about."""
     assert reason_of(ProviderError("local", "no room")) == "no room"
     assert reason_of(CapacityError(3)) == str(CapacityError(3))
     assert reason_of(LockTimeoutError("/s/lock", None, 1.0)) == "the store is busy: try again"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A service in a forked child: it works there, and leaves to the parent what is the parent's."""
+"""A service in a forked child: it works, and leaves the work of the parent to the parent."""
 
 import os
 import signal
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
-from tests.service.fakes import LONG, World
-from waggle_fsstore.service.in_progress import IN_HAND
+from tests.service.fakes import TIMEOUT_S, World
+from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 
 
-def in_a_child(work: Callable[[], object]) -> bool:
-    """Whether a child that is forked now does it, and does not hang."""
+def succeeds_in_child(work: Callable[[], object]) -> bool:
+    """Fork a child that does the work, and return whether it succeeded without hanging."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(LONG))
+            signal.alarm(int(TIMEOUT_S))
             work()
             code = 0
         finally:
@@ -27,11 +27,11 @@ def in_a_child(work: Callable[[], object]) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def test_a_child_goes_on(file_world: World) -> None:
-    """Whatever the threads of the parent were at, and whichever locks they held."""
+def test_service_works_in_forked_child(file_world: World) -> None:
+    """It works with any lock held by threads of the parent at the fork, and in their absence."""
     service = file_world.service(ports=Ports(range(20_000, 20_002), is_free=lambda _: True))
     ours, theirs = (service.create("shell") for _ in range(2))
-    file_world.clock.pass_by(timedelta(minutes=1))
+    file_world.clock.advance(timedelta(minutes=1))
     used = service.touch(ours.id).last_used
 
     def work() -> None:
@@ -40,23 +40,23 @@ def test_a_child_goes_on(file_world: World) -> None:
         assert service.destroy(ours.id)
         made = service.create("shell")
         assert service.sweep().problems == []
-        assert IN_HAND.wait_until_idle(0)
+        assert IN_PROGRESS.wait_until_empty(0)
         assert service.close()
         assert file_world.stored(theirs.id).last_used == used
         assert made.ssh_port == ours.ssh_port
 
     with ExitStack() as held:
-        held.enter_context(IN_HAND.hold(ours.id))
-        for lock in (service._ports._lock, service._idleness._lock, service._touches._lock):
+        held.enter_context(IN_PROGRESS.hold(ours.id))
+        for lock in (service._ports._lock, service._idle_clock._lock, service._touch_buffer._lock):
             held.enter_context(lock)
-        held.enter_context(service._touches._flushing)
-        held.enter_context(IN_HAND._changed)
-        assert in_a_child(work)
-    assert service._touches.last_used(ours) == used
+        held.enter_context(service._touch_buffer._flush_lock)
+        held.enter_context(IN_PROGRESS._changed)
+        assert succeeds_in_child(work)
+    assert service._touch_buffer.last_used(ours) == used
 
 
-def test_a_port_that_the_parent_is_about_to_store() -> None:
-    """It is not taken in the child, which learns of it once it is stored."""
+def test_port_reserved_by_parent_is_free_in_child() -> None:
+    """A child does not inherit reservations; it sees the port once the parent has stored it."""
     ports = Ports(range(20_000, 20_001), is_free=lambda _: True)
-    ports.take()
-    assert in_a_child(lambda: ports.take() == 20_000)
+    ports.reserve()
+    assert succeeds_in_child(lambda: ports.reserve() == 20_000)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that is killed at a step of a creation or a removal, and what is found then."""
+"""Processes killed at each step of a creation or removal, and what the next server does."""
 
 import signal
 from pathlib import Path
@@ -8,15 +8,15 @@ from typing import NamedTuple, Self
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.service.fakes import Step, World
+from tests.service.fakes import TIMEOUT_S, EventSummary, World
 from tests.service.test_reconcile import ENDED, INTERRUPTED
-from tests.service.worker import started
+from tests.service.worker import run_worker
 from waggle_fsstore import CapacityError, FileStore, LocalProvider, Reconciliation, audit
 from waggle_fsstore.service.environments import EnvironmentService
 
 
 class Kill(NamedTuple):
-    """Where a process is killed, and what the store and the provider have before and after.
+    """Where a process is killed, what that leaves, and the status after a reconciliation.
 
     A workspace is ``no``, ``half`` or ``whole``.
     """
@@ -47,17 +47,17 @@ REMOVALS = {
     "destroy: once it is deleted": Kill("after delete", "nothing", "no", "nothing"),
 }
 
-CREATED = Step("created", "creating", "worker", "create was called")
-RUNNING = Step("updated", "running", "worker", "its workspace is ready")
-MARKED = Step("updated", "destroying", "worker", "destroy was called")
-REMOVED = Step("deleted", None, "worker", "its workspace is removed")
-FAILED = Step("updated", "error", "reconcile", INTERRUPTED)
-CLAIMED = Step("updated", "destroying", "reconcile", ENDED)
-DELETED = Step("deleted", None, "reconcile", ENDED)
+CREATED = EventSummary("created", "creating", "worker", "create was called")
+RUNNING = EventSummary("updated", "running", "worker", "its workspace is ready")
+MARKED = EventSummary("updated", "destroying", "worker", "destroy was called")
+REMOVED = EventSummary("deleted", None, "worker", "its workspace is removed")
+FAILED = EventSummary("updated", "error", "reconcile", INTERRUPTED)
+CLAIMED = EventSummary("updated", "destroying", "reconcile", ENDED)
+DELETED = EventSummary("deleted", None, "reconcile", ENDED)
 
 
 def table(kills: dict[str, Kill]) -> list[ParameterSet]:
-    """Each as a line of a report: where it was killed, what that left, what became of it."""
+    """Return the kills as parameters, whose ids read as lines of a report."""
     return [
         pytest.param(
             kill, id=f"{name} -> {kill.left}, {kill.workspace} workspace -> {kill.outcome}"
@@ -67,13 +67,13 @@ def table(kills: dict[str, Kill]) -> list[ParameterSet]:
 
 
 class Site:
-    """A store and its workspaces, as a server finds them that is started anew."""
+    """A store and its workspaces, as a restarted server finds them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = FileStore(folder / "store", durable=False)
-        self.world = World(self.store, folder / "workspaces")
-        self.folder = folder
-        self.provider = LocalProvider(folder / "workspaces")
+    def __init__(self, directory: Path) -> None:
+        self.store = FileStore(directory / "store", durable=False)
+        self.world = World(self.store, directory / "workspaces")
+        self.directory = directory
+        self.provider = LocalProvider(directory / "workspaces")
 
     def __enter__(self) -> Self:
         return self
@@ -85,40 +85,41 @@ class Site:
         return self.world.service(provider=self.provider, capacity=capacity)
 
     def workspace(self) -> str:
-        """What is there in all."""
-        everything = (self.folder / "workspaces").glob("*")
-        folders = [path for path in everything if path.is_dir()]
-        if not folders:
+        """Return how much of a workspace exists: ``no``, ``half`` or ``whole``."""
+        entries = (self.directory / "workspaces").glob("*")
+        directories = [path for path in entries if path.is_dir()]
+        if not directories:
             return "no"
-        [folder] = folders
-        is_whole = (folder / ".waggle-workspace").exists() and not folder.name.startswith(".")
+        [path] = directories
+        is_whole = (path / ".waggle-workspace").exists() and not path.name.startswith(".")
         return "whole" if is_whole else "half"
 
-    def left(self) -> str:
+    def status(self) -> str:
+        """Return the status of the environment, ``nothing`` if there is none."""
         return next((one.status.value for one in self.store.find_all()), "nothing")
 
 
-def die(folder: Path, point: str, *verbs: str) -> None:
-    """Have a process killed at a point."""
-    with started(folder, "kill", point, *verbs, provider="local") as worker:
-        worker.process.wait(60)
+def kill_worker_at(directory: Path, point: str, *verbs: str) -> None:
+    """Run a worker that is killed at a point."""
+    with run_worker(directory, "kill", point, *verbs, provider="local") as worker:
+        worker.process.wait(TIMEOUT_S)
         assert worker.process.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """That of a store which somebody has used before."""
+def directory(tmp_path: Path) -> Path:
+    """The directory of a store that was used before."""
     with Site(tmp_path) as site:
         service = site.service()
         service.destroy(service.create("shell").id)
     return tmp_path
 
 
-def use(site: Site) -> None:
-    """What is left takes room only while it runs; it can be destroyed, and others created."""
+def assert_usable(site: Site) -> None:
+    """Check that what is left takes capacity only while running, and can be destroyed."""
     found = site.store.find_all()
     service = site.service()
-    if site.left() == "running":
+    if site.status() == "running":
         assert service.probe(found[0].id).is_running
         with pytest.raises(CapacityError):
             service.create("shell")
@@ -132,33 +133,33 @@ def use(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kill", table(CREATIONS))
-def test_killed_while_it_creates(folder: Path, kill: Kill) -> None:
-    """The next server finds what was going on, and nothing is lost or kept for ever."""
-    die(folder, kill.point, "create", "1")
-    with Site(folder) as site:
-        assert (site.left(), site.workspace()) == (kill.left, kill.workspace)
+def test_reconcile_after_kill_during_creation(directory: Path, kill: Kill) -> None:
+    """The next server sees what was in progress, and nothing is lost or kept for ever."""
+    kill_worker_at(directory, kill.point, "create", "1")
+    with Site(directory) as site:
+        assert (site.status(), site.workspace()) == (kill.left, kill.workspace)
         result = site.service().reconcile()
-        assert (site.left(), site.workspace()) == (kill.outcome, kill.workspace)
+        assert (site.status(), site.workspace()) == (kill.outcome, kill.workspace)
         found = site.store.find_all()
         assert result == Reconciliation(failed=[one.id for one in found if kill.outcome == "error"])
         for one in found:
             assert one.owner is None
             assert one.status_reason == (INTERRUPTED if kill.outcome == "error" else "")
             last = RUNNING if kill.outcome == "running" else FAILED
-            assert site.world.story(one.id) == [CREATED, last]
-        use(site)
+            assert site.world.events_of(one.id) == [CREATED, last]
+        assert_usable(site)
 
 
 @pytest.mark.parametrize("kill", table(REMOVALS))
-def test_killed_while_it_destroys(folder: Path, kill: Kill) -> None:
-    """The next server finishes what was begun; what was not begun runs on."""
-    with Site(folder) as site, audit(actor="worker"):
+def test_reconcile_after_kill_during_removal(directory: Path, kill: Kill) -> None:
+    """The next server finishes a stored removal, and keeps an environment without one."""
+    with Site(directory) as site, audit(actor="worker"):
         name = site.service().create("shell").id
-    die(folder, kill.point, "destroy", name)
-    with Site(folder) as site:
-        assert (site.left(), site.workspace()) == (kill.left, kill.workspace)
+    kill_worker_at(directory, kill.point, "destroy", name)
+    with Site(directory) as site:
+        assert (site.status(), site.workspace()) == (kill.left, kill.workspace)
         result = site.service().reconcile()
-        assert site.left() == kill.outcome
+        assert site.status() == kill.outcome
         assert site.workspace() == ("whole" if kill.outcome == "running" else "no")
         assert result == Reconciliation(finished=[name] if kill.left == "destroying" else [])
         ending = {
@@ -166,31 +167,31 @@ def test_killed_while_it_destroys(folder: Path, kill: Kill) -> None:
             "destroying": [MARKED, CLAIMED, DELETED],
             "nothing": [MARKED, REMOVED],
         }
-        assert site.world.story(name) == [CREATED, RUNNING, *ending[kill.left]]
-        use(site)
+        assert site.world.events_of(name) == [CREATED, RUNNING, *ending[kill.left]]
+        assert_usable(site)
 
 
 @pytest.mark.parametrize("point", ["after update", "halfway remove", "after remove"])
-def test_killed_while_it_reconciles(folder: Path, point: str) -> None:
-    """What brings a removal to an end can be killed too, and the next one does it."""
-    with Site(folder) as site:
+def test_reconcile_after_kill_during_reconcile(directory: Path, point: str) -> None:
+    """A reconciliation that is killed during a removal is finished by the next one."""
+    with Site(directory) as site:
         name = site.service().create("shell").id
-    die(folder, "before remove", "destroy", name)
-    die(folder, point, "reconcile")
-    with Site(folder) as site:
-        assert site.left() == "destroying"
+    kill_worker_at(directory, "before remove", "destroy", name)
+    kill_worker_at(directory, point, "reconcile")
+    with Site(directory) as site:
+        assert site.status() == "destroying"
         assert site.service().reconcile() == Reconciliation(finished=[name])
-        use(site)
+        assert_usable(site)
 
 
-def test_killed_while_two_are_created(folder: Path) -> None:
-    """One that was done goes on, the other one becomes an error."""
-    with started(
-        folder, "create", "1", "kill", "halfway make", "create", "1", provider="local"
+def test_reconcile_keeps_creation_that_was_done(directory: Path) -> None:
+    """Of two creations, the one that was done keeps running, and the other becomes an error."""
+    with run_worker(
+        directory, "create", "1", "kill", "halfway make", "create", "1", provider="local"
     ) as worker:
-        name = worker.hear().removeprefix("done ")
-        worker.process.wait(60)
-    with Site(folder) as site:
+        name = worker.read_line().removeprefix("done ")
+        worker.process.wait(TIMEOUT_S)
+    with Site(directory) as site:
         service = site.service(capacity=2)
         result = service.reconcile()
         assert len(result.failed) == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports: each environment has one of its own, whoever gave it out."""
+"""The ports of environments, which are unique over all services of a store."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.service.fakes import LONG, Gate, World, failing
+from tests.service.fakes import TIMEOUT_S, Gate, World, failing
 from waggle_fsstore import (
     CapacityError,
     EnvironmentNotFoundError,
@@ -26,16 +26,16 @@ from waggle_fsstore.testing import make_environment
 
 
 def ports(first: int, last: int) -> Ports:
-    """Ports of which no other program has one."""
+    """Return ports that no other program uses."""
     return Ports(range(first, last + 1), is_free=lambda _: True)
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Another program of this machine, which listens on a port.
+    """A socket that listens on a port, as another program of this machine would.
 
-    It is none of those that the system gives out by itself (from 32,768 on): where tests run
-    side by side, such a one has its next user as soon as it is free.
+    The port is below those that the system gives out by itself (from 32,768 on): where tests
+    run concurrently, another process may take such a port as soon as it is free.
     """
     for port in range(31_001, 32_768):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
@@ -44,95 +44,95 @@ def listener() -> Iterator[socket.socket]:
     pytest.fail("there is no free port")
 
 
-def test_the_usual_range() -> None:
-    """10,000 to 11,000, both of them included."""
+def test_default_range_includes_both_ends() -> None:
+    """The default ports are 10,000 to 11,000."""
     assert (DEFAULT_PORTS[0], DEFAULT_PORTS[-1]) == (10_000, 11_000)
 
 
-def test_round_they_go() -> None:
-    """One that is given back comes again after all the others."""
-    some = ports(10, 12)
-    assert [some.take() for _ in range(2)] == [10, 11]
-    some.give_back(10)
-    assert [some.take() for _ in range(2)] == [12, 10]
-    some.give_back(11)
-    assert some.take() == 11
+def test_released_port_is_reused_last() -> None:
+    """A released port is given out again after all others."""
+    pool = ports(10, 12)
+    assert [pool.reserve() for _ in range(2)] == [10, 11]
+    pool.release(10)
+    assert [pool.reserve() for _ in range(2)] == [12, 10]
+    pool.release(11)
+    assert pool.reserve() == 11
 
 
-def test_none_is_left() -> None:
+def test_exhausted_range_raises() -> None:
     """The error names the range."""
-    some = ports(10, 11)
-    some.take()
-    some.take()
+    pool = ports(10, 11)
+    pool.reserve()
+    pool.reserve()
     with pytest.raises(NoFreePortError) as caught:
-        some.take()
+        pool.reserve()
     assert (caught.value.first, caught.value.last) == (10, 11)
-    some.give_back(11)
-    assert some.take() == 11
+    pool.release(11)
+    assert pool.reserve() == 11
 
 
-def test_of_another_program(listener: socket.socket) -> None:
-    """A port that something listens on is not given out, and is once it is free again."""
+def test_port_in_use_by_another_program_is_skipped(listener: socket.socket) -> None:
+    """A port on which a program listens is given out only when it is free again."""
     port = listener.getsockname()[1]
-    some = Ports(range(port, port + 1))
+    pool = Ports(range(port, port + 1))
     with pytest.raises(NoFreePortError):
-        some.take()
+        pool.reserve()
     listener.close()
-    assert some.take() == port
+    assert pool.reserve() == port
 
 
-def test_it_can_be_listened_on() -> None:
-    """To look whether a port is free leaves it free."""
-    some = Ports(range(30_000, 31_000))
-    with socket.create_server(("", some.take())):
+def test_checking_a_port_leaves_it_free() -> None:
+    """A program can listen on a port right after it was checked."""
+    pool = Ports(range(30_000, 31_000))
+    with socket.create_server(("", pool.reserve())):
         pass
 
 
-def test_what_is_stored_is_taken() -> None:
-    """What was learned holds; what was taken and is not stored yet is not forgotten."""
-    some = ports(10, 13)
-    assert some.take() == 10
-    some.learn(storing({"a": 11, "b": 0}))
-    assert some.take() == 12
-    some.keep(12, "c")
-    some.learn(MemoryStore())
-    assert [some.take() for _ in range(3)] == [13, 11, 12]
+def test_stored_and_reserved_ports_are_not_given_out() -> None:
+    """Loading stored ports keeps the reservations of those that are not stored yet."""
+    pool = ports(10, 13)
+    assert pool.reserve() == 10
+    pool.load(storing({"a": 11, "b": 0}))
+    assert pool.reserve() == 12
+    pool.assign(12, "c")
+    pool.load(MemoryStore())
+    assert [pool.reserve() for _ in range(3)] == [13, 11, 12]
     with pytest.raises(NoFreePortError):
-        some.take()
+        pool.reserve()
 
 
-@given(st.lists(st.sampled_from(["take", "keep", "back", "forget", "learn"]), max_size=60))
-def test_no_port_twice(steps: list[str]) -> None:
-    """Whatever is taken, stored, given back and learned, no port is given out twice."""
-    some = ports(1, 5)
+@given(st.lists(st.sampled_from(["reserve", "assign", "release", "unassign", "load"]), max_size=60))
+def test_no_port_is_given_out_twice(steps: list[str]) -> None:
+    """No sequence of reserving, storing, releasing and loading gives a port out twice."""
+    pool = ports(1, 5)
     pending: list[int] = []
     stored: dict[str, int] = {}
     for number, step in enumerate(steps):
-        if step == "take":
+        if step == "reserve":
             if len(pending) + len(stored) == 5:
                 with pytest.raises(NoFreePortError):
-                    some.take()
+                    pool.reserve()
             else:
-                port = some.take()
+                port = pool.reserve()
                 assert port not in pending
                 assert port not in stored.values()
                 pending.append(port)
-        elif step == "keep" and pending:
+        elif step == "assign" and pending:
             name = f"env-{number}"
             stored[name] = pending.pop(0)
-            some.keep(stored[name], name)
-        elif step == "back" and pending:
-            some.give_back(pending.pop())
-        elif step == "forget" and stored:
+            pool.assign(stored[name], name)
+        elif step == "release" and pending:
+            pool.release(pending.pop())
+        elif step == "unassign" and stored:
             name = min(stored)
             del stored[name]
-            some.forget(name)
-        elif step == "learn":
-            some.learn(storing(stored))
+            pool.unassign(name)
+        elif step == "load":
+            pool.load(storing(stored))
 
 
 def storing(stored: dict[str, int]) -> MemoryStore:
-    """A store in which environments have these ports."""
+    """Return a store whose environments have these ports, by id."""
     store = MemoryStore()
     for name, port in stored.items():
         store.save(make_environment(id=name, ssh_port=port))
@@ -144,47 +144,47 @@ def storing(stored: dict[str, int]) -> MemoryStore:
         st.tuples(
             st.sampled_from("abc"),
             st.sampled_from([None, 0, 10, 11, 12]),
-            st.sampled_from(["", "", "follow", "learn"]),
+            st.sampled_from(["", "", "catch_up", "load"]),
         ),
         max_size=30,
     )
 )
-def test_following_is_as_good_as_looking(changes: list[tuple[str, int | None, str]]) -> None:
-    """Whatever was stored, moved and deleted by others, it knows what a listing would tell."""
-    some, store = ports(10, 12), MemoryStore()
+def test_catching_up_equals_listing(changes: list[tuple[str, int | None, str]]) -> None:
+    """After any changes by others, reading the events gives the same ports as a listing."""
+    pool, store = ports(10, 12), MemoryStore()
     for name, port, then in changes:
         if port is not None:
             store.save(make_environment(id=name, ssh_port=port))
         elif store.count() and any(one.id == name for one in store.find_all()):
             store.delete(name)
-        if then == "learn":
-            some.learn(store)
-        elif then == "follow":
+        if then == "load":
+            pool.load(store)
+        elif then == "catch_up":
             own = make_environment(id="own", ssh_port=10)
-            some.follow(store, store.save(own))
+            pool.catch_up(store, store.save(own))
             others = [one.ssh_port for one in store.find_all() if one.id != "own"]
             for own.ssh_port in (10, 11, 12):
-                assert some.is_shared(own) == (own.ssh_port in others)
+                assert pool.is_shared(own) == (own.ssh_port in others)
 
 
-def test_a_history_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the documents tell."""
-    some, store = ports(10, 12), MemoryStore()
+def test_unreadable_history_falls_back_to_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the history cannot be read, the ports come from the documents."""
+    pool, store = ports(10, 12), MemoryStore()
     own = make_environment(id="own", ssh_port=10)
-    some.follow(store, store.save(own))
+    pool.catch_up(store, store.save(own))
     store.save(make_environment(ssh_port=11))
 
-    def refuse(*_: object, **__: object) -> None:
+    def raise_pruned(*_: object, **__: object) -> None:
         raise HistoryPrunedError(7)
 
-    monkeypatch.setattr(store, "history", refuse)
-    some.follow(store, store.save(own))
+    monkeypatch.setattr(store, "history", raise_pruned)
+    pool.catch_up(store, store.save(own))
     own.ssh_port = 11
-    assert some.is_shared(own)
+    assert pool.is_shared(own)
 
 
-def test_a_create_lists_nothing(world: World) -> None:
-    """However many environments there are, only what is new is looked at for a port."""
+def test_create_does_not_list_environments(world: World) -> None:
+    """With any number of environments, a creation reads only new events to choose a port."""
     one, other = (world.service(ports=ports(10, 19)) for _ in range(2))
     created = [service.create("shell") for service in (one, other)]
     world.script.passed.clear()
@@ -195,16 +195,16 @@ def test_a_create_lists_nothing(world: World) -> None:
     assert len({one.ssh_port for one in created}) == len(created)
 
 
-def test_after_a_restart(world: World) -> None:
-    """A new service knows from the store what is taken, and need not choose twice."""
+def test_new_service_knows_stored_ports(world: World) -> None:
+    """A new service reads the used ports from the store, and need not choose twice."""
     world.service(ports=ports(10, 19)).create("shell")
     later = world.service(ports=ports(10, 19)).create("shell")
     assert later.ssh_port == 11
-    assert len(world.story(later.id)) == 2
+    assert len(world.events_of(later.id)) == 2
 
 
-def test_given_back(world: World) -> None:
-    """The port of what is destroyed can be had again, and that of what failed."""
+def test_port_is_reused_after_destroy_and_failure(world: World) -> None:
+    """The port of a destroyed environment and of a failed creation can be given out again."""
     service = world.service(ports=ports(10, 11))
     first = service.create("shell")
     world.script.at("halfway make", failing(ProviderError("fake", "no room")))
@@ -219,8 +219,8 @@ def test_given_back(world: World) -> None:
     assert service.create("shell").ssh_port == 10
 
 
-def test_what_is_refused_takes_no_port(world: World) -> None:
-    """However often there is no room, or the store fails, all ports are there afterwards."""
+def test_refused_creation_releases_its_port(world: World) -> None:
+    """However many creations are refused by the capacity or the store, all ports stay free."""
     service = world.service(ports=ports(10, 11), capacity=1)
     service.create("shell")
     for _ in range(3):
@@ -232,8 +232,8 @@ def test_what_is_refused_takes_no_port(world: World) -> None:
     assert world.service(ports=ports(10, 11), capacity=2).create("shell").ssh_port == 11
 
 
-def test_given_back_by_another_service(world: World) -> None:
-    """What another process destroyed is free for this one too, when it needs it."""
+def test_port_freed_by_another_service_is_found(world: World) -> None:
+    """A service that runs out of ports finds the one that another process has freed."""
     one, other = (world.service(ports=ports(10, 11)) for _ in range(2))
     names = [one.create("shell").id for _ in range(2)]
     with pytest.raises(NoFreePortError):
@@ -242,29 +242,29 @@ def test_given_back_by_another_service(world: World) -> None:
     assert one.create("shell").ssh_port == 10
 
 
-def test_two_services_at_once(world: World) -> None:
-    """Where two stored the same port, whoever sees it takes another one, and says why."""
+def test_later_of_two_services_changes_shared_port(world: World) -> None:
+    """Of two services that stored the same port, the one that sees it changes its own."""
     one, other = (world.service(ports=ports(10, 19)) for _ in range(2))
     gate = Gate()
-    # The first one has chosen its port, and stores it after the second one is done.
+    # The first one has reserved its port, and stores it after the second one is done.
     world.script.at("before create", gate)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(one.create, "shell")
         gate.wait_until_reached()
         quick = other.create("shell")
         gate.open()
-        created = slow.result(LONG)
+        created = slow.result(TIMEOUT_S)
     assert quick.ssh_port == 10
     assert created.ssh_port == world.stored(created.id).ssh_port == 11
-    assert [step.reason for step in world.story(created.id)] == [
+    assert [step.reason for step in world.events_of(created.id)] == [
         "create was called",
         "another environment has the same port",
         "its workspace is ready",
     ]
 
 
-def test_two_services_that_see_each_other(world: World) -> None:
-    """Both have stored the same port before either looks: they end with different ones."""
+def test_two_services_that_see_each_other_end_with_distinct_ports(world: World) -> None:
+    """Services that both stored the same port before either checks end with different ones."""
     one, other = (world.service(ports=ports(10, 19)) for _ in range(2))
     first, second = Gate(), Gate()
     world.script.at("after create", first)
@@ -274,20 +274,20 @@ def test_two_services_that_see_each_other(world: World) -> None:
         first.wait_until_reached()
         creations.append(pool.submit(other.create, "shell"))
         second.wait_until_reached()
-        assert {stored.ssh_port for stored in world.store.real.find_all()} == {10}
+        assert {stored.ssh_port for stored in world.real_store.find_all()} == {10}
         first.open()
         second.open()
-        created = [creation.result(LONG) for creation in creations]
+        created = [creation.result(TIMEOUT_S) for creation in creations]
     assert len({stored.ssh_port for stored in created}) == 2
     assert world.store.find_all() == sorted(created, key=lambda stored: stored.id)
 
 
-def test_destroyed_before_its_port_is_changed(world: World) -> None:
-    """The port that it would have got is free again."""
-    one, other = (world.service(ports=ports(10, 12), patience=0) for _ in range(2))
+def test_environment_destroyed_before_port_change_releases_new_port(world: World) -> None:
+    """The port that was reserved for the change is free again."""
+    one, other = (world.service(ports=ports(10, 12), takeover_after=0) for _ in range(2))
 
     def destroy() -> None:
-        [creating] = [s for s in world.store.real.find_all() if s.status is Status.CREATING]
+        [creating] = [s for s in world.real_store.find_all() if s.status is Status.CREATING]
         other.destroy(creating.id)
 
     world.script.at("before create", lambda: other.create("shell"))
@@ -297,15 +297,15 @@ def test_destroyed_before_its_port_is_changed(world: World) -> None:
     assert [one.create("shell").ssh_port for _ in range(2)] == [12, 11]
 
 
-def test_failed_before_its_port_is_changed(world: World) -> None:
-    """What is not being created any more gets no port: nobody would give it back."""
+def test_environment_failed_before_port_change_gets_no_port(world: World) -> None:
+    """An environment that is no longer being created gets no port, which it would never release."""
     one, other = (world.service(ports=ports(10, 12)) for _ in range(2))
 
     def fail() -> None:
-        [creating] = [s for s in world.store.real.find_all() if s.status is Status.CREATING]
+        [creating] = [s for s in world.real_store.find_all() if s.status is Status.CREATING]
         creating.transition_to(Status.ERROR)
         creating.ssh_port = 0
-        world.store.real.save(creating)
+        world.real_store.save(creating)
 
     world.script.at("before create", lambda: other.create("shell"))
     world.script.at("before update", fail, nth=2)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Touches: each use counts at once, and is stored soon, but not each by itself."""
+"""The touch buffer: a use counts at once, and is stored soon together with others."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
-from tests.service.fakes import LONG, START, Gate, Step, World, failing
+from tests.service.fakes import SECOND, START, TIMEOUT_S, EventSummary, Gate, World, failing
 from waggle_fsstore import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
@@ -16,54 +15,41 @@ from waggle_fsstore import (
     ProviderError,
     StoreClosedError,
 )
-from waggle_fsstore.service.touch_buffer import Touches
+from waggle_fsstore.service.touch_buffer import TouchBuffer
 
-SECOND = timedelta(seconds=1)
-NEVER = timedelta(days=1)
-SOON = timedelta(milliseconds=5)
+SHORT_INTERVAL = timedelta(milliseconds=5)
 
 
 @pytest.fixture
-def touches(world: World) -> Iterator[Touches]:
-    """Touches that nobody stores by himself."""
-    touches = Touches(world.store, interval=NEVER)
-    yield touches
-    world.script.forget()
-    touches.close()
-
-
-@pytest.fixture
-def service(world: World, touches: Touches) -> EnvironmentService:
-    return world.service(touches=touches)
+def service(world: World) -> EnvironmentService:
+    return world.service()
 
 
 def timers() -> set[threading.Timer]:
     return {thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)}
 
 
-def is_timed(touches: Touches) -> bool:
+def has_timer(touches: TouchBuffer) -> bool:
     return touches._timer is not None and touches._timer.is_alive()
 
 
-def test_many_are_stored_as_one(
-    world: World, service: EnvironmentService, touches: Touches
-) -> None:
-    """However often it is used within the interval, one change is stored, with the last use."""
+def test_uses_within_interval_are_stored_once(world: World, service: EnvironmentService) -> None:
+    """Any number of uses within the interval is stored as one change, with the last use."""
     name = service.create("shell").id
     for _ in range(1_000):
-        world.clock.pass_by(timedelta(milliseconds=1))
+        world.clock.advance(timedelta(milliseconds=1))
         service.touch(name)
     assert world.stored(name).last_used == START
-    touches.flush()
-    touches.flush()
+    world.touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
-    assert world.story(name)[2:] == [Step("updated", "running", "touch", "in use")]
+    assert world.events_of(name)[2:] == [EventSummary("updated", "running", "touch", "in use")]
 
 
-def test_a_use_is_seen_at_once(world: World, service: EnvironmentService) -> None:
-    """Whoever reads through the service sees it before it is stored."""
+def test_use_is_visible_before_it_is_stored(world: World, service: EnvironmentService) -> None:
+    """Reads through the service show a use before it is stored."""
     name = service.create("shell").id
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     service.touch(name)
     assert service.find_by_id(name).last_used == START + SECOND
     assert service.find_all()[0].last_used == START + SECOND
@@ -71,7 +57,7 @@ def test_a_use_is_seen_at_once(world: World, service: EnvironmentService) -> Non
     assert service.idle_time(world.stored(name)) == timedelta(0)
 
 
-def test_time_that_goes_back(world: World, service: EnvironmentService, touches: Touches) -> None:
+def test_clock_set_back_keeps_last_use(world: World, service: EnvironmentService) -> None:
     """A clock that was set back takes no use away."""
     name = service.create("shell").id
     world.clock.time += SECOND
@@ -79,177 +65,169 @@ def test_time_that_goes_back(world: World, service: EnvironmentService, touches:
     world.clock.time -= 2 * SECOND
     service.touch(name)
     assert service.find_by_id(name).last_used == START + SECOND
-    touches.flush()
+    world.touches.flush()
     service.touch(name)
-    touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
 
 
-def test_what_another_process_stored(
-    world: World, service: EnvironmentService, touches: Touches
-) -> None:
-    """A later use that is stored already stands, and nothing is written over it."""
+def test_later_stored_use_is_kept(world: World, service: EnvironmentService) -> None:
+    """A later use that another process stored stays, and nothing is written."""
     name = service.create("shell").id
     service.touch(name)
-    world.store.real.update(name, lambda one: one.touch(START + SECOND))
-    before = world.story(name)
+    world.real_store.update(name, lambda one: one.touch(START + SECOND))
+    before = world.events_of(name)
     assert service.find_by_id(name).last_used == START + SECOND
-    touches.flush()
-    assert world.story(name) == before
+    world.touches.flush()
+    assert world.events_of(name) == before
 
 
-def test_stored_by_itself(world: World) -> None:
-    """Within the interval a timer stores it, and goes when nothing is left to be stored."""
-    touches = Touches(world.store, interval=SOON)
-    service = world.service(touches=touches)
+def test_timer_stores_uses(world: World) -> None:
+    """A timer stores uses within the interval, and ends when none is pending."""
+    service = world.service(touch_buffer=TouchBuffer(world.store, interval=SHORT_INTERVAL))
     name = service.create("shell").id
     for n in range(1, 4):
         stored = threading.Event()
         world.script.at("after update", stored.set)
-        world.clock.pass_by(SECOND)
+        world.clock.advance(SECOND)
         service.touch(name)
-        assert stored.wait(LONG)
+        assert stored.wait(TIMEOUT_S)
         assert world.stored(name).last_used == START + n * SECOND
-    touches.close()
-    assert not is_timed(touches)
+    world.touches.close()
+    assert not has_timer(world.touches)
 
 
-def test_one_timer_for_all(world: World, service: EnvironmentService, touches: Touches) -> None:
-    """There is one timer, whatever is touched, and none where all is stored."""
+def test_buffer_has_at_most_one_timer(world: World, service: EnvironmentService) -> None:
+    """There is one timer for all environments, and none when everything is stored."""
     before = timers()
     names = [service.create("shell").id for _ in range(3)]
     assert timers() <= before
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     for name in names * 3:
         service.touch(name)
     [timer] = timers() - before
     assert timer.daemon
-    touches.flush()
-    assert touches._timer is None
+    world.touches.flush()
+    assert world.touches._timer is None
 
 
-def test_stored_at_the_end(world: World, service: EnvironmentService, touches: Touches) -> None:
+def test_close_stores_uses(world: World, service: EnvironmentService) -> None:
     """Closing the service stores all uses, and leaves no timer."""
     names = [service.create("shell").id for _ in range(3)]
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     for name in names:
         service.touch(name)
     assert service.close()
     assert {world.stored(name).last_used for name in names} == {START + SECOND}
-    assert not is_timed(touches)
+    assert not has_timer(world.touches)
     service.touch(names[0])
-    assert not is_timed(touches)
+    assert not has_timer(world.touches)
 
 
-def test_while_it_is_stored(world: World, service: EnvironmentService, touches: Touches) -> None:
-    """A use is never out of sight, neither to a reader nor to what looks for idle ones."""
+def test_use_is_visible_while_it_is_stored(world: World, service: EnvironmentService) -> None:
+    """A use that is being stored is visible to readers and to a sweep."""
     name = service.create("shell", timeout=SECOND).id
-    world.clock.pass_by(timedelta(minutes=30))
+    world.clock.advance(timedelta(minutes=30))
     service.touch(name)
     gate = Gate()
     world.script.at("before update", gate)
     with ThreadPoolExecutor(1) as pool:
-        flushed = pool.submit(touches.flush)
+        flushed = pool.submit(world.touches.flush)
         gate.wait_until_reached()
         try:
             assert service.find_by_id(name).last_used == world.clock.now()
             assert service.sweep().expired == []
         finally:
             gate.open()
-        flushed.result(LONG)
+        flushed.result(TIMEOUT_S)
     assert world.stored(name).last_used == world.clock.now()
 
 
-def test_used_while_it_is_stored(
-    world: World, service: EnvironmentService, touches: Touches
-) -> None:
+def test_use_during_flush_is_stored_later(world: World, service: EnvironmentService) -> None:
     """A use that comes while an earlier one is being stored is stored after it."""
     name = service.create("shell").id
 
     def use() -> None:
-        world.clock.pass_by(SECOND)
+        world.clock.advance(SECOND)
         service.touch(name)
 
     use()
     world.script.at("before update", use)
-    touches.flush()
+    world.touches.flush()
     assert world.stored(name).last_used == START + SECOND
     assert service.find_by_id(name).last_used == START + 2 * SECOND
-    assert is_timed(touches)
-    touches.flush()
+    assert has_timer(world.touches)
+    world.touches.flush()
     assert world.stored(name).last_used == START + 2 * SECOND
 
 
-def test_closed_while_it_is_stored(
-    world: World, service: EnvironmentService, touches: Touches
-) -> None:
-    """Closing waits for the timer that is at it: after that the store may be closed."""
+def test_close_waits_for_flush(world: World, service: EnvironmentService) -> None:
+    """Closing waits for a running flush, so that the store can be closed then."""
     name = service.create("shell").id
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     service.touch(name)
     gate = Gate()
     world.script.at("before update", gate)
     with ThreadPoolExecutor(2) as pool:
-        flushed = pool.submit(touches.flush)
+        flushed = pool.submit(world.touches.flush)
         gate.wait_until_reached()
-        closed = pool.submit(touches.close)
+        closed = pool.submit(world.touches.close)
         gate.open()
-        closed.result(LONG)
+        closed.result(TIMEOUT_S)
         assert world.stored(name).last_used == START + SECOND
-        assert flushed.done() or flushed.result(LONG) is None
-    assert not is_timed(touches)
+        assert flushed.done() or flushed.result(TIMEOUT_S) is None
+    assert not has_timer(world.touches)
 
 
-def test_the_store_fails(
-    world: World, service: EnvironmentService, touches: Touches, caplog: pytest.LogCaptureFixture
+def test_failed_flush_is_retried(
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What could not be stored is told to the log, still seen, and stored the next time."""
+    """A use that could not be stored is logged, stays visible, and is stored by the next flush."""
     names = [service.create("shell").id for _ in range(2)]
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     for name in names:
         service.touch(name)
     world.script.at("before update", failing(OSError(28, "No space left on device")))
-    touches.flush()
+    world.touches.flush()
     assert f"the last use of environment {names[0]} is not stored" in caplog.text
     assert [world.stored(name).last_used for name in names] == [START, START + SECOND]
     assert service.find_by_id(names[0]).last_used == START + SECOND
-    assert is_timed(touches)
-    touches.flush()
+    assert has_timer(world.touches)
+    world.touches.flush()
     assert world.stored(names[0]).last_used == START + SECOND
 
 
-def test_the_store_fails_at_the_end(
-    world: World, service: EnvironmentService, touches: Touches, caplog: pytest.LogCaptureFixture
+def test_close_succeeds_if_store_fails(
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A service that cannot store the last uses ends all the same, and leaves no timer."""
+    """A service that cannot store the last uses closes all the same, and leaves no timer."""
     name = service.create("shell").id
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     service.touch(name)
     world.script.at("before update", failing(StoreClosedError()))
     assert service.close()
     assert "not stored" in caplog.text
-    assert not is_timed(touches)
+    assert not has_timer(world.touches)
 
 
-def test_what_is_gone(
-    world: World,
-    service: EnvironmentService,
-    touches: Touches,
-    caplog: pytest.LogCaptureFixture,
+def test_use_of_destroyed_environment_is_discarded(
+    world: World, service: EnvironmentService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The use of what was destroyed meanwhile is forgotten without a word."""
+    """The use of an environment that was destroyed in the meantime is discarded silently."""
     name = service.create("shell").id
-    world.clock.pass_by(SECOND)
+    world.clock.advance(SECOND)
     service.touch(name)
     assert service.destroy(name)
-    touches.flush()
-    assert not world.is_there(name)
+    world.touches.flush()
+    assert not world.exists(name)
     assert caplog.text == ""
-    assert touches._timer is None
+    assert world.touches._timer is None
 
 
-def test_what_cannot_be_touched(world: World, service: EnvironmentService) -> None:
-    """What is not there, and what is not running, says so."""
+def test_touch_of_missing_or_failed_environment_raises(
+    world: World, service: EnvironmentService
+) -> None:
+    """Touching an environment that is missing or not running raises."""
     with pytest.raises(EnvironmentNotFoundError):
         service.touch("missing")
     world.script.at("before make", failing(ProviderError("fake", "no room")))

@@ -66,8 +66,8 @@ def locks(root: Path) -> Iterator[list[ServerLock]]:
         lock.release()
 
 
-def test_one_of_two(locks: list[ServerLock]) -> None:
-    """Who has it is told so again; the other one gets it when it was let go."""
+def test_lock_has_one_holder(locks: list[ServerLock]) -> None:
+    """A second call by the holder succeeds; the other server gets the lock after its release."""
     one, other = locks
     assert [one.try_acquire(), other.try_acquire(), one.try_acquire()] == [True, False, True]
     one.release()
@@ -76,22 +76,22 @@ def test_one_of_two(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_of_many_threads(locks: list[ServerLock]) -> None:
-    """However many ask at once, one lock has it."""
+def test_one_of_many_threads_gets_the_lock(locks: list[ServerLock]) -> None:
+    """However many threads ask at once, one lock is acquired."""
     answers = together(*[lock.try_acquire for lock in locks * 4])
     assert [set(answers[::2]), set(answers[1::2])] in ([{True}, {False}], [{False}, {True}])
 
 
-def test_names_are_apart(root: Path) -> None:
-    """Locks of different names have nothing to do with each other."""
+def test_locks_of_different_names_are_independent(root: Path) -> None:
+    """Locks of different names do not affect each other."""
     locks = [ServerLock(root, name) for name in ("server.lock", "http.lock")]
     assert [lock.try_acquire() for lock in locks] == [True, True]
     for lock in locks:
         lock.release()
 
 
-def test_who_has_it(root: Path, locks: list[ServerLock]) -> None:
-    """It says which process took it, also to those that do not have it."""
+def test_holder_is_readable_by_others(root: Path, locks: list[ServerLock]) -> None:
+    """The lock names the process that took it, also to the others."""
     one, other = locks
     assert other.holder() is None
     with held_by_another(root) as process:
@@ -105,8 +105,8 @@ def test_who_has_it(root: Path, locks: list[ServerLock]) -> None:
     assert holder.pid == os.getpid()
 
 
-def test_a_process_that_is_killed(root: Path, locks: list[ServerLock]) -> None:
-    """It holds up nobody, however it ends."""
+def test_killed_process_releases_lock(root: Path, locks: list[ServerLock]) -> None:
+    """A process releases its lock however it ends."""
     with held_by_another(root) as process:
         assert not locks[0].try_acquire()
         process.send_signal(signal.SIGKILL)
@@ -114,16 +114,16 @@ def test_a_process_that_is_killed(root: Path, locks: list[ServerLock]) -> None:
         assert locks[0].try_acquire()
 
 
-def test_a_process_that_is_stopped(root: Path, locks: list[ServerLock]) -> None:
-    """It has the lock still: it may go on at any time."""
+def test_stopped_process_keeps_lock(root: Path, locks: list[ServerLock]) -> None:
+    """A stopped process still holds its lock: it may continue at any time."""
     with held_by_another(root) as process:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         assert not locks[0].try_acquire()
 
 
-def test_a_fork(root: Path, locks: list[ServerLock]) -> None:
-    """The lock stays with the parent, and does not outlive it, though the child does."""
+def test_fork_leaves_lock_with_parent(root: Path, locks: list[ServerLock]) -> None:
+    """The lock stays with the parent, and ends with it even if the child lives on."""
     with subprocess.Popen(
         [sys.executable, "-c", FORK, str(root)],
         stdin=subprocess.PIPE,
@@ -140,8 +140,8 @@ def test_a_fork(root: Path, locks: list[ServerLock]) -> None:
         os.kill(int(said["child"]), signal.SIGKILL)
 
 
-def test_a_file_that_was_taken_away(locks: list[ServerLock]) -> None:
-    """Who holds what nobody sees has lost it, and gets it again only if nobody else did."""
+def test_removed_lock_file_loses_lock(locks: list[ServerLock]) -> None:
+    """Removing its file releases the lock; the holder regains it if no other process took it."""
     one, other = locks
     assert one.try_acquire()
     one.path.unlink()
@@ -152,8 +152,8 @@ def test_a_file_that_was_taken_away(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_beside_the_store(root: Path, locks: list[ServerLock]) -> None:
-    """It is no lock of the store: who has it holds up no change, and the other way round."""
+def test_server_lock_does_not_block_changes(root: Path, locks: list[ServerLock]) -> None:
+    """It is independent of the store's lock, in both directions."""
     assert locks[0].try_acquire()
     with FileStore(root, durable=False, lock_timeout=0) as store:
         store.save(make_environment(id="a"))
@@ -166,8 +166,8 @@ def test_beside_the_store(root: Path, locks: list[ServerLock]) -> None:
                 another.save(make_environment(id="b"))
 
 
-def test_before_there_is_a_store(root: Path, locks: list[ServerLock]) -> None:
-    """The first server has it before anything is stored, and the folder still becomes one."""
+def test_lock_works_before_store_exists(root: Path, locks: list[ServerLock]) -> None:
+    """The first server gets it before anything is stored; the directory still becomes a store."""
     assert not root.exists()
     assert locks[0].try_acquire()
     assert locks[0].path == root / ".waggle" / "server.lock"
@@ -177,16 +177,16 @@ def test_before_there_is_a_store(root: Path, locks: list[ServerLock]) -> None:
     assert not locks[1].try_acquire()
 
 
-def test_no_place_for_a_store(tmp_path: Path) -> None:
-    """A folder that is somebody else's is left as it is."""
+def test_foreign_directory_is_left_alone(tmp_path: Path) -> None:
+    """A directory with other files in it is refused, and left as it is."""
     (tmp_path / "diary.txt").touch()
     with pytest.raises(UnsupportedFormatError):
         ServerLock(tmp_path, "server.lock").try_acquire()
     assert not (tmp_path / ".waggle").exists()
 
 
-def test_what_is_no_file(root: Path) -> None:
-    """A link or a folder in its place is an error, and what a link points to is not touched."""
+def test_lock_path_that_is_no_file_raises(root: Path) -> None:
+    """A link or a directory in its place is an error, and the target of a link is not touched."""
     (root / ".waggle").mkdir(parents=True)
     target = root.parent / "target"
     target.write_text("mine")
@@ -201,8 +201,8 @@ def test_what_is_no_file(root: Path) -> None:
         lock.try_acquire()
 
 
-def test_descriptors(locks: list[ServerLock]) -> None:
-    """Who asks in vain keeps no file open, nor does who lets go."""
+def test_failed_and_released_locks_keep_no_descriptor(locks: list[ServerLock]) -> None:
+    """Neither a failed attempt nor a release leaves a file open."""
     before = open_descriptors()
     one, other = locks
     assert one.try_acquire()

@@ -71,28 +71,28 @@ except Exception as error:
 
 @pytest.fixture(params=["ext4", "xfs"])
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A fresh file system in a file, and the folder to mount it on."""
+    """A fresh file system in a file, and the directory to mount it on."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     make = f"mkfs.{request.param}"
     if shutil.which(make) is None:
         pytest.skip(f"{make} is missing: install e2fsprogs or xfsprogs")
-    file, folder = tmp_path / "image", tmp_path / "mounted"
+    file, directory = tmp_path / "image", tmp_path / "mounted"
     with file.open("wb") as sparse:
         sparse.truncate(400 << 20)
     subprocess.run([make, "-q", str(file)], check=True)
-    folder.mkdir()
-    mount(file, folder)
-    yield file, folder
-    subprocess.run(["umount", str(folder)], check=False)
+    directory.mkdir()
+    mount(file, directory)
+    yield file, directory
+    subprocess.run(["umount", str(directory)], check=False)
 
 
-def mount(file: Path, folder: Path) -> None:
-    subprocess.run(["mount", "-o", "loop", str(file), str(folder)], check=True)
+def mount(file: Path, directory: Path) -> None:
+    subprocess.run(["mount", "-o", "loop", str(file), str(directory)], check=True)
 
 
-def cut_power(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def cut_power(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, array.array("i", [NO_LOG_FLUSH]))
     finally:
@@ -108,7 +108,7 @@ class Told(NamedTuple):
     last: int
 
 
-def run_until_cut(cut: int, root: Path, folder: Path) -> Told:
+def run_until_cut(cut: int, root: Path, directory: Path) -> Told:
     """Write until the power goes."""
     confirmed: dict[str, int] = {}
     begun: dict[str, int] = {}
@@ -126,39 +126,39 @@ def run_until_cut(cut: int, root: Path, folder: Path) -> Told:
                 done, last = done + 1, int(rest[0])
             if number == 20 + cut * 7 % 240:
                 time.sleep(cut * 0.00037 % 0.004)
-                cut_power(folder)
+                cut_power(directory)
     return Told(confirmed, begun, done, last)
 
 
-def test_confirmed_changes_survive(image: tuple[Path, Path]) -> None:
-    """After each of many power cuts, what was confirmed is there, whole, and in the history."""
-    file, folder = image
-    root = folder / "store"
+def test_confirmed_changes_survive_power_cuts(image: tuple[Path, Path]) -> None:
+    """After each of many power cuts, every confirmed change is complete, and in the history."""
+    file, directory = image
+    root = directory / "store"
     known: dict[str, int] = {}  # The step stored under each id; 0 for deleted.
     confirmed = 0
     for cut in range(CUTS):
-        told = run_until_cut(cut, root, folder)
-        confirmed += told.done
-        expected = {**known, **told.confirmed}
-        subprocess.run(["umount", str(folder)], check=True)
-        mount(file, folder)
+        answer = run_until_cut(cut, root, directory)
+        confirmed += answer.done
+        expected = {**known, **answer.confirmed}
+        subprocess.run(["umount", str(directory)], check=True)
+        mount(file, directory)
         with FileStore(root) as store:
             found = {environment.id: environment.extra["n"] for environment in store.find_all()}
-            names = expected.keys() | found.keys() | told.begun.keys()
+            names = expected.keys() | found.keys() | answer.begun.keys()
             now = {name: found.get(name, 0) for name in names}
             assert now in (
                 {name: expected.get(name, 0) for name in names},
-                {name: {**expected, **told.begun}.get(name, 0) for name in names},
+                {name: {**expected, **answer.begun}.get(name, 0) for name in names},
             ), f"cut {cut}"
             events = list(store.history())
             assert [event.seq for event in events] == sorted({event.seq for event in events})
-            assert events[-1].seq >= told.last
+            assert events[-1].seq >= answer.last
             replayed: dict[str, int] = {}
             for event in events:
                 replayed.pop(event.environment_id, None)
                 if event.kind != "deleted" and event.environment is not None:
                     replayed[event.environment_id] = event.environment.extra["n"]
-            assert replayed == found, f"cut {cut}: the history tells another story"
+            assert replayed == found, f"cut {cut}: the history shows something else"
             assert list(store.check()) == []
             revision = store.save(make_environment(id="after", extra={"n": 0}))
             assert revision > events[-1].seq

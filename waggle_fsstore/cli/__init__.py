@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line ``waggle-fsstore``; needs the extra ``cli``.
 
-Nothing of the extra is imported before :func:`main` runs, so that it can say what is
+Nothing of the extra is imported before :func:`main` runs, so that it can report what is
 missing.
 """
 
@@ -9,16 +9,16 @@ import sys
 from importlib import import_module
 from typing import Final, NoReturn
 
-_EXTRA: Final = ("typer", "rich")
+_EXTRA_MODULES: Final = ("typer", "rich")
 
 
 def main() -> NoReturn:
     """Run the program on ``sys.argv`` and exit."""
     try:
-        for module in _EXTRA:
+        for module in _EXTRA_MODULES:
             import_module(module)
     except ModuleNotFoundError as error:
-        sys.exit(f'Error: {error}: pip install "waggle-fsstore[cli]" brings the command line')
+        sys.exit(f'Error: {error}: install the command line: pip install "waggle-fsstore[cli]"')
     from waggle_fsstore.cli.app import run
 
     run()

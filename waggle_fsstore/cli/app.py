@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program: its global options, its verbs, and the one place where errors become exit codes."""
+"""The program: global options, verbs, and the one place where errors become exit codes."""
 
 import sys
 from typing import Annotated, Any, Final, NoReturn
@@ -10,23 +10,28 @@ from typer.core import TyperGroup
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import environments, events, maintenance, output, serve
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
-from waggle_fsstore.cli.store_option import Target
+from waggle_fsstore.cli.store_option import StoreLocation
 
 _PROGRAM: Final = "waggle-fsstore"
+_HELP: Final = (
+    "A durable store for agent environments, one readable JSON file each, with an MCP server, "
+    "a CLI and pytest fixtures included.\n\n"
+    "Data goes to stdout, everything else to stderr."
+)
 _EXIT_CODES: Final = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt, "
-    "130 interrupted. Those of fsck are its own."
+    "130 interrupted. fsck uses its own exit codes."
 )
 
-# Where it comes from differs between the versions of Typer.
+# Its module differs between versions of Typer.
 _UsageError: Final[Any] = typer.BadParameter.__base__
 
 
-class _Verbs(TyperGroup):
-    """Runs a verb. An expected error is told in one line and sets the exit code.
+class _VerbGroup(TyperGroup):
+    """Runs a verb. An expected error is reported in one line and sets the exit code.
 
-    A verb may be two words, the first of them a verb too: what follows the first is then
-    an argument of it only after ``--`` if it is the second word.
+    A verb may have two words, such as ``history prune``, while its first word is a verb too.
+    To pass the second word as an argument to the first verb, write ``--`` before it.
     """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -34,7 +39,7 @@ class _Verbs(TyperGroup):
         return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        # Shells complete word by word.
+        # Shells complete one word at a time.
         return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
 
     def invoke(self, ctx: Any) -> Any:
@@ -47,18 +52,18 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            raise  # The reader has seen enough; Typer ends without a word.
+            raise  # The reader has seen enough; Typer exits silently.
         except EXPECTED as error:
-            output.report(error)
+            output.report_error(error)
             raise typer.Exit(code_of(error)) from error
 
 
 app: Final = typer.Typer(
     name=_PROGRAM,
-    cls=_Verbs,
+    cls=_VerbGroup,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    # Frames are for a terminal, not for a log or a pager.
+    # Frames only on a terminal, not in a log or a pager.
     rich_markup_mode="rich" if sys.stdout is not None and sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,
     epilog=_EXIT_CODES,
@@ -71,29 +76,26 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def _options(
     ctx: typer.Context,
     store: Annotated[
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="The store: a path, file:PATH or memory:. Without it WAGGLE_STORE_PATH, else "
-            "'store' in WAGGLE_DATA_DIR, else in the user's data folder.",
+            help="The store: a path, file:PATH or memory:. By default WAGGLE_STORE_PATH, else "
+            "'store' in WAGGLE_DATA_DIR, else in the user's data directory.",
         ),
     ] = None,
-    version: Annotated[  # noqa: ARG001  # its callback does the work
+    version: Annotated[  # noqa: ARG001  # The callback does the work.
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Keep environments as readable JSON files in a directory.
-
-    Data goes to stdout, everything else to stderr.
-    """
-    ctx.obj = Target(store)
+    """Store the global options for the verbs."""
+    ctx.obj = StoreLocation(store)
 
 
 app.command("create")(environments.create)

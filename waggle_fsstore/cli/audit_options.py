@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who makes a change, and why: the options of every verb that writes."""
+"""The options ``--actor`` and ``--reason`` of every verb that writes."""
 
 from typing import Annotated
 
 import typer
 
-from waggle_fsstore.cli.store_option import refusals
+from waggle_fsstore.cli.store_option import usage_errors
 from waggle_fsstore.domain.audit import audit
 
 Actor = Annotated[
@@ -17,7 +17,7 @@ Reason = Annotated[
 ]
 
 
-def author(actor: str | None, reason: str | None) -> audit:
-    """The block to make the change in. What no history keeps is a usage error."""
-    with refusals():
+def audit_as(actor: str | None, reason: str | None) -> audit:
+    """Return the block to make the change in. Values that no history accepts are usage errors."""
+    with usage_errors():
         return audit(actor=actor, reason=reason)

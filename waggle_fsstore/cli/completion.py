@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shell offers for an id: those in the store."""
+"""Shell completion of ids, from those in the store."""
 
 import re
 from typing import Final
@@ -9,15 +9,15 @@ import typer
 from waggle_fsstore.cli.exit_codes import EXPECTED
 from waggle_fsstore.wiring import open_repository
 
-# The shells' completion functions evaluate what they are given (zsh) or expand it (bash):
-# an id of any other kind could run a command. Such an id must be typed.
+# The completion functions of the shells evaluate (zsh) or expand (bash) the words they are
+# offered, so an id with other characters could run a command. Users have to type such an id.
 _is_harmless: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
 
 
 def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The ids that begin with what was typed so far; none where the store cannot be read."""
+    """Return the ids that begin with the typed text; none if the store cannot be read."""
     try:
-        # Options are parsed but no command runs, so that there is no Target yet.
+        # Options are parsed but no command runs, so there is no StoreLocation yet.
         with open_repository(ctx.find_root().params.get("store")) as store:
             environments = store.find_all(on_corrupt=lambda _: None)
     except (*EXPECTED, ValueError):
@@ -27,6 +27,6 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_history(ctx: typer.Context, incomplete: str) -> list[str]:
-    """What can follow the verb ``history``."""
+    """Return the words that can follow the verb ``history``."""
     words = {*complete_id(ctx, incomplete), "prune"}
     return sorted(word for word in words if word.startswith(incomplete))

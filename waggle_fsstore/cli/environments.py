@@ -11,12 +11,13 @@ from typing import Annotated, Final
 import typer
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.audit_options import Actor, Reason, author
+from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
 from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
-from waggle_fsstore.cli.store_option import Target, document_of, raw_document
+from waggle_fsstore.cli.parse import parse_labels, parse_timeout
+from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
 from waggle_fsstore.cli.table import STATUS, write_table
-from waggle_fsstore.domain.duration import format_duration, parse_duration
+from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -31,26 +32,22 @@ _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
 _SHOWN_CANDIDATES: Final = 5
 
 
-class _NothingToChangeError(Exception):
-    """Makes an update store nothing."""
+class _UnchangedError(Exception):
+    """Raised by a change that changes nothing, so that the update stores nothing."""
 
 
 def create(
     ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="Its name; made from runtime and id if left out.")
-    ] = None,
-    runtime: Annotated[Runtime, typer.Option(help="What it runs.")] = Runtime.PYTHON,
+    name: Annotated[str | None, typer.Argument(help="Its name; else runtime and short id.")] = None,
+    runtime: Annotated[Runtime, typer.Option(help="Its runtime.")] = Runtime.PYTHON,
     timeout: Annotated[
         str,
         typer.Option(
-            metavar="DURATION",
-            help="Idle time after which it expires, such as 90s, 5m or 1h30m; 0 for never.",
+            metavar="DURATION", help="Idle timeout, such as 90s, 5m or 1h30m; 0 for never."
         ),
     ] = "30m",
     label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A label; can be given several times."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; repeat it for more.")
     ] = None,
     actor: Actor = None,
     reason: Reason = None,
@@ -61,40 +58,37 @@ def create(
         id=environment_id,
         name=f"{runtime}-{environment_id[:8]}" if name is None else name,
         runtime=runtime,
-        timeout=_timeout(timeout),
-        labels=_labels(label),
+        timeout=parse_timeout(timeout),
+        labels=parse_labels(label),
     )
-    target: Target = ctx.obj
-    with author(actor, reason), target.open() as store:
+    location: StoreLocation = ctx.obj
+    with audit_as(actor, reason), location.open() as store:
         store.create(environment)
     output.write_lines([environment.id])
 
 
 def ls(
     ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="As one JSON array of documents.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")] = False,
-    status: Annotated[Status | None, typer.Option(help="Only those with this status.")] = None,
-    runtime: Annotated[Runtime | None, typer.Option(help="Only those with this runtime.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array of documents.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
+    status: Annotated[Status | None, typer.Option(help="Filter by status.")] = None,
+    runtime: Annotated[Runtime | None, typer.Option(help="Filter by runtime.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Only those with this label; given several times, with all of them.",
-        ),
+        typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat it to require several."),
     ] = None,
 ) -> None:
     """List environments, sorted by id.
 
-    Files that cannot be read are reported after it; the exit code is then 6.
-    Off a terminal, tabs separate the columns.
+    Unreadable files are reported on stderr afterwards, with exit code 6.
+    Unless stdout is a terminal, tabs separate the columns.
     """
     if json and quiet:
         raise typer.BadParameter("choose one of --json and --quiet")
-    labels = _labels(label).items()
+    labels = parse_labels(label).items()
     broken: list[Exception] = []
-    target: Target = ctx.obj
-    with target.open_to_read() as store:
+    location: StoreLocation = ctx.obj
+    with location.open_to_read() as store:
         found = [
             environment
             for environment in store.find_all(on_corrupt=broken.append)
@@ -109,7 +103,7 @@ def ls(
     else:
         write_table(_HEADER, map(_row, found))
     for error in broken:
-        output.report(error)
+        output.report_error(error)
     if broken:
         raise typer.Exit(ExitCode.CORRUPT)
 
@@ -119,24 +113,22 @@ def show(
     environment_id: Annotated[
         str,
         typer.Argument(
-            metavar="ID",
-            help="The id, or the beginning of one if no other id begins so.",
-            autocompletion=complete_id,
+            metavar="ID", help="The id, or a unique prefix.", autocompletion=complete_id
         ),
     ],
 ) -> None:
-    """Print the file of an environment, to the byte.
+    """Print the file of an environment, byte for byte.
 
-    One that is corrupt is printed too, and the exit code is then 6.
+    A corrupt file is printed too, with exit code 6.
     """
-    target: Target = ctx.obj
-    with target.open_to_read() as store:
+    location: StoreLocation = ctx.obj
+    with location.open_to_read() as store:
         try:
             environment = _find(store, environment_id)
         except (CorruptDocumentError, UnsupportedFormatError):
             data = b""
             if isinstance(store, FileStore):
-                # Of what is no regular file or too large, the error alone.
+                # A file that is not regular or is too large is not printed, only reported.
                 with suppress(CorruptDocumentError, OSError):
                     data = raw_document(store, environment_id)
             output.write(data)
@@ -150,33 +142,28 @@ def set_(
         str, typer.Argument(metavar="ID", help="The exact id.", autocompletion=complete_id)
     ],
     status: Annotated[
-        Status | None, typer.Option(help="The next status; one that cannot follow is refused.")
+        Status | None, typer.Option(help="The new status, if it may follow the present one.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="Add or replace a label; can be given several times."
-        ),
+        typer.Option(metavar="KEY=VALUE", help="Add or replace a label; repeat it for more."),
     ] = None,
     unlabel: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY", help="Remove a label, if it is there; can be given several times."
-        ),
+        typer.Option(metavar="KEY", help="Remove a label if it exists; repeat it for more."),
     ] = None,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Change an environment.
+    """Change an environment in one atomic step.
 
-    All of it or nothing, also when others change it at the same time.
     Labels are removed before others are added.
-    What changes nothing stores no new revision.
+    If nothing changes, no new revision is stored.
     """
     if status is None and name is None and not label and not unlabel:
         raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
-    labels = _labels(label)
+    labels = parse_labels(label)
 
     def change(environment: Environment) -> None:
         before = environment.copy()
@@ -188,10 +175,10 @@ def set_(
             environment.labels.pop(key, None)
         environment.labels.update(labels)
         if environment == before:
-            raise _NothingToChangeError
+            raise _UnchangedError
 
-    target: Target = ctx.obj
-    with author(actor, reason), target.open() as store, suppress(_NothingToChangeError):
+    location: StoreLocation = ctx.obj
+    with audit_as(actor, reason), location.open() as store, suppress(_UnchangedError):
         store.update(environment_id, change)
 
 
@@ -205,33 +192,33 @@ def rm(
 ) -> None:
     """Remove environments.
 
-    All are tried; the exit code is that of the first failure.
-    A corrupt document is moved to lost+found inside the store.
+    All ids are tried; the exit code is that of the first failure.
+    A corrupt document is moved to lost+found in the store.
     """
     first: Exception | None = None
-    target: Target = ctx.obj
-    with author(actor, reason), target.open() as store:
+    location: StoreLocation = ctx.obj
+    with audit_as(actor, reason), location.open() as store:
         for environment_id in environment_ids:
             try:
                 store.delete(environment_id)
             except EXPECTED as error:
-                output.report(error)
+                output.report_error(error)
                 first = first or error
     if first is not None:
         raise typer.Exit(code_of(first))
 
 
 def count(ctx: typer.Context) -> None:
-    """Print the number of environments, unreadable ones included."""
-    target: Target = ctx.obj
-    with target.open_to_read() as store:
+    """Print the number of environments, including unreadable ones."""
+    location: StoreLocation = ctx.obj
+    with location.open_to_read() as store:
         output.write(f"{store.count()}\n")
 
 
 def where(ctx: typer.Context) -> None:
     """Print the path of the store, whether or not it exists yet."""
-    target: Target = ctx.obj
-    with target.open() as store:
+    location: StoreLocation = ctx.obj
+    with location.open() as store:
         path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
     # Not escaped: it is the user's own, and for `cd "$(waggle-fsstore where)"`.
     output.write(path + b"\n")
@@ -251,11 +238,11 @@ def _row(environment: Environment) -> Sequence[str]:
 
 
 def _find(store: TransactionalRepository, environment_id: str) -> Environment:
-    """The environment with this id, else the only readable one whose id begins so."""
+    """Return the environment with this id, else the only readable one with this prefix."""
     try:
         return store.find_by_id(environment_id)
     except EnvironmentNotFoundError:
-        if not environment_id:  # An empty variable, not the beginning of every id.
+        if not environment_id:  # An empty shell variable, not a prefix of every id.
             raise
         readable = store.find_all(on_corrupt=lambda _: None)
         found = [other for other in readable if other.id.startswith(environment_id)]
@@ -265,24 +252,7 @@ def _find(store: TransactionalRepository, environment_id: str) -> Environment:
         candidates = [other.id for other in found[:_SHOWN_CANDIDATES]]
         if len(found) > _SHOWN_CANDIDATES:
             candidates.append("...")
-        problem = f"{environment_id!r} is the beginning of {len(found)} ids:"
-        output.report(problem, details=candidates)
+        problem = f"{environment_id!r} is a prefix of {len(found)} ids:"
+        output.report_error(problem, details=candidates)
         raise typer.Exit(ExitCode.USAGE)
     return found[0]
-
-
-def _timeout(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="'--timeout'") from None
-
-
-def _labels(texts: list[str] | None) -> dict[str, str]:
-    labels = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="'--label'")
-        labels[key] = value
-    return labels

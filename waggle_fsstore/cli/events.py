@@ -5,7 +5,6 @@ import errno
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
 from itertools import chain, dropwhile
 from typing import Annotated, Final
 
@@ -13,9 +12,9 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
-from waggle_fsstore.cli.store_option import Target, refusals
+from waggle_fsstore.cli.parse import parse_time
+from waggle_fsstore.cli.store_option import StoreLocation, usage_errors
 from waggle_fsstore.cli.table import STATUS, in_batches, write_table
-from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
@@ -30,13 +29,13 @@ from waggle_fsstore.store.format.canonical_json import compact
 _HEADER: Final = ("SEQ", "TIME", "KIND", "ID", STATUS, "ACTOR", "REASON")
 _FIELDS: Final = tuple(field.name for field in fields(Event))
 
-# Those of a page are aligned, whatever is on the next; one that is followed has one row.
-_PAGE: Final = 1_000
-# Of a time, an id that the program made, and two statuses: so that most rows fit at once.
-_FOLLOWED_WIDTHS: Final = (6, 27, 8, 36, 23)
+# The columns of a page are aligned. With --follow, a page is a single row.
+_PAGE_SIZE: Final = 1_000
+# Wide enough for a time, a generated id and two statuses, so that most rows are aligned.
+_FOLLOW_WIDTHS: Final = (6, 27, 8, 36, 23)
 
-_After = Annotated[int | None, typer.Option(metavar="SEQ", help="Only those after this change.")]
-_Json = Annotated[bool, typer.Option("--json", help="As JSON objects, one a line.")]
+_After = Annotated[int | None, typer.Option(metavar="SEQ", help="Only events after this change.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
 
 
 def history(
@@ -44,77 +43,77 @@ def history(
     environment_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="ID", help="The exact id; all without it.", autocompletion=complete_history
+            metavar="ID", help="The exact id; else all.", autocompletion=complete_history
         ),
     ] = None,
     after: _After = None,
     until: Annotated[
-        int | None, typer.Option(metavar="SEQ", help="Only those up to this change.")
+        int | None, typer.Option(metavar="SEQ", help="Only events up to this change.")
     ] = None,
     last: Annotated[
-        int | None, typer.Option("-n", "--last", metavar="LAST", help="Only the last so many.")
+        int | None, typer.Option("-n", "--last", metavar="LAST", help="Only the last LAST events.")
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List what happened, oldest first.
+    """List the changes of one environment or of all, oldest first.
 
-    To all environments or to one, which may be deleted since.
-    Off a terminal, tabs separate the columns.
-    An id that is a verb of its own follows two dashes: history -- prune.
+    Works for deleted environments too.
+    Unless stdout is a terminal, tabs separate the columns.
+    For an environment whose id is prune, use: history -- prune.
     """
     if last is not None and last < 1:
-        raise typer.BadParameter("is no positive number", param_hint="'-n'")
-    target: Target = ctx.obj
-    with target.open_to_read() as store:
-        with refusals():
+        raise typer.BadParameter("must be at least 1", param_hint="'-n'")
+    location: StoreLocation = ctx.obj
+    with location.open_to_read() as store:
+        with usage_errors():
             found = store.history(environment_id, after=after or 0, until=until)
         if last is not None:
             found = iter(deque(found, maxlen=last))
         first = next(found, None)
         if first is None and environment_id is not None:
-            _refuse_unknown(store, environment_id)
+            _require_known_id(store, environment_id)
         _write(found if first is None else chain([first], found), json=json)
 
 
 def events(
     ctx: typer.Context,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with those to come, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Wait for new events, until Ctrl-C.")
     ] = False,
     after: _After = None,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only those from the first one at or after this time, such as "
-            "2026-11-22T22:50:01Z, or 10m for so long ago.",
+            help="Only events from the first one at or after this time, such as "
+            "2026-11-22T22:50:01Z, or 10m for ten minutes ago.",
         ),
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List what happened, and with --follow what happens.
+    """List the changes of all environments, and with --follow new ones as they happen.
 
-    Without --after and --since, --follow begins with what comes next.
+    Without --after or --since, --follow lists only new events.
     """
-    begin = None if since is None else _time(since)
-    target: Target = ctx.obj
-    with target.open_to_read() as store:
-        with refusals():
+    begin = None if since is None else parse_time(since)
+    location: StoreLocation = ctx.obj
+    with location.open_to_read() as store:
+        with usage_errors():
             if not follow:
                 found = store.history(after=after or 0)
             else:
                 found = store.watch(after=after if begin is None else after or 0)
-                output.when_the_reader_leaves(store.close)
+                output.on_broken_pipe(store.close)
         if begin is not None:
             found = dropwhile(lambda event: event.at < begin, found)
         try:
             _write(found, json=json, follow=follow)
         except StoreClosedError:
-            raise BrokenPipeError(errno.EPIPE, "nobody reads") from None
+            raise BrokenPipeError(errno.EPIPE, "the reader of standard output is gone") from None
 
 
-def _refuse_unknown(store: TransactionalRepository, environment_id: str) -> None:
-    """Raise :class:`EnvironmentNotFoundError` for an id that never was."""
+def _require_known_id(store: TransactionalRepository, environment_id: str) -> None:
+    """Raise :class:`EnvironmentNotFoundError` for an id that was never stored."""
     try:
         store.find_by_id(environment_id)
     except EnvironmentNotFoundError:
@@ -125,12 +124,12 @@ def _refuse_unknown(store: TransactionalRepository, environment_id: str) -> None
 
 
 def _write(found: Iterable[Event], *, json: bool, follow: bool = False) -> None:
-    together = 1 if follow else _PAGE
+    page_size = 1 if follow else _PAGE_SIZE
     if json:
-        in_batches(map(_line, found), together, lambda page: output.write_json(b"".join(page)))
+        in_batches(map(_line, found), page_size, lambda page: output.write_json(b"".join(page)))
     else:
-        widths = _FOLLOWED_WIDTHS if follow else ()
-        write_table(_HEADER, map(_row, found), together=together, widths=widths)
+        widths = _FOLLOW_WIDTHS if follow else ()
+        write_table(_HEADER, map(_row, found), page_size=page_size, widths=widths)
 
 
 def _row(event: Event) -> Sequence[str]:
@@ -147,30 +146,10 @@ def _row(event: Event) -> Sequence[str]:
 
 
 def _line(event: Event) -> bytes:
-    """All fields of an event, its environment as its document."""
+    """Return the event as a line of JSON, with its environment as a document."""
     values = {name: getattr(event, name) for name in _FIELDS}
     values["at"] = codec.timestamp(event.at)
     environment = event.environment
     if environment is not None:
         values["environment"], _ = codec.encode_version(environment, environment.revision)
     return compact(values) + b"\n"
-
-
-def _time(text: str) -> datetime:
-    """The time that a text says, or that was so long ago."""
-    try:
-        return datetime.now(UTC) - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        time = datetime.fromisoformat(text.upper())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r:.100} is neither a time like 2026-11-22T22:50:01Z nor a duration like 10m",
-            param_hint="'--since'",
-        ) from None
-    if time.tzinfo is None:
-        raise typer.BadParameter(
-            f"{text!r:.100} lacks its offset: append Z for UTC", param_hint="'--since'"
-        )
-    return time

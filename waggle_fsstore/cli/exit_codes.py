@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the program exits with: the code of each error, and what is said about it."""
+"""Exit codes: the code and the message of each error."""
 
 from enum import IntEnum, IntFlag
 from typing import Final
@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 
 
 class FsckBit(IntFlag):
-    """What the exit code of ``fsck`` is the sum of, as that of fsck(8)."""
+    """The bits of the exit code of ``fsck``, which adds them up as fsck(8) does."""
 
     CORRECTED = 1
     LEFT = 4
@@ -41,10 +41,10 @@ class FsckBit(IntFlag):
     USAGE = 16
 
 
-#: The errors that are expected, and so told in one line. Any other is a bug, with a traceback.
+#: Expected errors, which are reported in one line. Any other is a bug, shown with a traceback.
 EXPECTED: Final = (WaggleError, OSError)
 
-# The first that fits counts. A lock timeout is an OSError too.
+# The first match counts.
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (LockTimeoutError, ExitCode.LOCK_TIMEOUT),
     (EnvironmentNotFoundError, ExitCode.NOT_FOUND),
@@ -54,23 +54,23 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (CorruptDocumentError, ExitCode.CORRUPT),
     (UnsupportedFormatError, ExitCode.CORRUPT),
     (JournalDamagedError, ExitCode.CORRUPT),
-    # A value that was given is one that no store accepts.
+    # The user gave a value that no store accepts.
     (InvalidEnvironmentError, ExitCode.USAGE),
     (SettingError, ExitCode.USAGE),
 )
 
 
 def code_of(error: Exception) -> ExitCode:
-    """The exit code for an expected error."""
+    """Return the exit code for an expected error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.ERROR)
 
 
 def message_of(error: BaseException) -> str:
-    """One line that says what went wrong, and with which file. Not escaped yet."""
+    """Return one line that says what went wrong and with which file. The caller escapes it."""
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
         return text if error.filename is None else f"{error.filename}: {text}"
     text = str(error) or type(error).__name__
-    # What the operating system said, where the package says only what follows from it.
+    # The error of the operating system that caused this one.
     cause = error.__cause__
     return f"{text} ({message_of(cause)})" if isinstance(cause, OSError) else text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the program prints: data to stdout, all else to stderr, nothing that acts on a terminal."""
+"""Output: data to stdout, everything else to stderr, with nothing that controls a terminal."""
 
 import os
 import re
@@ -14,17 +14,17 @@ import typer
 
 from waggle_fsstore.cli.exit_codes import message_of
 
-# What JSON lets through: DEL and the C1 codes, of which one is as good as "ESC [" to a
-# terminal, and the marks that reorder the text around them.
+# Characters that JSON allows unescaped: DEL and the C1 codes, one of which means "ESC [" to
+# a terminal, and the marks that reorder the text around them.
 _unsafe_in_json: Final = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 
 
 def printable(text: str) -> str:
-    r"""The text with all that does not simply print, such as ESC, written as ``\x1b``.
+    r"""Return the text with every unprintable character, such as ESC, written as ``\x1b``.
 
-    A backslash stays one: ordinary text is printed as it is.
+    Backslashes are left alone, so printable text is returned as it is.
     """
     if text.isprintable():
         return text
@@ -32,14 +32,17 @@ def printable(text: str) -> str:
 
 
 def write(data: str | bytes) -> None:
-    """Write data to stdout, all of it: a full disk or a reader that left shows here."""
-    if sys.stdout is None:  # It was closed by whoever started the program.
+    """Write all of the data to stdout, and flush it.
+
+    Raises ``OSError`` for a full disk, and ``BrokenPipeError`` if the reader is gone.
+    """
+    if sys.stdout is None:  # The program was started with stdout closed.
         return
     if isinstance(data, str):
-        # A locale that lacks a letter of a name is no reason to fail.
+        # A locale that lacks a character of a name is no reason to fail.
         data = data.encode(sys.stdout.encoding, "backslashreplace")
     try:
-        # With PYTHONUNBUFFERED, a write may take a part and say nothing.
+        # With PYTHONUNBUFFERED, a write may take only a part of the data.
         while data:
             data = data[sys.stdout.buffer.write(data) or 0 :]
         sys.stdout.buffer.flush()
@@ -47,7 +50,7 @@ def write(data: str | bytes) -> None:
         raise
     except OSError as error:
         error.filename = "standard output"
-        give_up()
+        discard_stdout()
         raise
 
 
@@ -57,35 +60,38 @@ def write_lines(lines: Iterable[str]) -> None:
 
 
 def write_json(data: bytes) -> None:
-    """Write a JSON text; what would act on a terminal as the escape that JSON has for it."""
+    """Write a JSON text, with characters that control a terminal as JSON escapes."""
     text = data.decode()
     write(_unsafe_in_json.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode())
 
 
-def report(problem: str | Exception, *, details: Iterable[str] = ()) -> None:
-    """Say on stderr what is wrong, in one line, with one more for each detail."""
+def report_error(problem: str | Exception, *, details: Iterable[str] = ()) -> None:
+    """Write an error to stderr: one line, and one more for each detail."""
     text = problem if isinstance(problem, str) else message_of(problem)
     lines = [f"Error: {printable(text)}", *(f"  {printable(detail)}" for detail in details)]
     typer.echo("\n".join(lines), err=True)
 
 
-def note(text: str) -> None:
-    """Say on stderr what is good to know, in one line."""
+def print_status(text: str) -> None:
+    """Write one line of information to stderr."""
     typer.echo(printable(text), err=True)
 
 
 def is_terminal() -> bool:
-    """Whether stdout is one: then people read it, else programs."""
+    """Return whether stdout is a terminal: then people read it, otherwise programs."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def when_the_reader_leaves(act: Callable[[], object]) -> None:
-    """Act, in a thread, once nobody reads stdout any more: who only waits would never know."""
-    # Windows has none, and there the next write tells.
+def on_broken_pipe(act: Callable[[], object]) -> None:
+    """Call ``act`` in a thread once the reader of stdout is gone.
+
+    A program that only waits, without writing, would not notice the closed pipe.
+    """
+    # Windows has no poll; there the next write fails.
     if sys.stdout is None or not hasattr(select, "poll"):
         return
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # For nothing, but errors are always told.
+    poll.register(sys.stdout.fileno(), 0)  # For no event: errors are always reported.
 
     def wait() -> None:
         poll.poll()
@@ -94,9 +100,9 @@ def when_the_reader_leaves(act: Callable[[], object]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def give_up() -> None:
-    """Let go what could not be written: Python would try again at exit, and complain."""
+def discard_stdout() -> None:
+    """Discard unwritten data: at exit, Python would try to write it again, and complain."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bar that moves on stderr while something takes long, if somebody is there to see it."""
+"""A progress bar on stderr while something takes long, shown only on a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def working(on: str) -> Iterator[None]:
-    """Show that work goes on, until the block ends; then no trace of it is left."""
+def spinner(label: str) -> Iterator[None]:
+    """Show a moving bar until the block ends, and then remove it."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    # Here, because loading it takes as long as all the rest of the program.
+    # Imported here because that takes as long as the rest of the program.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -27,16 +27,16 @@ def working(on: str) -> Iterator[None]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        # Nobody knows how much there is: the bar goes to and fro.
-        progress.add_task(on, total=None)
+        # The total is unknown: the bar moves back and forth.
+        progress.add_task(label, total=None)
         yield
 
 
-def awaited(items: Iterable[_T], on: str) -> Iterator[_T]:
-    """The items; the bar is away while one is dealt with, which may print it."""
+def with_progress(items: Iterable[_T], label: str) -> Iterator[_T]:
+    """Yield the items, with a bar while waiting for each. The caller may print an item."""
     iterator = iter(items)
     while True:
-        with working(on):
+        with spinner(label):
             try:
                 item = next(iterator)
             except StopIteration:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from waggle_fsstore.cli.store_option import Target
+from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.config import Settings
 
 
@@ -16,18 +16,19 @@ def serve(
     stdio: Annotated[
         bool,
         typer.Option(
-            "--stdio", help="Speak over standard input and output, as a client's own server."
+            "--stdio",
+            help="Serve over standard input and output, for a client that starts this program.",
         ),
     ] = False,
 ) -> None:
-    """Serve environments over MCP until stopped, which destroys none.
+    """Serve environments to AI agents over MCP until stopped, which destroys none.
 
-    Over HTTP at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Limits and other settings
-    are WAGGLE_* variables too: WAGGLE_MAX_ENVIRONMENTS, WAGGLE_DEFAULT_TIMEOUT_MIN and more,
-    which docs/configuration.md lists.
+    Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
+    environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
+    docs/configuration.md lists them all.
     """
-    settings = Settings.of()
-    target: Target = ctx.obj
+    settings = Settings.from_env()
+    store: StoreLocation = ctx.obj
     try:
         from waggle_fsstore.server import http, json_log
         from waggle_fsstore.server import stdio as standard_io
@@ -39,12 +40,12 @@ def serve(
             "pip install 'waggle-fsstore[server]'"
         ) from None
     json_log.configure()
-    # What was imported stays. To look through it for garbage takes 50 ms, in which nobody is
-    # answered.
+    # Modules stay in memory. Having the garbage collector visit them would take 50 ms, during
+    # which no client is answered.
     gc.freeze()
     if stdio and sys.stdin is None:
-        raise typer.BadParameter("there is no standard input to serve on", param_hint="'--stdio'")
+        raise typer.BadParameter("standard input is closed", param_hint="'--stdio'")
     if stdio:
-        standard_io.serve(settings, target.location)
+        standard_io.serve(settings, store.location)
     else:
-        http.serve(settings, target.location)
+        http.serve(settings, store.location)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store that a command works on, as the global options name it."""
+"""The store that a verb works on, as the option ``--store`` names it."""
 
 import errno
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from waggle_fsstore.wiring import open_repository
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """A value that a store refuses is a usage error."""
+def usage_errors() -> Iterator[None]:
+    """Turn a ``ValueError`` of the store into a usage error."""
     try:
         yield
     except ValueError as error:
@@ -27,18 +27,22 @@ def refusals() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where the store is: ``location`` as given by ``--store``, ``None`` for the default."""
+class StoreLocation:
+    """The location of the store: the value of ``--store``, or ``None`` for the default store."""
 
     location: str | None
 
     def open(self) -> TransactionalRepository:
-        """Open the store, which need not exist. A bad location is a usage error."""
-        with refusals():
+        """Open the store, which need not exist. An invalid location is a usage error."""
+        with usage_errors():
             return open_repository(self.location)
 
     def open_to_read(self) -> TransactionalRepository:
-        """Open the store to read it. One that was named must be there: it may be misspelt."""
+        """Open the store to read it.
+
+        A store named by ``--store`` must exist, because the name may be misspelt. Raises
+        ``FileNotFoundError`` otherwise.
+        """
         store = self.open()
         if self.location is not None and isinstance(store, FileStore) and not store.path.exists():
             raise FileNotFoundError(
@@ -47,27 +51,27 @@ class Target:
         return store
 
 
-def in_a_folder(store: TransactionalRepository) -> FileStore:
-    """The store if it is one in a folder; any other is a usage error."""
+def require_file_store(store: TransactionalRepository) -> FileStore:
+    """Return the store if it is in a directory; any other store is a usage error."""
     if not isinstance(store, FileStore):
-        raise typer.BadParameter("a store in memory has no files: name one in a folder")
+        raise typer.BadParameter("a store in memory has no files: name a store in a directory")
     return store
 
 
 def document_of(store: TransactionalRepository, environment: Environment) -> bytes:
-    """The document of a stored environment: what its file holds, to the byte."""
+    """Return the document of a stored environment, byte for byte as in its file."""
     if not isinstance(store, FileStore):
         return codec.encode(environment, environment.revision)
     try:
         return raw_document(store, environment.id)
-    except FileNotFoundError:  # Deleted since.
+    except FileNotFoundError:  # Deleted in the meantime.
         raise EnvironmentNotFoundError(environment.id) from None
 
 
 def raw_document(store: FileStore, environment_id: str) -> bytes:
-    """What the file of this id holds, whether or not it is a document.
+    """Return the content of the file of this id, whether or not it is a valid document.
 
-    Raises :class:`CorruptDocumentError` for what is no regular file or too large.
+    Raises :class:`CorruptDocumentError` if it is not a regular file or is too large.
     """
     return safe_read.read_regular(
         str(store.document_path(environment_id)), codec.MAX_DOCUMENT_BYTES

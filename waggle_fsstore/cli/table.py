@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables: a row for each of anything, with tabs for programs, on a terminal drawn."""
+"""Tables: tab-separated for programs, aligned and coloured on a terminal."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, zip_longest
@@ -8,13 +8,13 @@ from typing import Final, TypeVar
 from waggle_fsstore.cli import output
 from waggle_fsstore.domain.environment import Status
 
-#: The header of a column in which the last word of a cell is a status, and has its colour.
+#: The header of a column whose cells end with a status, which is shown in its colour.
 STATUS: Final = "STATUS"
 
 Row = Sequence[str]
 
-_NOTHING: Final = "-"
-_UNLIMITED: Final = 1_000_000
+_EMPTY_FIELD: Final = "-"
+_UNLIMITED_COLUMNS: Final = 1_000_000
 
 _COLOURS: Final[dict[str, str]] = {
     Status.CREATING: "yellow",
@@ -28,28 +28,27 @@ _T = TypeVar("_T")
 
 
 def write_table(
-    header: Row, rows: Iterable[Row], *, together: int | None = None, widths: Sequence[int] = ()
+    header: Row, rows: Iterable[Row], *, page_size: int | None = None, widths: Sequence[int] = ()
 ) -> None:
-    """Write the rows as they come, so many of them ``together``, or all.
+    """Write the rows in pages of ``page_size`` as they come, or all at once.
 
-    For programs (off a terminal) the fields are separated by tabs, and neither cut nor
-    wrapped; no field holds a tab or is empty. On a terminal they stand under each other,
-    those of later batches too unless they are wider; ``widths`` are the least ones.
+    For programs (off a terminal) tabs separate the fields, which are neither cut nor wrapped;
+    no field is empty or contains a tab. On a terminal the columns are aligned, also across
+    pages unless a later field is wider. ``widths`` are the minimum widths of the columns, in
+    terminal cells.
     """
-    form = _Drawing(header, widths) if output.is_terminal() else _tabbed
-    escaped = ([output.printable(field) or _NOTHING for field in row] for row in rows)
-    in_batches(chain([header], escaped), together, lambda batch: output.write(form(batch)))
+    render = _TerminalTable(header, widths) if output.is_terminal() else _tab_separated
+    escaped = ([output.printable(field) or _EMPTY_FIELD for field in row] for row in rows)
+    in_batches(chain([header], escaped), page_size, lambda page: output.write(render(page)))
 
 
-def in_batches(
-    items: Iterable[_T], together: int | None, put: Callable[[list[_T]], object]
-) -> None:
-    """Put so many items together, or all; those before an error too."""
+def in_batches(items: Iterable[_T], size: int | None, put: Callable[[list[_T]], object]) -> None:
+    """Put ``size`` items at a time, or all at once; also those that came before an error."""
     batch: list[_T] = []
     try:
         for item in items:
             batch.append(item)
-            if len(batch) == together:
+            if len(batch) == size:
                 full, batch = batch, []
                 put(full)
     finally:
@@ -57,11 +56,11 @@ def in_batches(
             put(batch)
 
 
-def _tabbed(rows: Iterable[Row]) -> str:
+def _tab_separated(rows: Iterable[Row]) -> str:
     return "".join("\t".join(row) + "\n" for row in rows)
 
 
-class _Drawing:
+class _TerminalTable:
     """A table on a terminal, whose columns never get narrower."""
 
     def __init__(self, header: Row, widths: Sequence[int]) -> None:
@@ -69,7 +68,7 @@ class _Drawing:
         self._widths = [width for _, width in zip_longest(header, widths, fillvalue=0)]
 
     def __call__(self, rows: Iterable[Row]) -> str:
-        # Here, because loading it takes as long as all the rest of the program.
+        # Imported here because that takes as long as the rest of the program.
         from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
@@ -77,7 +76,7 @@ class _Drawing:
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for row in rows:
-            # Text, because a plain string would be searched for markup.
+            # Text, because Rich would look for markup in a plain string.
             cells = [Text(field) for field in row]
             for cell, column in zip(cells, self._header, strict=True):
                 if column == STATUS:
@@ -88,9 +87,9 @@ class _Drawing:
         for drawn, width in zip(table.columns, self._widths, strict=True):
             drawn.no_wrap = True
             drawn.min_width = width
-        # As wide as it needs: an id that the terminal wraps can be copied, one cut in two cannot.
-        console = Console(width=_UNLIMITED)
+        # As wide as needed: an id that the terminal wraps can still be copied whole.
+        console = Console(width=_UNLIMITED_COLUMNS)
         with console.capture() as capture:
             console.print(table)
-        # The blanks that fill the last column would wrap too.
+        # The terminal would also wrap the spaces that fill the last column.
         return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Providers: what makes environments real."""
+"""Providers, which make environments real."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine offers to every environment: a search path, and the programs on it."""
+"""The search path of this machine, and the programs on it that environments can use."""
 
 import os
 import shutil
@@ -9,32 +9,32 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Capabilities
 
-#: For how many seconds a search counts.
-_LIFETIME: Final = 60.0
+# How long the result of a search is valid.
+_MAX_AGE_S: Final = 60.0
 
 _PROGRAMS: Final = (
     *("sh", "python3", "python", "pip3", "pip", "node", "npm"),
     *("apk", "apt-get", "dnf", "yum", "zypper"),
 )
 
-# Hosts start servers with nearly empty environments.
-_USUAL_PATH: Final = (*os.defpath.split(os.pathsep), "/usr/local/bin", "/opt/homebrew/bin")
+# MCP hosts start servers with few environment variables.
+_DEFAULT_PATH: Final = (*os.defpath.split(os.pathsep), "/usr/local/bin", "/opt/homebrew/bin")
 
 
-class Machine(NamedTuple):
-    """What was found on it, and until when (in monotonic time) that counts."""
+class HostTools(NamedTuple):
+    """A search path, the programs on it, and until when (monotonic seconds) this is valid."""
 
     path: str
     programs: frozenset[str]
     expires: float = 0.0
 
     @property
-    def is_outdated(self) -> bool:
-        """Whether it is time to search again."""
+    def is_expired(self) -> bool:
+        """Whether a new search is due."""
         return time.monotonic() > self.expires
 
     def capabilities(self, *, has_venv: bool = False) -> Capabilities:
-        """What an environment can use here; commands are names to be found on the path."""
+        """Return what an environment can use; commands are names to look up on the path."""
         return Capabilities(
             detected_at=datetime.now(UTC),
             path=self.path,
@@ -55,25 +55,26 @@ class Machine(NamedTuple):
         return next((name for name in names if name in self.programs), "")
 
 
-def search() -> Machine:
-    """Look for the programs of this machine."""
+def find_host_tools() -> HostTools:
+    """Search this machine for programs."""
     path = search_path()
     programs = frozenset(name for name in _PROGRAMS if shutil.which(name, path=path))
-    return Machine(path, programs, time.monotonic() + _LIFETIME)
+    return HostTools(path, programs, time.monotonic() + _MAX_AGE_S)
 
 
 def search_path() -> str:
-    """The search path of this process, or the usual one if it has none.
+    """Return the search path of this process, or a default one if it has none.
 
-    Without what would mean another folder in an environment, and what no text can hold.
+    Relative directories, which would differ in an environment, and names that are not valid
+    text are left out.
     """
-    folders = os.environ.get("PATH", "").split(os.pathsep)
-    return os.pathsep.join(filter(_is_usable, folders)) or os.pathsep.join(_USUAL_PATH)
+    directories = os.environ.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join(filter(_is_usable, directories)) or os.pathsep.join(_DEFAULT_PATH)
 
 
-def _is_usable(folder: str) -> bool:
+def _is_usable(directory: str) -> bool:
     try:
-        folder.encode()
+        directory.encode()
     except UnicodeEncodeError:
         return False
-    return os.path.isabs(folder)
+    return os.path.isabs(directory)

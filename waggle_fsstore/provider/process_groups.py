@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a program in a process group of its own, so that it can be stopped as a whole."""
+"""Programs that run in process groups of their own, so that each can be stopped as a whole."""
 
 import os
 import signal
@@ -14,51 +14,51 @@ from waggle_fsstore.domain.at_fork import register_at_fork
 if TYPE_CHECKING:
     from subprocess import Popen
 
-#: How many seconds a program has to end by itself.
-_GRACE: Final = 1.0
+# How long a program has to end after SIGTERM, before SIGKILL.
+_GRACE_PERIOD_S: Final = 1.0
 
 
-class Running:
-    """The programs that run at the moment, each under the folder that it works in."""
+class ProcessGroups:
+    """The running programs, by the directory that each works in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Both under the lock: nothing is started that a close or a stop does not see.
+        # Both under the lock, so that close() and stop() miss no program that is starting.
         self._closed = False
-        self._groups: dict[str, Popen[bytes]] = {}
+        self._leaders: dict[str, Popen[bytes]] = {}
         register_at_fork(self)
 
     def reset_after_fork(self) -> None:
-        """In a child: the programs are the parent's, and not to be ended from here."""
+        """Forget the programs in a forked child: only the parent may stop them."""
         self._lock = threading.Lock()
-        self._groups = {}
+        self._leaders = {}
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is to run any more."""
+        """Whether :meth:`close` was called, after which no program is started."""
         return self._closed
 
-    def run(self, command: list[str], *, folder: str, path: str, timeout: float) -> None:
-        """Run a program in a folder to its end, for at most ``timeout`` seconds.
+    def run(self, command: list[str], *, directory: str, path: str, timeout: float) -> None:
+        """Run a program in a directory until it ends, for at most ``timeout`` seconds.
 
-        It inherits no environment variable: it has ``path``, the search path, and puts
-        temporary files into the folder. Its files are private.
-        Whatever ends this early, an interrupt too, ends the program. Raises
-        ``subprocess.CalledProcessError``, also if it was stopped or this is closed, or
-        ``TimeoutExpired``; their ``output`` is what the program wrote.
+        It inherits no environment variables: it has ``PATH``, which is ``path``, and
+        ``TMPDIR``, which is the directory. Its files are private. Any exception, including
+        an interrupt, stops the program. Raises ``subprocess.CalledProcessError``, also if
+        the program was stopped or this object is closed, or ``TimeoutExpired``; their
+        ``output`` is what the program wrote.
         """
-        import subprocess  # Takes 5 ms, and is needed only here.
+        import subprocess  # Deferred: takes 5 ms, and only this method needs it.
 
         process = None
         try:
             with self._lock:
                 if self._closed:
                     raise subprocess.CalledProcessError(-signal.SIGTERM, command, b"")
-                process = self._groups[folder] = subprocess.Popen(  # noqa: S603  # No shell.
+                process = self._leaders[directory] = subprocess.Popen(  # noqa: S603  # No shell.
                     command,
-                    cwd=folder,
-                    # Temporary files of a killed program go with the folder.
-                    env={"PATH": path, "TMPDIR": folder},
+                    cwd=directory,
+                    # Temp files of a killed program are removed with the directory.
+                    env={"PATH": path, "TMPDIR": directory},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -74,41 +74,41 @@ class Running:
             if process is not None and process.stdout is not None:
                 process.stdout.close()
             with self._lock:
-                self._groups.pop(folder, None)
+                self._leaders.pop(directory, None)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command, output)
 
-    def stop(self, folder: str) -> None:
-        """End the program that works in a folder, if there is one."""
+    def stop(self, directory: str) -> None:
+        """Stop the program that works in a directory, if there is one."""
         with self._lock:
-            groups = [self._groups[folder]] if folder in self._groups else []
-        _stop(groups)
+            leaders = [self._leaders[directory]] if directory in self._leaders else []
+        _stop(leaders)
 
     def close(self) -> None:
-        """End all programs, and run no more."""
+        """Stop all programs, and start no more."""
         with self._lock:
             self._closed = True
-            groups = list(self._groups.values())
-        _stop(groups)
+            leaders = list(self._leaders.values())
+        _stop(leaders)
 
 
-def _stop(groups: Iterable["Popen[bytes]"]) -> None:
-    """Ask all to end, and kill after a while what did not; none is left as a zombie."""
+def _stop(leaders: Iterable["Popen[bytes]"]) -> None:
+    """Send SIGTERM to all groups, SIGKILL after the grace period, and reap their leaders."""
     from subprocess import TimeoutExpired
 
-    for process in groups:
+    for process in leaders:
         _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE
-    for process in groups:
+    deadline = time.monotonic() + _GRACE_PERIOD_S
+    for process in leaders:
         with suppress(TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-    for process in groups:
-        # The whole group, also if the one that leads it has ended.
+    for process in leaders:
+        # To the whole group, which may outlive its leader.
         _signal(process, signal.SIGKILL)
         process.wait()
 
 
 def _signal(process: "Popen[bytes]", number: signal.Signals) -> None:
-    # macOS denies it where all that is left of the group is waiting to be reaped.
+    # macOS raises PermissionError if the group consists of unreaped zombies only.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

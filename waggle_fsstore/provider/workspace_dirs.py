@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How workspaces stand in their root folder: names, modes, and a removal that leaves nothing.
+"""Workspace directories on disk: their names, their modes, and their removal.
 
-A workspace is renamed before it is removed, so a half removed one is never mistaken for a
-whole one: it is then called ``.removing-NAME-`` and something random.
+A workspace is renamed to ``.removing-NAME-RANDOM`` before it is removed, so that a partly
+removed workspace never passes for a complete one.
 """
 
 import errno
@@ -14,135 +14,135 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
-FOLDER_MODE: Final = 0o700
+DIR_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
-#: In the root folder. One without it is another one, such as a place where none is mounted.
+#: In the root directory. A directory without it is another one, such as an empty mount point.
 ROOT_MARKER: Final = ".waggle-workspaces"
 
-_PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_PLAIN_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
-# Windows keeps these for devices.
-_RESERVED: Final = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
+# Names of devices on Windows.
+_RESERVED_NAME: Final = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
 
-_REMOVING: Final = ".removing-"
+_REMOVING_PREFIX: Final = ".removing-"
 
-# A workspace is the user's: what stands in it may be a link or a pipe by now.
-_READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+# A workspace belongs to its user, who can replace any file by a link or a pipe.
+_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_CREATE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 
 
-def folder_name(environment_id: str) -> str:
-    """The folder of an environment: one name, the same for ever, and no other's.
+def dir_name(environment_id: str) -> str:
+    """Return the directory name of an environment, which is unique and never changes.
 
-    Names differ in more than upper and lower case. A plain id is its own name.
+    Names are distinct where case is ignored too. A plain id is its own name.
     """
-    if _PLAIN.fullmatch(environment_id) and not _RESERVED.fullmatch(environment_id):
+    if _PLAIN_ID.fullmatch(environment_id) and not _RESERVED_NAME.fullmatch(environment_id):
         return environment_id
     return f"~{blake2b(environment_id.encode(), digest_size=16).hexdigest()}"
 
 
-def removing_name(name: str) -> str:
-    """A new name for the folder ``name``, under which it is removed."""
-    return f"{_REMOVING}{name}-{os.urandom(8).hex()}"
+def removal_name(name: str) -> str:
+    """Return a new name for the directory ``name``, under which to remove it."""
+    return f"{_REMOVING_PREFIX}{name}-{os.urandom(8).hex()}"
 
 
 def original_name(entry: str) -> str:
-    """The name that a folder had before it was to be removed; its own if it is not."""
-    if entry.startswith(_REMOVING):
-        return entry.removeprefix(_REMOVING).rpartition("-")[0]
+    """Return the name that a directory had before it was renamed for its removal, if it was."""
+    if entry.startswith(_REMOVING_PREFIX):
+        return entry.removeprefix(_REMOVING_PREFIX).rpartition("-")[0]
     return entry
 
 
-def make_folders(path: str) -> None:
-    """Make a folder and those above it, of which only their user sees anything.
+def make_dirs(path: str) -> None:
+    """Make a directory and its missing parents, private to their user.
 
-    Those that exist are left as they are.
+    Existing directories keep their mode.
     """
     try:
         try:
-            make_folder(path)
+            make_dir(path)
         except FileNotFoundError:
-            make_folders(os.path.dirname(path))
-            make_folder(path)  # Fails where none can be made, as in /proc.
+            make_dirs(os.path.dirname(path))
+            make_dir(path)  # Raises where no directory can be made, as in /proc.
     except FileExistsError:
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def make_root(path: str) -> None:
-    """Make the root folder of workspaces, as far as it is missing."""
-    make_folders(path)
+    """Make what is missing of the root directory: parents, directory, marker."""
+    make_dirs(path)
     with suppress(FileExistsError):
         write_new(os.path.join(path, ROOT_MARKER), "")
 
 
 def why_no_root(path: str) -> str:
-    """Why the root folder of workspaces is not there, but at most the place of it; "" if it is."""
+    """Return why the root directory, once made, is missing or another one; "" if it is not."""
     if os.path.lexists(os.path.join(path, ROOT_MARKER)):
         return ""
     return (
-        "the folder of all workspaces is missing, or another one: mount its disk, or, if it is "
-        f"lost, make a new one with an empty file {ROOT_MARKER} in it"
+        "the workspaces directory is missing or is a different one: mount its disk or, if it is "
+        f"lost, make a new directory with an empty file {ROOT_MARKER} in it"
     )
 
 
 def why_unusable(path: str) -> str:
-    """Why no folder can be made in the root folder, or that one not be made; "" if it can."""
+    """Return why no directory can be made in the root directory, or not the root; else ""."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     if not os.path.isdir(path):
-        return "what is in the place of its root folder is none"
-    return "" if os.access(path, os.W_OK | os.X_OK) else "its root folder cannot be written to"
+        return "the workspaces path is not a directory"
+    return "" if os.access(path, os.W_OK | os.X_OK) else "the workspaces directory is not writable"
 
 
-def make_folder(path: str) -> None:
-    """Make a new folder of which only its user sees anything, whatever the umask."""
-    os.mkdir(path, FOLDER_MODE)
-    os.chmod(path, FOLDER_MODE)
+def make_dir(path: str) -> None:
+    """Make a new directory that is private to its user, with any umask."""
+    os.mkdir(path, DIR_MODE)
+    os.chmod(path, DIR_MODE)
 
 
 def write_new(path: str, text: str) -> None:
-    """Write a new file that only its user can read, whatever the umask."""
-    with open(os.open(path, _CREATE, FILE_MODE), "wb") as file:
+    """Write a new file that is private to its user, with any umask."""
+    with open(os.open(path, _CREATE_FLAGS, FILE_MODE), "wb") as file:
         os.fchmod(file.fileno(), FILE_MODE)
         file.write(text.encode())
 
 
 def read_start(path: str, size: int) -> bytes:
-    """The first ``size`` bytes of a file; follows no link and waits for no pipe."""
-    with open(os.open(path, _READ), "rb") as file:
+    """Return the first ``size`` bytes of a file; follow no link and wait for no pipe."""
+    with open(os.open(path, _READ_FLAGS), "rb") as file:
         return file.read(size)
 
 
 def remove_entry(path: str) -> None:
-    """Remove a file, a link or a folder, never what a link points to.
+    """Remove a file, a link or a directory, but never the target of a link.
 
-    Another that removes the same is no error. Raises ``OSError`` if something is left
-    because it could not be removed, or because it was written meanwhile.
+    Another process may remove the same concurrently. Raises ``OSError`` if something is
+    left, because it could not be removed or was written in the meantime.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
             return
-        # Whatever can go goes; what another removed in the meantime is no error.
+        # Removes what it can. Errors do not matter yet, such as a concurrent removal.
         shutil.rmtree(path, ignore_errors=True)
         if os.path.lexists(path):
-            _unlock(path)
+            _make_writable(path)
             shutil.rmtree(path)
 
 
-def _unlock(path: str) -> None:
-    """Make all folders from ``path`` down writable to their user; follows no link."""
-    _unlock_one(path)
+def _make_writable(path: str) -> None:
+    """Make all directories from ``path`` down writable for their user; follow no link."""
+    _make_one_writable(path)
     for _, names, _, descriptor in os.fwalk(path):
-        os.fchmod(descriptor, FOLDER_MODE)
+        os.fchmod(descriptor, DIR_MODE)
         for name in names:
-            _unlock_one(name, descriptor)
+            _make_one_writable(name, descriptor)
 
 
-def _unlock_one(path: str, descriptor: int | None = None) -> None:
-    # Of a link, and on a system that could only follow it, this raises any of these. Such a
-    # system leaves it to the fchmod above, which needs a folder that can be read.
+def _make_one_writable(path: str, descriptor: int | None = None) -> None:
+    # Each of these may be raised for a link, or on a system that cannot chmod without following
+    # links. There the fchmod above does it, if the directory is readable.
     with suppress(OSError, NotImplementedError, ValueError):
-        os.chmod(path, FOLDER_MODE, dir_fd=descriptor, follow_symlinks=False)
+        os.chmod(path, DIR_MODE, dir_fd=descriptor, follow_symlinks=False)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP server: environments for AI agents, over HTTP or standard input and output."""
+"""The MCP server: environments for AI agents, over HTTP or over standard input and output."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving over HTTP: ``/mcp``, and ``/healthz`` and ``/readyz`` for whoever watches."""
+"""Serving over HTTP: ``/mcp`` for clients, ``/healthz`` and ``/readyz`` for monitoring."""
 
 import asyncio
 import errno
@@ -22,18 +22,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.server.json_log import LoopErrors
-from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.readiness import readiness
-from waggle_fsstore.server.shutdown import run, stop_soon
+from waggle_fsstore.server.shutdown import run, schedule_stop
 from waggle_fsstore.server.tools import make_server
 
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
-# From a signal on: how long calls may take to be answered (seconds).
-_GRACE: Final = 3
+# How long calls in progress may take after a signal.
+_GRACE_S: Final = 3
 
-# What asyncio waits a second for.
-_NO_MORE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# The errors of accept after which asyncio waits for a second.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,77 +41,81 @@ _log: Final = logging.getLogger(__name__)
 def serve(settings: Settings, location: str | None = None) -> None:
     """Serve the store at a location until SIGTERM or Ctrl-C.
 
-    Takes the port, then the store: who cannot have both changes nothing. Raises
-    :class:`SettingError`, also for a port that is taken, and what :class:`Serving` raises.
+    Takes the port first and then the store: a server that cannot have both changes nothing.
+    Raises :class:`SettingError`, also if the port is taken, and what :class:`ServiceHost`
+    raises.
     """
     with listen(settings) as listener:
-        serving = Serving(settings, location, is_http=True)
-        run(serving, lambda: _serve(serving, listener, settings))
+        host = ServiceHost(settings, location, is_http=True)
+        run(host, lambda: _serve(host, listener, settings))
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket that listens where the settings say.
+    """Return a socket that listens at the configured address.
 
-    Raises :class:`SettingError` if it cannot, or if others could reach it and nobody said by
-    which names they call.
+    Raises :class:`SettingError` if that fails, or if the address is not a loopback address
+    and no allowed hosts are configured.
     """
     where = f"{settings.host}:{settings.port}"
     if not settings.is_loopback and not settings.allowed_hosts:
         raise SettingError(
             "WAGGLE_ALLOWED_HOSTS",
-            "must say by which names clients call this server: WAGGLE_LISTEN_ADDR, "
-            f"{where}, is not on the loopback interface, and who reaches it may use it",
+            "must list the host names by which clients call this server: WAGGLE_LISTEN_ADDR, "
+            f"{where}, is not a loopback address, and every client that reaches it may use it",
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
-        # Not strerror: that says the address again, in another form.
+        # strerror would name the address again, in another form.
         problem = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        reason = f"cannot listen on {where}: {problem}; stop what listens there, or set this"
+        reason = (
+            f"cannot listen on {where}: {problem}; stop the program that uses this address, "
+            "or choose another one"
+        )
         raise SettingError("WAGGLE_LISTEN_ADDR", reason) from None
     listener = _Listener(fileno=listener.detach())
-    # Connections inherit it. Without it, each answer waits 40 ms for the client's next packet;
-    # asyncio sets it only where a socket names its protocol, which this one does not.
+    # Connections inherit TCP_NODELAY. Without it, each answer waits 40 ms for the client's
+    # next packet; asyncio sets it only on a socket that names its protocol, unlike this one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 class _Listener(socket.socket):
-    """Has asyncio try again once a second, when there are no descriptors for connections.
+    """Makes asyncio retry once a second while no descriptors are left for connections.
 
-    It goes on to accept for as many as may wait, and each failure begins a new try in a
-    second: before long it would do nothing else.
+    asyncio's accept loop does not stop at such an error but fails up to ``backlog`` times in
+    a row, and schedules a retry for each failure: soon the server would do nothing else. See
+    https://github.com/python/cpython/issues/151615.
     """
 
     _has_failed = False
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """See socket; after a failure, say once that nobody waits."""
+        """See socket; after a failure, report once that no connection is waiting."""
         if self._has_failed:
             self._has_failed = False
             raise BlockingIOError
         try:
             return super().accept()
         except OSError as error:
-            self._has_failed = error.errno in _NO_MORE
+            self._has_failed = error.errno in _OUT_OF_RESOURCES
             raise
 
 
-async def _serve(serving: Serving, listener: socket.socket, settings: Settings) -> None:
+async def _serve(host: ServiceHost, listener: socket.socket, settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
-    server = _Server(application(serving, settings), serving)
+    server = _Server(application(host, settings), host)
     address, port = listener.getsockname()[:2]
-    address = f"[{address}]" if ":" in address else address
-    fields = {"fields": serving.fields}
-    _log.info("serving on http://%s:%s/mcp", address, port, extra=fields)
+    fields = {"fields": host.log_fields}
+    _log.info("serving on http://%s:%s/mcp", _in_brackets(address), port, extra=fields)
     await server.serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Has the process end when a signal comes, also where a call goes on and on."""
+    """Ends the process after a signal, even if a call never returns."""
 
-    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+    def __init__(self, app: ASGIApp, host: ServiceHost) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -119,47 +123,48 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 ws="none",
-                timeout_graceful_shutdown=_GRACE,
+                timeout_graceful_shutdown=_GRACE_S,
             )
         )
-        self._serving = serving
+        self._host = host
         self._loop = asyncio.get_running_loop()
-        # Uvicorn raises what it caught once more when it is done: by then all is well.
+        # Uvicorn raises the signals that it caught again when it is done. These handlers
+        # receive them: the process is ending already.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle_exit)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn."""
         if not self.should_exit:
-            # Not from here: a signal comes between any two instructions.
+            # The loop does the work: a signal handler may run between any two instructions.
             self._loop.call_soon_threadsafe(self._stop)
         super().handle_exit(sig, frame)
 
     def _stop(self) -> None:
-        stop_soon(self._serving, grace=_GRACE + 1)
+        schedule_stop(self._host, grace_s=_GRACE_S + 1)
 
 
-def application(serving: Serving, settings: Settings) -> ASGIApp:
-    """The ASGI application over an open store."""
-    # Of its own: who asks does not wait for calls that take all other threads.
-    one_at_a_time = CapacityLimiter(1)
+def application(host: ServiceHost, settings: Settings) -> ASGIApp:
+    """Return the ASGI application of an open host."""
+    # A thread reserved for probes: they do not wait for calls that occupy all other threads.
+    probe_thread = CapacityLimiter(1)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        is_ready, report = await to_thread.run_sync(readiness, serving, limiter=one_at_a_time)
+        is_ready, report = await to_thread.run_sync(readiness, host, limiter=probe_thread)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
-    security = security_of(settings)
-    app = make_server(serving.service).streamable_http_app(transport_security=security)
+    security = security_settings(settings)
+    app = make_server(host.service).streamable_http_app(transport_security=security)
     app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
     return _Guard(app, security)
 
 
-def security_of(settings: Settings) -> TransportSecuritySettings:
-    """Who may call: by the names of the loopback interface, and those that are allowed."""
-    hosts = [*_LOOPBACK, *map(_in_a_url, settings.allowed_hosts)]
+def security_settings(settings: Settings) -> TransportSecuritySettings:
+    """Return the allowed hosts and origins: those of the loopback interface and the configured."""
+    hosts = [*_LOOPBACK_NAMES, *map(_in_brackets, settings.allowed_hosts)]
     return TransportSecuritySettings(
         allowed_hosts=list(_with_any_port(hosts)),
         allowed_origins=[
@@ -175,15 +180,16 @@ def _with_any_port(hosts: Iterable[str]) -> Iterable[str]:
             yield f"{host}:*"
 
 
-def _in_a_url(host: str) -> str:
-    """An address of IPv6 stands in brackets there."""
+def _in_brackets(host: str) -> str:
+    """Return the host as it is written in a URL: an IPv6 address is put in brackets."""
     return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
 
 
 class _Guard:
-    """Refuses who calls by a name that is not allowed: a web page that a browser was led to.
+    """Refuses requests to a host name or from an origin that is not allowed.
 
-    The SDK does so for its own path only (https://en.wikipedia.org/wiki/DNS_rebinding).
+    This protects against a web page that makes a browser call this server by another name
+    (https://en.wikipedia.org/wiki/DNS_rebinding). The SDK protects only its own path.
     """
 
     def __init__(self, app: ASGIApp, security: TransportSecuritySettings) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: one JSON object a line, on standard error, which nobody waits for."""
+"""The log: one JSON object a line on standard error, written without blocking any call."""
 
 import json
 import logging
@@ -11,32 +11,34 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from queue import Full, Queue
 from typing import Any, Final
 
 # Standard output carries the protocol.
-_STANDARD_ERROR: Final = 2
+_STDERR_FD: Final = 2
 
-# Lines that wait to be written. Whoever started the server need not read them.
-_WAITING: Final = 10_000
+# Further entries are dropped while the reader of standard error is this far behind.
+_MAX_QUEUED_RECORDS: Final = 10_000
 
-# How long an end waits for lines to be written (seconds).
-_PATIENCE: Final = 0.5
+# How long the end of the process waits for queued entries to be written.
+_FLUSH_TIMEOUT_S: Final = 0.5
 
-# How long nothing is told again that was told just now (seconds).
-_SILENCE: Final = 5.0
+# How long an error of the event loop that repeats is left out of the log.
+_REPEAT_INTERVAL_S: Final = 5.0
 
 _log: Final = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as a JSON object: time, level, logger, message, a traceback if any.
+    """Formats a record as a JSON object: time, level, logger, message, any traceback.
 
-    And what the record has as ``fields``: ``log.info("done", extra={"fields": {...}})``.
+    The ``fields`` of the record are added:
+    ``log.info("done", extra={"fields": {"environment_id": "a"}})``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return the record as one line, without its line end."""
         at = datetime.fromtimestamp(record.created, UTC)
         fields = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -50,86 +52,91 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-class PatientHandler(logging.Handler):
-    """Has a thread of its own write the lines, so that a pipe that nobody reads stops no call.
+class NonBlockingHandler(QueueHandler):
+    """Has a background thread write the records, so that a blocked standard error blocks no call.
 
-    What is more than some thousand lines behind is dropped.
+    Records beyond the first 10,000 that wait to be written are dropped.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._lines: Queue[str] = Queue(_WAITING)
-        threading.Thread(target=self._write, name="log", daemon=True).start()
+        self._records: Queue[logging.LogRecord] = Queue(_MAX_QUEUED_RECORDS)
+        super().__init__(self._records)
+        _StderrWriter(self._records).start()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line to the thread."""
-        try:
-            line = self.format(record)
-        except Exception:  # noqa: BLE001  # A line that cannot be made must not fail a call.
-            line = json.dumps({"level": "error", "message": f"unprintable: {record.msg!r:.200}"})
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Hand a formatted record to the thread."""
         with suppress(Full):
-            self._lines.put_nowait(line)
+            self._records.put_nowait(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Log that a record could not be formatted: this must not fail the call that logs."""
+        fields = {"level": "error", "message": f"unprintable: {record.msg!r:.200}"}
+        self.enqueue(logging.makeLogRecord({"msg": json.dumps(fields)}))
 
     def flush(self) -> None:
-        """Wait until all is written, for a moment at most."""
-        deadline = time.monotonic() + _PATIENCE
-        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+        """Wait until all records are written, for ``_FLUSH_TIMEOUT_S`` at most."""
+        deadline = time.monotonic() + _FLUSH_TIMEOUT_S
+        while self._records.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.001)
 
-    def _write(self) -> None:
-        while True:
-            rest = f"{self._lines.get()}\n".encode()
-            # A reader that is gone misses the rest.
-            with suppress(OSError):
-                while rest:
-                    # Not through sys.stderr: an end would wait for its lock.
-                    rest = rest[os.write(_STANDARD_ERROR, rest) :]
-            self._lines.task_done()
+
+class _StderrWriter(QueueListener):
+    """The background thread. It is never stopped: ``stop`` would wait for a blocked write."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        rest = f"{record.getMessage()}\n".encode()
+        with suppress(OSError):  # The reader is gone, and the rest with it.
+            while rest:
+                # Not through sys.stderr: the end of the process would wait for its lock.
+                rest = rest[os.write(_STDERR_FD, rest) :]
 
 
 class LoopErrors:
-    """Logs what an event loop could not handle; the same again only every few seconds."""
+    """Logs what an event loop could not handle; a repeated error only every few seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._message = ""
-        self._told = 0.0
+        self._logged_at = 0.0
         self._left_out = 0
 
     def __call__(self, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
         """See ``loop.set_exception_handler``."""
-        is_same = context["message"] == self._message
-        if is_same and self._clock() < self._told + _SILENCE:
+        is_repeated = context["message"] == self._message
+        if is_repeated and self._clock() < self._logged_at + _REPEAT_INTERVAL_S:
             self._left_out += 1
             return
-        if is_same:
-            context = {**context, "left out": self._left_out}
-        self._message, self._told, self._left_out = context["message"], self._clock(), 0
+        if is_repeated:
+            context = {**context, "repeats left out": self._left_out}
+        self._message, self._logged_at, self._left_out = context["message"], self._clock(), 0
         loop.default_exception_handler(context)
 
 
-def _tell_unraisable(what: "sys.UnraisableHookArgs") -> None:
-    """Log what Python would print, such as an error while something is thrown away."""
-    if isinstance(what.exc_value, BrokenPipeError):
-        return  # A client that is gone, as was told.
-    trace = (what.exc_type, what.exc_value or what.exc_type(), what.exc_traceback)
-    _log.error("nobody could handle an error", exc_info=trace)
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Log an error that Python would print, such as one raised by ``__del__``."""
+    if isinstance(unraisable.exc_value, BrokenPipeError):
+        return  # The client is gone, which is logged elsewhere.
+    _log_uncaught("an error could not be raised", unraisable)
 
 
-def _tell_thread(what: threading.ExceptHookArgs) -> None:
-    """Log what Python would print of a thread that failed."""
-    trace = (what.exc_type, what.exc_value or what.exc_type(), what.exc_traceback)
-    _log.error("a thread failed", exc_info=trace)
+def _log_thread_exception(failure: threading.ExceptHookArgs) -> None:
+    """Log the error that ended a thread, which Python would print."""
+    _log_uncaught("a thread failed", failure)
+
+
+def _log_uncaught(message: str, error: "sys.UnraisableHookArgs | threading.ExceptHookArgs") -> None:
+    value = error.exc_value or error.exc_type()
+    _log.error(message, exc_info=(error.exc_type, value, error.exc_traceback))
 
 
 def configure() -> None:
-    """Send all that is logged to standard error."""
-    handler = PatientHandler()
+    """Send the log, warnings and uncaught errors to standard error."""
+    handler = NonBlockingHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    sys.unraisablehook = _tell_unraisable
-    threading.excepthook = _tell_thread
-    # A line for each request is too much; what a call did stands in the history.
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_thread_exception
+    # Not one line for each request: the history records what a call changed.
     for name in ("mcp", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server needs, opened in the order that harms nobody, and closed again."""
+"""The lifecycle of a server: what it opens, in which order, and how it closes it again."""
 
 import logging
 import threading
@@ -13,22 +13,23 @@ from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.wiring import open_repository, open_service, server_lock
 
-#: Which of the servers of a store reconciles and sweeps.
+#: Held by the server that reconciles and sweeps, of all that serve a store.
 _LEADER_LOCK: Final = "server.lock"
 
-#: Which server listens for HTTP.
+#: Held by the server that listens for HTTP: a store has at most one.
 _HTTP_LOCK: Final = "http.lock"
 
-# How long the reaper may take to end, and then the calls that are under way (seconds).
-_PATIENCE: Final = 1.5
+# How long closing waits for the reaper, and then for the calls in progress.
+_CLOSE_TIMEOUT_S: Final = 1.5
 
 _log: Final = logging.getLogger(__name__)
 
 
-class Serving:
-    """A store with its provider, its service and its reaper, from :meth:`open` on.
+class ServiceHost:
+    """A store with its service and its reaper, for one server process.
 
-    Raises :class:`SettingError` for a location that is none.
+    The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
+    location.
     """
 
     repository: TransactionalRepository
@@ -44,21 +45,21 @@ class Serving:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
             self._leader = server_lock(_LEADER_LOCK, location)
         except ValueError as error:
-            where = "WAGGLE_STORE_PATH" if location is None else "--store"
-            raise SettingError(where, str(error)) from None
-        # Of who opens it or closes it.
+            source = "WAGGLE_STORE_PATH" if location is None else "--store"
+            raise SettingError(source, str(error)) from None
+        # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
-        self._is_cut_short = False
+        self._is_interrupted = False
         self._is_closed = False
 
     def open(self) -> bool:
-        """Take the locks, open the store, reconcile, and begin to sweep.
+        """Take the locks, open the store, reconcile, and start the reaper.
 
-        Whether it is to be served then: another thread may cut it short meanwhile, which
-        ends the reconciling too. Raises :class:`ServerRunningError` before it has changed anything,
-        if this is for HTTP and another server has the store already; what opening a store
-        raises.
+        Returns whether the server may serve: it may not if it was interrupted or closed in
+        the meantime. Raises :class:`ServerRunningError`, before anything is changed, if this
+        is for HTTP and another server already serves the store over HTTP; and what opening a
+        store raises.
         """
         with self._lock:
             if self._is_closed:
@@ -70,9 +71,9 @@ class Serving:
                 _release(self._http, self._leader)
                 raise
             self._is_open = True
-        if not self._is_cut_short:
+        if not self._is_interrupted:
             self.reaper.start()
-        return not self._is_cut_short
+        return not self._is_interrupted
 
     def _open(self) -> None:
         if self._http is not None and not self._http.try_acquire():
@@ -80,48 +81,48 @@ class Serving:
         self.repository = open_repository(self._location)
         self.service = open_service(self.repository, self._settings)
         self.reaper = Reaper(
-            self.service, interval=self._settings.reaper_interval, leads=self.try_to_lead
+            self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
 
     def try_to_lead(self) -> bool:
-        """Become the server that reconciles and sweeps, if no other is; whether this one is it."""
+        """Return whether this server reconciles and sweeps, taking that role if it is free."""
         if self._http is not None:
-            self._http.try_acquire()  # Anew, if somebody took its file away.
+            self._http.try_acquire()  # Takes it back if the lock file was removed.
         return self._leader is None or self._leader.try_acquire()
 
     @property
-    def fields(self) -> dict[str, object]:
-        """What the log says of it at the start."""
+    def log_fields(self) -> dict[str, object]:
+        """The fields of the log entry that a server writes once it serves."""
         return {
             "store": str(getattr(self.repository, "path", "memory:")),
             "workspaces": str(getattr(self.service.provider, "root", "")),
             "leads": self.reaper.reconciliation is not None,
         }
 
-    def cut_short(self) -> None:
-        """Let no environment begin, and those end that are being created; sweep no more."""
-        self._is_cut_short = True
+    def interrupt(self) -> None:
+        """Make creations fail soon, those in progress and later ones, and stop sweeping."""
+        self._is_interrupted = True
         if self._is_open:
-            self.reaper.stop(patience=0)
+            self.reaper.stop(timeout=0)
             self.service.provider.close()
 
     def close(self) -> None:
-        """End, destroying nothing: what is stored is what there is. Safe to repeat."""
+        """Close everything. Destroys no environment. Safe to repeat."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-            self.cut_short()
+            self.interrupt()
             if self._is_open:
                 self._close()
             _release(self._http, self._leader)
             _log.info("stopped; no environment was destroyed")
 
     def _close(self) -> None:
-        if not self.reaper.stop(patience=_PATIENCE):
-            _log.warning("a sweep goes on; the next start goes on with it")
-        if not self.service.close(patience=_PATIENCE):
-            _log.warning("a call goes on; the next start goes on with it")
+        if not self.reaper.stop(timeout=_CLOSE_TIMEOUT_S):
+            _log.warning("a sweep did not end in time; the next start of a server completes it")
+        if not self.service.close(timeout=_CLOSE_TIMEOUT_S):
+            _log.warning("a call did not end in time; the next start of a server cleans up")
         self.repository.close()
 
     def __enter__(self) -> Self:

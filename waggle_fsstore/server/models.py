@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tools answer with: the names and fields of Waggle."""
+"""The results of the tools: their fields are what clients see, and each explains itself."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -14,37 +14,40 @@ from waggle_fsstore.domain.event import Event, EventKind
 from waggle_fsstore.service.error_text import document_in, reason_of
 
 
-def _in_place(values: type[StrEnum]) -> WithJsonSchema:
-    """The schema of some words where they are used.
+def _inline_enum(values: type[StrEnum]) -> WithJsonSchema:
+    """Return the JSON schema of an enum, to be written out wherever the enum is used.
 
-    A reference to one takes the client's check of an answer a third more time, and not
-    every client follows it.
+    With a ``$ref`` instead, a client takes a third longer to validate a result, and some
+    clients do not follow references.
     """
     return WithJsonSchema({"type": "string", "enum": [value.value for value in values]})
 
 
-RuntimeWord: TypeAlias = Annotated[Runtime, _in_place(Runtime)]
-_StatusWord: TypeAlias = Annotated[Status, _in_place(Status)]
-_KindWord: TypeAlias = Annotated[EventKind, _in_place(EventKind)]
+RuntimeName: TypeAlias = Annotated[Runtime, _inline_enum(Runtime)]
+_StatusName: TypeAlias = Annotated[Status, _inline_enum(Status)]
+_EventKindName: TypeAlias = Annotated[EventKind, _inline_enum(EventKind)]
 
 
 class EnvironmentInfo(BaseModel):
-    """One environment."""
+    """An environment."""
 
-    environment_id: str = Field(description="The handle to use in all other calls.")
+    environment_id: str = Field(description="The id to pass to all other tools.")
     name: str
-    runtime: RuntimeWord
-    status: _StatusWord = Field(description="Only one that is running can be used.")
-    status_reason: str = Field(description="Why it is in status error, or could not be removed.")
+    runtime: RuntimeName
+    status: _StatusName = Field(description="Only a running environment can be used.")
+    status_reason: str = Field(description="Why the status is error, or why removal failed.")
     created_at: datetime
     last_used: datetime
-    timeout: str = Field(description="It is removed after so long without use, such as 30m0s.")
-    ssh_port: int = Field(description="The port reserved for it; 0 for none.")
-    workspace: str = Field(description="Its folder on the machine of the server.")
+    timeout: str = Field(
+        description="The idle timeout, such as 30m0s. An environment that is idle for longer is "
+        "removed with its files."
+    )
+    ssh_port: int = Field(description="The port reserved for this environment; 0 for none.")
+    workspace: str = Field(description="The directory of its files, on the server's machine.")
 
     @classmethod
     def of(cls, environment: Environment, workspace: str) -> Self:
-        """What a client gets to know of an environment."""
+        """Return what a client sees of an environment whose files are in ``workspace``."""
         return cls(
             environment_id=environment.id,
             name=environment.name,
@@ -55,55 +58,59 @@ class EnvironmentInfo(BaseModel):
             last_used=environment.last_used,
             timeout=format_duration(environment.timeout),
             ssh_port=environment.ssh_port,
-            # A path need not be text, and an answer has to be.
+            # A path may hold bytes that are not UTF-8; JSON text cannot.
             workspace=workspace.encode(errors="replace").decode(),
         )
 
 
 class Unreadable(BaseModel):
-    """A document that cannot be read. It harms no other environment."""
+    """A document that cannot be read. Other environments are unaffected."""
 
     document: str = Field(description="The name of its file.")
     reason: str
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """What a client may know of it: no path."""
+        """Return what a client sees of the error: the file name, without its directory."""
         return cls(document=document_in(error), reason=reason_of(error))
 
 
 class EnvironmentList(BaseModel):
-    """A page of the environments, sorted by id."""
+    """One page of the environments, sorted by id."""
 
     environments: list[EnvironmentInfo]
-    count: int = Field(description="How many there are, on all pages.")
-    next: str | None = Field(description="Give it as 'after' to get the next page.")
-    unreadable: list[Unreadable] = Field(description="Documents that only an operator can mend.")
+    count: int = Field(description="The number of environments on all pages together.")
+    next: str | None = Field(
+        description="Pass it as 'after' to get the next page; null on the last page."
+    )
+    unreadable: list[Unreadable] = Field(
+        description="Damaged documents, which only the operator can repair."
+    )
 
 
 class DestroyResult(BaseModel):
-    """What became of an environment that was to be destroyed."""
+    """The outcome of destroying an environment."""
 
-    status: _StatusWord
+    status: _StatusName
     message: str
 
 
 class HistoryEntry(BaseModel):
     """One change of an environment."""
 
-    seq: int = Field(description="Its number, which only rises.")
+    seq: int = Field(description="The sequence number of the change; later ones are greater.")
     at: datetime
-    kind: _KindWord
-    status: _StatusWord | None = Field(
-        description="The status that it left; null once it is deleted."
+    kind: _EventKindName
+    status: _StatusName | None = Field(
+        description="The status after the change; null for a deletion."
     )
-    previous_status: _StatusWord | None
+    previous_status: _StatusName | None
     actor: str
     reason: str
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """What a client gets to know of an event."""
+        """Return what a client sees of an event."""
         return cls(
             seq=event.seq,
             at=event.at,
@@ -116,14 +123,17 @@ class HistoryEntry(BaseModel):
 
 
 class History(BaseModel):
-    """What happened to an environment, oldest first."""
+    """The history of an environment, oldest change first."""
 
     environment_id: str
     events: list[HistoryEntry]
-    count: int = Field(description="How many events there are after the one asked for.")
+    count: int = Field(
+        description="The number of events after 'after'. If it is greater than the number of "
+        "events returned, pass the last seq as 'after' to get more."
+    )
 
     @classmethod
     def of(cls, environment_id: str, events: Iterable[Event], limit: int) -> Self:
-        """The first events, and how many there are."""
+        """Return the first ``limit`` events, and the number of all of them."""
         entries = [HistoryEntry.of(event) for event in events]
         return cls(environment_id=environment_id, events=entries[:limit], count=len(entries))

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end: within ten seconds, whatever is still going on, and with nothing lost."""
+"""Shutdown: the process ends within ten seconds of a signal, and what is stored is not lost."""
 
 import asyncio
-import atexit
 import logging
 import os
 import signal
@@ -14,29 +13,30 @@ from typing import Any, Final, NoReturn
 
 from anyio import to_thread
 
-from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.wiring import remove_temporary_workspaces
 
-# When the process ends, in any case (seconds).
-_DEADLINE: Final = 9.0
+# How long closing may take before the process ends without it.
+_DEADLINE_S: Final = 9.0
 
-# How long a signal may go unseen (seconds).
-_WAKES_EVERY: Final = 0.5
+# The longest time for which a signal may go unnoticed.
+_WAKE_INTERVAL_S: Final = 0.5
 
 _log: Final = logging.getLogger(__name__)
 
 
-def run(serving: Serving, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Open it, serve, and close it. SIGTERM and Ctrl-C have the process end, also at the start.
+def run(host: ServiceHost, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Open the host, serve, and close the host. SIGTERM and Ctrl-C end the process at any time.
 
-    Raises what :meth:`Serving.open` raises.
+    Raises what :meth:`ServiceHost.open` raises.
     """
 
     async def main() -> None:
-        _stop_at_signals(serving)
-        waking = asyncio.create_task(_wake_up_often())
+        _stop_on_signals(host)
+        waking = asyncio.create_task(_wake_regularly())
         try:
-            # In a thread, so that signals are seen meanwhile.
-            if await to_thread.run_sync(serving.open):
+            # In a thread, so that the loop can handle signals in the meantime.
+            if await to_thread.run_sync(host.open):
                 await serve()
         finally:
             waking.cancel()
@@ -44,43 +44,46 @@ def run(serving: Serving, serve: Callable[[], Coroutine[Any, Any, None]]) -> Non
     try:
         asyncio.run(main())
     finally:
-        with deadline():  # No signal is listened to any more.
-            serving.close()
+        with exit_deadline():  # Signals are no longer handled here.
+            host.close()
 
 
-async def _wake_up_often() -> None:
-    """See signals also where none wakes the loop: it was just going to sleep, or is on Windows."""
+async def _wake_regularly() -> None:
+    """Wake the loop, so that it notices a signal which did not wake it.
+
+    That is so for a signal that arrives just as the loop goes to sleep, and on Windows.
+    """
     while True:
-        await asyncio.sleep(_WAKES_EVERY)
+        await asyncio.sleep(_WAKE_INTERVAL_S)
 
 
-def _stop_at_signals(serving: Serving) -> None:
+def _stop_on_signals(host: ServiceHost) -> None:
     loop = asyncio.get_running_loop()
 
     def handle(*_: object) -> None:
-        # When the loop is closed, the end has come already.
+        # A closed loop means that the process is ending already.
         with suppress(RuntimeError):
-            # Not from here: a signal comes between any two instructions.
-            loop.call_soon_threadsafe(lambda: stop_soon(serving, grace=0))
+            # The loop does the work: a signal handler may run between any two instructions.
+            loop.call_soon_threadsafe(lambda: schedule_stop(host, grace_s=0))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
 
 
-def stop_soon(serving: Serving, *, grace: float) -> None:
-    """Have the process end: calls have ``grace`` seconds to be answered, then all is closed.
+def schedule_stop(host: ServiceHost, *, grace_s: float) -> None:
+    """End the process from a thread: calls get ``grace_s`` seconds, then the host is closed.
 
-    Python can interrupt neither a thread that is in a call nor one that reads standard
-    input. So the process ends itself, and that is no loss: what is half done stands in the
-    store, and the next start goes on with it.
+    Python can interrupt neither a thread in the middle of a call nor one that reads standard
+    input, so the process exits without waiting for them. Nothing is lost: the store records
+    what was in progress, and the next start of a server completes it.
     """
-    threading.Thread(target=_stop, args=(serving, grace), name="stop", daemon=True).start()
+    threading.Thread(target=_stop, args=(host, grace_s), name="stop", daemon=True).start()
 
 
 @contextmanager
-def deadline() -> Iterator[None]:
-    """Have the process end if what is done in the block takes too long."""
-    timer = threading.Timer(_DEADLINE, _give_up)
+def exit_deadline() -> Iterator[None]:
+    """End the process if the block takes longer than ``_DEADLINE_S``."""
+    timer = threading.Timer(_DEADLINE_S, _exit_at_deadline)
     timer.daemon = True
     timer.start()
     try:
@@ -89,18 +92,21 @@ def deadline() -> Iterator[None]:
         timer.cancel()
 
 
-def _stop(serving: Serving, grace: float) -> NoReturn:
-    with deadline():
-        serving.cut_short()
-        time.sleep(grace)
+def _stop(host: ServiceHost, grace_s: float) -> NoReturn:
+    with exit_deadline():
+        host.interrupt()
+        time.sleep(grace_s)
         try:
-            serving.close()
-        finally:
-            atexit._run_exitfuncs()  # What a process does that ends by itself.
-            os._exit(0)
+            host.close()
+        except Exception:  # noqa: BLE001  # The process must end all the same.
+            _log.exception("closing failed; the next start of a server recovers the store")
+        # os._exit skips what a process that returns from main does at its exit.
+        remove_temporary_workspaces()
+        logging.shutdown()
+        os._exit(0)
 
 
-def _give_up() -> NoReturn:
-    _log.warning("not all could be closed in time; the next start goes on with what is left")
+def _exit_at_deadline() -> NoReturn:
+    _log.warning("closing did not end in time; the next start of a server completes it")
     logging.shutdown()
     os._exit(0)

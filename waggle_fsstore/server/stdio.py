@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving over standard input and output: for a client that starts its own server."""
+"""Serving over standard input and output: for a client that starts a server for itself."""
 
 import logging
 from typing import Final
 
 from waggle_fsstore.config import Settings
-from waggle_fsstore.server.lifecycle import Serving
+from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.shutdown import run
 from waggle_fsstore.server.tools import make_server
 
@@ -15,15 +15,15 @@ _log: Final = logging.getLogger(__name__)
 def serve(settings: Settings, location: str | None = None) -> None:
     """Serve the store at a location until the client closes the input, SIGTERM or Ctrl-C.
 
-    Others may serve the same store. Raises what :class:`Serving` raises.
+    Other servers may serve the same store. Raises what :class:`ServiceHost` raises.
     """
-    serving = Serving(settings, location)
-    run(serving, lambda: _serve(serving))
+    host = ServiceHost(settings, location)
+    run(host, lambda: _serve(host))
 
 
-async def _serve(serving: Serving) -> None:
-    _log.info("serving on standard input and output", extra={"fields": serving.fields})
+async def _serve(host: ServiceHost) -> None:
+    _log.info("serving on standard input and output", extra={"fields": host.log_fields})
     try:
-        await make_server(serving.service).run_stdio_async()
+        await make_server(host.service).run_stdio_async()
     except* BrokenPipeError:
         _log.info("the client is gone")

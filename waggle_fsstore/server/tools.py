@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tools: what an AI agent can do with environments.
+"""The MCP tools and the resource: what an AI agent can do with environments.
 
-All of them are plain functions, called in threads: the store is synchronous, and must not
-hold up the answers to others.
+The tools are plain functions and run in threads: the store is synchronous, and must not block
+the event loop that answers other clients.
 """
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from functools import partial, wraps
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
@@ -36,84 +37,88 @@ from waggle_fsstore.server.models import (
     EnvironmentInfo,
     EnvironmentList,
     History,
-    RuntimeWord,
+    RuntimeName,
     Unreadable,
 )
-from waggle_fsstore.server.threads import in_threads_of
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.provider import WITH_PIP
 
-_PAGE: Final = 20
-_MAX_PAGE: Final = 1_000
-_MAX_CLIENT_NAME: Final = 100
-_WRITERS: Final = 40
-_HOUR: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
+_PAGE_SIZE: Final = 20
+_MAX_PAGE_SIZE: Final = 1_000
+_MAX_CLIENT_NAME_LENGTH: Final = 100
+_WRITER_THREADS: Final = 40
+_MAX_TIMEOUT_MINUTES: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
+_DESCRIPTION: Final = (
+    "A durable store for agent environments, one readable JSON file each, with an MCP server, "
+    "a CLI and pytest fixtures included."
+)
 _INSTRUCTIONS: Final = (
-    "Environments are workspaces with a runtime (python, node or shell) ready to be used. Work "
-    "in the folder that workspace names, with your own tools; a python environment has its "
-    "interpreter in .venv/bin/python there. They outlive this server and its restarts; "
-    "environment_id is the handle that stays valid. One that is not used for as long as its "
-    "timeout says is removed with all its files: get_environment counts as use, writing files "
-    "does not. Destroy what is not needed any more: only so many may live at a time."
+    "An environment is a directory (its workspace) with a runtime ready to use: python, node or "
+    "shell. Work in the workspace with your own tools; in a python environment the interpreter "
+    "is .venv/bin/python. Environments outlive this server and its restarts, and their "
+    "environment_id stays valid. An environment that is idle for longer than its timeout is "
+    "removed with all its files. get_environment resets the idle timer; writing files does not. "
+    "Destroy environments you no longer need: the number of live environments is limited."
 )
 
-_Id = Annotated[str, Field(description="As create_environment returned it.", strict=True)]
-_Limit = Annotated[int, Field(description="How many at most.", ge=1, le=_MAX_PAGE, strict=True)]
+_Id = Annotated[
+    str, Field(description="The environment_id that create_environment returned.", strict=True)
+]
+_Limit = Annotated[
+    int, Field(description="The maximum number to return.", ge=1, le=_MAX_PAGE_SIZE, strict=True)
+]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _log: Final = logging.getLogger(__name__)
 
 
 def make_server(service: EnvironmentService) -> MCPServer[Any]:
-    """An MCP server whose tools work on a service."""
+    """Return an MCP server whose tools work on a service."""
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,
+        description=_DESCRIPTION,
         instructions=_INSTRUCTIONS,
-        # Nobody is told of changes, so nobody may be promised that.
+        # This server sends no notifications of changes, so it must not offer subscriptions.
         subscriptions=False,
         middleware=[_refuse_prompts],
     )
     tools = Tools(service)
-    # What writes may wait for the store lock, and what only reads never does.
-    writers = CapacityLimiter(_WRITERS)
+    # Separate threads for tools that write, because those may wait for the store lock: tools
+    # that only read then never wait for a free thread.
+    writers = CapacityLimiter(_WRITER_THREADS)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    writes = partial(ToolAnnotations, read_only_hint=False, open_world_hint=False)
     server.add_tool(
-        in_threads_of(writers, tools.create_environment),
+        in_threads(writers, tools.create_environment),
         title="Create an environment",
-        annotations=ToolAnnotations(
-            read_only_hint=False,
-            destructive_hint=False,
-            idempotent_hint=False,
-            open_world_hint=False,
-        ),
+        annotations=writes(destructive_hint=False, idempotent_hint=False),
     )
     server.add_tool(tools.list_environments, title="List environments", annotations=reads)
     server.add_tool(tools.get_environment, title="Get an environment", annotations=reads)
     server.add_tool(
-        in_threads_of(writers, tools.destroy_environment),
+        in_threads(writers, tools.destroy_environment),
         title="Destroy an environment",
-        annotations=ToolAnnotations(
-            read_only_hint=False,
-            destructive_hint=True,
-            idempotent_hint=True,
-            open_world_hint=False,
-        ),
+        annotations=writes(destructive_hint=True, idempotent_hint=True),
     )
     server.add_tool(tools.environment_history, title="History of an environment", annotations=reads)
     server.resource(
         "waggle://environments/{environment_id}",
         name="environment",
         title="An environment",
-        description="One environment, as get_environment gives it; does not count as use.",
+        description="An environment, as get_environment returns it. Reading it does not reset the "
+        "idle timer.",
         mime_type="application/json",
     )(tools.read_environment)
     return server
 
 
 class Tools:
-    """The tools over one service. What each does stands in its docstring, for the agent."""
+    """The tools over one service. Their docstrings are the descriptions that agents read."""
 
     def __init__(self, service: EnvironmentService) -> None:
         self._service = service
@@ -121,19 +126,25 @@ class Tools:
     def create_environment(
         self,
         ctx: Context[Any],
-        runtime: Annotated[RuntimeWord, Field(description="What is to be ready in it.")],
+        runtime: Annotated[RuntimeName, Field(description="The runtime to prepare.")],
         name: Annotated[
-            str | None, Field(description="What to call it; made up if left out.", strict=True)
+            str | None, Field(description="A name for it; generated by default.", strict=True)
         ] = None,
         timeout_minutes: Annotated[
             int | None,
-            Field(description="Idle minutes until it is removed.", ge=1, le=_HOUR, strict=True),
+            Field(
+                description="The idle timeout in minutes; 30 unless configured otherwise.",
+                ge=1,
+                le=_MAX_TIMEOUT_MINUTES,
+                strict=True,
+            ),
         ] = None,
         with_pip: Annotated[
-            bool, Field(description="Whether a python environment gets pip; slower.", strict=True)
+            bool,
+            Field(description="Install pip in a python environment; takes longer.", strict=True),
         ] = False,
     ) -> EnvironmentInfo:
-        """Create an environment and wait until it is running."""
+        """Create an environment, and return once it is running."""
         timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
         with _as_client(ctx):
             environment = self._service.create(
@@ -144,27 +155,27 @@ class Tools:
 
     def list_environments(
         self,
-        limit: _Limit = _PAGE,
+        limit: _Limit = _PAGE_SIZE,
         after: Annotated[
-            str | None, Field(description="'next' of the page before.", strict=True)
+            str | None, Field(description="The 'next' of the previous page.", strict=True)
         ] = None,
     ) -> EnvironmentList:
-        """List the environments, and what cannot be read."""
+        """List all environments, and the documents that cannot be read."""
         unreadable: list[Exception] = []
-        with _told():
-            everyone = self._service.find_all(on_corrupt=unreadable.append)
-        start = 0 if after is None else bisect_right(everyone, after, key=lambda one: one.id)
-        page = everyone[start : start + limit]
+        with _tool_errors():
+            environments = self._service.find_all(on_corrupt=unreadable.append)
+        start = 0 if after is None else bisect_right(environments, after, key=lambda one: one.id)
+        page = environments[start : start + limit]
         return EnvironmentList(
             environments=[self._info(one) for one in page],
-            count=len(everyone),
-            next=page[-1].id if start + limit < len(everyone) else None,
+            count=len(environments),
+            next=page[-1].id if start + limit < len(environments) else None,
             unreadable=[Unreadable.of(error) for error in unreadable],
         )
 
     def get_environment(self, environment_id: _Id) -> EnvironmentInfo:
-        """Get one environment. Counts as use: it puts off its removal."""
-        with _told():
+        """Get one environment, and reset its idle timer."""
+        with _tool_errors():
             try:
                 environment = self._service.touch(environment_id)
             except EnvironmentNotRunningError:
@@ -176,10 +187,11 @@ class Tools:
         ctx: Context[Any],
         environment_id: _Id,
         reason: Annotated[
-            str | None, Field(description="Why, for the history.", max_length=1_000, strict=True)
+            str | None,
+            Field(description="The reason, for the history.", max_length=1_000, strict=True),
         ] = None,
     ) -> DestroyResult:
-        """Destroy an environment and all of its files, in whatever status it is."""
+        """Destroy an environment and all its files, whatever its status."""
         with _as_client(ctx, reason):
             self._service.destroy(environment_id)
             _log_change("destroyed", environment_id, ctx)
@@ -190,13 +202,13 @@ class Tools:
     def environment_history(
         self,
         environment_id: _Id,
-        limit: _Limit = _PAGE,
+        limit: _Limit = _PAGE_SIZE,
         after: Annotated[
-            int, Field(description="Only events with a greater seq.", ge=0, strict=True)
+            int, Field(description="Return only events with a greater seq.", ge=0, strict=True)
         ] = 0,
     ) -> History:
-        """Say what happened to an environment, when, by whom and why; also to a destroyed one."""
-        with _told():
+        """List the changes of an environment: when, by whom and why. Works for destroyed ones."""
+        with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after)
             except ValueError:
@@ -209,13 +221,13 @@ class Tools:
         return history
 
     def read_environment(self, environment_id: str) -> str:
-        """The resource of one environment."""
+        """Return the resource of one environment, as JSON."""
         try:
             environment = self._service.find_by_id(environment_id)
         except EnvironmentNotFoundError as error:
             raise ResourceNotFoundError(str(error)) from None
         except (WaggleError, OSError) as error:
-            _note(error)
+            _log_failure(error)
             raise ResourceError(reason_of(error)) from None
         return self._info(environment).model_dump_json(indent=2)
 
@@ -226,26 +238,36 @@ class Tools:
 async def _refuse_prompts(
     ctx: ServerRequestContext[Any, Any], call_next: CallNext
 ) -> HandlerResult:
-    """There are none. The SDK takes a request for one as a failure of its own."""
+    """Answer that there are no prompts: the SDK would answer with an internal error."""
     if ctx.method == "prompts/get":
         raise MCPError(INVALID_PARAMS, "there are no prompts")
     return await call_next(ctx)
 
 
+def in_threads(limiter: CapacityLimiter, call: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
+    """Return the call, made in threads of a limiter instead of the SDK's forty."""
+
+    @wraps(call)
+    async def call_in_thread(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await to_thread.run_sync(partial(call, *args, **kwargs), limiter=limiter)
+
+    return call_in_thread
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """Tell the client what went wrong, without paths; the log gets the rest."""
+def _tool_errors() -> Iterator[None]:
+    """Turn expected errors into answers without paths; the log gets the whole message."""
     try:
         yield
     except (WaggleError, OSError) as error:
-        _note(error)
+        _log_failure(error)
         raise ToolError(reason_of(error)) from None
 
 
 @contextmanager
 def _as_client(ctx: Context[Any], reason: str | None = None) -> Iterator[None]:
-    """Make changes in the name of the client that called the tool."""
-    with _told():
+    """Record the client that called the tool as the author of the changes in the block."""
+    with _tool_errors():
         try:
             author = audit(actor=_actor(ctx), reason=reason or None)
         except ValueError as error:
@@ -254,19 +276,20 @@ def _as_client(ctx: Context[Any], reason: str | None = None) -> Iterator[None]:
             yield
 
 
-def _log_change(what: str, environment_id: str, ctx: Context[Any]) -> None:
+def _log_change(verb: str, environment_id: str, ctx: Context[Any]) -> None:
     fields = {"environment_id": environment_id, "client": _actor(ctx)}
-    _log.info("an environment was %s", what, extra={"fields": fields})
+    _log.info("an environment was %s", verb, extra={"fields": fields})
 
 
-def _note(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
+    """Log what the operator has to deal with; a mistake of the client concerns only the client."""
     if isinstance(error, (StoreError, OSError)):
         _log.error("%s", error)
 
 
 def _actor(ctx: Context[Any]) -> str:
-    """The name that the client gives itself, as far as the history can keep it."""
+    """Return the actor for the history: the client's name, shortened and printable."""
     params = ctx.request_context.session.client_params
-    name = params.client_info.name[:_MAX_CLIENT_NAME] if params else ""
+    name = params.client_info.name[:_MAX_CLIENT_NAME_LENGTH] if params else ""
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
     return f"mcp:{name}" if name else "mcp"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with environments: their life from creation to removal."""
+"""The life of environments, from creation to removal."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an environment comes to be: stored as creating, made by the provider, stored as running."""
+"""The creation of an environment: stored as creating, made by the provider, stored as running."""
 
 import logging
 import uuid
@@ -20,17 +20,17 @@ from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.error_text import reason_of
-from waggle_fsstore.service.in_progress import IN_HAND
+from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 
-_MAX_NAME: Final = 200
+_MAX_NAME_LENGTH: Final = 200
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Creation:
-    """Makes environments, ``capacity`` live ones at most."""
+    """Creates environments, of which at most ``capacity`` may be live."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Creation:
         timeout: timedelta | None,
         labels: dict[str, str] | None,
     ) -> Environment:
-        """See :meth:`EnvironmentService.create`."""
-        environment = self._new(runtime, name, timeout, labels)
-        with IN_HAND.hold(environment.id):
+        """Create an environment, see :meth:`EnvironmentService.create`."""
+        environment = self._new_environment(runtime, name, timeout, labels)
+        with IN_PROGRESS.hold(environment.id):
             revision = self._register(environment)
             try:
                 self._make_port_unique(environment, revision)
@@ -67,12 +67,13 @@ class Creation:
                     self._repository, environment.id, capabilities, self._now()
                 )
             except BaseException as error:
-                self._give_up(environment, error)
-                if isinstance(error, transitions.NotWantedError):
-                    return self._repository.find_by_id(environment.id)  # A hand was faster.
+                self._record_failure(environment, error)
+                if isinstance(error, transitions.PreconditionFailedError):
+                    # A manual edit has changed the status.
+                    return self._repository.find_by_id(environment.id)
                 raise
 
-    def _new(
+    def _new_environment(
         self,
         runtime: Runtime | str,
         name: str | None,
@@ -82,14 +83,15 @@ class Creation:
         timeout = self._default_timeout if timeout is None else timeout
         if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
             raise InvalidEnvironmentError("timeout", "is not above 0 and at most 60 minutes")
-        if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
-            raise InvalidEnvironmentError("name", f"is not 1-{_MAX_NAME} printable characters")
+        if name is not None and not (0 < len(name) <= _MAX_NAME_LENGTH and name.isprintable()):
+            reason = f"is not 1-{_MAX_NAME_LENGTH} printable characters"
+            raise InvalidEnvironmentError("name", reason)
         now = self._now()
         environment_id = str(uuid.uuid4())
         return Environment(
             id=environment_id,
             name=f"{runtime}-{environment_id[:8]}" if name is None else name,
-            runtime=runtime,  # type: ignore[arg-type]  # The constructor turns a string to it.
+            runtime=runtime,  # type: ignore[arg-type]  # The constructor converts a string.
             created_at=now,
             last_used=now,
             timeout=timeout,
@@ -99,44 +101,45 @@ class Creation:
         )
 
     def _register(self, environment: Environment) -> int:
-        with self._another_port(environment), transitions.because("create was called"):
+        with self._reserved_port(environment), transitions.with_reason("create was called"):
             return self._repository.create(environment, capacity=self._capacity)
 
     def _make_port_unique(self, environment: Environment, revision: int) -> None:
-        """Take another port, if another process has stored the same one just now.
+        """Change the port if another process stored the same one concurrently.
 
-        Whoever sees that does so; whoever of the two stored last sees it.
+        Of two processes that stored the same port, the later one sees it, and any process
+        that sees it changes its own.
         """
         while True:
-            self._ports.follow(self._repository, revision)
+            self._ports.catch_up(self._repository, revision)
             if not self._ports.is_shared(environment):
                 return
-            with self._another_port(environment):
+            with self._reserved_port(environment):
                 revision = transitions.set_port(
                     self._repository, environment.id, environment.ssh_port
                 ).revision
 
     @contextmanager
-    def _another_port(self, environment: Environment) -> Iterator[None]:
-        """Give it a port that is free, to be stored in the block."""
+    def _reserved_port(self, environment: Environment) -> Iterator[None]:
+        """Reserve a free port for an environment that is stored within the block."""
         try:
-            port = self._ports.take()
+            port = self._ports.reserve()
         except NoFreePortError:
-            self._ports.learn(self._repository)  # Another process may have given some back.
-            port = self._ports.take()
+            self._ports.load(self._repository)  # Another process may have released some.
+            port = self._ports.reserve()
         environment.ssh_port = port
         try:
             yield
         except BaseException:
-            self._ports.give_back(port)
+            self._ports.release(port)
             raise
-        self._ports.keep(port, environment.id)
+        self._ports.assign(port, environment.id)
 
-    def _give_up(self, environment: Environment, error: BaseException) -> None:
-        """Store that a creation failed. The workspace, as far as it came, goes with it later.
+    def _record_failure(self, environment: Environment, error: BaseException) -> None:
+        """Store that a creation failed. An incomplete workspace is removed with it later.
 
-        If somebody lost patience and destroyed it meanwhile, what was made of it since goes
-        now, and :class:`EnvironmentNotFoundError` is raised. What a hand changed stays.
+        If the environment was destroyed in the meantime, remove what was made since, and
+        raise :class:`EnvironmentNotFoundError`. Leave a manual edit of the status as it is.
         """
         reason = f"could not be created: {reason_of(error)}"
         try:
@@ -146,14 +149,14 @@ class Creation:
                 reason,
                 only_if=lambda stored: stored.status is Status.CREATING,
             )
-            self._ports.forget(environment.id)
-        except (EnvironmentNotFoundError, transitions.NotWantedError):
+            self._ports.unassign(environment.id)
+        except (EnvironmentNotFoundError, transitions.PreconditionFailedError):
             if self._is_destroyed(environment.id):
                 self._provider.remove(environment)
                 if isinstance(error, Exception):
                     raise EnvironmentNotFoundError(environment.id) from error
         except (WaggleError, OSError) as problem:
-            # It is not in hand any more: the next sweep finds that.
+            # Once no thread holds it, the next sweep finds it interrupted.
             _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)
 
     def _is_destroyed(self, environment_id: str) -> bool:

@@ -1,48 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of environments: created, used, destroyed, each step of it stored first."""
+"""The environment service: create, use, destroy and reconcile environments durably."""
 
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Final, Self
+from functools import partial
+from typing import Self
 
+from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
-from waggle_fsstore.domain.environment import Environment, Runtime
+from waggle_fsstore.domain.duration import format_duration
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
-from waggle_fsstore.service.idle_clock import Idleness
-from waggle_fsstore.service.in_progress import IN_HAND
+from waggle_fsstore.service.idle_clock import IdleClock
+from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-from waggle_fsstore.service.reconcile import Reconciliation, expire, settle, verify
+from waggle_fsstore.service.reconcile import (
+    Reconciliation,
+    fail_if_workspace_gone,
+    finish_interrupted,
+)
 from waggle_fsstore.service.removal import Removal
-from waggle_fsstore.service.touch_buffer import INTERVAL, Touches
-
-# How long to wait for whoever is creating or removing an environment (seconds).
-_PATIENCE: Final = 30.0
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 
 
 class EnvironmentService:
-    """Creates and destroys environments, so that none is lost and none comes back.
+    """Creates, uses and destroys environments.
 
-    Every step is stored before what it announces is done: whatever process is killed
-    wherever, the next :meth:`reconcile` knows what was going on. Several services, in
-    several processes, may share a store.
+    No environment gets lost, and none that was destroyed comes back: each step is stored
+    before it is done, so that :meth:`reconcile` knows what was in progress when a process
+    was killed. Several services, in several processes, may share a store.
 
-    ``capacity`` is the number of live environments at most, over all who share the store
-    and use the same number; ``default_timeout`` the idle time after which one expires;
-    ``ports`` where each gets its ``ssh_port``. ``now`` tells the time, ``uptime`` the
-    seconds since some moment, without those in which the machine slept. ``patience`` is
-    how many seconds :meth:`destroy` waits for others that work on the same environment.
+    ``capacity`` is the maximum number of live environments, of all services that share the
+    store and use the same number. ``default_timeout`` is the idle time after which an
+    environment expires. Each environment gets its ``ssh_port`` from ``ports``. ``now``
+    returns the time, ``uptime`` monotonic seconds from any origin, not counting those in
+    which the machine was asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
+    threads and processes that are creating or removing the environment.
 
-    Actor and reason of each change are those of the :class:`audit` block of the caller;
-    where that gives no reason, the step itself does. Where a step fails, the failure is
-    the reason.
+    Each change carries the actor and the reason of the :class:`audit` block of the caller.
+    If the block has no reason, the step gives its own. The reason of a failed step is the
+    failure.
     """
 
     def __init__(
@@ -53,16 +57,16 @@ class EnvironmentService:
         capacity: int = DEFAULT_CAPACITY,
         default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT,
         ports: Ports | None = None,
-        touches: Touches | None = None,
+        touch_buffer: TouchBuffer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         uptime: Callable[[], float] = time.monotonic,
-        patience: float = _PATIENCE,
+        takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository
         self._provider = provider
         self._now = now
-        self._idleness = Idleness(uptime)
-        self._touches = touches or Touches(repository)
+        self._idle_clock = IdleClock(uptime)
+        self._touch_buffer = touch_buffer or TouchBuffer(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
         self._creation = Creation(
             repository,
@@ -72,12 +76,12 @@ class EnvironmentService:
             capacity=capacity,
             default_timeout=default_timeout,
         )
-        self._removal = Removal(repository, provider, self._ports, patience=patience)
-        self._ports.learn(repository)
+        self._removal = Removal(repository, provider, self._ports, takeover_after=takeover_after)
+        self._ports.load(repository)
 
     @property
     def provider(self) -> Provider:
-        """What makes the environments of this service real."""
+        """The provider that makes the environments of this service real."""
         return self._provider
 
     def create(
@@ -88,195 +92,208 @@ class EnvironmentService:
         timeout: timedelta | None = None,
         labels: dict[str, str] | None = None,
     ) -> Environment:
-        """Make a new environment, and return it when it is running.
+        """Create an environment, and return it once it is running.
 
-        Without a ``name`` it is called like its runtime and the beginning of its id.
-        ``timeout`` is above zero and at most an hour. ``labels`` are for the provider and
-        for whoever reads them.
+        The default ``name`` is the runtime and the beginning of the id. ``timeout`` is above
+        zero and at most an hour. ``labels`` are for the provider and for readers.
 
         Raises :class:`InvalidEnvironmentError` (:class:`InvalidRuntimeError`),
-        :class:`CapacityError` and :class:`NoFreePortError`, and has then stored nothing;
-        :class:`ProviderError`, and the environment is then stored in status error, with
-        the reason, as it is if another process took the last port just now;
-        :class:`EnvironmentNotFoundError` when it was destroyed meanwhile.
+        :class:`CapacityError` or :class:`NoFreePortError` without having stored anything.
+        Raises :class:`ProviderError` after having stored the environment in status error,
+        with the reason; so does :class:`NoFreePortError` if another process took the last
+        port concurrently. Raises :class:`EnvironmentNotFoundError` if the environment was
+        destroyed in the meantime.
         """
         return self._creation.create(runtime, name, timeout, labels)
 
     def find_by_id(self, environment_id: str) -> Environment:
-        """One environment. Raises :class:`EnvironmentNotFoundError`; changes nothing."""
-        return self._as_used(self._repository.find_by_id(environment_id))
+        """Return an environment; not a use. Raises :class:`EnvironmentNotFoundError`."""
+        return self._with_last_use(self._repository.find_by_id(environment_id))
 
     def find_all(
         self, *, on_corrupt: Callable[[Exception], object] | None = None
     ) -> list[Environment]:
-        """All environments, sorted by id; see :meth:`TransactionalRepository.find_all`."""
-        return [self._as_used(one) for one in self._repository.find_all(on_corrupt=on_corrupt)]
+        """Return all environments by id, see :meth:`TransactionalRepository.find_all`."""
+        return [
+            self._with_last_use(one) for one in self._repository.find_all(on_corrupt=on_corrupt)
+        ]
 
     def touch(self, environment_id: str) -> Environment:
-        """Note that an environment is used now, which puts off its expiry; returns it.
+        """Record that an environment is used now, which restarts its idle time; return it.
 
-        Stored within five seconds, together with later touches. Raises
+        The use is stored within five seconds, together with later ones. Raises
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
-        now = self._now()
-        self._touches.note(environment_id, now)
-        self._idleness.note(environment_id, self._touches.last_used(environment))
-        return self._as_used(environment)
+        self._touch_buffer.add(environment_id, self._now())
+        self._idle_clock.restart(environment_id, self._touch_buffer.last_used(environment))
+        return self._with_last_use(environment)
 
     def probe(self, environment_id: str) -> Environment:
-        """Have the provider look what an environment can do, and store what it finds.
+        """Ask the provider what an environment offers, and store the answer.
 
-        Raises :class:`EnvironmentNotFoundError`, :class:`EnvironmentNotRunningError`, also
-        if it is destroyed meanwhile, and :class:`ProviderError`.
+        Raises :class:`EnvironmentNotFoundError`, :class:`EnvironmentNotRunningError` (either
+        also if it is destroyed in the meantime) and :class:`ProviderError`.
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
-        transitions.require_of(environment, self._provider.name)
+        transitions.require_provider(environment, self._provider.name)
         try:
             capabilities = self._provider.probe(environment)
         except WorkspaceGoneError:
-            # As it is when somebody destroys it.
+            # Destroyed in the meantime? Then that is the error.
             transitions.require_running(self._repository.find_by_id(environment_id))
             raise
         stored = transitions.set_capabilities(self._repository, environment_id, capabilities)
-        return self._as_used(stored)
+        return self._with_last_use(stored)
 
     def locate(self, environment: Environment) -> str:
-        """Where its user finds an environment; empty if another provider made it."""
-        is_ours = transitions.is_of(environment, self._provider.name)
+        """Return where its user finds an environment, "" if another provider made it."""
+        is_ours = transitions.belongs_to(environment, self._provider.name)
         return self._provider.locate(environment) if is_ours else ""
 
     def destroy(
-        self,
-        environment_id: str,
-        *,
-        only_if: Callable[[Environment], bool] = lambda _: True,
+        self, environment_id: str, *, only_if: Callable[[Environment], bool] = lambda _: True
     ) -> bool:
-        """Remove an environment and what it runs in, from whatever status it is in.
+        """Remove an environment, in any status, and its workspace.
 
-        Returns when nothing is left of it but its history. Who is creating or removing it
-        is waited for; what nobody goes on with is finished here. Where ``only_if`` says no
-        to the version that would be marked as destroying, nothing is done, and this is
-        false.
+        Once this returns, only its history is left. If another thread or process is creating
+        or removing the environment, it is waited for; an interrupted removal is resumed.
+        Returns false, and has changed nothing, if ``only_if`` returns false for the version
+        that is about to be marked as destroying.
 
-        Raises :class:`EnvironmentNotFoundError`; :class:`ProviderError`, and it then
-        stays in status destroying, so that it can be tried again, or as it is if another
-        provider made it.
+        Raises :class:`EnvironmentNotFoundError`. Raises :class:`ProviderError` and leaves
+        the environment in status destroying, so that the call can be repeated, or unchanged
+        if another provider made it.
         """
         return self._removal.destroy(environment_id, only_if)
 
     def history(self, environment_id: str, *, after: int = 0) -> Iterator[Event]:
-        """What happened to an environment, oldest first, also to one that is gone."""
+        """Return the events of an environment, oldest first, also of a deleted one."""
         return self._repository.history(environment_id, after=after)
 
     def reconcile(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
-        """Bring store and provider together, as after a restart; what was found and done.
+        """Make store and provider agree again, as after a restart; return what was done.
 
-        What a process that is gone was creating becomes error, what it was removing is
-        removed. What is running without its workspace becomes error. Workspaces without a
-        record are reported, and so is each document that cannot be read. No failure stops
-        it, but for a provider that cannot work, such as one whose disk is not mounted, and
-        a store lock that is not to be had in time; ``is_stopping`` does.
+        Interrupted creations and running environments without a workspace become *error*;
+        interrupted removals are finished. Workspaces without a record and unreadable
+        documents are reported. The pass continues after a failure, except for a provider
+        that cannot work, such as one whose disk is not mounted, and a timeout of the store
+        lock. It ends early if ``is_stopping`` returns true.
         """
         result = Reconciliation()
         workspaces: list[str] = []
-        with result.noting_problems("workspaces"):
-            # All that there are, before the records are read: whoever makes one stores it first.
-            workspaces += self._provider.find_strays(())
+        with result.collect_problems("workspaces"):
+            # All of them, before the records are read: each record is stored before its workspace.
+            workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
-        for environment in environments:
-            if not result.is_complete or is_stopping():
-                break
-            with result.noting_problems(f"environment {environment.id}"):
-                if not settle(self._repository, self._removal, environment, result):
-                    verify(self._repository, self._provider, environment, result)
+        fail_if_lost = partial(fail_if_workspace_gone, self._repository, self._provider)
+        self._visit(environments, result, is_stopping, fail_if_lost)
         if workspaces:
-            with result.noting_problems("workspaces"):
+            with result.collect_problems("workspaces"):
                 known = [one.id for one in environments]
-                # What cannot be read has a workspace too.
+                # An environment whose document is unreadable still has its workspace.
                 known += [id_in(error) for error in result.unreadable]
-                strays = self._provider.find_strays(known)
-                result.strays += [name for name in strays if name in workspaces]
+                orphans = self._provider.find_orphans(known)
+                result.orphans += [name for name in orphans if name in workspaces]
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
-        """Remove what has expired, and go on with what a process that is gone began.
+        """Remove expired environments, and finish what ended processes left halfway.
 
-        What is in error expires too. No failure stops it, but for those that stop
-        :meth:`reconcile`; ``is_stopping`` does.
+        Those in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
-        self._idleness.begin_pass({one.id for one in environments})
-        for environment in environments:
-            if not result.is_complete or is_stopping():
-                break
-            with result.noting_problems(f"environment {environment.id}"):
-                if not settle(self._repository, self._removal, environment, result):
-                    expire(self._removal, environment, result, self.idle_time, self.is_expired)
-        self._idleness.end_pass()
+        self._idle_clock.begin_pass({one.id for one in environments})
+        self._visit(environments, result, is_stopping, self._remove_if_expired)
+        self._idle_clock.end_pass()
         return result
 
-    def keep_time(self, interval: timedelta) -> None:
-        """Note that time passes, at least every ``interval``.
+    def tick(self, interval: timedelta) -> None:
+        """Let time pass; to be called at least every ``interval``.
 
-        Of a longer pause only so much counts as idle time: this process was stopped then.
+        A longer gap counts as idle time only up to ``interval`` and the flush interval of
+        touches: this process was suspended.
         """
-        self._idleness.keep_time((interval + INTERVAL).total_seconds())
+        self._idle_clock.tick((interval + FLUSH_INTERVAL).total_seconds())
 
     def is_expired(self, environment: Environment) -> bool:
-        """Whether an environment was idle for longer than its timeout.
+        """Return whether an environment was idle for longer than its timeout.
 
-        Only time in which this service ran counts, and another one may know of a use that
-        it has not stored yet.
+        Only time in which this service ran counts. The flush interval of touches is added to
+        the timeout, because another service may have a use that is not stored yet.
         """
         never = environment.timeout <= timedelta(0)
-        return not never and self.idle_time(environment) > environment.timeout + INTERVAL
+        return not never and self.idle_time(environment) > environment.timeout + FLUSH_INTERVAL
 
     def idle_time(self, environment: Environment) -> timedelta:
-        """How long an environment has not been used, since this service began at most.
+        """Return how long an environment has not been used, at most since this service began.
 
-        No clock that is set makes it longer, nor does a time in which this process was
-        stopped.
+        Neither a change of the system clock nor a suspension of this process adds to it.
         """
-        last_used = self._touches.last_used(environment)
-        return self._idleness.of(environment.id, last_used, self._now())
+        last_used = self._touch_buffer.last_used(environment)
+        return self._idle_clock.idle_time(environment.id, last_used, self._now())
 
-    def close(self, *, patience: float = 3.0) -> bool:
-        """End: cut creations short, wait for what is in hand, store the last touches.
+    def close(self, *, timeout: float = 3.0) -> bool:
+        """Interrupt creations, wait for threads that create or remove, store the touches.
 
-        Destroys nothing. Returns whether all threads were done after ``patience`` seconds;
-        what was not is left as the store has it, for the next :meth:`reconcile`. Does not
-        close the repository.
+        Destroys nothing. Returns whether all threads were done within ``timeout`` seconds;
+        the next :meth:`reconcile` finishes what the others leave. The repository stays open.
         """
         self._provider.close()
-        is_idle = IN_HAND.wait_until_idle(patience)
-        self._touches.close()
-        return is_idle
+        is_done = IN_PROGRESS.wait_until_empty(timeout)
+        self._touch_buffer.close()
+        return is_done
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_provider(self, result: Reconciliation) -> None:
-        """Have nothing judged while the provider cannot work; what nobody can use is not idle."""
-        with result.noting_problems("workspaces", stops=ProviderError):
+        """Make the pass incomplete, and restart all idle times, while the provider fails.
+
+        No environment can be used then, so none may become idle.
+        """
+        with result.collect_problems("workspaces", stop_on=ProviderError):
             self._provider.check()
         if not result.is_complete:
-            self._idleness.begin_pass(())
-            self._idleness.end_pass()
+            self._idle_clock.begin_pass(())
+            self._idle_clock.end_pass()
 
-    def _as_used(self, environment: Environment) -> Environment:
-        environment.last_used = self._touches.last_used(environment)
+    def _visit(
+        self,
+        environments: list[Environment],
+        result: Reconciliation,
+        is_stopping: Callable[[], bool],
+        act: Callable[[Environment, Reconciliation], None],
+    ) -> None:
+        """Finish what is interrupted, and ``act`` on each of the other environments."""
+        for environment in environments:
+            if not result.is_complete or is_stopping():
+                break
+            with result.collect_problems(f"environment {environment.id}"):
+                if not finish_interrupted(self._repository, self._removal, environment, result):
+                    act(environment, result)
+
+    def _remove_if_expired(self, environment: Environment, result: Reconciliation) -> None:
+        if not self._may_expire(environment):
+            return
+        idle = timedelta(seconds=self.idle_time(environment) // timedelta(seconds=1))
+        reason = f"idle {format_duration(idle)} > {format_duration(environment.timeout)}"
+        with audit(actor="reaper", reason=reason):
+            if self._removal.destroy(environment.id, self._may_expire):
+                result.expired.append(environment.id)
+
+    def _may_expire(self, stored: Environment) -> bool:
+        is_halfway = stored.status in (Status.CREATING, Status.DESTROYING)
+        return not is_halfway and self.is_expired(stored)
+
+    def _with_last_use(self, environment: Environment) -> Environment:
+        environment.last_used = self._touch_buffer.last_used(environment)
         return environment

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong, in words that may be stored and shown to a client: without paths."""
+"""Texts of errors that may be stored and shown to a client: they contain no paths."""
 
 import os
 from urllib.parse import unquote
@@ -18,18 +18,18 @@ from waggle_fsstore.domain.errors import (
 
 
 def document_in(error: Exception) -> str:
-    """The name of the file that an error is about; empty if it is about none."""
+    """Return the name of the file that an error is about, "" if it is about none."""
     path = getattr(error, "path", None) or getattr(error, "filename", None) or ""
     return os.path.basename(path)
 
 
 def id_in(error: Exception) -> str:
-    """The id whose document cannot be read: files are called so (docs/format.md)."""
+    """Return the id of the unreadable document, from its file name (docs/format.md)."""
     return unquote(document_in(error).removesuffix(".json"))
 
 
 def reason_of(error: BaseException) -> str:
-    """One line about an error. The log has the rest of it."""
+    """Return one line about an error, without the details, which are for the log."""
     match error:
         case ProviderError():
             return error.reason

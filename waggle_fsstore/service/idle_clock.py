@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Idleness: how long environments were not used, by time that this process has lived through.
+"""Idle time of environments, counted only while this process runs.
 
-Neither a clock that somebody sets, nor hours in which this process was stopped or not
-there, make an environment idle.
+Setting the system clock makes no environment idle, nor do hours in which this process was
+suspended or did not run.
 """
 
 import math
@@ -13,69 +13,73 @@ from datetime import datetime, timedelta
 from waggle_fsstore.domain.at_fork import register_at_fork
 
 
-class Idleness:
-    """Since when each environment was not used.
+class IdleClock:
+    """When each environment was last used, in running time of this process.
 
-    ``uptime`` tells the seconds since some moment.
+    ``uptime`` returns monotonic seconds, from any origin.
     """
 
     def __init__(self, uptime: Callable[[], float]) -> None:
         self._uptime = uptime
-        self._longest_gap = math.inf
+        self._max_gap_s = math.inf
         self._lock = threading.Lock()
-        self._looked = uptime()
-        self._lived = 0.0
-        # When the last pass over all environments ended.
-        self._before = 0.0
-        self._seen: dict[str, tuple[datetime, float]] = {}
+        self._last_uptime = uptime()
+        # Both in seconds of running time.
+        self._elapsed = 0.0
+        self._last_pass_end = 0.0
+        # By id: the last_used of the environment, and the running time that stands for it.
+        self._idle_since: dict[str, tuple[datetime, float]] = {}
         register_at_fork(self)
 
     def reset_after_fork(self) -> None:
-        """In a child: another thread of the parent may have held the lock."""
+        """Replace the lock in a forked child: a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
-    def keep_time(self, longest_gap: float) -> None:
-        """Note that time passes.
+    def tick(self, max_gap_s: float) -> None:
+        """Let time pass.
 
-        Where more than so many seconds lie between two calls, this process was stopped, and
-        no more of them count.
+        From now on, at most ``max_gap_s`` seconds count between two calls of any method: a
+        longer gap means that this process was suspended.
         """
         with self._lock:
-            self._longest_gap = longest_gap
-            self._look()
+            self._max_gap_s = max_gap_s
+            self._advance()
 
     def begin_pass(self, known: Collection[str]) -> None:
-        """Note that all environments are looked at now, and forget those that are gone."""
+        """Begin a pass over all environments, and forget those whose id is not ``known``."""
         with self._lock:
-            self._look()
-            self._seen = {key: seen for key, seen in self._seen.items() if key in known}
+            self._advance()
+            self._idle_since = {
+                key: since for key, since in self._idle_since.items() if key in known
+            }
 
     def end_pass(self) -> None:
-        """Note that they were: what is new from now on was not there before."""
+        """End the pass: an environment first seen later is at most this long idle."""
         with self._lock:
-            self._before = self._lived
+            self._last_pass_end = self._elapsed
 
-    def note(self, environment_id: str, last_used: datetime) -> None:
-        """An environment is used right now."""
+    def restart(self, environment_id: str, last_used: datetime) -> None:
+        """Restart the idle time of an environment that is used right now."""
         with self._lock:
-            self._look()
-            self._seen[environment_id] = (last_used, self._lived)
+            self._advance()
+            self._idle_since[environment_id] = (last_used, self._elapsed)
 
-    def of(self, environment_id: str, last_used: datetime, now: datetime) -> timedelta:
-        """How long an environment was idle that says when it was last used, at ``now``.
+    def idle_time(self, environment_id: str, last_used: datetime, now: datetime) -> timedelta:
+        """Return how long an environment was idle at ``now``.
 
-        What it says counts only as far back as this process has not seen it say otherwise.
+        A ``last_used`` that this process has not seen before counts at most from the end of
+        the last pass on: until then it had another value.
         """
         with self._lock:
-            self._look()
-            seen, since = self._seen.get(environment_id, (None, 0.0))
-            if seen != last_used:
-                told = self._lived - (now - last_used).total_seconds()
-                since = min(max(told, self._before), self._lived)
-                self._seen[environment_id] = (last_used, since)
-            return timedelta(seconds=self._lived - since)
+            self._advance()
+            known, since = self._idle_since.get(environment_id, (None, 0.0))
+            if known != last_used:
+                claimed = self._elapsed - (now - last_used).total_seconds()
+                since = min(max(claimed, self._last_pass_end), self._elapsed)
+                self._idle_since[environment_id] = (last_used, since)
+            return timedelta(seconds=self._elapsed - since)
 
-    def _look(self) -> None:
+    def _advance(self) -> None:
         now = self._uptime()
-        self._lived += min(now - self._looked, self._longest_gap)
-        self._looked = now
+        self._elapsed += min(now - self._last_uptime, self._max_gap_s)
+        self._last_uptime = now

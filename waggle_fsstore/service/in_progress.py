@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this process is creating or removing right now, one thread for each environment."""
+"""The environments that this process is creating or removing now, one thread for each."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.process import is_gone, this_process
 
 
-class InHand:
-    """The environments that threads of this process work on."""
+class InProgress:
+    """The ids of the environments that threads of this process are creating or removing."""
 
     def __init__(self) -> None:
         self._threads: Counter[str] = Counter()
@@ -23,14 +23,14 @@ class InHand:
 
     @contextmanager
     def hold(self, environment_id: str, *, deadline: float = 0.0) -> Iterator[None]:
-        """Work on an environment, as soon as no other thread does, or else at the deadline.
+        """Hold an environment for the block, once no other thread holds it.
 
-        That is a time of ``time.monotonic``. Whoever comes then works beside another one.
+        From ``deadline`` on, a time of ``time.monotonic``, it is entered all the same: the
+        block then runs beside that of the other thread.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: environment_id not in self._threads,
-                max(0.0, deadline - time.monotonic()),
+                lambda: environment_id not in self._threads, max(0.0, deadline - time.monotonic())
             )
             self._threads[environment_id] += 1
         try:
@@ -42,28 +42,28 @@ class InHand:
                     del self._threads[environment_id]
                 self._changed.notify_all()
 
-    def is_in_progress(self, environment: Environment) -> bool:
-        """Whether somebody is creating or removing it, a thread of this process or another."""
+    def includes(self, environment: Environment) -> bool:
+        """Return whether a thread of this or of another process creates or removes it."""
         if environment.owner is not None and environment.owner == this_process():
             return environment.id in self._threads
-        return is_with_others(environment)
+        return is_owned_elsewhere(environment)
 
     def reset_after_fork(self) -> None:
-        """In a child: the threads are the parent's."""
+        """Forget the threads of the parent, which do not exist in a forked child."""
         self._threads = Counter()
         self._changed = threading.Condition()
 
-    def wait_until_idle(self, patience: float) -> bool:
-        """Wait until nothing is in hand, for some seconds at most; whether it is so."""
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds until no thread holds any; return whether so."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._threads, patience)
+            return self._changed.wait_for(lambda: not self._threads, timeout)
 
 
-def is_with_others(environment: Environment) -> bool:
-    """Whether another process is creating or removing an environment."""
+def is_owned_elsewhere(environment: Environment) -> bool:
+    """Return whether another process, which may be alive, creates or removes it."""
     owner = environment.owner
     return owner is not None and owner != this_process() and not is_gone(owner)
 
 
-#: Of the whole process: its services can share a store.
-IN_HAND: Final = InHand()
+#: One for the whole process, because several of its services can share a store.
+IN_PROGRESS: Final = InProgress()

@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reaper: sweeps every now and then, in a thread of its own."""
+"""The reaper: a background thread that reconciles once, then sweeps at an interval."""
 
 import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from types import TracebackType
 from typing import Final, Self
 
 from waggle_fsstore.domain.defaults import DEFAULT_REAPER_INTERVAL
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reconcile import Reconciliation
 
-# How often a server that may not sweep asks whether it may by now (seconds).
-_OFTEN: Final = 2.0
+# How often a server that is not the leader asks whether it has become the leader.
+_LEADER_POLL_S: Final = 2.0
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Reaper:
-    """Reconciles once, and then sweeps every ``interval``, while ``leads`` says that it may.
+    """Reconciles once, and then sweeps every ``interval``, while ``is_leader`` returns true.
 
-    One that is not complete is made again in the place of the next sweep. Of several
-    servers of a store one at a time leads. The next one reconciles anew.
+    After an incomplete reconciliation the next run reconciles again instead of sweeping.
+    Of the servers of a store, one at a time leads; the next leader begins with a
+    reconciliation.
     """
 
     def __init__(
@@ -30,93 +30,98 @@ class Reaper:
         service: EnvironmentService,
         *,
         interval: timedelta = DEFAULT_REAPER_INTERVAL,
-        leads: Callable[[], bool] = lambda: True,
+        is_leader: Callable[[], bool] = lambda: True,
     ) -> None:
         self._service = service
         self._interval = interval
-        self._leads = leads
+        self._is_leader = is_leader
         self._stopping = threading.Event()
-        self._has_looked = threading.Event()
-        self._starting = threading.Lock()
+        self._first_run_done = threading.Event()
+        self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._reconciliation: Reconciliation | None = None
 
     @property
     def reconciliation(self) -> Reconciliation | None:
-        """What was found when this one began to lead; ``None`` while it does not."""
+        """The result of the reconciliation as the leader; ``None`` while not the leader."""
         return self._reconciliation
 
-    def turn(self) -> None:
-        """Do what is to be done now. What fails is told to the log, and tried again later."""
+    def run_once(self) -> None:
+        """Reconcile or sweep, whichever is due. A failure is logged; the next run retries."""
         try:
-            self._service.keep_time(self._interval)
-            if not self._leads():
+            self._service.tick(self._interval)
+            if not self._is_leader():
                 self._reconciliation = None
             elif self._reconciliation is None or not self._reconciliation.is_complete:
                 self._reconciliation = self._service.reconcile(is_stopping=self._stopping.is_set)
                 for error in self._reconciliation.unreadable:
                     _log.warning("a document cannot be read: %s", error)
-                _report("reconciled", self._reconciliation)
+                _log_result("reconciled", self._reconciliation)
             else:
-                _report("swept", self._service.sweep(is_stopping=self._stopping.is_set))
-        except Exception:  # noqa: BLE001  # Whatever it is, the next sweep may do.
-            _log.exception("no sweep was made; the next one comes in %g s", self._pause())
+                _log_result("swept", self._service.sweep(is_stopping=self._stopping.is_set))
+        except Exception:  # noqa: BLE001  # The next run may succeed, whatever the failure was.
+            _log.exception("the sweep failed; the next one follows in %g s", self._pause_s())
 
     def start(self) -> None:
-        """Reconcile now, and begin to sweep. Once only; so does ``with``, which stops it too.
+        """Start the thread, and return once it has reconciled. Can be called only once.
 
-        Another thread may stop it meanwhile: that ends the reconciling.
+        :meth:`stop`, called by another thread, ends the wait. A ``with`` block starts and
+        stops the reaper.
         """
-        with self._starting:
+        with self._start_lock:
             if self._thread is not None:
                 raise RuntimeError("the reaper was started already")
             self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
             self._thread.start()
         try:
-            self._has_looked.wait()
-        except BaseException:  # Ctrl-C: no block is entered, and none will be left.
+            self._first_run_done.wait()
+        except BaseException:  # After Ctrl-C the with block is not entered, so never left.
             self._stopping.set()
             raise
 
-    def stop(self, *, patience: float = 3.0) -> bool:
-        """Sweep no more; whether it ended within some seconds. Safe to repeat."""
+    def stop(self, *, timeout: float = 3.0) -> bool:
+        """Stop, and return whether the thread ended within ``timeout`` seconds.
+
+        Can be repeated.
+        """
         self._stopping.set()
-        with self._starting:
+        with self._start_lock:
             thread = self._thread
         if thread is None:
             return True
-        thread.join(patience)
+        thread.join(timeout)
         return not thread.is_alive()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.turn()
-            self._has_looked.set()
-            self._stopping.wait(self._pause())
-        self._has_looked.set()
+            self.run_once()
+            self._first_run_done.set()
+            self._stopping.wait(self._pause_s())
+        self._first_run_done.set()
 
-    def _pause(self) -> float:
+    def _pause_s(self) -> float:
         is_leading = self._reconciliation is not None
         interval = self._interval.total_seconds()
-        return interval if is_leading else min(interval, _OFTEN)
+        return interval if is_leading else min(interval, _LEADER_POLL_S)
 
 
-def _report(what: str, result: Reconciliation) -> None:
-    """Tell what was done. Problems were told where they arose."""
-    names = ("failed", "finished", "lost", "expired", "strays")
-    found = {name: getattr(result, name) for name in names if getattr(result, name)}
-    if found:
-        told = "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
-        _log.info("%s: %s", what, told, extra={"fields": found})
+def _log_result(action: str, result: Reconciliation) -> None:
+    """Log what was done. The problems were logged where they occurred."""
+    fields = {
+        "failed": result.failed,
+        "finished": result.finished,
+        "lost": result.lost,
+        "expired": result.expired,
+        "strays": result.orphans,
+    }
+    fields = {name: values for name, values in fields.items() if values}
+    if fields:
+        text = "; ".join(f"{name}: {', '.join(values)}" for name, values in fields.items())
+        _log.info("%s: %s", action, text, extra={"fields": fields})

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconciling: what the store says and what the provider has, brought together."""
+"""Reconciliation: finish what ended processes left halfway, and find lost workspaces."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Final
 
 from waggle_fsstore.domain.audit import audit
-from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
@@ -19,7 +17,7 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.error_text import reason_of
-from waggle_fsstore.service.in_progress import IN_HAND, is_with_others
+from waggle_fsstore.service.in_progress import IN_PROGRESS, is_owned_elsewhere
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
 
@@ -28,17 +26,19 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class Reconciliation:
-    """What was found and done; ids, but for the last four.
+    """What a pass over all environments found and did.
 
-    - ``failed``: was being created by a process that is gone; is in error now.
-    - ``finished``: was being removed by such a one; is removed now.
-    - ``lost``: was running, and its workspace is gone; is in error now.
-    - ``expired``: was idle for too long; is removed now.
-    - ``strays``: workspaces without a record, by the names that the provider gives them.
+    The first four are lists of ids:
+
+    - ``failed``: an ended process was creating it; it is in error now.
+    - ``finished``: an ended process was removing it; it is removed now.
+    - ``lost``: it was running, but its workspace is gone; it is in error now.
+    - ``expired``: it was idle for too long; it is removed now.
+    - ``orphans``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
-    - ``problems``: what failed on the way, in words without paths.
-    - ``is_complete``: whether all were looked at. Where the provider cannot work, or the
-      store lock was not to be had in time, for which each would wait as long, the rest is
+    - ``problems``: failures on the way, as texts without paths.
+    - ``is_complete``: whether all environments were checked. If the provider cannot work,
+      or the store lock times out, which each of the rest would wait for again, the rest is
       left to the next pass.
     """
 
@@ -46,62 +46,67 @@ class Reconciliation:
     finished: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
-    strays: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
     unreadable: list[Exception] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     is_complete: bool = True
 
     @contextmanager
-    def noting_problems(
-        self, about: str, *, stops: type[Exception] = LockTimeoutError
+    def collect_problems(
+        self, subject: str, *, stop_on: type[Exception] = LockTimeoutError
     ) -> Iterator[None]:
-        """Keep what fails inside from stopping the rest, unless it is of the kind that does."""
+        """Log and collect a failure of the block, so that the pass continues.
+
+        A failure of type ``stop_on`` makes the pass incomplete.
+        """
         try:
             yield
-        except (EnvironmentNotFoundError, transitions.NotWantedError):
-            pass  # Somebody else was faster.
-        except Exception as error:  # noqa: BLE001  # Whatever it is, the others have no part in it.
-            _log.error("%s: %s", about, error)
-            self.problems.append(f"{about}: {reason_of(error)}")
-            if isinstance(error, stops):
+        except (EnvironmentNotFoundError, transitions.PreconditionFailedError):
+            pass  # Another thread or process was faster.
+        except Exception as error:  # noqa: BLE001  # No failure may affect the other environments.
+            _log.error("%s: %s", subject, error)
+            self.problems.append(f"{subject}: {reason_of(error)}")
+            if isinstance(error, stop_on):
                 self.is_complete = False
 
 
-def settle(
+def finish_interrupted(
     repository: TransactionalRepository,
     removal: Removal,
     environment: Environment,
     result: Reconciliation,
 ) -> bool:
-    """Go on with what a process that is gone was doing; whether there was such a thing."""
+    """Finish what an ended process was doing to an environment; return whether it was.
+
+    An interrupted creation becomes *error*, an interrupted removal is resumed.
+    """
     if not _is_interrupted(environment):
         return False
     if environment.status is Status.CREATING:
-        has_owner = environment.owner is not None
-        whose = "the process that was at it ended" if has_owner else "nobody is at it"
-        reason = f"could not be created: {whose}"
+        ended = "the process that was creating it ended"
+        cause = ended if environment.owner is not None else "no process is creating it"
         with audit(actor="reconcile"):
             transitions.to_error(
                 repository,
                 environment.id,
-                reason,
+                f"could not be created: {cause}",
                 only_if=lambda stored: stored.status is Status.CREATING and _is_interrupted(stored),
             )
         result.failed.append(environment.id)
     else:
         with audit(actor="reconcile", reason="the process that was removing it ended"):
-            if removal.destroy(environment.id, _is_left):
+            if removal.destroy(environment.id, _is_abandoned):
                 result.finished.append(environment.id)
     return True
 
 
-def verify(
+def fail_if_workspace_gone(
     repository: TransactionalRepository,
     provider: Provider,
     environment: Environment,
     result: Reconciliation,
 ) -> None:
-    """Set a running environment to error if its workspace is gone."""
+    """Change a running environment to error if its workspace is gone."""
     if not environment.is_running or environment.provider != provider.name:
         return
     try:
@@ -114,32 +119,11 @@ def verify(
         result.lost.append(environment.id)
 
 
-def expire(
-    removal: Removal,
-    environment: Environment,
-    result: Reconciliation,
-    idle_time: Callable[[Environment], timedelta],
-    is_expired: Callable[[Environment], bool],
-) -> None:
-    """Remove an environment that was idle for too long, running or in error."""
-
-    def is_still(stored: Environment) -> bool:
-        return stored.status not in (Status.CREATING, Status.DESTROYING) and is_expired(stored)
-
-    if not is_still(environment):
-        return
-    idle = format_duration(timedelta(seconds=idle_time(environment) // timedelta(seconds=1)))
-    reason = f"idle {idle} > {format_duration(environment.timeout)}"
-    with audit(actor="reaper", reason=reason):
-        if removal.destroy(environment.id, is_still):
-            result.expired.append(environment.id)
-
-
 def _is_interrupted(environment: Environment) -> bool:
     is_halfway = environment.status in (Status.CREATING, Status.DESTROYING)
-    return is_halfway and not IN_HAND.is_in_progress(environment)
+    return is_halfway and not IN_PROGRESS.includes(environment)
 
 
-def _is_left(environment: Environment) -> bool:
-    """Whether nobody goes on with a removal, once it is in the hand of this thread."""
-    return environment.status is Status.DESTROYING and not is_with_others(environment)
+def _is_abandoned(environment: Environment) -> bool:
+    """Return whether no other process removes an environment that this thread holds."""
+    return environment.status is Status.DESTROYING and not is_owned_elsewhere(environment)

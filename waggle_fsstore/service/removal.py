@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an environment goes: stored as destroying, torn down by the provider, deleted."""
+"""The removal of an environment: stored as destroying, removed by the provider, deleted."""
 
 import errno
 import logging
@@ -13,12 +13,12 @@ from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.error_text import reason_of
-from waggle_fsstore.service.in_progress import IN_HAND
+from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 
-# How often to look whether another process is done (seconds).
-_PAUSE: Final = 0.02
+# How often to check whether another process is done.
+_POLL_INTERVAL_S: Final = 0.02
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -28,8 +28,9 @@ _log: Final = logging.getLogger(__name__)
 class Removal:
     """Removes environments.
 
-    It waits ``patience`` seconds at most for who is creating or removing one already; then
-    it does so beside them, which a provider allows for.
+    While another thread or process is creating or removing the environment, it waits, at
+    most ``takeover_after`` seconds. Then it removes the environment concurrently, which
+    every provider allows.
     """
 
     def __init__(
@@ -38,23 +39,23 @@ class Removal:
         provider: Provider,
         ports: Ports,
         *,
-        patience: float,
+        takeover_after: float,
     ) -> None:
         self._repository = repository
         self._provider = provider
         self._ports = ports
-        self._patience = patience
+        self._takeover_after = takeover_after
 
     def destroy(self, environment_id: str, only_if: Callable[[Environment], bool]) -> bool:
-        """See :meth:`EnvironmentService.destroy`."""
+        """Destroy an environment, see :meth:`EnvironmentService.destroy`."""
         self._repository.find_by_id(environment_id)
-        deadline = time.monotonic() + self._patience
-        with IN_HAND.hold(environment_id, deadline=deadline):
+        deadline = time.monotonic() + self._takeover_after
+        with IN_PROGRESS.hold(environment_id, deadline=deadline):
             try:
                 environment = self._claim(environment_id, only_if, deadline)
             except EnvironmentNotFoundError:
-                return True  # Somebody else has done what was asked for.
-            except transitions.NotWantedError:
+                return True  # Another thread or process has removed it in the meantime.
+            except transitions.PreconditionFailedError:
                 return False
             self._tear_down(environment)
         return True
@@ -62,7 +63,7 @@ class Removal:
     def _claim(
         self, environment_id: str, only_if: Callable[[Environment], bool], deadline: float
     ) -> Environment:
-        has_room = True
+        may_free_space = True
         while True:
             try:
                 return transitions.to_destroying(
@@ -73,23 +74,25 @@ class Removal:
                     is_forced=time.monotonic() >= deadline,
                 )
             except transitions.BusyError:
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_INTERVAL_S)
             except OSError as error:
-                if error.errno not in _DISK_FULL or not has_room:
+                if error.errno not in _DISK_FULL or not may_free_space:
                     raise
-                has_room = False
-                self._make_room(environment_id, only_if)
+                may_free_space = False
+                self._free_disk_space(environment_id, only_if)
 
-    def _make_room(self, environment_id: str, only_if: Callable[[Environment], bool]) -> None:
-        """On a full disk, remove the workspace before that is stored: it makes the room for it.
+    def _free_disk_space(self, environment_id: str, only_if: Callable[[Environment], bool]) -> None:
+        """Remove the workspace first, so that the full disk has room for *destroying*.
 
-        Whoever is killed just then leaves a record without a workspace, which becomes error.
+        A process that is killed in between leaves *running* without a workspace, which
+        :meth:`EnvironmentService.reconcile` changes to *error*.
         """
         environment = self._repository.find_by_id(environment_id)
-        transitions.require_of(environment, self._provider.name)
-        if not only_if(environment):
-            raise transitions.NotWantedError
-        _log.warning("environment %s: the disk is full; its files go first", environment_id)
+        transitions.require_provider(environment, self._provider.name)
+        transitions.require(only_if(environment))
+        _log.warning(
+            "environment %s: the disk is full; removing its workspace first", environment_id
+        )
         self._provider.remove(environment)
 
     def _tear_down(self, environment: Environment) -> None:
@@ -99,11 +102,14 @@ class Removal:
         except BaseException as error:
             reason = f"could not be removed: {reason_of(error)}"
             try:
-                transitions.to_nobody(self._repository, environment.id, reason)
+                transitions.release_owner(self._repository, environment.id, reason)
             except (WaggleError, OSError) as problem:
-                # Of this process, and not in hand any more: that tells the same.
+                # This process stays the owner, but no thread holds it: the next sweep resumes it.
                 _log.error("environment %s %s; not stored: %s", environment.id, reason, problem)
             raise
-        with suppress(EnvironmentNotFoundError), transitions.because("its workspace is removed"):
+        with (
+            suppress(EnvironmentNotFoundError),
+            transitions.with_reason("its workspace is removed"),
+        ):
             self._repository.delete(environment.id)
-        self._ports.forget(environment.id)
+        self._ports.unassign(environment.id)

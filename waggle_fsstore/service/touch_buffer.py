@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Touches: who used what when, stored every few seconds and not at each use.
+"""A write-behind buffer of touches: uses are stored every few seconds, together.
 
-A use a second must not be a flush a second: it would wear the disk and flood the
-history. A process that is killed loses the uses of its last :data:`INTERVAL`.
+One fsync for each use would wear the disk and flood the history. A process that is killed
+loses the uses of its last :data:`FLUSH_INTERVAL`.
 """
 
 import logging
@@ -18,18 +18,21 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
 
-#: No environment's uses are stored more often than this, and none waits longer.
-INTERVAL: Final = timedelta(seconds=5)
+#: The longest time for which a use waits to be stored.
+FLUSH_INTERVAL: Final = timedelta(seconds=5)
 
-# By how much another process can have noted a later use, and more.
-_AHEAD: Final = timedelta(minutes=1)
+# A stored use may be this much later than ours, because another process stored it. One that is
+# later still dates from before the clock was set back.
+_MAX_LEAD: Final = timedelta(minutes=1)
+
+_log: Final = logging.getLogger(__name__)
 
 
-class Touches:
-    """The uses that are not stored yet. A timer runs while there are some."""
+class TouchBuffer:
+    """The uses that are not stored yet. A timer runs while there are any."""
 
     def __init__(
-        self, repository: TransactionalRepository, *, interval: timedelta = INTERVAL
+        self, repository: TransactionalRepository, *, interval: timedelta = FLUSH_INTERVAL
     ) -> None:
         self._repository = repository
         self._interval = interval
@@ -37,31 +40,31 @@ class Touches:
         self._timer: threading.Timer | None = None
         self._is_closed = False
         self._lock = threading.Lock()
-        self._flushing = threading.Lock()
+        self._flush_lock = threading.Lock()
         register_at_fork(self)
 
     def reset_after_fork(self) -> None:
-        """In a child: the parent stores what it noted, and its timer runs there."""
+        """Empty the buffer in a forked child: the timer of the parent stores the uses."""
         self._pending = {}
         self._timer = None
         self._lock = threading.Lock()
-        self._flushing = threading.Lock()
+        self._flush_lock = threading.Lock()
 
-    def note(self, environment_id: str, at: datetime) -> None:
-        """Remember a use; it is stored within the interval."""
+    def add(self, environment_id: str, at: datetime) -> None:
+        """Add a use, to be stored within the interval."""
         with self._lock:
             known = self._pending.get(environment_id)
             self._pending[environment_id] = at if known is None else max(known, at)
             self._start_timer()
 
     def last_used(self, environment: Environment) -> datetime:
-        """When an environment was last used, whether or not that is stored yet."""
+        """Return when an environment was last used, whether or not that is stored yet."""
         at = self._pending.get(environment.id)
         return environment.last_used if at is None else max(environment.last_used, at)
 
     def flush(self) -> None:
-        """Store what is not stored yet. What fails is told to the log, and tried again later."""
-        with self._flushing:
+        """Store the pending uses. A failure is logged, and tried again after the interval."""
+        with self._flush_lock:
             with self._lock:
                 if self._timer is not None:
                     self._timer.cancel()
@@ -72,38 +75,38 @@ class Touches:
                     self._store(environment_id, at)
                 except LockTimeoutError as error:
                     _log.error("the last uses are not stored: %s", error)
-                    break  # The others would wait for as long.
+                    break  # Each of the others would wait as long.
                 except (WaggleError, OSError) as error:
                     _log.error(
                         "the last use of environment %s is not stored: %s", environment_id, error
                     )
                 else:
-                    self._forget(environment_id, at)
+                    self._discard(environment_id, at)
             with self._lock:
                 if self._pending:
                     self._start_timer()
 
     def close(self) -> None:
-        """Store what is not stored yet, and stop the timer, whether or not that succeeds."""
+        """Store the pending uses, and stop the timer, also if they cannot be stored."""
         self._is_closed = True
         self.flush()
 
     def _start_timer(self) -> None:
-        """Have a flush made within the interval. The lock is held."""
+        """Schedule a flush, unless one is scheduled. The caller holds the lock."""
         if self._timer is None and not self._is_closed:
             self._timer = threading.Timer(self._interval.total_seconds(), self.flush)
-            # What it would store is stored by close: it must not hold up an exit.
+            # A daemon, so that it does not delay the exit: close() stores what is pending.
             self._timer.daemon = True
             self._timer.start()
 
-    def _forget(self, environment_id: str, at: datetime) -> None:
-        """Not before it is stored: whoever asks for the last use must not miss it."""
+    def _discard(self, environment_id: str, at: datetime) -> None:
+        """Discard a use, only now that it is stored: until then a reader needs it."""
         with self._lock:
             if self._pending.get(environment_id) == at:
                 del self._pending[environment_id]
 
     def _store(self, environment_id: str, at: datetime) -> None:
-        # Gone, or about to be: there is nothing to keep alive, and nothing comes back.
+        # An environment that was destroyed, or is about to be, needs no use any longer.
         with (
             suppress(EnvironmentNotFoundError, _NotNeededError),
             audit(actor="touch", reason="in use"),
@@ -112,18 +115,14 @@ class Touches:
 
 
 class _NotNeededError(Exception):
-    """There is nothing to store."""
+    """The stored environment needs no change."""
 
 
 def _raise_last_used(at: datetime) -> Callable[[Environment], None]:
-    def change(environment: Environment) -> None:
-        # A use that lies ahead was noted before the clock was set back.
-        is_later = at <= environment.last_used <= at + _AHEAD
+    def raise_last_used(environment: Environment) -> None:
+        is_later = at <= environment.last_used <= at + _MAX_LEAD
         if not environment.is_running or is_later:
             raise _NotNeededError
         environment.touch(at)
 
-    return change
-
-
-_log: Final = logging.getLogger(__name__)
+    return raise_last_used

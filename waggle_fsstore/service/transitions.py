@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of an environment's life as the store keeps them, each one atomic.
+"""The state transitions of a stored environment, each one an atomic update.
 
-Each looks at the version that it changes in the same step: whatever happened since
-somebody looked, nothing goes back, and what is gone stays gone.
+Each checks the stored version in the update that changes it. So a version that changed in
+the meantime never goes back to an earlier status, and a deleted environment stays deleted.
 """
 
 from collections.abc import Callable
@@ -14,63 +14,77 @@ from waggle_fsstore.domain.environment import Capabilities, Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotRunningError, ProviderError
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service.in_progress import is_with_others
+from waggle_fsstore.service.in_progress import is_owned_elsewhere
 
-# What went wrong can be long. The history takes 2,000 characters.
-_MAX_REASON: Final = 1_000
+# A status_reason may be longer. The history takes reasons of at most 2,000 characters.
+_MAX_REASON_LENGTH: Final = 1_000
 
 
-class NotWantedError(Exception):
-    """The stored version is not one that the step is for; it stays as it is."""
+class PreconditionFailedError(Exception):
+    """The stored version does not meet the precondition of a transition, and is unchanged."""
 
 
 class BusyError(Exception):
     """Another process is creating or removing the environment."""
 
 
-def because(reason: str) -> audit:
-    """The block to make a change in; the reason of the caller's block wins over this one."""
+def with_reason(reason: str) -> audit:
+    """Return an audit block with the reason of the caller, or else with this one."""
     return audit(reason=current_author().reason or reason)
 
 
+def require(condition: bool) -> None:
+    """Raise :class:`PreconditionFailedError` unless a condition is true."""
+    if not condition:
+        raise PreconditionFailedError
+
+
 def require_running(environment: Environment) -> None:
-    """Raise :class:`EnvironmentNotRunningError` if it cannot be used."""
+    """Raise :class:`EnvironmentNotRunningError` unless an environment is running."""
     if not environment.is_running:
         raise EnvironmentNotRunningError(environment.id, environment.status)
 
 
-def require_of(environment: Environment, provider: str) -> None:
-    """Raise :class:`ProviderError` if another provider made it."""
-    if not is_of(environment, provider):
-        raise ProviderError(provider, f"it was made by {environment.provider!r}, which is not here")
+def require_provider(environment: Environment, provider: str) -> None:
+    """Raise :class:`ProviderError` if another provider made an environment."""
+    if not belongs_to(environment, provider):
+        reason = f"it was made by {environment.provider!r}, which is not the provider here"
+        raise ProviderError(provider, reason)
+
+
+def belongs_to(environment: Environment, provider: str) -> bool:
+    """Return whether a provider made an environment, or none has made it yet."""
+    return environment.provider in (None, provider)
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
     """Give an environment that is being created another port.
 
-    Raises :class:`NotWantedError` if it was taken away meanwhile.
+    Raises :class:`PreconditionFailedError` if it is no longer being created.
     """
 
-    def change(stored: Environment) -> None:
-        if stored.status is not Status.CREATING:
-            raise NotWantedError
+    def change_port(stored: Environment) -> None:
+        require(stored.status is Status.CREATING)
         stored.ssh_port = port
 
-    with because("another environment has the same port"):
-        return repository.update(environment_id, change)
+    with with_reason("another environment has the same port"):
+        return repository.update(environment_id, change_port)
 
 
 def set_capabilities(
     repository: TransactionalRepository, environment_id: str, capabilities: Capabilities
 ) -> Environment:
-    """Store what a probe found in a running environment."""
+    """Store what a probe found in a running environment.
 
-    def change(stored: Environment) -> None:
+    Raises :class:`EnvironmentNotRunningError`.
+    """
+
+    def change_capabilities(stored: Environment) -> None:
         require_running(stored)
         stored.capabilities = capabilities
 
-    with because("probed"):
-        return repository.update(environment_id, change)
+    with with_reason("probed"):
+        return repository.update(environment_id, change_capabilities)
 
 
 def to_running(
@@ -79,18 +93,20 @@ def to_running(
     capabilities: Capabilities,
     now: datetime,
 ) -> Environment:
-    """From creating to running. Raises :class:`NotWantedError` if it was taken away meanwhile."""
+    """Change an environment from creating to running.
 
-    def change(stored: Environment) -> None:
-        if stored.status is not Status.CREATING:
-            raise NotWantedError
+    Raises :class:`PreconditionFailedError` if it is no longer being created.
+    """
+
+    def run(stored: Environment) -> None:
+        require(stored.status is Status.CREATING)
         stored.transition_to(Status.RUNNING)
         stored.capabilities = capabilities
         stored.owner = None
         stored.touch(now)
 
-    with because("its workspace is ready"):
-        return repository.update(environment_id, change)
+    with with_reason("its workspace is ready"):
+        return repository.update(environment_id, run)
 
 
 def to_error(
@@ -100,18 +116,20 @@ def to_error(
     *,
     only_if: Callable[[Environment], bool],
 ) -> None:
-    """To error, with a reason. Raises :class:`NotWantedError` where ``only_if`` says no."""
+    """Change an environment to error, with a reason.
 
-    def change(stored: Environment) -> None:
-        if not only_if(stored):
-            raise NotWantedError
+    Raises :class:`PreconditionFailedError` if ``only_if`` returns false.
+    """
+
+    def fail(stored: Environment) -> None:
+        require(only_if(stored))
         stored.transition_to(Status.ERROR)
         stored.status_reason = reason
         stored.owner = None
-        stored.ssh_port = 0  # Nobody can use it any more, and others need one.
+        stored.ssh_port = 0  # It is unusable now, and other environments need a port.
 
-    with audit(reason=reason[:_MAX_REASON]):
-        repository.update(environment_id, change)
+    with audit(reason=reason[:_MAX_REASON_LENGTH]):
+        repository.update(environment_id, fail)
 
 
 def to_destroying(
@@ -122,18 +140,17 @@ def to_destroying(
     only_if: Callable[[Environment], bool],
     is_forced: bool,
 ) -> Environment:
-    """From whatever status to destroying, by this process, unless another one is at it.
+    """Change an environment from any status to destroying, with this process as owner.
 
-    Raises :class:`NotWantedError` where ``only_if`` says no, :class:`BusyError` if another
-    process is creating or removing it and it is not forced, and :class:`ProviderError` if
-    it is not of this provider.
+    Raises :class:`PreconditionFailedError` if ``only_if`` returns false, :class:`BusyError`
+    if another process is creating or removing it and the change is not forced, and
+    :class:`ProviderError` if another provider made it.
     """
 
-    def change(stored: Environment) -> None:
-        if not only_if(stored):
-            raise NotWantedError
-        require_of(stored, provider)
-        if is_with_others(stored) and not is_forced:
+    def destroy(stored: Environment) -> None:
+        require(only_if(stored))
+        require_provider(stored, provider)
+        if is_owned_elsewhere(stored) and not is_forced:
             raise BusyError
         if stored.status is Status.CREATING:
             stored.transition_to(Status.ERROR)
@@ -141,21 +158,16 @@ def to_destroying(
             stored.transition_to(Status.DESTROYING)
         stored.owner = this_process()
 
-    with because("destroy was called"):
-        return repository.update(environment_id, change)
+    with with_reason("destroy was called"):
+        return repository.update(environment_id, destroy)
 
 
-def to_nobody(repository: TransactionalRepository, environment_id: str, reason: str) -> None:
-    """Note that a removal failed and is in nobody's hand any more, so that all may go on."""
+def release_owner(repository: TransactionalRepository, environment_id: str, reason: str) -> None:
+    """Store why a removal failed, and no owner, so that any process may resume it."""
 
-    def change(stored: Environment) -> None:
+    def release(stored: Environment) -> None:
         stored.owner = None
         stored.status_reason = reason
 
-    with audit(reason=reason[:_MAX_REASON]):
-        repository.update(environment_id, change)
-
-
-def is_of(environment: Environment, provider: str) -> bool:
-    """Whether a provider can work on an environment: it made it, or nobody did yet."""
-    return environment.provider in (None, provider)
+    with audit(reason=reason[:_MAX_REASON_LENGTH]):
+        repository.update(environment_id, release)

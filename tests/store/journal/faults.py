@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the journal: each breaks one thing that it promises."""
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.fs import disk
-from waggle_fsstore.store.journal import lines, live_segment, state
+from waggle_fsstore.store.journal import lines, live_segment, segments, state
 from waggle_fsstore.store.read import view
 from waggle_fsstore.store.write import session
 
@@ -44,7 +44,7 @@ def skip_checksum_of_the_record(patch: Patch) -> None:
     patch.setattr(state, "crc32", lambda _: 0)
 
 
-@fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
+@fault("tests/store/test_durability.py::test_save_syncs_once_between_staging_and_publishing")
 def publish_before_the_fsync(patch: Patch) -> None:
     def append(self: live_segment.LiveSegment, line: bytes) -> None:
         disk.write(self._file(), line, self.end)
@@ -61,10 +61,20 @@ def publish_before_the_fsync(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "write_state", write_state)
 
 
-@fault("tests/store/test_failures.py::test_a_segment_whose_flush_failed_is_left")
+@fault("tests/store/test_failures.py::test_segment_with_failed_fsync_is_abandoned")
 def reuse_segment_after_a_failed_fsync(patch: Patch) -> None:
     def stay(self: live_segment.LiveSegment, _: int, valid_bytes: int, **__: object) -> None:
         disk.write(self._file(), b" " * 4096, valid_bytes)
         self.end = valid_bytes
 
     patch.setattr(live_segment.LiveSegment, "rotate", stay)
+
+
+@fault("tests/store/journal/test_live_segment.py::test_rotation_ends_the_old_segment")
+def skip_truncation_of_the_old_segment(patch: Patch) -> None:
+    patch.setattr(disk.Disk, "truncate", nothing)
+
+
+@fault("tests/store/journal/test_segments.py::test_successor_says_how_many_bytes_count")
+def count_void_lines_of_sealed_segments(patch: Patch) -> None:
+    patch.setattr(segments, "header", lambda *_: (0, 0))
