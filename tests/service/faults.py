@@ -357,7 +357,7 @@ def a_reaper_that_dies(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 0.5)
 
 
-@fault("tests/store/test_server_lock.py::test_a_file_that_was_taken_away")
+@fault("tests/store/test_server_lock.py::test_removed_lock_file_is_noticed")
 def a_lock_that_nobody_sees(patch: Patch) -> None:
     patch.setattr(InPlaceFile, "is_in_place", lambda _: True)
 

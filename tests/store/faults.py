@@ -15,13 +15,13 @@ from waggle_fsstore.store.write import (
 
 
 @fault("tests/store/test_file_store.py::test_trouble_with_one_file_is_no_corruption")
-def trouble_taken_for_corruption(patch: Patch) -> None:
+def treat_io_error_as_corruption(patch: Patch) -> None:
     patch.setattr(file_store, "CorruptDocumentError", Exception)
     patch.setattr(batch, "revision_in", lambda _: 0)
 
 
 @fault("tests/store/test_model.py::TestStores::runTest")
-def revision_0_matches_anything(patch: Patch) -> None:
+def ignore_if_revision_0(patch: Patch) -> None:
     real = file_store.FileStore.save
 
     def save(
@@ -36,21 +36,21 @@ def revision_0_matches_anything(patch: Patch) -> None:
 
 
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
-def error_without_a_file_name(patch: Patch) -> None:
+def omit_file_name_from_errors(patch: Patch) -> None:
     for module in (disk, in_place_file, live_segment):
         patch.setattr(module, "name_file", nothing)
 
 
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_saved")
-def shared_labels(patch: Patch) -> None:
+def share_labels_with_caller(patch: Patch) -> None:
     patch.setattr(environment, "string_dict", lambda _, labels: labels)
 
 
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_found")
-def shared_nested_values(patch: Patch) -> None:
+def share_nested_values_with_caller(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_create_within_capacity")
-def leftovers_count_as_live(patch: Patch) -> None:
+def count_stopped_environments_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Server locks: one server of a store has it, and when that ends, another one can."""
+"""A server lock has one holder at a time, and is free once the holder ends."""
 
 import os
 import signal
@@ -35,8 +35,8 @@ child = os.fork()
 if not child:
     assert not lock.try_acquire()
     lock.release()
-# One call of the system a line: both write into the same pipe, and print with
-# PYTHONUNBUFFERED set writes word by word.
+# One system call per line: both write into the same pipe, and print writes word by word
+# with PYTHONUNBUFFERED.
 os.write(1, f"{'parent' if child else 'child'} {os.getpid()}\\n".encode())
 sys.stdin.readline()
 """
@@ -44,7 +44,7 @@ sys.stdin.readline()
 
 @contextmanager
 def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has the lock."""
+    """Run a process that holds the lock."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(root)],
         stdin=subprocess.PIPE,
@@ -59,15 +59,15 @@ def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def locks(root: Path) -> Iterator[list[ServerLock]]:
-    """Those of two servers."""
+    """The lock objects of two servers."""
     locks = [ServerLock(root, "server.lock") for _ in range(2)]
     yield locks
     for lock in locks:
         lock.release()
 
 
-def test_one_of_two(locks: list[ServerLock]) -> None:
-    """Who has it is told so again; the other one gets it when it was let go."""
+def test_one_of_two_locks_is_held(locks: list[ServerLock]) -> None:
+    """The holder may ask again; the other object gets the lock once it is released."""
     one, other = locks
     assert [one.try_acquire(), other.try_acquire(), one.try_acquire()] == [True, False, True]
     one.release()
@@ -76,22 +76,22 @@ def test_one_of_two(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_of_many_threads(locks: list[ServerLock]) -> None:
-    """However many ask at once, one lock has it."""
+def test_threads_agree_on_one_holder(locks: list[ServerLock]) -> None:
+    """Of two locks that many threads try at once, one is held."""
     answers = together(*[lock.try_acquire for lock in locks * 4])
     assert [set(answers[::2]), set(answers[1::2])] in ([{True}, {False}], [{False}, {True}])
 
 
-def test_names_are_apart(root: Path) -> None:
-    """Locks of different names have nothing to do with each other."""
+def test_locks_of_other_names_are_independent(root: Path) -> None:
+    """Locks of different names are independent."""
     locks = [ServerLock(root, name) for name in ("server.lock", "http.lock")]
     assert [lock.try_acquire() for lock in locks] == [True, True]
     for lock in locks:
         lock.release()
 
 
-def test_who_has_it(root: Path, locks: list[ServerLock]) -> None:
-    """It says which process took it, also to those that do not have it."""
+def test_holder_is_the_process_that_took_it(root: Path, locks: list[ServerLock]) -> None:
+    """Every lock object names the process that took the lock last."""
     one, other = locks
     assert other.holder() is None
     with held_by_another(root) as process:
@@ -105,8 +105,8 @@ def test_who_has_it(root: Path, locks: list[ServerLock]) -> None:
     assert holder.pid == os.getpid()
 
 
-def test_a_process_that_is_killed(root: Path, locks: list[ServerLock]) -> None:
-    """It holds up nobody, however it ends."""
+def test_killed_process_frees_lock(root: Path, locks: list[ServerLock]) -> None:
+    """The lock of a killed process is free."""
     with held_by_another(root) as process:
         assert not locks[0].try_acquire()
         process.send_signal(signal.SIGKILL)
@@ -114,16 +114,16 @@ def test_a_process_that_is_killed(root: Path, locks: list[ServerLock]) -> None:
         assert locks[0].try_acquire()
 
 
-def test_a_process_that_is_stopped(root: Path, locks: list[ServerLock]) -> None:
-    """It has the lock still: it may go on at any time."""
+def test_stopped_process_keeps_lock(root: Path, locks: list[ServerLock]) -> None:
+    """A stopped process keeps its lock: it may continue at any time."""
     with held_by_another(root) as process:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         assert not locks[0].try_acquire()
 
 
-def test_a_fork(root: Path, locks: list[ServerLock]) -> None:
-    """The lock stays with the parent, and does not outlive it, though the child does."""
+def test_lock_ends_with_parent_of_fork(root: Path, locks: list[ServerLock]) -> None:
+    """The lock stays with the parent, and ends with it though its child lives on."""
     with subprocess.Popen(
         [sys.executable, "-c", FORK, str(root)],
         stdin=subprocess.PIPE,
@@ -140,8 +140,8 @@ def test_a_fork(root: Path, locks: list[ServerLock]) -> None:
         os.kill(int(said["child"]), signal.SIGKILL)
 
 
-def test_a_file_that_was_taken_away(locks: list[ServerLock]) -> None:
-    """Who holds what nobody sees has lost it, and gets it again only if nobody else did."""
+def test_removed_lock_file_is_noticed(locks: list[ServerLock]) -> None:
+    """The holder of a removed lock file gets the lock again only if it is free."""
     one, other = locks
     assert one.try_acquire()
     one.path.unlink()
@@ -152,8 +152,8 @@ def test_a_file_that_was_taken_away(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_beside_the_store(root: Path, locks: list[ServerLock]) -> None:
-    """It is no lock of the store: who has it holds up no change, and the other way round."""
+def test_server_lock_is_independent_of_store_lock(root: Path, locks: list[ServerLock]) -> None:
+    """Neither the server lock nor the store lock delays the other."""
     assert locks[0].try_acquire()
     with FileStore(root, durable=False, lock_timeout=0) as store:
         store.save(make_environment(id="a"))
@@ -166,8 +166,8 @@ def test_beside_the_store(root: Path, locks: list[ServerLock]) -> None:
                 another.save(make_environment(id="b"))
 
 
-def test_before_there_is_a_store(root: Path, locks: list[ServerLock]) -> None:
-    """The first server has it before anything is stored, and the folder still becomes one."""
+def test_lock_precedes_store(root: Path, locks: list[ServerLock]) -> None:
+    """The first server locks a directory that becomes a store later."""
     assert not root.exists()
     assert locks[0].try_acquire()
     assert locks[0].path == root / ".waggle" / "server.lock"
@@ -177,16 +177,16 @@ def test_before_there_is_a_store(root: Path, locks: list[ServerLock]) -> None:
     assert not locks[1].try_acquire()
 
 
-def test_no_place_for_a_store(tmp_path: Path) -> None:
-    """A folder that is somebody else's is left as it is."""
+def test_foreign_directory_is_refused(tmp_path: Path) -> None:
+    """A foreign directory is left as it is."""
     (tmp_path / "diary.txt").touch()
     with pytest.raises(UnsupportedFormatError):
         ServerLock(tmp_path, "server.lock").try_acquire()
     assert not (tmp_path / ".waggle").exists()
 
 
-def test_what_is_no_file(root: Path) -> None:
-    """A link or a folder in its place is an error, and what a link points to is not touched."""
+def test_irregular_lock_file_is_refused(root: Path) -> None:
+    """A link or directory in place of the file is an error, and the target is untouched."""
     (root / ".waggle").mkdir(parents=True)
     target = root.parent / "target"
     target.write_text("mine")
@@ -201,8 +201,8 @@ def test_what_is_no_file(root: Path) -> None:
         lock.try_acquire()
 
 
-def test_descriptors(locks: list[ServerLock]) -> None:
-    """Who asks in vain keeps no file open, nor does who lets go."""
+def test_descriptors_are_released(locks: list[ServerLock]) -> None:
+    """Neither a failed attempt nor a released lock keeps a file open."""
     before = open_descriptors()
     one, other = locks
     assert one.try_acquire()
