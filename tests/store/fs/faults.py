@@ -53,10 +53,10 @@ def follow_symbolic_links(patch: Patch) -> None:
 
 @fault("tests/store/test_contracts.py::TestFileStorePersistence::test_updates_from_several_handles")
 def run_without_lock(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
         self._open()
         self._locked = True
-        work()
+        return work()
 
     patch.setattr(lock.StoreLock, "run", run)
 
@@ -75,10 +75,10 @@ def delete_lock_file_on_release(patch: Patch) -> None:
 
 @fault("tests/store/fs/test_lock.py::test_interrupt_at_any_instruction_frees_lock")
 def keep_lock_after_interrupt(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
         self._acquire(self._timeout)
         try:
-            work()
+            return work()
         finally:
             self._release()
 

@@ -17,7 +17,7 @@ def edited_store(store: FileStore) -> FileStore:
     for name in ("a", "b", "c"):
         store.save(make_environment(id=name, name=f"first {name}"))
     path = store.document_path("b")
-    path.write_text(path.read_text().replace("first b", "by hand"))
+    path.write_text(path.read_text().replace("first b", "edited"))
     return store
 
 

@@ -99,7 +99,7 @@ def test_limit_of_zero_keeps_live_segment(store: FileStore) -> None:
 
 
 def test_pruned_history_is_refused(store: FileStore) -> None:
-    """A request for pruned history says where the history begins, which 0 stands for."""
+    """A request for pruned history raises with the oldest change; a request from 0 begins there."""
     oldest = store.prune_history(keep_bytes=0).oldest
     assert seqs(store)[0] == oldest
     assert seqs(store, after=oldest - 1)[0] == oldest

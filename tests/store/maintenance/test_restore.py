@@ -151,22 +151,22 @@ def test_restore_initializes_store(store: FileStore, dest: Path, tmp_path: Path)
 
 def test_directory_without_checksums_is_restored(store: FileStore, tmp_path: Path) -> None:
     """Any directory with documents can be restored: a copy, or a git checkout."""
-    folder = tmp_path / "plain"
-    (folder / "environments").mkdir(parents=True)
-    shutil.copy(store.document_path("a"), folder / "environments" / "a.json")
-    (folder / "environments" / "notes.txt").write_text("not a document")
-    done = store.restore(folder)
+    source = tmp_path / "plain"
+    (source / "environments").mkdir(parents=True)
+    shutil.copy(store.document_path("a"), source / "environments" / "a.json")
+    (source / "environments" / "notes.txt").write_text("not a document")
+    done = store.restore(source)
     assert (done.deleted, done.unchanged) == (2, 1)
     assert [environment.id for environment in store.find_all()] == ["a"]
 
 
 def test_handwritten_document_is_restored(store: FileStore, tmp_path: Path) -> None:
     """A document may omit every key that has a default."""
-    folder = tmp_path / "plain" / "environments"
-    folder.mkdir(parents=True)
-    (folder / "d.json").write_text('{"id": "d", "name": "hand-made", "runtime": "node"}')
-    assert store.restore(folder.parent).created == 1
-    assert [environment.name for environment in store.find_all()] == ["hand-made"]
+    environments = tmp_path / "plain" / "environments"
+    environments.mkdir(parents=True)
+    (environments / "d.json").write_text('{"id": "d", "name": "handwritten", "runtime": "node"}')
+    assert store.restore(environments.parent).created == 1
+    assert [environment.name for environment in store.find_all()] == ["handwritten"]
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
@@ -183,7 +183,7 @@ def test_directory_without_documents_is_refused(
 
 def change_a_byte(dest: Path) -> Path:
     path = dest / "environments" / "b.json"
-    path.write_text(path.read_text().replace("by hand", "BY hand"))
+    path.write_text(path.read_text().replace("edited", "EDITED"))
     return path
 
 
@@ -313,11 +313,11 @@ def test_revision_replaces_corrupt_document(store: FileStore) -> None:
 
 def test_revision_of_manual_edit_is_restored(store: FileStore) -> None:
     """A recorded manual edit is a version like any other."""
-    by_hand = store.find_by_id("b")
+    edited = store.find_by_id("b")
     assert [found.is_repaired for found in store.repair()] == [True]
     seq = list(store.history("b"))[-1].seq
     store.save(make_environment(id="b"))
-    assert store.restore_revision("b", seq) == by_hand
+    assert store.restore_revision("b", seq) == edited
 
 
 @pytest.mark.parametrize(

@@ -353,8 +353,8 @@ def test_documents_are_synced_before_checksums(tmp_path: Path, count: int) -> No
     renames = [files for name, files in names if name == "replace"]
     assert renames == [("environments.part", "environments"), ("SHA256SUMS.part", "SHA256SUMS")]
     named = names.index(("replace", renames[0]))
-    flushes = sum(name in ("fdatasync", "fsync") for name, _ in names[:named])
+    syncs = sum(name in ("fdatasync", "fsync") for name, _ in names[:named])
     if count < 64 or not sys.platform.startswith("linux"):
-        assert flushes >= count + 2
+        assert syncs >= count + 2
     assert names[-1][0] == "close"
     assert "fsync" in [name for name, _ in names[named:]]

@@ -187,11 +187,11 @@ def test_missing_document_is_restored(store: FileStore) -> None:
 def test_missing_manual_edit_is_restored(store: FileStore) -> None:
     """A manual edit that the store has recorded is restored as well."""
     path = store.document_path("b")
-    path.write_text(path.read_text().replace("second b", "by hand"))
+    path.write_text(path.read_text().replace("second b", "edited"))
     assert len(list(store.repair())) == 1
     path.unlink()
     assert [found.severity for found in store.repair()] == [Severity.ERROR]
-    assert store.find_by_id("b").name == "by hand"
+    assert store.find_by_id("b").name == "edited"
 
 
 def test_deleted_document_is_no_finding(store: FileStore) -> None:
@@ -202,7 +202,7 @@ def test_deleted_document_is_no_finding(store: FileStore) -> None:
 
 def edit(store: FileStore) -> None:
     path = store.document_path("b")
-    path.write_text(path.read_text().replace("second b", "by hand"))
+    path.write_text(path.read_text().replace("second b", "edited"))
 
 
 def make(store: FileStore) -> None:

@@ -65,7 +65,7 @@ def spoil_everything(store: FileStore) -> None:
     store.document_path("a").unlink()
     shutil.copy(store.document_path("pad-1"), store.document_path("c"))
     path = store.document_path("pad-2")
-    path.write_text(path.read_text().replace('"name": "n', '"name": "by hand n'))
+    path.write_text(path.read_text().replace('"name": "n', '"name": "edited n'))
     store.document_path("pad-3").chmod(0o644)
     (store.path / "environments" / ".DS_Store").write_bytes(b"finder")
     (store.path / "journal" / "notes").write_bytes(b"mine")
@@ -89,7 +89,7 @@ def test_repair_deletes_nothing(store: FileStore) -> None:
             assert after[name].startswith(data.rstrip(b" "))
         else:
             assert events[Path(name).stem].kind is EventKind.EXTERNAL
-            assert b"by hand" in after[name]
+            assert b"edited" in after[name]
 
 
 def test_repair_is_idempotent(store: FileStore) -> None:

@@ -251,7 +251,7 @@ def test_missing_live_segment_is_survived(store: FileStore) -> None:
     assert store.find_all() == expected
 
 
-@pytest.mark.parametrize("kind", ["link", "folder"])
+@pytest.mark.parametrize("kind", ["link", "directory"])
 def test_irregular_segment_is_reported(store: FileStore, kind: str) -> None:
     """A link or directory in the place of a segment is reported, and not followed."""
     fill_segments(store, 30)
