@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target sets up what it needs: a fresh machine has Python 3.11+ and make.
+# Every target sets up what it needs; a machine needs only Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV := .venv/$(notdir $(PYTHON))
@@ -8,26 +8,26 @@ WORKERS ?= auto
 
 .PHONY: help demo serve test conformance lint format bench torture clean
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-# What demo and serve need.
+# The environment of demo and serve.
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
-	@echo "Setting up $(VENV)" >&2
+	@echo "Setting up $(VENV), once: this takes about a minute" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --editable '.[server]'
 	@touch $@
 
-# What the others need beside it.
+# The additional packages of all other targets.
 $(VENV)/ready-dev: $(VENV)/ready
 	@echo "Setting up $(VENV) for development" >&2
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-demo: $(VENV)/ready ## Kill a writer in mid-save, and a server of environments; see what survived
+demo: $(VENV)/ready ## Kill a writer in mid-save and a server, and show what survived (half a minute)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo/demo.sh
 
 serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp until Ctrl-C
@@ -36,7 +36,7 @@ serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp
 test: $(VENV)/ready-dev ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server; needs npm
+conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server (needs npm)
 	@$(BIN)/python -m tests.conformance
 
 lint: $(VENV)/ready-dev ## Check style and types
@@ -44,18 +44,18 @@ lint: $(VENV)/ready-dev ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/ready-dev ## Put the sources into shape
+format: $(VENV)/ready-dev ## Format the sources, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/ready-dev ## Measure beside sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
+bench: $(VENV)/ready-dev ## Compare with sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-torture: $(VENV)/ready-dev ## The long tests; as root on Linux with real power cuts
+torture: $(VENV)/ready-dev ## Run the long tests; as root on Linux, with real power cuts
 	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 WAGGLE_TEST_CRASH_STATES=full \
 	  WAGGLE_TEST_COPIES=50 WAGGLE_TEST_STRIDE=1 $(BIN)/python -m pytest -n $(WORKERS)
 	$(BIN)/python -m pytest -m torture tests/torture
 
-clean: ## Remove what these targets made
+clean: ## Remove everything that these targets made
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo."""
+"""The demo runs, and its commands can be pasted."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_demo(tmp_path: Path) -> None:
-    """It runs to its end; what was acknowledged before a kill is there, and can be repaired."""
+def test_demo_shows_what_survives(tmp_path: Path) -> None:
+    """Every save acknowledged before a kill survives, and so do the environments of a server."""
     done = subprocess.run(
         ["sh", "docs/demo/demo.sh"],
         cwd=ROOT,
@@ -25,18 +25,29 @@ def test_demo(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "about half a minute" in done.stdout.partition("\n")[0]
+    _check_commands(done.stdout)
     acknowledged, stored, repaired = (
         int(number) for number in re.findall(r"(?:acknowledged|stored)[^:\n]*: +(\d+)", done.stdout)
     )
     assert acknowledged >= 200
     assert stored in {acknowledged, acknowledged + 1}
-    assert repaired in {stored, acknowledged + 1}  # Any write finishes what the dead one left.
+    assert repaired in {stored, acknowledged + 1}  # Any write finishes that of a dead writer.
     _check_server(done.stdout.partition("# Start a server")[2])
     assert list(tmp_path.iterdir()) == []
 
 
+def _check_commands(shown: str) -> None:
+    """Each printed command is one that a shell accepts, and that names no file of this run."""
+    commands = re.findall(r"^\$ (.*)$", shown, re.MULTILINE)
+    assert len(commands) > 30
+    text = "\n".join(commands)
+    assert "/store" not in text.replace("$directory/store", "")
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+
+
 def _check_server(shown: str) -> None:
-    """Two environments outlive a kill of the server; one is used, one is destroyed."""
+    """Two environments survive a kill of the server; one is used, one is destroyed."""
     before, _, after = shown.partition("$ kill -9 ")
     created = re.findall(r'^ *"environment_id": "(.*)"', before, re.MULTILINE)
     listed = re.findall(r'^ {6}"environment_id": "(.*)"', after, re.MULTILINE)
@@ -45,7 +56,7 @@ def _check_server(shown: str) -> None:
     assert "what the agent wrote is here" in after
     assert f"environment {created[1]} is destroyed" in after
     history = re.findall(r"^\d+\t\S+\t(.*)$", after, re.MULTILINE)
-    # Each use is stored a few seconds after it, or at the end: that depends on the machine.
+    # The server stores a use a few seconds after it, or at the end: the machine decides.
     used = f"updated\t{created[0]}\trunning\ttouch\tin use"
     assert history.count(used) == 1
     assert history.index(used) > 3

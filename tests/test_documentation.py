@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents of the project: what they point to is there."""
+"""The documents of the project: their links, files, tables, commands and examples are right."""
 
 import asyncio
 import json
@@ -20,17 +20,18 @@ PAGES = sorted(
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 _FILE = re.compile(r"`((?:tests|docs|waggle_fsstore|store)/[\w./+-]*)`")
+_PAGE = re.compile(r"docs/(?:decisions/)?[\w-]+\.md")
 
 
 def _anchors(page: Path) -> set[str]:
-    """What a link may name of a page: its headings, as the sites that show it write them."""
+    """Return the anchors of a page: those that GitHub makes of its headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links(page: Path) -> None:
-    """Each link within the project leads to a file, and to a heading that it has."""
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    """Each link within the project leads to an existing file, and to a heading in it."""
     for target, anchor in _LINK.findall(page.read_text()):
         if "://" in target:
             continue
@@ -40,15 +41,15 @@ def test_links(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files(page: Path) -> None:
-    """Each file of the project that a page names is there."""
+def test_named_files_exist(page: Path) -> None:
+    """Each file of the project that a page names exists."""
     for name in _FILE.findall(page.read_text()):
         assert (ROOT / name).exists() or (ROOT / "waggle_fsstore" / name).exists(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_tables(page: Path) -> None:
-    """Each table has a head, and rows as wide: else a page shows it as it stands."""
+def test_tables_are_well_formed(page: Path) -> None:
+    """Each table has a header, and rows of the same width: otherwise it is shown as plain text."""
     text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         rows = table.splitlines()
@@ -57,8 +58,31 @@ def test_tables(page: Path) -> None:
         assert len(widths) == 1, table
 
 
-def test_folders() -> None:
-    """CONTRIBUTING lists every folder of the package, once, and no other."""
+def test_pages_named_in_sources_exist() -> None:
+    """Each page that a source file names exists."""
+    for source in [*(ROOT / "waggle_fsstore").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for name in _PAGE.findall(source.read_text()):
+            assert (ROOT / name).exists(), f"{source.relative_to(ROOT)}: {name}"
+
+
+_DESIGN = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", _DESIGN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_classes_and_modules_exist(page: Path) -> None:
+    """Each class, method and module that a page about the design names exists in the package."""
+    text = page.read_text().partition("\n## Style")[0]
+    files = sorted((ROOT / "waggle_fsstore").rglob("*.py"))
+    source = "\n".join(file.read_text() for file in files)
+    words = set(re.findall(r"\w+", source))
+    classes = re.findall(r"`((?:[A-Z][a-z]+)+(?:\.\w+)?)[`(]", text)
+    modules = set(re.findall(r"`([a-z_]+\.py)`", text))
+    assert [name for name in classes if not set(name.split(".")) <= words] == []
+    assert modules - {file.name for file in files} == set()
+
+
+def test_contributing_lists_every_directory() -> None:
+    """CONTRIBUTING lists every directory of the package, once, and no other."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     listed = re.findall(r"^  ([\w/]+)/ +\w", text, re.MULTILINE)
     package = ROOT / "waggle_fsstore"
@@ -67,12 +91,13 @@ def test_folders() -> None:
 
 
 def _blocks(page: str, language: str) -> list[str]:
+    """Return the fenced blocks of a language in a page of ``docs``."""
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_library_examples(tmp_path: Path) -> None:
-    """The examples of how to use the server as a library print what their comments say."""
+def test_library_examples_print_their_comments(tmp_path: Path) -> None:
+    """The examples of the server as a library print what their comments say."""
     examples = _blocks("library.md", "python")
     assert len(examples) == 2
     for example in examples:
@@ -93,7 +118,7 @@ PROGRAM = "/path/to/waggle-fsstore"
 
 
 def _client_entries() -> list[dict[str, Any]]:
-    """What the page on clients gives them to connect with: their JSON, and their commands."""
+    """Return the servers that the page on clients and the README configure."""
     entries = []
     for block in _blocks("clients.md", "json"):
         (key, servers), *more = json.loads(block).items()
@@ -101,7 +126,9 @@ def _client_entries() -> list[dict[str, Any]]:
         is_typed = "type" in servers["waggle"]
         assert (key, is_typed) in {("mcpServers", False), ("mcpServers", True), ("servers", True)}
         entries += servers.values()
-    commands = "\n".join(_blocks("clients.md", "sh"))
+    commands = "\n".join(
+        block for page in ("clients.md", "../README.md") for block in _blocks(page, "sh")
+    ).replace("$PWD/.venv/bin/", "/path/to/")
     for words in map(shlex.split, re.findall("^claude mcp add (.*)$", commands, re.MULTILINE)):
         if "--" in words:
             command, *args = words[words.index("--") + 1 :]
@@ -111,13 +138,13 @@ def _client_entries() -> list[dict[str, Any]]:
     return entries
 
 
-def test_clients(tmp_path: Path) -> None:
-    """What clients are told to start is a server; the address is that of the default."""
+def test_configured_clients_reach_server(tmp_path: Path) -> None:
+    """The command that clients start is a server; the address is the default one."""
     pytest.importorskip("mcp")
     from mcp import Client, StdioServerParameters
 
     entries = _client_entries()
-    assert len(entries) == 8
+    assert len(entries) == 9
     assert {entry["url"] for entry in entries if "url" in entry} == {"http://127.0.0.1:8080/mcp"}
     assert {entry.get("type") for entry in entries if "url" in entry} == {None, "http"}
     local = [entry for entry in entries if "url" not in entry]
@@ -139,8 +166,8 @@ def test_clients(tmp_path: Path) -> None:
         assert "create_environment" in asyncio.run(ask(entry))
 
 
-def test_client_that_does_not_start() -> None:
-    """The page on clients shows what a bad setting looks like."""
+def test_error_of_bad_setting_is_shown() -> None:
+    """The page on clients shows the error that a bad setting causes."""
     pytest.importorskip("mcp")
     shown, *more = _blocks("clients.md", "console")
     assert not more
@@ -152,8 +179,8 @@ def test_client_that_does_not_start() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
-def test_unit() -> None:
-    """The unit for systemd starts a server, and gives it the time that it takes to end."""
+def test_systemd_unit_starts_and_stops_server() -> None:
+    """The unit for systemd starts a server, and gives it enough time to end."""
     pytest.importorskip("mcp")
     from waggle_fsstore.server import shutdown
 
@@ -168,8 +195,8 @@ def test_unit() -> None:
     assert float(service["TimeoutStopSec"]) > shutdown._DEADLINE
 
 
-def test_commands_of_the_operator() -> None:
-    """Each command on the page for operators is one of the program, with options that it has."""
+def test_operator_commands_are_valid() -> None:
+    """Each command on the page for operators is a verb of the program, with its options."""
     from typer.testing import CliRunner
 
     from waggle_fsstore.cli.app import app

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/format.md: its examples are what the code writes, and its tables leave nothing out."""
+"""docs/format.md: its examples are what the code writes, and its tables are complete."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ _NAME = re.compile(r"`([^`]+)`")
 
 
 def examples(language: str, heading: str) -> list[str]:
-    """The blocks of a language in the section with this heading, up to the next heading."""
+    """Return the blocks of a language in the section with this heading, up to the next heading."""
     body = re.split(rf"^#+ {re.escape(heading)}$", PAGE, flags=re.MULTILINE)[1]
     body = re.split(r"^#+ ", _FENCED.sub(_hide, body), flags=re.MULTILINE)[0]
     found = [(match[1], _show(match[2])) for match in _FENCED.finditer(body)]
@@ -51,7 +51,7 @@ def examples(language: str, heading: str) -> list[str]:
 
 
 def _hide(match: re.Match[str]) -> str:
-    # A comment in an example is no heading.
+    # A comment in an example must not count as a heading.
     return match[0].replace("\n#", "\n\0#")
 
 
@@ -60,7 +60,7 @@ def _show(text: str) -> str:
 
 
 def names(heading: str, *, section: str = "") -> set[str]:
-    """The first column of a table: what stands in back quotes in it."""
+    """Return the names in back quotes in the first column of a table."""
     body = PAGE.partition(f"\n## {section}\n")[2] if section else PAGE
     rows = next(match[2] for match in _TABLE.finditer(body) if match[1] == heading)
     return {name for row in rows.splitlines() for name in _NAME.findall(row.split(" | ")[0])}
@@ -74,13 +74,13 @@ COMMANDS = examples("sh", "With other tools")[0].splitlines()
 PROGRAM = examples("python", "With other tools")[0]
 
 
-#: A member that no program knows.
+#: A member that the store does not know.
 _UNKNOWN = "x-padding"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FileStore]:
-    """A store of which the journal has every sort of line and change, in three segments."""
+    """Yield a store whose journal has every kind of line and change, in three segments."""
     full = make_environment(id="full", extra={})
     with FileStore(tmp_path / "store") as store:
         with audit(actor="maja", reason="because"):
@@ -99,13 +99,13 @@ def store(tmp_path: Path) -> Iterator[FileStore]:
 
 
 def written(store: FileStore) -> list[dict[str, Any]]:
-    """All lines of the journal of a store, as anybody reads them."""
+    """Return all lines of the journal of a store, read as plain JSON."""
     texts = [path.read_text() for path in sorted((store.path / "journal").iterdir())]
     return [json.loads(line) for text in texts for line in text.split("\n") if line.strip()]
 
 
 def members(store: FileStore) -> dict[str, set[str]]:
-    """The members of each object that a store writes, by the heading of their table."""
+    """Return the members of each object that a store writes, by the heading of their table."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     documents = [json.loads(path.read_bytes()) for path in (store.path / "environments").iterdir()]
     for line in written(store):
@@ -125,23 +125,23 @@ def members(store: FileStore) -> dict[str, set[str]]:
     return found
 
 
-def test_every_member_is_in_a_table(store: FileStore) -> None:
-    """The tables have the members that the code writes, all of them and no other."""
+def test_tables_have_every_member(store: FileStore) -> None:
+    """The tables have the members that the code writes, all of them and no others."""
     for heading, found in members(store).items():
         assert found, heading
         assert names(heading) == found, heading
 
 
-def test_every_kind_is_described(store: FileStore) -> None:
-    """The store made by this test has every kind of change, and the page names each."""
+def test_page_names_every_kind(store: FileStore) -> None:
+    """The store of these tests has every kind of change, and the page names each."""
     kinds = {change["kind"] for line in written(store) for change in line.get("changes", [])}
     assert kinds == set(EventKind)
     row = next(row for row in PAGE.splitlines() if row.startswith("| `kind`"))
     assert kinds == set(_NAME.findall(row.partition(" | ")[2]))
 
 
-def test_the_document() -> None:
-    """The example is what the code writes, and its checksum fits, by its own rule too."""
+def test_document_example_is_canonical() -> None:
+    """The example is what the code writes, and its checksum matches, also by the page's rule."""
     environment = codec.decode(DOCUMENT, "example")
     assert codec.encode(environment, environment.revision) == DOCUMENT
     assert codec.is_intact(DOCUMENT)
@@ -154,17 +154,17 @@ def test_the_document() -> None:
     assert names("member of a document") == json.loads(DOCUMENT).keys() - {"region"}
 
 
-def test_the_command_for_the_checksum(tmp_path: Path) -> None:
-    """The command that the page gives prints the checksum of the example."""
-    folder = tmp_path / "environments"
-    folder.mkdir()
-    (folder / "data-analysis.json").write_bytes(DOCUMENT)
+def test_checksum_command_prints_checksum(tmp_path: Path) -> None:
+    """The command on the page prints the checksum of the example."""
+    directory = tmp_path / "environments"
+    directory.mkdir()
+    (directory / "data-analysis.json").write_bytes(DOCUMENT)
     command = examples("sh", "Checksum")[0]
     assert shell(command, tmp_path) == f"{json.loads(DOCUMENT)['checksum']}\n"
 
 
-def test_what_a_document_needs(tmp_path: Path) -> None:
-    """What may be missing has the default that the table says, and the rest is refused."""
+def test_missing_members_get_defaults(tmp_path: Path) -> None:
+    """A missing member has the default of the table, or the document is refused."""
     table = PAGE.partition("| member of a document |")[2].partition("\n\n")[0]
     defaults = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", table, re.MULTILINE))
     assert defaults.keys() == names("member of a document")
@@ -187,8 +187,8 @@ def test_what_a_document_needs(tmp_path: Path) -> None:
         codec.decode(canonical({**document, "schema": codec.SCHEMA + 1}), str(path))
 
 
-def test_file_names() -> None:
-    """The table of ids has the file names that the code gives them."""
+def test_file_names_are_those_of_the_code() -> None:
+    """The table of ids has the file names that the code makes."""
     rows = re.findall(r"^\| `([^`]+)` \| `([^`]+\.json)` \|$", PAGE, re.MULTILINE)
     assert len(rows) >= 10
     for environment_id, name in rows:
@@ -199,8 +199,8 @@ def test_file_names() -> None:
     assert document_name("A" * 100).endswith(end[1])
 
 
-def test_the_lines() -> None:
-    """The example lines are those of a good segment, as the code writes and reads them."""
+def test_line_examples_are_good() -> None:
+    """The example lines form a good segment, as the code writes and reads it."""
     good, bad = lines.scan(SEGMENT)
     assert not bad
     assert [next(iter(line.content)) for line in good] == [
@@ -229,8 +229,8 @@ def test_the_lines() -> None:
     assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT)}
 
 
-def test_the_bytes_of_a_line() -> None:
-    """The table of bytes is right about where the checksum stands, and what it covers."""
+def test_byte_table_locates_checksum() -> None:
+    """The table of bytes is right about the position of the checksum and what it covers."""
     start, digits, end = (
         re.search(rf"^\| {span} \| (.*) \|$", PAGE, re.MULTILINE)
         for span in ("0-7", "8-15", "16-17")
@@ -245,8 +245,8 @@ def test_the_bytes_of_a_line() -> None:
     assert "from 18" in digits[1]
 
 
-def test_names_of_segments(store: FileStore) -> None:
-    """A segment is named as the page says, and the line of a change is where it says."""
+def test_segment_names_bound_their_seqs(store: FileStore) -> None:
+    """A segment is named as the page says, and has the changes that the page says."""
     layout = Layout(str(store.path))
     listed = segments.list_segments(layout)
     assert len(listed) == 3
@@ -261,8 +261,8 @@ def test_names_of_segments(store: FileStore) -> None:
         assert successor is None or seqs[-1] < successor
 
 
-def test_the_place(store: FileStore) -> None:
-    """A place is made of what the page says."""
+def test_place_has_documented_parts(store: FileStore) -> None:
+    """A place consists of the parts that the page lists."""
     inode = (store.path / "environments").stat().st_ino
     marker = (store.path / "waggle.json").stat()
     expected = f"{inode:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
@@ -272,13 +272,13 @@ def test_the_place(store: FileStore) -> None:
     assert {checkpoint["place"] for checkpoint in checkpoints} == {expected}
 
 
-def test_the_marker() -> None:
+def test_marker_example_is_that_of_the_code() -> None:
     """The example is the marker that the code writes."""
     assert MARKER == initialize.MARKER
 
 
-def test_the_state_record(store: FileStore) -> None:
-    """It has the fields of the table, in the form that the page describes."""
+def test_state_record_has_documented_fields(store: FileStore) -> None:
+    """The state record has the fields of the table, in the form that the page describes."""
     data = (store.path / ".waggle" / "state").read_bytes()
     assert names("field", section=".waggle") == set(State._fields)
     assert f"one line of {len(data)} bytes: `waggle-state 2`" in PAGE
@@ -288,8 +288,8 @@ def test_the_state_record(store: FileStore) -> None:
     assert len(head.removeprefix(b"waggle-state 2 ").split(b" ")) == len(State._fields)
 
 
-def test_every_file_is_in_the_first_table(store: FileStore) -> None:
-    """The table of the root has every file and folder that the code makes."""
+def test_root_table_has_every_file(store: FileStore) -> None:
+    """The table of the root has every file and directory that the code makes."""
     known = {name.split("/")[0] for name in names("path", section="The root")}
     assert {path.name for path in store.path.iterdir()} == known
     internal = {f".waggle/{path.name}" for path in (store.path / ".waggle").iterdir()}
@@ -300,15 +300,15 @@ def test_every_file_is_in_the_first_table(store: FileStore) -> None:
     assert ignored == _NAME.findall(next(r for r in PAGE.splitlines() if "`.gitignore`" in r))[1:]
 
 
-def test_a_snapshot(store: FileStore, tmp_path: Path) -> None:
-    """It has what the page says, and no journal."""
+def test_snapshot_has_documented_files(store: FileStore, tmp_path: Path) -> None:
+    """A snapshot has the files that the page lists, and no journal."""
     store.snapshot(tmp_path / "copy")
     found = {path.name for path in (tmp_path / "copy").iterdir()}
     assert found == {"environments", "waggle.json", "SHA256SUMS"}
 
 
-def test_the_commands(store: FileStore) -> None:
-    """The journal of an open store is read by the commands that the page gives."""
+def test_commands_read_open_journal(store: FileStore) -> None:
+    """The commands on the page read the journal of an open store."""
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed")
     all_lines, as_table, of_archive = COMMANDS
@@ -325,8 +325,8 @@ def test_the_commands(store: FileStore) -> None:
     assert [json.loads(line) for line in shell(of_archive, store.path).splitlines()] == expected
 
 
-def test_the_program(store: FileStore, tmp_path: Path) -> None:
-    """It accepts the journal of a store, open, closed and compressed, and no flipped bit."""
+def test_verifier_accepts_good_journal_only(store: FileStore, tmp_path: Path) -> None:
+    """The program accepts a journal, open, closed and compressed, and refuses a flipped bit."""
     count = len(written(store))
     assert verify(store.path, tmp_path) == f"{count} lines, all good\n"
     store.prune_history(compress=True)
@@ -341,12 +341,12 @@ def test_the_program(store: FileStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "is_damage"), [(-1, False), (2, True)])
-def test_a_torn_tail_and_damage(tmp_path: Path, number: int, is_damage: bool) -> None:
-    """A bad line is damage if a good one follows, and a torn tail that does not count if none."""
+def test_bad_line_is_torn_tail_or_damage(tmp_path: Path, number: int, is_damage: bool) -> None:
+    """A bad line is damage if a good one follows, and otherwise a torn tail, which is void."""
     with FileStore(tmp_path / "store") as store:
         for _ in range(2):
             store.save(make_environment(id="a"))
-    copy = tmp_path / "copy"  # Of which the whole journal is read.
+    copy = tmp_path / "copy"  # Opening it reads the whole journal.
     shutil.copytree(store.path, copy)
     path = copy / "journal" / "0000000000000001.jsonl"
     data = path.read_bytes()
@@ -363,17 +363,19 @@ def test_a_torn_tail_and_damage(tmp_path: Path, number: int, is_damage: bool) ->
             assert not any(found.severity is Severity.ERROR for found in store.check())
 
 
-def verify(root: Path, folder: Path) -> str:
-    script = folder / "verify.py"
+def verify(root: Path, directory: Path) -> str:
+    """Run the program of the page on a store, and return what it prints."""
+    script = directory / "verify.py"
     script.write_text(PROGRAM)
     command = [sys.executable, str(script), str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
-def shell(command: str, folder: Path) -> str:
+def shell(command: str, directory: Path) -> str:
+    """Run a command in a directory, and return its output."""
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False
+        ["bash", "-c", command], cwd=directory, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

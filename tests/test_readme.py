@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README: its examples run, and what they show is what comes out."""
+"""README and user pages: the examples run in order, and print what the pages show."""
 
 import asyncio
 import os
@@ -19,9 +19,21 @@ from waggle_fsstore import SettingError, Settings
 from waggle_fsstore.domain import errors
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 
-#: What differs from run to run, and stands in the README as one run had it.
+#: The pages whose examples continue one another, in the order in which a new user reads them.
+PAGES = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("python", "testing", "cli", "recipes", "errors", "server", "configuration")
+    ),
+]
+CLI, ERRORS, SERVER, CONFIGURATION = (
+    (ROOT / "docs" / f"{name}.md").read_text()
+    for name in ("cli", "errors", "server", "configuration")
+)
+
+#: What differs from run to run; the pages show the values of one run.
 VARYING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z": "TIME",
     r'"checksum": "[0-9a-f]{8}"': '"checksum": CHECKSUM',
@@ -32,7 +44,7 @@ VARYING = {
 #: Where the examples expect the server.
 URL = "http://127.0.0.1:8080/mcp"
 
-# A use is stored after five seconds. In the README it comes and goes in less.
+# The server stores a use after five seconds. The session in docs/server.md takes less.
 SERVE = """
 import sys
 from datetime import timedelta
@@ -46,14 +58,27 @@ sys.exit(main())
 class Block(NamedTuple):
     language: str
     text: str
+    output: str | None
+    """The text block that follows in the same section, which shows what this one prints."""
 
 
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [Block(*found) for found in _FENCED.findall(README)]
 
 
-def steps(block: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with the output that it shows."""
+def blocks_of(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    found: list[tuple[str, str]] = _FENCED.findall(page.read_text())
+    return [
+        Block(language, text, after if language == "python" and kind == "text" else None)
+        for (language, text), (kind, after) in pairwise([*found, ("", "")])
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def commands_of(block: str) -> list[tuple[str, str]]:
+    """Return the commands of a console block, each with the output that it shows."""
     parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     found = []
     for part in parts:
@@ -65,15 +90,16 @@ def steps(block: str) -> list[tuple[str, str]]:
     return found
 
 
-def steady(text: str) -> str:
+def mask_varying(text: str) -> str:
+    """Replace what differs from run to run by fixed words."""
     for pattern, name in VARYING.items():
         text = re.sub(pattern, name, text)
     return text
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be a new user in."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty directory of a new user, with the package on ``PATH``."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     user = tmp_path / "user"
     user.mkdir()
@@ -82,7 +108,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server_url(tmp_path: Path) -> Iterator[str]:
-    """Where a server with an empty store listens."""
+    """Yield the URL of a running server with an empty store."""
     pytest.importorskip("mcp")
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, "--store", str(tmp_path / "served"), "serve"],
@@ -103,55 +129,52 @@ def server_url(tmp_path: Path) -> Iterator[str]:
             server.communicate()
 
 
-def run_python(text: str, folder: Path) -> str:
-    """Run an example, with pytest if it is a test; it prints what its comments say."""
-    script = folder / "test_example.py"
+def run_python(text: str, directory: Path, output: str | None = None) -> str:
+    """Run an example, with pytest if it is a test; check what its comments say it prints."""
+    script = directory / "test_example.py"
     script.write_text(text)
     is_test = "def test_" in text or "Contract" in text
     command = [sys.executable, "-W", "error", *(["-m", "pytest", "-q"] if is_test else [])]
     done = subprocess.run(
-        [*command, script.name], cwd=folder, capture_output=True, text=True, check=False
+        [*command, script.name], cwd=directory, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
-    # Of the prints in handlers of errors none is to be reached.
+    # The prints in error handlers must not be reached.
     assert done.stdout.splitlines()[:1] == said[:1] or "except" in text or not said
     assert "busy:" not in done.stdout
+    assert output is None or mask_varying(done.stdout) == mask_varying(output)
     script.unlink()
     return done.stdout
 
 
-def test_python_examples(folder: Path) -> None:
-    """Every example in Python runs, one after the other, and prints what the README shows."""
+def test_python_examples_print_what_pages_show(directory: Path) -> None:
+    """Every example in Python runs, one after the other, and prints what its page shows."""
     for block in BLOCKS:
         if block.language == "python" and URL not in block.text:
-            run_python(block.text, folder)
+            run_python(block.text, directory, block.output)
 
 
-def test_session_with_the_server(folder: Path, server_url: str) -> None:
-    """The session of a client runs against a server, and prints what the README shows."""
-    (session, shown), *more = [
-        (block.text, after.text)
-        for block, after in pairwise(BLOCKS)
-        if block.language == "python" and URL in block.text
-    ]
+def test_client_session_prints_what_page_shows(directory: Path, server_url: str) -> None:
+    """The client session runs against a server, and prints what the page shows."""
+    session, *more = [block for block in BLOCKS if block.language == "python" and URL in block.text]
     assert not more
-    printed = run_python(session.replace(URL, server_url), folder)
-    assert steady(printed) == steady(shown)
+    assert session.output
+    run_python(session.text.replace(URL, server_url), directory, session.output)
 
 
-def test_recipes(folder: Path) -> None:
-    """Every command runs, one after the other, and prints what the README shows."""
+def test_commands_print_what_pages_show(directory: Path) -> None:
+    """Every command runs, one after the other, and prints what its page shows."""
     missing = [name for name in ("git", "jq") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     pytest.importorskip("duckdb")
-    here, exported, after = folder, "", folder / "pwd"
+    here, exported, after = directory, "", directory / "pwd"
     for block in BLOCKS:
         if block.language == "python" and not re.search(f"test_|{URL}", block.text):
-            run_python(block.text, folder)
-        for command, expected in steps(block.text) if block.language == "console" else []:
-            # One shell a command, which for a reader is the same one.
+            run_python(block.text, directory, block.output)
+        for command, expected in commands_of(block.text) if block.language == "console" else []:
+            # Each command runs in a shell of its own; a reader types all into one.
             done = subprocess.run(
                 ["bash", "-c", f'{exported}{command}\nstatus=$?; pwd >"{after}"; exit $status'],
                 cwd=here,
@@ -160,53 +183,58 @@ def test_recipes(folder: Path) -> None:
                 check=False,
             )
             assert (done.returncode, done.stderr) == (0, ""), command
-            assert steady(done.stdout) == steady(expected), command
+            assert mask_varying(done.stdout) == mask_varying(expected), command
             here = Path(after.read_text().strip())
             if command.startswith("export "):
                 name, _, value = command.partition("=")
-                exported += f"{name}={shlex.quote(f'{folder}/{value}')}\n"
+                exported += f"{name}={shlex.quote(f'{directory}/{value}')}\n"
 
 
-def test_examples_are_there() -> None:
-    """The search for examples finds them."""
-    assert len([block for block in BLOCKS if block.language == "python"]) >= 4
-    assert sum(len(steps(block.text)) for block in BLOCKS if block.language == "console") >= 14
+def test_search_for_examples_finds_them() -> None:
+    """The pages have as many examples as they had when they were one page, or more."""
+    assert len([block for block in BLOCKS if block.language == "python"]) >= 7
+    assert len([block for block in BLOCKS if block.output]) >= 2
+    assert (
+        sum(len(commands_of(block.text)) for block in BLOCKS if block.language == "console") >= 18
+    )
 
 
 def test_make_targets_exist() -> None:
-    """What the README says to make can be made."""
+    """Every make target that a page names is in the Makefile."""
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    named = set(re.findall(r"make ([a-z]+)", README)) - {"nothing"}
-    assert named
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE))
+    assert {"demo", "serve", "test"} <= named
     assert named <= set(targets)
 
 
-def test_error_tree() -> None:
-    """The tree is the one in the code."""
-    drawn = next(block.text for block in BLOCKS if block.text.startswith("WaggleError\n"))
+def test_error_tree_is_that_of_the_code() -> None:
+    """The error tree on the page is the one in the code."""
+    _, drawn = _FENCED.findall(ERRORS)[0]
     lines = (errors.__doc__ or "").splitlines()
     tree = [line[4:] for line in lines if line.startswith("    ")]
     assert drawn.splitlines() == tree
 
 
-def test_verbs_and_exit_codes() -> None:
+def test_verbs_and_exit_codes_are_those_of_the_program() -> None:
     """The table of verbs and the list of exit codes are those of the program."""
     from waggle_fsstore.cli.app import app
     from waggle_fsstore.cli.exit_codes import ExitCode
 
-    verbs = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[` ]", README, re.MULTILINE)
+    verbs = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[` ]", CLI, re.MULTILINE)
     assert verbs == [command.name for command in app.registered_commands]
-    codes = re.search(r"Exit codes: (.*?)\. ", README, re.DOTALL)
+    codes = re.search(r"Exit codes: (.*?)\.\n", CLI, re.DOTALL)
     assert codes
     found = dict(part.split(maxsplit=1) for part in " ".join(codes[1].split()).split(", "))
     assert {int(number) for number in found} == {0, *map(int, ExitCode)}
 
 
-def test_variables() -> None:
-    """Each variable of the two tables is one that the program reads, and each of those is there."""
+def test_variables_are_those_of_the_program() -> None:
+    """The two tables of variables name each variable that the program reads, and no other."""
     source = (ROOT / "waggle_fsstore" / "config.py").read_text()
     rows = r"^\| the (\w+) \|.*\n\|[-|]+\n((?:\| `WAGGLE_.*\n)+)"
-    tables = dict(re.findall(rows, README, re.MULTILINE))
+    tables = dict(re.findall(rows, CONFIGURATION, re.MULTILINE))
     assert list(tables) == ["store", "server"]
     named = {
         name: re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", tables[name], re.MULTILINE) for name in tables
@@ -216,9 +244,10 @@ def test_variables() -> None:
     assert sorted(named["store"] + named["server"]) == sorted(read)
 
 
-def test_defaults() -> None:
-    """The defaults of the table are those of the program; a bad value is told by its name."""
-    rows = re.findall(r"^\| `(WAGGLE_[A-Z_]+)` \|.*\| (?:`(.*)`|none) \|$", README, re.MULTILINE)
+def test_defaults_are_those_of_the_program() -> None:
+    """The defaults of the table are those of the program; the error of a bad value names it."""
+    row = r"^\| `(WAGGLE_[A-Z_]+)` \|.*\| (?:`(.*)`|none) \|$"
+    rows = re.findall(row, CONFIGURATION, re.MULTILINE)
     assert len(rows) == 7
     for variable, default in rows:
         assert Settings.of({variable: default}) == Settings.of({}), variable
@@ -226,8 +255,8 @@ def test_defaults() -> None:
             Settings.of({variable: "/ ?"})
 
 
-def test_tools(server_url: str) -> None:
-    """The tools, their arguments, answers and resource are those of a server."""
+def test_tools_are_those_of_the_server(server_url: str) -> None:
+    """The tools, their arguments, answers and resource are those of a running server."""
     from mcp import Client
     from mcp.types import Tool
 
@@ -238,7 +267,7 @@ def test_tools(server_url: str) -> None:
             return tools, [template.uri_template for template in templates]
 
     tools, templates = asyncio.run(ask())
-    rows = re.findall(r"^\| `([a-z]+_[a-z]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z]+_[a-z]+)` \| (.*?) \| (.*) \|$", SERVER, re.MULTILINE)
     names = re.compile(r"`(\w+)`").findall
     assert [name for name, _, _ in rows] == [tool.name for tool in tools]
     for tool, (_, arguments, answer) in zip(tools, rows, strict=True):
@@ -247,7 +276,7 @@ def test_tools(server_url: str) -> None:
         assert names(arguments) == list(tool.input_schema["properties"]), tool.name
         fields = list((tool.output_schema or {})["properties"])
         if answer.startswith("the environment"):
-            answer = README.partition("An environment is `")[2].partition(", the folder")[0]
+            answer = SERVER.partition("An environment is `")[2].partition(", the directory")[0]
             answer = f"`{answer}"
         assert set(fields) <= set(names(answer)) | {"environments"}, tool.name
-    assert [f"`{template}`" in README for template in templates] == [True]
+    assert [f"`{template}`" in SERVER for template in templates] == [True]

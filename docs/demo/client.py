@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls a tool of the server: ``client.py URL TOOL ARGUMENT=VALUE...``; prints what it answers."""
+"""Call a tool of the server, and print its answer: ``client.py URL TOOL ARGUMENT=VALUE...``."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from mcp import Client, Implementation
 
 
 async def main(url: str, tool: str, *arguments: str) -> int:
-    """The exit code: 1 if the tool answers with an error."""
+    """Call the tool. Return the exit code: 1 if the tool answers with an error."""
     given = dict(argument.split("=", 1) for argument in arguments)
     async with Client(url, client_info=Implementation(name="demo", version="1")) as client:
         answer = await client.call_tool(tool, given)

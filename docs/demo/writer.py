@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saves one environment over and over, and prints each save once it is durable."""
+"""Save one environment over and over, and print each save once it is durable."""
 
 import sys
 

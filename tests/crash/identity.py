@@ -38,12 +38,13 @@ def inside(world: World) -> Iterator[None]:
         real(*given)  # Raises where there is no store.
         return world.place
 
-    fakes = (("store_id", real, place), ("boot_id", boot_id, lambda: f"boot-{world.boot}"))
+    fakes = ((real, place), (boot_id, lambda: f"boot-{world.boot}"))
     # Each module that imported one of them has a name of its own for it.
     modules = [sys.modules[name] for name in sys.modules if name.startswith(_STORE)]
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
-            for name, old, new in fakes:
-                if getattr(module, name, None) is old:
-                    patch.setattr(module, name, new)
+            for old, new in fakes:
+                if getattr(module, old.__name__, None) is old:
+                    patch.setattr(module, old.__name__, new)
+        assert state.store_id is place
         yield

@@ -24,7 +24,7 @@ def serve(
 
     Over HTTP at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Limits and other settings
     are WAGGLE_* variables too: WAGGLE_MAX_ENVIRONMENTS, WAGGLE_DEFAULT_TIMEOUT_MIN and more,
-    which the README lists.
+    which docs/configuration.md lists.
     """
     settings = Settings.of()
     target: Target = ctx.obj

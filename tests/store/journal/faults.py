@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the journal: each breaks one thing that it promises."""
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.fs import disk
-from waggle_fsstore.store.journal import lines, live_segment, state
+from waggle_fsstore.store.journal import lines, live_segment, segments, state
 from waggle_fsstore.store.read import view
 from waggle_fsstore.store.write import session
 
@@ -68,3 +68,13 @@ def reuse_segment_after_a_failed_fsync(patch: Patch) -> None:
         self.end = valid_bytes
 
     patch.setattr(live_segment.LiveSegment, "rotate", stay)
+
+
+@fault("tests/store/journal/test_live_segment.py::test_rotation_ends_the_old_segment")
+def skip_truncation_of_the_old_segment(patch: Patch) -> None:
+    patch.setattr(disk.Disk, "truncate", nothing)
+
+
+@fault("tests/store/journal/test_segments.py::test_successor_says_how_many_bytes_count")
+def count_void_lines_of_sealed_segments(patch: Patch) -> None:
+    patch.setattr(segments, "header", lambda *_: (0, 0))

@@ -146,9 +146,9 @@ def _order_damage(layout: Layout, segment: Segment, previous: int | None) -> Ite
         problem = "does not say which segment it follows"
         yield Damage(Finding(Severity.WARNING, path, problem, "no action is needed"))
     elif followed in segments.list_segments(layout):
-        stray = Path(layout.segment(previous)).name
-        problem = f"does not follow {stray}, which is between it and the segment that it follows"
-        remedy = f"move {stray} away if it does not belong to this store"
+        other = Path(layout.segment(previous)).name
+        problem = f"does not follow {other}, which is between it and the segment that it follows"
+        remedy = f"move {other} away if it does not belong to this store"
         yield Damage(Finding(Severity.WARNING, path, problem, remedy))
     else:
         missing = Path(layout.segment(followed))

@@ -2,8 +2,8 @@
 """All documents of a store at once, and what is remembered of them from one time to the next.
 
 Only what may have changed is read again. That takes 1-3 kB for each document that was
-there when all were looked at last. docs/decisions/0007-what-is-remembered-of-documents.md
-and 0013-noticing-changes-of-documents.md say why no change is overlooked.
+there when all were looked at last. docs/decisions/0007-document-cache.md
+and 0013-change-notifications.md say why no change is overlooked.
 """
 
 import os

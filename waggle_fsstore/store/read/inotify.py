@@ -2,7 +2,7 @@
 """Notices: which files of a folder were changed since it was last asked (man 7 inotify).
 
 The kernel queues a notice before the call that made the change returns, whoever made it.
-What it does not tell is in docs/decisions/0013-noticing-changes-of-documents.md.
+What it does not tell is in docs/decisions/0013-change-notifications.md.
 """
 
 import os

@@ -4,7 +4,7 @@
 The time of change of a file (ctime) is set by each change of it, of whichever kind, from
 the clock of the system, and nobody can set it back. So a file with the same ctime is the
 same file, unchanged, once that time is past: a change to come will have a later one.
-docs/decisions/0007-what-is-remembered-of-documents.md has the argument.
+docs/decisions/0007-document-cache.md has the argument.
 """
 
 import os

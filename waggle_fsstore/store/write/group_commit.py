@@ -2,8 +2,7 @@
 """Group commit: the thread that takes the store lock commits the calls of all waiting threads."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from typing import Any
@@ -67,7 +66,8 @@ class Group:
         self.calls = [leader]
         self.is_done = False
         self.failure: Exception | None = None
-        self._failed_in_one = False
+        #: Whether the commit failed at the document of a single call.
+        self.failed_in_one = False
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""
@@ -80,22 +80,13 @@ class Group:
                 self.calls.append(call)
                 call.run(self, batch)
 
-    @contextmanager
-    def blames_one(self) -> Iterator[None]:
-        """Mark that what raises in this block concerns the document of a single call."""
-        try:
-            yield
-        except BaseException:
-            self._failed_in_one = True
-            raise
-
     def fail(self, error: Exception) -> None:
         """End all calls with an error, or have each run alone if only one of them is at fault.
 
         Nothing is stored of them, unless the outcome is unknown: then no call runs again.
         """
         can_retry = not isinstance(error, OutcomeUnknownError)
-        if self._failed_in_one and len(self.calls) > 1 and can_retry:
+        if self.failed_in_one and len(self.calls) > 1 and can_retry:
             for call in self.calls:
                 call.solo = True
         else:

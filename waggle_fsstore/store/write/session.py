@@ -3,7 +3,7 @@
 
 import os
 from contextlib import suppress
-from enum import IntEnum
+from enum import Enum, auto
 from functools import partial
 
 from waggle_fsstore.domain.finding import Finding
@@ -29,17 +29,17 @@ from waggle_fsstore.store.write.recovery import read_tail, recover, replay
 from waggle_fsstore.store.write.sync import sync_all
 
 
-class Phase(IntEnum):
+class Phase(Enum):
     """How much of what this process knows about the store can be relied on."""
 
     #: Nothing: its directories may be missing or exchanged.
-    UNKNOWN = 0
+    UNKNOWN = auto()
     #: Its directories are in place. The state record counts only if it names this mount.
-    INITIALIZED = 1
+    INITIALIZED = auto()
     #: The open files prove that the mount is the same: the state record counts.
-    OPENED = 2
+    OPENED = auto()
     #: No other process wrote since: numbers and the end of the journal are known.
-    CURRENT = 3
+    CURRENT = auto()
 
 
 class WriterSession:

@@ -133,26 +133,28 @@ class Writer:
         writes, line = batch.writes(), batch.line()
         attempted: list[DocumentWrite] = []
         start = None
+        current: DocumentWrite | None = None
         try:
-            with group.blames_one():
-                for write in writes:
-                    write.write_temp(disk, layout)
+            for current in writes:
+                current.write_temp(disk, layout)
+            current = None
             self._check_lock()
             if session.make_room(batch.first, len(line)):
                 self._checkpointer.is_due = True
             start = session.segment.end
             session.segment.append(line)
             session.write_state(offset=start, committed=batch.last)
-            with group.blames_one():
-                for write in writes:
-                    attempted.append(write)
-                    write.publish(disk, layout)
+            for current in writes:
+                attempted.append(current)
+                current.publish(disk, layout)
+            current = None
             session.write_state(published=batch.last)
             group.is_done = True
             self._checkpointer.has_published = True
         except BaseException as error:
             if group.is_done:
                 raise
+            group.failed_in_one = current is not None
             try:
                 if start is not None:
                     self._roll_back(attempted, start, batch.last, error)
