@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv/$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 WORKERS ?= auto
+# Tests start hundreds of Python processes: none of them should compile the package again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo serve test conformance lint format bench torture clean
 
@@ -34,7 +36,7 @@ serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp
 	@$(BIN)/waggle-fsstore serve
 
 test: $(VENV)/ready-dev ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server (needs npm)
 	@$(BIN)/python -m tests.conformance

@@ -24,6 +24,18 @@ settings.register_profile("torture", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return half as many workers again as there are processors: tests wait for processes."""
+    return ((os.cpu_count() or 1) * 3 + 1) // 2
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first, so that no worker begins one when the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture(autouse=True)
 def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Point every default at a folder of the test."""
@@ -34,7 +46,7 @@ def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def needs_notices(tmp_path: Path) -> None:
+def needs_inotify(tmp_path: Path) -> None:
     """Skips a test where no notices of changes are to be had."""
     noticed = DirectoryWatcher.try_open(str(tmp_path))
     if noticed is None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry of planted faults: ways to break the package, and the test that notices each."""
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 Patch = pytest.MonkeyPatch
 
@@ -34,14 +36,17 @@ def fault(test: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], No
 
 def run(name: str, output: str) -> None:
     """Plant a fault in this process, run its test, and end with pytest's exit code."""
-    os.environ["HYPOTHESIS_PROFILE"] = "faults"
+    # What was imported before the fork stays: pytest collects garbage several times.
+    gc.freeze()
+    settings.load_profile("faults")
     with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
         FAULTS[name].plant(pytest.MonkeyPatch())
         plugins = [f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist")]
-        # The modules under test are here already, too late to rewrite their assertions.
-        # A folder of its own: others clear away old ones of the usual place meanwhile.
-        options = ["-q", "-x", "--color=no", "--assert=plain", f"--basetemp={output}.d"]
-        code = pytest.main([*options, *plugins, FAULTS[name].test])
+        # The modules under test are imported already, too late to rewrite their assertions. A
+        # native traceback spares a search of every module for the source. The base directory
+        # is separate because concurrent runs delete old ones from the usual place.
+        options = ["-q", "-x", "--color=no", "--assert=plain", "--tb=native"]
+        code = pytest.main([*options, *plugins, f"--basetemp={output}.d", FAULTS[name].test])
     os._exit(code)
 
 

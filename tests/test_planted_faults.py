@@ -3,6 +3,7 @@
 
 import multiprocessing
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,14 @@ for _module in _MODULES:
 
 # Each run is a fresh process that has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([*_MODULES, "hypothesis", "waggle_fsstore.testing"])
+_processes.set_forkserver_preload(
+    [
+        *_MODULES,
+        *(plugin.module for plugin in entry_points(group="pytest11")),
+        "tests.conftest",
+        "waggle_fsstore.testing",
+    ]
+)
 
 
 @pytest.mark.parametrize("name", planted.FAULTS)

@@ -41,16 +41,16 @@ def omit_file_name_from_errors(patch: Patch) -> None:
         patch.setattr(module, "name_file", nothing)
 
 
-@fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_saved")
+@fault("tests/store/test_contracts.py::TestMemoryStore::test_saved_argument_is_copied")
 def share_labels_with_caller(patch: Patch) -> None:
     patch.setattr(environment, "string_dict", lambda _, labels: labels)
 
 
-@fault("tests/store/test_contracts.py::TestMemoryStore::test_copy_isolation_of_what_was_found")
+@fault("tests/store/test_contracts.py::TestMemoryStore::test_results_are_copies")
 def share_nested_values_with_caller(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_create_within_capacity")
+@fault("tests/store/test_contracts.py::TestFileStore::test_capacity_counts_live_environments")
 def count_stopped_environments_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)

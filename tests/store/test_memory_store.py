@@ -14,7 +14,7 @@ import pytest
 from waggle_fsstore import HistoryPrunedError, MemoryStore, StoreClosedError
 from waggle_fsstore.store import memory_store
 from waggle_fsstore.testing import make_environment
-from waggle_fsstore.testing.watch import PATIENCE
+from waggle_fsstore.testing.watch import TIMEOUT_S
 
 
 class Short(MemoryStore):
@@ -93,35 +93,35 @@ def test_waiting_watch_is_woken(monkeypatch: pytest.MonkeyPatch, act: str) -> No
     store.save(make_environment(id="a"))
     waiting = when_waiting(store, monkeypatch)
     with ThreadPoolExecutor(1) as pool:
-        follower = pool.submit(next, store.watch(timeout=PATIENCE))
-        assert waiting.wait(PATIENCE)
+        follower = pool.submit(next, store.watch(timeout=TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         if act == "close":
             store.close()
             with pytest.raises(StoreClosedError):
-                follower.result(PATIENCE)
+                follower.result(TIMEOUT_S)
         else:
             fill(store, 1) if act == "save" else store.delete("a")
-            assert follower.result(PATIENCE).seq == 2
+            assert follower.result(TIMEOUT_S).seq == 2
 
 
 def test_watch_shared_by_threads_delivers_each_event_once() -> None:
     """Where several threads wait on one watch, one of them gets each event."""
     store = MemoryStore()
-    watch = store.watch(timeout=PATIENCE)
+    watch = store.watch(timeout=TIMEOUT_S)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(next, watch) for _ in range(4)]
         fill(store, 4)
-        assert sorted(done.result(PATIENCE).seq for done in waiting) == [1, 2, 3, 4]
+        assert sorted(done.result(TIMEOUT_S).seq for done in waiting) == [1, 2, 3, 4]
 
 
 def test_watch_continues_after_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child can continue an inherited watch, though a thread of the parent waits on another."""
     store = MemoryStore()
-    watch = store.watch(timeout=PATIENCE)
+    watch = store.watch(timeout=TIMEOUT_S)
     waiting = when_waiting(store, monkeypatch)
     with ThreadPoolExecutor(1) as pool:
-        follower = pool.submit(next, store.watch(timeout=PATIENCE))
-        assert waiting.wait(PATIENCE)
+        follower = pool.submit(next, store.watch(timeout=TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         child = os.fork()
         if child == 0:
             fill(store, 1)
@@ -129,7 +129,7 @@ def test_watch_continues_after_fork(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert store.count() == 0
         store.save(make_environment(id="mine"))
-        assert follower.result(PATIENCE) == next(watch) == next(store.history())
+        assert follower.result(TIMEOUT_S) == next(watch) == next(store.history())
 
 
 class Interrupt:
@@ -204,11 +204,11 @@ def test_interrupted_write_wakes_waiting_watch(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(store._changed, "notify_all", interrupted)
     with ThreadPoolExecutor(1) as pool:
         # Longer than the test waits: a watch looks once more when its timeout ends.
-        follower = pool.submit(next, store.watch(timeout=2 * PATIENCE))
-        assert waiting.wait(PATIENCE)
+        follower = pool.submit(next, store.watch(timeout=2 * TIMEOUT_S))
+        assert waiting.wait(TIMEOUT_S)
         with pytest.raises(KeyboardInterrupt):
             store.save(make_environment(id="a"))
-        assert follower.result(PATIENCE).environment_id == "a"
+        assert follower.result(TIMEOUT_S).environment_id == "a"
 
 
 def test_second_interrupt_leaves_change_done(monkeypatch: pytest.MonkeyPatch) -> None:

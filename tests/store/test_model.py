@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -177,4 +178,4 @@ class Stores(RuleBasedStateMachine):
 
 
 Stores.TestCase.settings = settings(max_examples=150, stateful_step_count=25)
-TestStores = Stores.TestCase
+TestStores = pytest.mark.longest(Stores.TestCase)

@@ -59,11 +59,12 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.longest
 def test_four_writers_and_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 processes x 1,000 saves and updates: a reader misses no document and sees none half."""
     # A scan waits for a writer that has to wait in the middle of a change, for however long:
     # after it, no document is older than what the scan has seen.
-    monkeypatch.setattr("waggle_fsstore.store.read.view._PATIENCE", 60)
+    monkeypatch.setattr("waggle_fsstore.store.read.view._PUBLISH_TIMEOUT_S", 60)
     root = tmp_path / "store"
     store = FileStore(root, durable=False, lock_timeout=60)
     shared = make_environment(id="shared", extra={"n": 0})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests and test data for whoever writes a store, or writes code that uses one. Needs pytest.
+"""Tests for new stores, and test data for code that uses a store. Needs pytest.
 
-Subclass a contract, give it its one fixture, and pytest runs it::
+Subclass a contract and define its one fixture::
 
     from waggle_fsstore.testing import HistoryContract, TransactionalContract
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store keeps of who changed it, and why."""
+"""The contract of ``audit``: the actor and reason of each change."""
 
 import threading
 
@@ -14,8 +14,10 @@ from waggle_fsstore.testing.repository import run_together
 class AuthorContract:
     """The part of :class:`HistoryContract` that is about ``audit``."""
 
-    def test_default_author(self, repository: TransactionalRepository) -> None:
-        """A change outside of all blocks has the default author, also one in a new thread."""
+    def test_change_outside_blocks_has_default_author(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """A change outside all blocks has the default author, even in a new thread."""
         repository.save(make_environment(id="a"))
         with audit(actor="maja", reason="not inherited"):
             thread = threading.Thread(target=repository.delete, args=["a"])
@@ -24,8 +26,10 @@ class AuthorContract:
         events = list(repository.history())
         assert [(event.actor, event.reason) for event in events] == [current_author()] * 2
 
-    def test_author_within_nested_blocks(self, repository: TransactionalRepository) -> None:
-        """Each change has the author of the block that it was made in."""
+    def test_change_has_author_of_innermost_block(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Each change has the author of its innermost block, completed from the outer ones."""
         with audit(actor="outer", reason="first"):
             repository.save(make_environment(id="a"))
             with audit(reason="second"):
@@ -40,8 +44,8 @@ class AuthorContract:
             ("outer", "first"),
         ]
 
-    def test_author_of_any_text(self, repository: TransactionalRepository) -> None:
-        """What is no plain text, and the longest that there is, comes back as it was."""
+    def test_author_of_any_text_is_unchanged(self, repository: TransactionalRepository) -> None:
+        """Special characters and texts of maximum length come back unchanged."""
         texts = ["a" * 200, "\U0001f41d" * 200, ' "\\\n\r\x1b\x7f\u2028', "e\u0301 \ufeff"]
         for text in texts:
             with audit(actor=text, reason=text * 10):
@@ -53,9 +57,9 @@ class AuthorContract:
     def test_each_event_has_the_author_of_its_thread(
         self, repository: TransactionalRepository
     ) -> None:
-        """Of 8 threads that change the store together, none signs for another one."""
+        """When 8 threads change the store together, each event has the author of its own thread."""
         workers, rounds = 8, 5
-        # With a limit, so that a thread that fails does not keep the others waiting.
+        # With a timeout, so that a failing thread does not block the others for ever.
         barrier = threading.Barrier(workers, timeout=30)
 
         def work(number: int) -> None:

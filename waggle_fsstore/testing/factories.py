@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environments to test with."""
+"""Environments for tests."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -11,10 +11,10 @@ _number = itertools.count(1)
 
 
 def make_environment(**fields: Any) -> Environment:
-    """A valid environment with every field set, and no two fields equal.
+    """Return a valid environment with every field set, and no two fields equal.
 
-    So a store that swaps, drops or shares a field is found out. ``fields`` replace
-    single values. Each call gives another id, name, port and times.
+    A store that swaps, drops or shares a field therefore fails a comparison. ``fields``
+    replace single values. Each call uses a new id, name, port and times.
     """
     n = next(_number)
     start = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC) + timedelta(hours=n)
@@ -40,7 +40,7 @@ def make_environment(**fields: Any) -> Environment:
         "labels": {"team": "red", "tier": "gold"},
         "provider": "local",
         "owner": Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654),
-        "status_reason": "started by hand",
+        "status_reason": "started manually",
         "extra": {"colour": ["amber", {"depth": 2.5}], "count": 3},
     }
     return Environment(**{**values, **fields})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store keeps of its history: one event for each change."""
+"""The contract of the history: one event for each change."""
 
 import dataclasses
 import threading
@@ -15,6 +15,7 @@ from waggle_fsstore.domain.event import Event, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.audit import AuthorContract
 from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.repository import spoil
 from waggle_fsstore.testing.update import never
 from waggle_fsstore.testing.watch import WatchContract
 
@@ -24,18 +25,20 @@ _WRITES: dict[str, Write] = {
     "save": lambda store, new: store.save(new),
     "create": lambda store, new: store.create(new),
     "save_all": lambda store, new: store.save_all([new]),
-    # Of nothing, or of the one and only version.
+    # Expects the only version, or none.
     "conditional save": lambda store, new: store.save(new, if_revision=store.count()),
-    "update": lambda store, new: store.update(new.id, _becoming(new)),
+    "update": lambda store, new: store.update(new.id, _replace_by(new)),
 }
 
 
 class HistoryContract(WatchContract, AuthorContract):
-    """Subclass it and give it one fixture: ``repository``, an empty store."""
+    """Subclass it and define one fixture: ``repository``, an empty store."""
 
     @pytest.mark.parametrize("write", ["save", "create", "save_all", "conditional save"])
-    def test_history_of_a_new_one(self, repository: TransactionalRepository, write: str) -> None:
-        """Storing an id that was not stored is one event, with every field in its place."""
+    def test_new_environment_is_event(
+        self, repository: TransactionalRepository, write: str
+    ) -> None:
+        """Storing a new id is one event, with the right value in every field."""
         environment = make_environment(id="a", status=Status.CREATING)
         before = datetime.now(UTC)
         with audit(actor="maja", reason="asked for"):
@@ -56,13 +59,11 @@ class HistoryContract(WatchContract, AuthorContract):
         )
         assert before <= event.at <= after
         assert event.at.utcoffset() == timedelta(0)
-        assert revision_of(event) == 1
+        assert _revision_of(event) == 1
 
     @pytest.mark.parametrize("write", ["save", "update", "save_all", "conditional save"])
-    def test_history_of_a_new_version(
-        self, repository: TransactionalRepository, write: str
-    ) -> None:
-        """Storing an id again is one event, with the new version and the status before."""
+    def test_new_version_is_event(self, repository: TransactionalRepository, write: str) -> None:
+        """Storing an id again is one event, with the new version and the previous status."""
         repository.save(make_environment(id="a", status=Status.CREATING))
         environment = make_environment(id="a", status=Status.RUNNING)
         with audit(actor="willi", reason="is ready"):
@@ -80,10 +81,10 @@ class HistoryContract(WatchContract, AuthorContract):
             reason="is ready",
             environment=environment,
         )
-        assert revision_of(event) == 2
+        assert _revision_of(event) == 2
 
-    def test_history_of_a_deletion(self, repository: TransactionalRepository) -> None:
-        """A deletion is one event with a number of its own, and shows the version that is gone."""
+    def test_deletion_is_event(self, repository: TransactionalRepository) -> None:
+        """A deletion is one event with a new number, and contains the deleted version."""
         repository.save(make_environment(id="b"))
         environment = make_environment(id="a", status=Status.ERROR)
         revision = repository.save(environment)
@@ -105,10 +106,10 @@ class HistoryContract(WatchContract, AuthorContract):
             environment=environment,
         )
         assert before <= event.at <= after
-        assert event.seq > revision == revision_of(event)
+        assert event.seq > revision == _revision_of(event)
 
-    def test_history_across_a_deletion(self, repository: TransactionalRepository) -> None:
-        """What is created again begins anew, with a revision above that of its deletion."""
+    def test_recreated_environment_starts_over(self, repository: TransactionalRepository) -> None:
+        """Creating a deleted id again is a creation, with a revision above that of the deletion."""
         repository.save(make_environment(id="a"))
         repository.delete("a")
         revision = repository.create(make_environment(id="a"))
@@ -117,8 +118,8 @@ class HistoryContract(WatchContract, AuthorContract):
         assert events[2].previous_status is None
         assert events[1].seq < events[2].seq == events[2].revision == revision
 
-    def test_history_of_a_batch(self, repository: TransactionalRepository) -> None:
-        """Each of a batch is an event of its own, in the order of the batch."""
+    def test_each_change_of_batch_is_event(self, repository: TransactionalRepository) -> None:
+        """Each change of a batch is one event, in the order of the batch."""
         repository.save(make_environment(id="b", status=Status.RUNNING))
         batch = [make_environment(id=name, status=Status.ERROR) for name in "cba"]
         with audit(actor="loader", reason="all at once"):
@@ -130,8 +131,8 @@ class HistoryContract(WatchContract, AuthorContract):
         assert [event.seq for event in events] == [event.revision for event in events] == revisions
         assert {(event.actor, event.reason) for event in events} == {("loader", "all at once")}
 
-    def test_history_range(self, repository: TransactionalRepository) -> None:
-        """``after`` is not included, ``until`` is, and both may be any number up to the last."""
+    def test_history_returns_range(self, repository: TransactionalRepository) -> None:
+        """``after`` is excluded, ``until`` included, and both may be any number up to the last."""
         _fill(repository)
         events = list(repository.history())
         numbers = [event.seq for event in events]
@@ -144,8 +145,8 @@ class HistoryContract(WatchContract, AuthorContract):
                     event for event in events if after < event.seq <= until
                 ]
 
-    def test_history_of_one_environment(self, repository: TransactionalRepository) -> None:
-        """An id selects its own events, within the range; one that never was has none."""
+    def test_history_selects_one_environment(self, repository: TransactionalRepository) -> None:
+        """An id selects its own events within the range; an unknown id has none."""
         _fill(repository)
         for name in "abc":
             own = [event for event in repository.history() if event.environment_id == name]
@@ -155,15 +156,13 @@ class HistoryContract(WatchContract, AuthorContract):
         for unknown in ("d", "", "A", "\ud800"):
             assert list(repository.history(unknown)) == []
 
-    def test_history_of_nothing(self, repository: TransactionalRepository) -> None:
-        """A store in which nothing was changed has no events."""
+    def test_history_of_empty_store_is_empty(self, repository: TransactionalRepository) -> None:
+        """A store without changes has no events."""
         assert list(repository.history()) == []
         assert list(repository.history("a", after=0, until=5)) == []
 
-    def test_history_refuses_what_it_cannot_answer(
-        self, repository: TransactionalRepository
-    ) -> None:
-        """A cursor that is negative or beyond the last change is refused by the call itself."""
+    def test_history_refuses_invalid_range(self, repository: TransactionalRepository) -> None:
+        """A number that is negative or beyond the last change is refused by the call itself."""
         repository.save(make_environment())
         ranges: list[tuple[str, int, int | None]] = [
             ("after", -1, None),
@@ -177,10 +176,10 @@ class HistoryContract(WatchContract, AuthorContract):
         assert list(repository.history(after=1)) == []
 
     def test_events_share_nothing(self, repository: TransactionalRepository) -> None:
-        """Neither what was saved nor what a reader changes leads into the history or the store."""
+        """Events share nothing with saved arguments, other events or the store."""
         environment = make_environment(id="a")
         repository.save(environment)
-        _spoil(environment)
+        spoil(environment)
         repository.update("a", lambda copy: copy.labels.update(seen="yes"))
         repository.delete("a")
         repository.save(make_environment(id="a"))
@@ -189,14 +188,14 @@ class HistoryContract(WatchContract, AuthorContract):
         for events in (repository.history(), repository.watch(after=0, timeout=0)):
             for event in events:
                 assert event.environment is not None
-                _spoil(event.environment)
+                spoil(event.environment)
         assert list(repository.history()) == expected
         assert expected[0].environment is not None
         assert expected[0].environment.labels == {"team": "red", "tier": "gold"}
         assert repository.find_by_id("a") == stored
 
-    def test_what_failed_leaves_no_event(self, repository: TransactionalRepository) -> None:
-        """A change that was refused is not in the history."""
+    def test_refused_change_leaves_no_event(self, repository: TransactionalRepository) -> None:
+        """A refused change adds no event to the history."""
         repository.save(make_environment(id="a"))
         invalid = make_environment(id="b")
         invalid.ssh_port = -1
@@ -227,8 +226,8 @@ class HistoryContract(WatchContract, AuthorContract):
         repository.save_all([])
         assert list(repository.history()) == expected
 
-    def test_history_while_it_is_written(self, repository: TransactionalRepository) -> None:
-        """A reader gets what was there at its call, and holds up nobody, also half-way."""
+    def test_history_is_fixed_at_its_call(self, repository: TransactionalRepository) -> None:
+        """A reader gets the events of its call, and blocks no writer, even half-way."""
         _fill(repository)
         expected = list(repository.history())
         one, two, dropped = (repository.history() for _ in range(3))
@@ -244,28 +243,28 @@ class HistoryContract(WatchContract, AuthorContract):
         assert next(two, None) is None
         assert len(list(repository.history(after=expected[-1].seq))) == len(expected)
 
-    def test_history_inside_an_update(self, repository: TransactionalRepository) -> None:
+    def test_history_works_inside_update(self, repository: TransactionalRepository) -> None:
         """A function passed to ``update`` may read the history."""
         repository.save(make_environment(id="a"))
         seen: list[Event] = []
         repository.update("a", lambda _: seen.extend(repository.history()))
         assert seen == list(repository.history(until=1))
 
-    def test_history_of_a_closed_store(self, repository: TransactionalRepository) -> None:
-        """After close there is no history to ask for, by the call itself."""
+    def test_history_of_closed_store_raises(self, repository: TransactionalRepository) -> None:
+        """After ``close``, the call itself raises."""
         repository.save(make_environment())
         repository.close()
         with pytest.raises(StoreClosedError):
             repository.history()
 
 
-def revision_of(event: Event) -> int:
-    """The revision of the version that an event shows."""
+def _revision_of(event: Event) -> int:
+    """Return the revision of the version in an event."""
     assert event.environment is not None
     return event.environment.revision
 
 
-def _becoming(new: Environment) -> Callable[[Environment], None]:
+def _replace_by(new: Environment) -> Callable[[Environment], None]:
     def change(copy: Environment) -> None:
         for field in dataclasses.fields(new):
             setattr(copy, field.name, getattr(new, field.name))
@@ -274,15 +273,9 @@ def _becoming(new: Environment) -> Callable[[Environment], None]:
 
 
 def _fill(repository: TransactionalRepository) -> None:
-    """Six changes of three environments, one of which is gone again; ``a`` is stored."""
+    """Make six changes of three environments; ``a`` and ``c`` stay stored, ``b`` is deleted."""
     repository.save(make_environment(id="a"))
     repository.save_all([make_environment(id="b"), make_environment(id="c")])
     repository.delete("b")
     repository.update("c", Environment.touch)
     repository.save(make_environment(id="a"))
-
-
-def _spoil(environment: Environment) -> None:
-    environment.name = "spoilt"
-    environment.labels["team"] = "spoilt"
-    environment.extra["colour"][1]["depth"] = "spoilt"

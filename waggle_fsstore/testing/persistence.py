@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store keeps that outlives its process."""
+"""The contract of every store that outlives its process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -19,20 +19,20 @@ from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.factories import make_environment
 from waggle_fsstore.testing.repository import run_together
-from waggle_fsstore.testing.watch import PATIENCE
+from waggle_fsstore.testing.watch import TIMEOUT_S
 
 Open = Callable[[], TransactionalRepository]
 
 
 class PersistenceContract:
-    """Subclass it and give it one fixture: ``open_store``.
+    """Subclass it and define one fixture: ``open_store``.
 
-    It returns a function that opens the same store, at first an empty one, once more;
-    several may be open at once.
+    It returns a function that opens the same store again; that is empty at first. Several
+    may be open at the same time.
     """
 
-    def test_found_after_reopening(self, open_store: Open) -> None:
-        """What was saved is there for the next one that opens the store, with its revision."""
+    def test_saved_environment_survives_reopening(self, open_store: Open) -> None:
+        """A saved environment is found after the store is opened again, with its revision."""
         environment = make_environment()
         with open_store() as store:
             revision = store.save(environment)
@@ -41,14 +41,14 @@ class PersistenceContract:
             assert store.find_by_id(environment.id).revision == revision
             assert store.count() == 1
 
-    def test_found_without_closing(self, open_store: Open) -> None:
+    def test_saved_environment_survives_missing_close(self, open_store: Open) -> None:
         """A store that was never closed has lost nothing."""
         environment = make_environment()
         open_store().save(environment)
         assert open_store().find_all() == [environment]
 
-    def test_deleted_after_reopening(self, open_store: Open) -> None:
-        """What was deleted stays deleted."""
+    def test_deletion_survives_reopening(self, open_store: Open) -> None:
+        """A deleted environment stays deleted after the store is opened again."""
         with open_store() as store:
             store.save(make_environment(id="a"))
             store.delete("a")
@@ -56,7 +56,7 @@ class PersistenceContract:
             store.find_by_id("a")
 
     def test_revisions_rise_across_reopening(self, open_store: Open) -> None:
-        """No revision comes again after reopening, also not that of a deleted version."""
+        """No revision is used again after reopening, not even that of a deleted version."""
         revisions = []
         for _ in range(4):
             with open_store() as store:
@@ -64,8 +64,8 @@ class PersistenceContract:
                 store.delete("a")
         assert revisions == sorted(set(revisions))
 
-    def test_another_handle_sees_each_change(self, open_store: Open) -> None:
-        """Two open stores see each other's changes at once, in both directions."""
+    def test_other_handle_sees_each_change(self, open_store: Open) -> None:
+        """Two handles of a store see each other's changes at once."""
         one, two = open_store(), open_store()
         environment = make_environment(id="a")
         one.save(environment)
@@ -77,8 +77,8 @@ class PersistenceContract:
         with pytest.raises(EnvironmentNotFoundError):
             two.delete("a")
 
-    def test_conflicts_between_handles(self, open_store: Open) -> None:
-        """A revision from one handle means the same to the other."""
+    def test_revisions_are_shared_between_handles(self, open_store: Open) -> None:
+        """A revision from one handle has the same meaning in another one."""
         one, two = open_store(), open_store()
         revision = one.create(make_environment(id="a"))
         with pytest.raises(EnvironmentAlreadyExistsError):
@@ -87,8 +87,8 @@ class PersistenceContract:
         with pytest.raises(ConflictError):
             one.save(make_environment(id="a"), if_revision=revision)
 
-    def test_updates_from_several_handles(self, open_store: Open) -> None:
-        """Of the updates of 4 handles at once none is lost, and no revision comes twice."""
+    def test_updates_of_several_handles_are_all_kept(self, open_store: Open) -> None:
+        """No concurrent update of 4 handles is lost, and no revision is used twice."""
         stores = [open_store() for _ in range(4)]
         stores[0].save(make_environment(id="a", ssh_port=0))
         barrier = threading.Barrier(4)
@@ -106,7 +106,7 @@ class PersistenceContract:
         assert stores[0].find_by_id("a").ssh_port == 100
         assert sorted(revisions) == list(range(2, 102))
 
-    def test_update_sees_the_other_handle(self, open_store: Open) -> None:
+    def test_update_runs_again_after_write_of_other_handle(self, open_store: Open) -> None:
         """A write by another handle during an update makes ``change`` run again."""
         one, two = open_store(), open_store()
         one.save(make_environment(id="a", ssh_port=1))
@@ -124,7 +124,7 @@ class PersistenceContract:
         one.update("a", change)
         assert seen == [1, 2]
 
-    def test_one_closed_handle(self, open_store: Open) -> None:
+    def test_closed_handle_leaves_other_open(self, open_store: Open) -> None:
         """Closing one handle leaves the other usable."""
         one, two = open_store(), open_store()
         one.save(make_environment(id="a"))
@@ -134,8 +134,8 @@ class PersistenceContract:
         with pytest.raises(StoreClosedError):
             one.count()
 
-    def test_two_first_writes_at_once(self, open_store: Open) -> None:
-        """Eight handles whose first write founds the store together all succeed."""
+    def test_concurrent_first_writes_all_succeed(self, open_store: Open) -> None:
+        """Eight handles whose first writes initialize the store concurrently all succeed."""
         barrier = threading.Barrier(8)
 
         def work(number: int) -> None:
@@ -146,8 +146,8 @@ class PersistenceContract:
         run_together(8, work)
         assert open_store().count() == 8
 
-    def test_history_after_reopening(self, open_store: Open) -> None:
-        """The history is there for the next one that opens the store, each field as it was."""
+    def test_history_survives_reopening(self, open_store: Open) -> None:
+        """The history is available after the store is opened again, with every field unchanged."""
         with open_store() as store:
             _change_all(store)
             expected = list(store.history())
@@ -167,13 +167,13 @@ class PersistenceContract:
             assert before == expected
             assert event.previous_status == Status.ERROR
 
-    def test_history_without_closing(self, open_store: Open) -> None:
-        """A store that was never closed has lost nothing of its history."""
+    def test_history_survives_missing_close(self, open_store: Open) -> None:
+        """A store that was never closed has lost none of its history."""
         store = open_store()
         _change_all(store)
         assert list(open_store().history()) == list(store.history())
 
-    def test_history_by_another_handle(self, open_store: Open) -> None:
+    def test_history_includes_changes_of_other_handle(self, open_store: Open) -> None:
         """Each handle shows the changes of the other at once, with their authors."""
         one, two = open_store(), open_store()
         assert list(two.history()) == []
@@ -188,8 +188,8 @@ class PersistenceContract:
             ("two", "gone"),
         ]
 
-    def test_watch_another_handle(self, open_store: Open) -> None:
-        """What another handle changes comes to a watch that waits, before the next change."""
+    def test_watch_sees_each_change_of_other_handle(self, open_store: Open) -> None:
+        """A waiting watch yields each change of another handle before the next change."""
         one, two = open_store(), open_store()
         seen: list[Event] = []
         arrived = threading.Semaphore(0)
@@ -200,19 +200,19 @@ class PersistenceContract:
                 arrived.release()
 
         with ThreadPoolExecutor(1) as pool:
-            # Begun by a store that has no files yet, if it is one of files.
-            follower = pool.submit(follow, one.watch(timeout=PATIENCE))
+            # Started before the store has any files.
+            follower = pool.submit(follow, one.watch(timeout=TIMEOUT_S))
             for number in range(10):
                 two.save(make_environment(id=f"env-{number}"))
-                assert arrived.acquire(timeout=PATIENCE)
-            follower.result(PATIENCE)
+                assert arrived.acquire(timeout=TIMEOUT_S)
+            follower.result(TIMEOUT_S)
         assert seen == list(two.history())
 
-    def test_watchers_among_handles(self, open_store: Open) -> None:
-        """Of what 3 handles change at once, a watch of each misses nothing, in the same order."""
+    def test_watches_of_all_handles_see_same_events(self, open_store: Open) -> None:
+        """Watches of 3 handles each see all concurrent changes of all handles, in one order."""
         stores = [open_store() for _ in range(3)]
-        watches = [store.watch(timeout=PATIENCE) for store in stores]
-        barrier = threading.Barrier(3, timeout=PATIENCE)
+        watches = [store.watch(timeout=TIMEOUT_S) for store in stores]
+        barrier = threading.Barrier(3, timeout=TIMEOUT_S)
 
         def work(number: int) -> None:
             barrier.wait()
@@ -223,10 +223,10 @@ class PersistenceContract:
         for watch in watches:
             assert [next(watch) for _ in range(60)] == list(stores[0].history())
 
-    def test_watch_of_one_closed_handle(self, open_store: Open) -> None:
-        """Closing one handle ends its own watch, and no other."""
+    def test_close_ends_only_watches_of_its_handle(self, open_store: Open) -> None:
+        """Closing a handle ends its watch, and leaves that of another handle running."""
         one, two = open_store(), open_store()
-        watches = [store.watch(timeout=PATIENCE) for store in (one, two)]
+        watches = [store.watch(timeout=TIMEOUT_S) for store in (one, two)]
         one.close()
         two.save(make_environment(id="a"))
         with pytest.raises(StoreClosedError):
@@ -235,7 +235,7 @@ class PersistenceContract:
 
 
 def _change_all(store: TransactionalRepository) -> None:
-    """A change of each kind, each by another author."""
+    """Make a change of each kind, each by another author."""
     with audit(actor="maja", reason="created"):
         store.create(make_environment(id="a", status=Status.CREATING))
     with audit(actor="willi", reason="two \U0001f41d"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every repository keeps: the five methods."""
+"""The contract of every repository: the five methods."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.domain.repository import Repository
 from waggle_fsstore.testing.factories import make_environment
 
-#: Ids that a careless store takes for a path, a pattern, an option or another id.
+#: Ids that a careless store treats as a path, a pattern, an option or another id.
 ODD_IDS = (
     "../../etc/passwd",
     "/abs/olute",
@@ -47,7 +47,7 @@ ODD_IDS = (
     "\U0001f41d" * 50,
 )
 
-#: What is no id at all.
+#: Strings that are not valid ids.
 INVALID_IDS = ("", "nul\0", "\ud800", "x" * 201, "\u00e9" * 101, "x" * 10_000)
 
 
@@ -55,30 +55,30 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Environment))
 
 
 class RepositoryContract:
-    """Subclass it and give it one fixture: ``repository``, an empty store."""
+    """Subclass it and define one fixture: ``repository``, an empty store."""
 
-    def test_save_and_find(self, repository: Repository) -> None:
-        """What was saved is found with every field as it was."""
+    def test_saved_environment_is_found(self, repository: Repository) -> None:
+        """A saved environment is found with every field unchanged."""
         environment = make_environment()
         repository.save(environment)
         assert repository.find_by_id(environment.id) == environment
 
-    def test_find_minimal(self, repository: Repository) -> None:
-        """An environment with default values is found as it was."""
+    def test_minimal_environment_is_found(self, repository: Repository) -> None:
+        """An environment with default values is found unchanged."""
         environment = Environment(name="data-analysis", runtime="python")  # type: ignore[arg-type]
         repository.save(environment)
         assert repository.find_by_id(environment.id) == environment
 
-    def test_find_missing(self, repository: Repository) -> None:
-        """An id that is not stored raises its error, which is a LookupError and names the id."""
+    def test_find_of_missing_id_raises(self, repository: Repository) -> None:
+        """An id that is not stored raises a LookupError that names the id."""
         repository.save(make_environment())
         with pytest.raises(EnvironmentNotFoundError) as caught:
             repository.find_by_id("missing")
         assert caught.value.environment_id == "missing"
         assert isinstance(caught.value, LookupError)
 
-    def test_save_updates_in_place(self, repository: Repository) -> None:
-        """Saving an id again replaces its version and adds none."""
+    def test_second_save_replaces_version(self, repository: Repository) -> None:
+        """Saving an id again replaces its version, and the count stays the same."""
         environment = make_environment()
         repository.save(environment)
         environment.status = Status.ERROR
@@ -87,20 +87,20 @@ class RepositoryContract:
         assert repository.find_by_id(environment.id) == environment
         assert repository.count() == 1
 
-    def test_find_all_empty(self, repository: Repository) -> None:
-        """An empty store lists nothing, as a list."""
+    def test_find_all_of_empty_store_is_empty(self, repository: Repository) -> None:
+        """An empty store returns an empty list."""
         assert repository.find_all() == []
 
-    def test_find_all(self, repository: Repository) -> None:
-        """All are listed, sorted by id whatever the order of saving."""
+    def test_find_all_is_sorted(self, repository: Repository) -> None:
+        """All environments are listed, sorted by id in any order of saving."""
         environments = [make_environment(id=name) for name in ("b", "a-1", "c", "a", "B")]
         for environment in environments:
             repository.save(environment)
         expected = sorted(environments, key=lambda environment: environment.id)
         assert repository.find_all() == expected
 
-    def test_delete(self, repository: Repository) -> None:
-        """A deleted one is gone; the others stay."""
+    def test_deleted_environment_is_gone(self, repository: Repository) -> None:
+        """A deleted environment is gone; the others stay."""
         gone, kept = make_environment(), make_environment()
         repository.save(gone)
         repository.save(kept)
@@ -109,8 +109,8 @@ class RepositoryContract:
             repository.find_by_id(gone.id)
         assert repository.find_all() == [kept]
 
-    def test_delete_missing(self, repository: Repository) -> None:
-        """Deleting what is not stored raises, also the second time of two."""
+    def test_delete_of_missing_id_raises(self, repository: Repository) -> None:
+        """Deleting an id that is not stored raises, and so does deleting an id twice."""
         environment = make_environment()
         with pytest.raises(EnvironmentNotFoundError):
             repository.delete(environment.id)
@@ -120,7 +120,7 @@ class RepositoryContract:
             repository.delete(environment.id)
         assert caught.value.environment_id == environment.id
 
-    def test_count(self, repository: Repository) -> None:
+    def test_count_follows_changes(self, repository: Repository) -> None:
         """The count follows saves, repeated saves and deletes."""
         counts = [repository.count()]
         environments = [make_environment() for _ in range(3)]
@@ -132,34 +132,34 @@ class RepositoryContract:
         counts.append(repository.count())
         assert counts == [0, 1, 2, 3, 2]
 
-    def test_copy_isolation_of_what_was_saved(self, repository: Repository) -> None:
-        """Changing what was saved, nested values included, does not change the store."""
+    def test_saved_argument_is_copied(self, repository: Repository) -> None:
+        """Changing a saved environment, including nested values, leaves the store unchanged."""
         environment = make_environment()
         expected = copy.deepcopy(environment)
         repository.save(environment)
-        _spoil(environment)
+        spoil(environment)
         assert repository.find_by_id(expected.id) == expected
 
-    def test_copy_isolation_of_what_was_found(self, repository: Repository) -> None:
-        """Changing what was returned, nested values included, does not change the store."""
+    def test_results_are_copies(self, repository: Repository) -> None:
+        """Changing a returned environment, including nested values, leaves the store unchanged."""
         environment = make_environment()
         expected = copy.deepcopy(environment)
         repository.save(environment)
-        _spoil(repository.find_by_id(environment.id))
-        _spoil(repository.find_all()[0])
+        spoil(repository.find_by_id(environment.id))
+        spoil(repository.find_all()[0])
         assert repository.find_by_id(environment.id) == expected
         assert repository.find_all() == [expected]
 
-    def test_save_keeps_its_argument(self, repository: Repository) -> None:
-        """Saving changes nothing of its argument, its revision included."""
+    def test_save_leaves_argument_unchanged(self, repository: Repository) -> None:
+        """Saving leaves its argument unchanged, including its revision."""
         environment = make_environment()
         before = copy.deepcopy(environment)
         repository.save(environment)
         assert environment == before
         assert environment.revision == 0
 
-    def test_save_a_subclass(self, repository: Repository) -> None:
-        """What comes back is an Environment, whatever of that kind was saved."""
+    def test_subclass_is_stored_as_environment(self, repository: Repository) -> None:
+        """An instance of a subclass comes back as an Environment."""
 
         class Special(Environment):
             pass
@@ -170,8 +170,8 @@ class RepositoryContract:
         assert type(found) is Environment
         assert found == environment
 
-    def test_fresh_revisions(self, repository: Repository) -> None:
-        """A fresh store numbers its versions 1, 2, 3, and returns them with what is found."""
+    def test_revisions_of_fresh_store_count_from_1(self, repository: Repository) -> None:
+        """A fresh store numbers its versions 1, 2, 3, and returns the numbers with its results."""
         one, two = make_environment(), make_environment()
         revisions = [repository.save(one), repository.save(two), repository.save(one)]
         assert revisions == [1, 2, 3]
@@ -179,7 +179,7 @@ class RepositoryContract:
         assert [found.revision for found in repository.find_all()] == [3, 2]
 
     def test_revisions_rise_across_deletes(self, repository: Repository) -> None:
-        """A revision is never used twice, also not for an id that was deleted."""
+        """A revision is never used twice, even after its id was deleted."""
         environment = make_environment()
         first = repository.save(environment)
         repository.delete(environment.id)
@@ -189,14 +189,14 @@ class RepositoryContract:
         assert 0 < first < second < third
 
     def test_revision_of_the_argument_is_ignored(self, repository: Repository) -> None:
-        """A plain save is blind: the last writer wins, whatever revision it holds."""
+        """A plain save ignores the revision of its argument: the last writer wins."""
         environment = make_environment(revision=77)
         repository.save(environment)
         assert repository.save(environment) == 2
 
     @pytest.mark.parametrize("environment_id", ODD_IDS)
-    def test_odd_ids(self, repository: Repository, environment_id: str) -> None:
-        """Any valid id is kept apart from every other one, however it is written."""
+    def test_odd_ids_are_kept_apart(self, repository: Repository, environment_id: str) -> None:
+        """Every valid id is kept apart from all others, however it is spelled."""
         environment = make_environment(id=environment_id)
         others = [make_environment(id=other) for other in ODD_IDS if other != environment_id]
         for other in others:
@@ -208,8 +208,8 @@ class RepositoryContract:
         assert repository.find_all() == sorted(others, key=lambda other: other.id)
 
     @pytest.mark.parametrize("environment_id", INVALID_IDS)
-    def test_invalid_ids(self, repository: Repository, environment_id: str) -> None:
-        """What is no id is refused on saving, and simply not found otherwise."""
+    def test_invalid_ids_are_refused(self, repository: Repository, environment_id: str) -> None:
+        """An invalid id is refused on saving, and is not found otherwise."""
         environment = make_environment()
         environment.id = environment_id
         with pytest.raises(InvalidEnvironmentIdError):
@@ -242,8 +242,10 @@ class RepositoryContract:
             ("extra", {"x": "y" * (1 << 20)}),
         ],
     )
-    def test_invalid_values(self, repository: Repository, field: str, value: object) -> None:
-        """A value set after construction is refused on saving, by name, and nothing is stored."""
+    def test_invalid_values_are_refused(
+        self, repository: Repository, field: str, value: object
+    ) -> None:
+        """An invalid value is refused on saving, by field name, and nothing is stored."""
         environment = make_environment()
         repository.save(environment)
         setattr(environment, field, value)
@@ -252,8 +254,8 @@ class RepositoryContract:
         assert caught.value.field == field
         assert repository.find_by_id(environment.id).revision == 1
 
-    def test_50_concurrent_writers_and_readers(self, repository: Repository) -> None:
-        """50 threads that save, find, list, count and delete at once lose nothing."""
+    def test_50_concurrent_threads_lose_nothing(self, repository: Repository) -> None:
+        """50 threads that save, find, list, count and delete concurrently lose nothing."""
         workers = 50
         shared = make_environment(id="shared")
         repository.save(shared)
@@ -277,13 +279,14 @@ class RepositoryContract:
 
 
 def run_together(workers: int, work: Callable[[int], object]) -> None:
-    """Run ``work(0)`` to ``work(workers - 1)``, each in a thread, and pass on what one raises."""
+    """Run ``work(0)`` to ``work(workers - 1)``, each in a thread; raise the first exception."""
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(work, number) for number in range(workers)]:
             done.result()
 
 
-def _spoil(environment: Environment) -> None:
+def spoil(environment: Environment) -> None:
+    """Change an environment in place, including its nested values."""
     environment.name = "spoilt"
     environment.labels["team"] = "spoilt"
     environment.labels["more"] = "spoilt"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every transactional repository keeps beyond the five methods."""
+"""The contract of every transactional repository, beyond the five methods."""
 
 import threading
 from collections.abc import Iterator
@@ -24,16 +24,16 @@ _DEAD = (Status.DESTROYED, Status.ERROR)
 
 
 class TransactionalContract(UpdateContract, RepositoryContract):
-    """Subclass it and give it one fixture: ``repository``, an empty store."""
+    """Subclass it and define one fixture: ``repository``, an empty store."""
 
-    def test_create(self, repository: TransactionalRepository) -> None:
-        """An absent one is stored as by save, with its revision returned."""
+    def test_create_stores_absent_environment(self, repository: TransactionalRepository) -> None:
+        """An absent environment is stored as by ``save``, and its revision returned."""
         environment = make_environment()
         assert repository.create(environment) == 1
         assert repository.find_by_id(environment.id) == environment
 
-    def test_create_existing(self, repository: TransactionalRepository) -> None:
-        """An id that is stored is refused, and its version stays."""
+    def test_create_of_existing_id_raises(self, repository: TransactionalRepository) -> None:
+        """A stored id is refused, and its version stays."""
         environment = make_environment()
         repository.create(environment)
         with pytest.raises(EnvironmentAlreadyExistsError) as caught:
@@ -41,8 +41,8 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         assert caught.value.environment_id == environment.id
         assert repository.find_by_id(environment.id) == environment
 
-    def test_create_within_capacity(self, repository: TransactionalRepository) -> None:
-        """Live ones count towards the capacity, those in error or destroyed do not."""
+    def test_capacity_counts_live_environments(self, repository: TransactionalRepository) -> None:
+        """Only live environments count towards the capacity, not those in error or destroyed."""
         for status in (*_LIVE, *_DEAD):
             repository.save(make_environment(status=status))
         with pytest.raises(CapacityError) as caught:
@@ -52,15 +52,17 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         repository.create(make_environment(), capacity=4)
         assert repository.count() == 6
 
-    def test_existing_wins_over_capacity(self, repository: TransactionalRepository) -> None:
-        """Where both apply, the caller hears that the id exists."""
+    def test_existing_id_takes_precedence_over_capacity(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Where both errors apply, the one for the existing id is raised."""
         environment = make_environment()
         repository.create(environment)
         with pytest.raises(EnvironmentAlreadyExistsError):
             repository.create(environment, capacity=0)
 
-    def test_capacity_isnever_overshot(self, repository: TransactionalRepository) -> None:
-        """20 creates at once with room for 10 store exactly 10."""
+    def test_capacity_is_never_exceeded(self, repository: TransactionalRepository) -> None:
+        """20 concurrent creates with a capacity of 10 store exactly 10."""
         barrier = threading.Barrier(20)
         refused: list[CapacityError] = []
 
@@ -76,8 +78,8 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         assert repository.count() == 10
         assert len(refused) == 10
 
-    def test_create_once(self, repository: TransactionalRepository) -> None:
-        """Of 10 creates of one id at once, exactly one succeeds."""
+    def test_concurrent_creates_store_id_once(self, repository: TransactionalRepository) -> None:
+        """Of 10 concurrent creates of one id, exactly one succeeds."""
         barrier = threading.Barrier(10)
         created: list[int] = []
         refused: list[EnvironmentAlreadyExistsError] = []
@@ -95,7 +97,9 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         assert len(refused) == 9
         assert [repository.find_by_id("one").ssh_port] == created
 
-    def test_save_if_revision(self, repository: TransactionalRepository) -> None:
+    def test_conditional_save_replaces_expected_revision(
+        self, repository: TransactionalRepository
+    ) -> None:
         """The expected revision is replaced; any other one is a conflict that changes nothing."""
         environment = make_environment()
         first = repository.save(environment)
@@ -112,8 +116,10 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         )
         assert repository.find_by_id(environment.id) == environment
 
-    def test_save_if_absent(self, repository: TransactionalRepository) -> None:
-        """Revision 0 stands for absent."""
+    def test_conditional_save_of_revision_0_needs_absent_id(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Revision 0 means that the id is expected to be absent."""
         environment = make_environment()
         with pytest.raises(ConflictError) as caught:
             repository.save(environment, if_revision=5)
@@ -123,8 +129,8 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         with pytest.raises(ConflictError):
             repository.save(environment, if_revision=0)
 
-    def test_save_if_revision_after_delete(self, repository: TransactionalRepository) -> None:
-        """A deleted version is not replaced: nobody brings back what was destroyed."""
+    def test_conditional_save_does_not_resurrect(self, repository: TransactionalRepository) -> None:
+        """A conditional save of a deleted version is a conflict: it stays deleted."""
         environment = make_environment()
         revision = repository.save(environment)
         repository.delete(environment.id)
@@ -132,28 +138,30 @@ class TransactionalContract(UpdateContract, RepositoryContract):
             repository.save(environment, if_revision=revision)
         assert repository.count() == 0
 
-    def test_save_all(self, repository: TransactionalRepository) -> None:
-        """Any iterable is stored, new and stored ids alike, and the revisions returned."""
+    def test_save_all_returns_revisions(self, repository: TransactionalRepository) -> None:
+        """Any iterable of new and stored ids is stored, and the revisions returned in order."""
         old = make_environment()
         repository.save(old)
         batch = [make_environment(), make_environment(id=old.id), make_environment()]
         assert repository.save_all(environment for environment in batch) == [2, 3, 4]
         assert repository.find_all() == sorted(batch, key=lambda environment: environment.id)
 
-    def test_save_all_of_nothing(self, repository: TransactionalRepository) -> None:
-        """An empty batch is fine."""
+    def test_save_all_accepts_empty_batch(self, repository: TransactionalRepository) -> None:
+        """An empty batch stores nothing and returns no revisions."""
         assert repository.save_all([]) == []
         assert repository.count() == 0
 
-    def test_save_all_with_a_repeated_id(self, repository: TransactionalRepository) -> None:
-        """An id that comes twice is refused before anything is written."""
+    def test_save_all_refuses_repeated_id(self, repository: TransactionalRepository) -> None:
+        """An id that occurs twice is refused before anything is written."""
         batch = [make_environment(id="a"), make_environment(id="b"), make_environment(id="a")]
         with pytest.raises(ValueError, match="twice"):
             repository.save_all(batch)
         assert repository.count() == 0
 
-    def test_save_all_with_an_invalid_one(self, repository: TransactionalRepository) -> None:
-        """One invalid environment, and none is stored: neither before nor after it."""
+    def test_save_all_with_invalid_environment_stores_nothing(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """If one environment is invalid, none of the batch is stored."""
         bad = make_environment()
         bad.ssh_port = -1
         too_large = make_environment()
@@ -163,10 +171,10 @@ class TransactionalContract(UpdateContract, RepositoryContract):
                 repository.save_all([make_environment(), refused, make_environment()])
         assert repository.count() == 0
 
-    def test_save_all_from_an_iterable_that_raises(
+    def test_save_all_from_raising_iterable_stores_nothing(
         self, repository: TransactionalRepository
     ) -> None:
-        """An iterable that fails half-way stores nothing."""
+        """Nothing is stored if the iterable raises half-way."""
 
         def half() -> Iterator[Environment]:
             yield make_environment()
@@ -176,14 +184,16 @@ class TransactionalContract(UpdateContract, RepositoryContract):
             repository.save_all(half())
         assert repository.count() == 0
 
-    def test_find_all_with_a_callback(self, repository: TransactionalRepository) -> None:
-        """Where nothing is bad, the callback is not called."""
+    def test_on_corrupt_is_not_called_without_bad_documents(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """The callback is called for bad documents only."""
         environment = make_environment()
         repository.save(environment)
         assert repository.find_all(on_corrupt=never) == [environment]
 
-    def test_close(self, repository: TransactionalRepository) -> None:
-        """After close, every call raises but close itself."""
+    def test_closed_store_refuses_calls(self, repository: TransactionalRepository) -> None:
+        """After ``close``, every call except ``close`` raises."""
         environment = make_environment(id="a")
         with repository as entered:
             assert entered is repository

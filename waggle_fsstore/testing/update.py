@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every transactional repository keeps of ``update``."""
+"""The contract of ``update``."""
 
 import threading
 from typing import NoReturn
@@ -16,7 +16,7 @@ from waggle_fsstore.testing.repository import run_together
 class UpdateContract:
     """The part of :class:`TransactionalContract` that is about ``update``."""
 
-    def test_update(self, repository: TransactionalRepository) -> None:
+    def test_update_stores_change(self, repository: TransactionalRepository) -> None:
         """The change is stored, and the stored copy returned with its revision."""
         environment = make_environment()
         repository.save(environment)
@@ -32,7 +32,7 @@ class UpdateContract:
         assert repository.find_by_id(environment.id).revision == 2
 
     def test_update_shares_nothing(self, repository: TransactionalRepository) -> None:
-        """Neither what ``change`` was given nor what ``update`` returned leads into the store."""
+        """The argument of ``change`` and the result of ``update`` share nothing with the store."""
         repository.save(make_environment(id="a"))
         given: list[Environment] = []
         returned = repository.update("a", given.append)
@@ -42,20 +42,20 @@ class UpdateContract:
             leak.extra["colour"].append("leak")
         assert repository.find_by_id("a") == expected
 
-    def test_update_missing(self, repository: TransactionalRepository) -> None:
-        """What is not stored is not updated, and ``change`` does not run."""
+    def test_update_of_missing_id_raises(self, repository: TransactionalRepository) -> None:
+        """An update of an id that is not stored raises, and ``change`` does not run."""
         with pytest.raises(EnvironmentNotFoundError):
             repository.update("missing", never)
 
-    def test_update_that_raises(self, repository: TransactionalRepository) -> None:
-        """What ``change`` raises is passed on, and nothing is stored."""
+    def test_update_passes_on_exception(self, repository: TransactionalRepository) -> None:
+        """An exception of ``change`` is passed on, and nothing is stored."""
         repository.save(make_environment(id="a"))
         with pytest.raises(ZeroDivisionError):
             repository.update("a", lambda copy: 1 // (copy.ssh_port - copy.ssh_port))
         assert repository.find_by_id("a").revision == 1
         repository.update("a", Environment.touch)
 
-    def test_update_may_not_change_the_id(self, repository: TransactionalRepository) -> None:
+    def test_update_refuses_new_id(self, repository: TransactionalRepository) -> None:
         """An update cannot move a version to another id."""
         repository.save(make_environment(id="a"))
         with pytest.raises(InvalidEnvironmentError) as caught:
@@ -63,16 +63,16 @@ class UpdateContract:
         assert caught.value.field == "id"
         assert [found.id for found in repository.find_all()] == ["a"]
 
-    def test_update_with_an_invalid_value(self, repository: TransactionalRepository) -> None:
-        """The result of a change is checked like anything that is saved."""
+    def test_update_refuses_invalid_value(self, repository: TransactionalRepository) -> None:
+        """The result of an update is checked like the argument of ``save``."""
         repository.save(make_environment(id="a"))
         with pytest.raises(InvalidEnvironmentError) as caught:
             repository.update("a", lambda copy: setattr(copy, "ssh_port", 70_000))
         assert caught.value.field == "ssh_port"
         assert repository.find_by_id("a").revision == 1
 
-    def test_update_loses_no_change(self, repository: TransactionalRepository) -> None:
-        """Of 200 updates in 8 threads each is in the result."""
+    def test_concurrent_updates_lose_no_change(self, repository: TransactionalRepository) -> None:
+        """All of 200 updates in 8 threads are in the result."""
         repository.save(make_environment(id="a", ssh_port=0))
         barrier = threading.Barrier(8)
 
@@ -84,8 +84,8 @@ class UpdateContract:
         run_together(8, work)
         assert repository.find_by_id("a").ssh_port == 200
 
-    def test_update_runs_again_on_what_it_missed(self, repository: TransactionalRepository) -> None:
-        """A version stored meanwhile is not overwritten: ``change`` runs again on it."""
+    def test_update_runs_again_on_missed_version(self, repository: TransactionalRepository) -> None:
+        """A version stored in the meantime is not overwritten: ``change`` runs again on it."""
         repository.save(make_environment(id="a", ssh_port=1))
         seen: list[int] = []
 
@@ -116,8 +116,10 @@ class UpdateContract:
             repository.update("a", change)
         assert repository.count() == 0
 
-    def test_update_against_all_odds(self, repository: TransactionalRepository) -> None:
-        """An update that conflicts again and again gets its turn in the end."""
+    def test_update_succeeds_despite_repeated_conflicts(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """An update that conflicts repeatedly succeeds in the end."""
         repository.save(make_environment(id="a", ssh_port=0))
         runs: list[int] = []
         writers: list[threading.Thread] = []
@@ -128,7 +130,7 @@ class UpdateContract:
                 target=repository.save, args=[make_environment(id="a", ssh_port=len(runs))]
             )
             writer.start()
-            # The last run holds the lock: its writer has to wait until after it.
+            # The last run holds the lock: its writer has to wait until that run has ended.
             writer.join(timeout=0.2)
             writers.append(writer)
 
@@ -144,7 +146,7 @@ class UpdateContract:
     def test_update_refuses_to_write_inside(
         self, repository: TransactionalRepository, write: str
     ) -> None:
-        """A write to the same store, or its end, inside ``change`` raises; reading works."""
+        """Writing to or closing the same store inside ``change`` raises; reading works."""
         repository.save(make_environment(id="a"))
         arguments: dict[str, list[object]] = {
             "save": [make_environment()],
@@ -168,5 +170,5 @@ class UpdateContract:
 
 
 def never(_: object) -> NoReturn:
-    """A callback that has no business being called."""
+    """Fail a test: this callback must not be called."""
     raise AssertionError("must not be called")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store keeps of ``watch``."""
+"""The contract of ``watch``."""
 
 import math
 import queue
@@ -16,15 +16,15 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.factories import make_environment
 from waggle_fsstore.testing.repository import run_together
 
-#: How long a test waits for what has to come, in seconds: it fails rather than hangs.
-PATIENCE = 30.0
+#: How long a test waits for an event before it fails.
+TIMEOUT_S = 30.0
 
 
 class WatchContract:
     """The part of :class:`HistoryContract` that is about ``watch``."""
 
-    def test_watch_from_now(self, repository: TransactionalRepository) -> None:
-        """Now is the call: what was changed before it is left out, what came after is not."""
+    def test_watch_starts_at_its_call(self, repository: TransactionalRepository) -> None:
+        """By default a watch omits the changes before its call, and shows those after it."""
         repository.save(make_environment(id="a"))
         watch = repository.watch(timeout=0)
         repository.update("a", Environment.touch)
@@ -34,8 +34,8 @@ class WatchContract:
         assert events == list(repository.history(after=1))
         assert [event.kind for event in events] == ["updated", "created", "created", "deleted"]
 
-    def test_watch_from_a_cursor(self, repository: TransactionalRepository) -> None:
-        """A watch that begins in the past gives the history first, and then what comes."""
+    def test_watch_starts_at_cursor(self, repository: TransactionalRepository) -> None:
+        """A watch that starts in the past yields the history first, and then new events."""
         for name in "abc":
             repository.save(make_environment(id=name))
         for after in range(4):
@@ -43,8 +43,8 @@ class WatchContract:
             repository.update("a", Environment.touch)
             assert list(watch) == list(repository.history(after=after))
 
-    def test_watch_of_nothing(self, repository: TransactionalRepository) -> None:
-        """Where nothing is changed a watch ends after its timeout, and has ended then."""
+    def test_watch_ends_after_timeout(self, repository: TransactionalRepository) -> None:
+        """Without changes a watch ends after its timeout, and stays ended."""
         for timeout in (0, 0.01):
             assert list(repository.watch(timeout=timeout)) == []
             watch = repository.watch(after=0, timeout=timeout)
@@ -52,14 +52,19 @@ class WatchContract:
         repository.save(make_environment())
         assert next(watch, None) is None
 
-    def test_watch_an_empty_store(self, repository: TransactionalRepository) -> None:
-        """A watch that began before the first change sees it."""
-        watches = [repository.watch(timeout=PATIENCE), repository.watch(after=0, timeout=PATIENCE)]
+    def test_watch_of_empty_store_sees_first_change(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """A watch that starts before the first change sees it."""
+        watches = [
+            repository.watch(timeout=TIMEOUT_S),
+            repository.watch(after=0, timeout=TIMEOUT_S),
+        ]
         repository.save(make_environment(id="a"))
         assert [next(watch).seq for watch in watches] == [1, 1]
 
-    def test_watch_refuses_what_it_cannot_answer(self, repository: TransactionalRepository) -> None:
-        """A cursor or a timeout that makes no sense is refused by the call itself."""
+    def test_watch_refuses_invalid_arguments(self, repository: TransactionalRepository) -> None:
+        """An invalid cursor or timeout is refused by the call itself."""
         repository.save(make_environment())
         for after in (-1, 2):
             with pytest.raises(ValueError, match="after"):
@@ -68,8 +73,8 @@ class WatchContract:
             with pytest.raises(ValueError, match="timeout"):
                 repository.watch(timeout=timeout)
 
-    def test_watch_sees_each_change_as_it_comes(self, repository: TransactionalRepository) -> None:
-        """What another thread changes comes to the one that waits, before the next change."""
+    def test_watch_yields_each_change_at_once(self, repository: TransactionalRepository) -> None:
+        """A waiting watch yields each change of another thread before the next change."""
         seen: list[Event] = []
         arrived = threading.Semaphore(0)
 
@@ -81,29 +86,34 @@ class WatchContract:
                     return
 
         with ThreadPoolExecutor(1) as pool:
-            follower = pool.submit(follow, repository.watch(timeout=PATIENCE))
+            follower = pool.submit(follow, repository.watch(timeout=TIMEOUT_S))
             for number in range(20):
                 repository.save(make_environment(id="a"))
-                assert arrived.acquire(timeout=PATIENCE)
+                assert arrived.acquire(timeout=TIMEOUT_S)
                 assert len(seen) == number + 1
             repository.delete("a")
-            follower.result(PATIENCE)
+            follower.result(TIMEOUT_S)
         assert seen == list(repository.history())
 
-    def test_watch_for_ever(self, repository: TransactionalRepository) -> None:
-        """Without a timeout a watch waits until there is something."""
+    def test_watch_without_timeout_waits(self, repository: TransactionalRepository) -> None:
+        """Without a timeout a watch waits until there is an event."""
         came: queue.SimpleQueue[Event] = queue.SimpleQueue()
         watch = repository.watch()
-        # A daemon, because nothing else would end one that waits in vain.
+        # A daemon, because nothing else would end a watch without events.
         threading.Thread(target=lambda: came.put(next(watch)), daemon=True).start()
         repository.save(make_environment(id="a"))
-        assert came.get(timeout=PATIENCE) == next(repository.history())
+        assert came.get(timeout=TIMEOUT_S) == next(repository.history())
 
-    def test_watchers_among_writers(self, repository: TransactionalRepository) -> None:
-        """Of 100 changes by 4 threads two watchers miss none and see none twice, in order."""
+    def test_watches_see_each_concurrent_change_once(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Two watches each see all of 100 changes by 4 threads exactly once, in order."""
         writers, rounds = 4, 25
-        barrier = threading.Barrier(writers + 2, timeout=PATIENCE)
-        watches = [repository.watch(timeout=PATIENCE), repository.watch(after=0, timeout=PATIENCE)]
+        barrier = threading.Barrier(writers + 2, timeout=TIMEOUT_S)
+        watches = [
+            repository.watch(timeout=TIMEOUT_S),
+            repository.watch(after=0, timeout=TIMEOUT_S),
+        ]
         seen: list[list[Event]] = [[], []]
 
         def work(number: int) -> None:
@@ -117,9 +127,9 @@ class WatchContract:
         run_together(writers + 2, work)
         assert seen == [list(repository.history())] * 2
 
-    def test_watched_events_share_nothing(self, repository: TransactionalRepository) -> None:
-        """Two watchers of one change get an environment each."""
-        watches = [repository.watch(timeout=PATIENCE) for _ in range(2)]
+    def test_watches_share_no_environment(self, repository: TransactionalRepository) -> None:
+        """Two watches of one change get two independent environments."""
+        watches = [repository.watch(timeout=TIMEOUT_S) for _ in range(2)]
         repository.save(make_environment())
         one, two = (next(watch).environment for watch in watches)
         assert one is not None
@@ -127,10 +137,10 @@ class WatchContract:
         one.labels["mine"] = "yes"
         assert "mine" not in two.labels
 
-    def test_watch_ends_with_its_store(self, repository: TransactionalRepository) -> None:
-        """A watch that waits when the store is closed hears of it, as does one that comes back."""
+    def test_close_ends_watches(self, repository: TransactionalRepository) -> None:
+        """When the store is closed, waiting watches raise, and idle ones at their next call."""
         repository.save(make_environment())
-        idle = repository.watch(after=0, timeout=PATIENCE)
+        idle = repository.watch(after=0, timeout=TIMEOUT_S)
         begun = threading.Semaphore(0)
 
         def follow(watch: Iterator[Event]) -> None:
@@ -138,22 +148,22 @@ class WatchContract:
             next(watch)
 
         with ThreadPoolExecutor(2) as pool:
-            watches = [repository.watch(after=after, timeout=PATIENCE) for after in (None, 1)]
+            watches = [repository.watch(after=after, timeout=TIMEOUT_S) for after in (None, 1)]
             waiting = [pool.submit(follow, watch) for watch in watches]
             for _ in waiting:
-                begun.acquire(timeout=PATIENCE)
+                begun.acquire(timeout=TIMEOUT_S)
             repository.close()
             for done in waiting:
                 with pytest.raises(StoreClosedError):
-                    done.result(PATIENCE)
+                    done.result(TIMEOUT_S)
         for watch in (idle, *watches):
             with pytest.raises(StoreClosedError):
                 next(watch)
         with pytest.raises(StoreClosedError):
             repository.watch()
 
-    def test_watch_inside_an_update(self, repository: TransactionalRepository) -> None:
-        """A function passed to ``update`` may not wait for what it holds up; later one may."""
+    def test_watch_inside_update_is_refused(self, repository: TransactionalRepository) -> None:
+        """A function passed to ``update`` may not wait for events; the watch continues after it."""
         repository.save(make_environment(id="a"))
         watch = repository.watch(timeout=0)
         with pytest.raises(RuntimeError, match="update"):

@@ -8,7 +8,7 @@ from waggle_fsstore.domain import environment
 from waggle_fsstore.store.format import codec, layout
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_save_and_find")
+@fault("tests/store/test_contracts.py::TestFileStore::test_saved_environment_is_found")
 def swap_created_at_and_last_used(patch: Patch) -> None:
     real = codec._document
 

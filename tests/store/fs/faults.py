@@ -51,7 +51,9 @@ def follow_symbolic_links(patch: Patch) -> None:
     patch.setattr(safe_read, "_FLAGS", safe_read._FLAGS & ~os.O_NOFOLLOW)
 
 
-@fault("tests/store/test_contracts.py::TestFileStorePersistence::test_updates_from_several_handles")
+@fault(
+    "tests/store/test_contracts.py::TestFileStorePersistence::test_updates_of_several_handles_are_all_kept"
+)
 def run_without_lock(patch: Patch) -> None:
     def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
         self._open()

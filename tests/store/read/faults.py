@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planted faults of reading: each breaks one thing that it promises."""
+"""Planted faults of reading: each breaks one of its promises."""
 
 import os
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
 from waggle_fsstore.store.fs import disk, safe_read
-from waggle_fsstore.store.journal import (
-    state,
-)
+from waggle_fsstore.store.journal import state
 from waggle_fsstore.store.read import (
+    change_detector,
     document_cache,
     documents,
     history,
@@ -20,36 +19,36 @@ from waggle_fsstore.store.read import (
     stat_signature,
     view,
 )
-from waggle_fsstore.store.write import (
-    batch,
-)
+from waggle_fsstore.store.write import batch
+
+CACHE = "tests/store/read/cache"
 
 
 @fault("tests/store/test_file_store.py::test_replaced_files_keep_their_mode")
-def mode_of_the_old_file_lost(patch: Patch) -> None:
+def ignore_mode_of_old_file(patch: Patch) -> None:
     patch.setattr(documents, "mode_of", lambda _: disk.FILE_MODE)
 
 
 @fault("tests/store/test_file_store.py::test_a_change_by_hand_is_seen_by_the_next_read")
-def reads_from_a_stale_cache(patch: Patch) -> None:
+def cache_file_contents_by_path(patch: Patch) -> None:
     cached = lru_cache(safe_read.read_regular)
     patch.setattr(documents, "read_regular", cached)
     patch.setattr(document_cache, "read_regular", cached)
 
 
-@fault("tests/store/read/test_document_cache.py::test_changes_within_a_tick")
-def remembered_within_the_tick(patch: Patch) -> None:
-    patch.setattr(stat_signature, "_SETTLED", -(1 << 62))
+@fault(f"{CACHE}/test_manual_edits.py::test_rewrites_within_one_tick_are_all_seen")
+def cache_within_the_tick(patch: Patch) -> None:
+    patch.setattr(stat_signature, "_SETTLING_TIME_NS", -(1 << 62))
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_change_by_hand_is_seen_at_once")
-def signature_without_the_time_of_change(patch: Patch) -> None:
+@fault(f"{CACHE}/test_manual_edits.py::test_manual_edit_is_seen_by_next_listing")
+def omit_ctime_from_signature(patch: Patch) -> None:
     names = ("st_ino", "st_size", "st_mtime_ns", "st_mode", "st_dev")
-    patch.setattr(document_cache, "signature_of", attrgetter(*names))
+    patch.setattr(stat_signature, "signature_of", attrgetter(*names))
 
 
-@fault("tests/store/read/test_document_cache.py::test_folders_exchanged_while_it_is_read")
-def signature_of_what_was_not_read(patch: Patch) -> None:
+@fault(f"{CACHE}/test_document_cache.py::test_directories_swapped_during_read_are_seen")
+def take_signature_after_read(patch: Patch) -> None:
     real = document_cache.read_document
 
     def read(name: str, path: str) -> tuple[environment.Environment, os.stat_result]:
@@ -59,69 +58,72 @@ def signature_of_what_was_not_read(patch: Patch) -> None:
     patch.setattr(document_cache, "read_document", read)
 
 
-@fault("tests/store/read/test_document_cache.py::test_what_is_found_is_the_callers")
-def remembered_values_handed_out(patch: Patch) -> None:
+@fault(f"{CACHE}/test_document_cache.py::test_changes_by_callers_do_not_reach_cache")
+def return_cached_environments(patch: Patch) -> None:
     patch.setattr(environment.Environment, "copy_unchecked", lambda self: self)
 
 
-@fault("tests/store/read/test_document_cache.py::test_capacity_counts_what_hands_did")
-def count_from_memory(patch: Patch) -> None:
+@fault(f"{CACHE}/test_live_count.py::test_capacity_counts_manual_edits")
+def count_live_without_refresh(patch: Patch) -> None:
     real = document_cache.DocumentCache.live
 
     def live(self: document_cache.DocumentCache) -> set[str]:
-        return (self._seen or document_cache._NOTHING).live or real(self)
+        return (self._contents or document_cache._EMPTY).live or real(self)
 
     patch.setattr(document_cache.DocumentCache, "live", live)
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_child_inherits_what_is_remembered")
-def notices_shared_with_a_child(patch: Patch) -> None:
-    patch.setattr(document_cache.DocumentCache, "reset_after_fork", lambda _: None)
+@fault(f"{CACHE}/test_concurrency.py::test_forked_child_checks_inherited_cache")
+def share_watcher_with_child(patch: Patch) -> None:
+    patch.setattr(document_cache.DocumentCache, "reset_after_fork", nothing)
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_name_in_another_folder")
-def notices_alone_relied_on(patch: Patch) -> None:
-    patch.setattr(document_cache, "_LOOKS_EVERY", float("inf"))
+@fault(
+    f"{CACHE}/test_change_detector.py::test_edit_through_link_in_other_directory_is_seen_after_5_s"
+)
+def skip_complete_checks(patch: Patch) -> None:
+    patch.setattr(change_detector, "_COMPLETE_CHECK_INTERVAL_S", float("inf"))
 
 
-@fault("tests/store/read/test_inotify.py::test_a_folder_above_is_exchanged")
-def notices_of_a_folder_that_was_exchanged(patch: Patch) -> None:
+@fault("tests/store/read/test_inotify.py::test_replaced_parent_directory_is_detected")
+def skip_check_of_watched_directory(patch: Patch) -> None:
     patch.setattr(inotify.DirectoryWatcher, "is_in_place", lambda _: True)
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_folder_remade_under_the_same_number")
-def notices_relied_on_after_their_end(patch: Patch) -> None:
-    patch.setattr(inotify, "_OVER", 0)
+@fault(f"{CACHE}/test_change_detector.py::test_recreated_directory_with_same_inode_is_detected")
+def ignore_end_of_watch(patch: Patch) -> None:
+    patch.setattr(inotify, "_WATCH_ENDED", 0)
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_listing_in_the_middle_of_one")
-def notices_taken_by_a_signal_handler(patch: Patch) -> None:
+@fault(f"{CACHE}/test_change_detector.py::test_listing_in_signal_handler_takes_no_events")
+def take_events_in_signal_handler(patch: Patch) -> None:
     real = document_cache.DocumentCache._refresh
 
-    def look(self: document_cache.DocumentCache) -> document_cache._Contents:
-        self._seen = self._seen or document_cache._NOTHING
+    def refresh(self: document_cache.DocumentCache) -> document_cache._Contents:
+        self._contents = self._contents or document_cache._EMPTY
         return real(self)
 
-    patch.setattr(document_cache.DocumentCache, "_refresh", look)
+    patch.setattr(document_cache.DocumentCache, "_refresh", refresh)
 
 
-@fault("tests/store/read/test_document_cache.py::test_a_listing_that_ends_in_the_middle")
-def notices_lost_with_a_listing(patch: Patch) -> None:
+@fault(f"{CACHE}/test_change_detector.py::test_interrupted_listing_loses_no_change")
+def keep_cache_of_interrupted_listing(patch: Patch) -> None:
     real = document_cache.DocumentCache._refresh
 
-    def look(self: document_cache.DocumentCache) -> document_cache._Contents:
-        before, noticed = self._seen, self._notices
+    def refresh(self: document_cache.DocumentCache) -> document_cache._Contents:
+        before = self._contents
         try:
             return real(self)
         except BaseException:
-            self._seen, self._notices = before, noticed
+            self._contents = before
             raise
 
-    patch.setattr(document_cache.DocumentCache, "_refresh", look)
+    patch.setattr(document_cache.DocumentCache, "_refresh", refresh)
+    patch.setattr(change_detector.ChangeDetector, "stop", nothing)
 
 
-@fault("tests/store/read/test_inotify.py::test_more_than_the_system_keeps")
-def lost_notices_not_missed(patch: Patch) -> None:
+@fault("tests/store/read/test_inotify.py::test_queue_overflow_is_reported_as_unknown")
+def ignore_lost_events(patch: Patch) -> None:
     real = inotify.DirectoryWatcher.changed
 
     def changed(self: inotify.DirectoryWatcher) -> set[str]:
@@ -131,27 +133,27 @@ def lost_notices_not_missed(patch: Patch) -> None:
 
 
 @fault("tests/store/test_file_store.py::test_a_corrupt_document_harms_no_other")
-def one_bad_document_hides_all(patch: Patch) -> None:
+def fail_listing_on_one_bad_document(patch: Patch) -> None:
     def strict(self: documents.Documents) -> Any:
         return [self.find(name.removesuffix(".json")) for name in self.names()], []
 
     patch.setattr(documents.Documents, "read_all", strict)
 
 
-@fault("tests/store/read/test_history.py::test_following_another_store")
-def places_of_another_store(patch: Patch) -> None:
+@fault("tests/store/read/test_history.py::test_history_follows_replaced_store")
+def continue_at_offset_of_other_store(patch: Patch) -> None:
     real = history.History.events
 
     def events(self: history.History, *arguments: Any) -> Any:
-        if self._last_seen:
+        if self._last_state:
             here = self._view.state().mounted_id
-            self._last_seen = self._last_seen._replace(mounted_id=here)
+            self._last_state = self._last_state._replace(mounted_id=here)
         return real(self, *arguments)
 
     patch.setattr(history.History, "events", events)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_update_runs_again_on_what_it_missed")
+@fault("tests/store/test_contracts.py::TestFileStore::test_update_runs_again_on_missed_version")
 def update_without_comparing(patch: Patch) -> None:
     real = documents.Documents.stored
 
@@ -164,24 +166,24 @@ def update_without_comparing(patch: Patch) -> None:
     patch.setattr(documents.Documents, "stored", stored)
 
 
-@fault("tests/store/read/test_view.py::test_what_a_listing_misses_is_in_the_journal")
-def scan_that_trusts_one_listing(patch: Patch) -> None:
+@fault("tests/store/read/test_view.py::test_scan_adds_what_listing_misses")
+def omit_changes_during_scan(patch: Patch) -> None:
     patch.setattr(view, "changes", lambda *_, **__: iter(()))
 
 
-@fault("tests/store/read/test_view.py::test_a_writer_that_was_stopped_in_the_middle")
-def change_under_way_overlooked(patch: Patch) -> None:
+@fault("tests/store/read/test_view.py::test_scan_sees_batch_of_stopped_writer")
+def treat_committed_as_published(patch: Patch) -> None:
     real = state.read_state
 
-    def peek(path: str) -> state.State | None:
+    def read_state(path: str) -> state.State | None:
         found = real(path)
         return found and found._replace(published=found.committed)
 
-    patch.setattr(view, "read_state", peek)
+    patch.setattr(view, "read_state", read_state)
 
 
-@fault("tests/store/read/test_history.py::test_what_is_not_published_is_not_shown")
-def history_of_what_may_be_taken_back(patch: Patch) -> None:
+@fault("tests/store/read/test_history.py::test_unpublished_changes_are_invisible")
+def show_unpublished_changes(patch: Patch) -> None:
     real = view.View.state
 
     def state_of(self: view.View) -> state.State:
@@ -191,6 +193,6 @@ def history_of_what_may_be_taken_back(patch: Patch) -> None:
     patch.setattr(view.View, "state", state_of)
 
 
-@fault("tests/store/read/test_history.py::test_a_change_by_hand_is_an_event_of_its_own")
-def changes_by_hand_forgotten(patch: Patch) -> None:
-    patch.setattr(batch.Transaction, "_noted", lambda _, stored: stored)
+@fault("tests/store/read/test_history.py::test_manual_edit_is_an_event")
+def omit_external_changes(patch: Patch) -> None:
+    patch.setattr(batch.Transaction, "record_external", lambda _, stored: stored)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""History and watching as only a store of files can go wrong with them."""
+"""Failures of history and watch that only a store of files can have."""
 
 import threading
 from pathlib import Path
@@ -24,10 +24,10 @@ from waggle_fsstore.testing import make_environment
 PADDED = {"padding": "x" * 5000}
 
 
-def test_what_is_not_published_is_not_shown(
+def test_unpublished_changes_are_invisible(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What may still be taken back is in no history, and no watch sees it."""
+    """A change that may still be rolled back is in no history, and no watch sees it."""
     reader = FileStore(store.path, durable=False)
     store.save(make_environment(id="a"))
     watch = reader.watch(timeout=0)
@@ -44,8 +44,8 @@ def test_what_is_not_published_is_not_shown(
     assert [event.seq for event in reader.history()] == [1, 2]
 
 
-def test_history_goes_through_all_segments(store: FileStore) -> None:
-    """Nothing is lost or doubled where one segment ends and the next begins."""
+def test_history_spans_all_segments(store: FileStore) -> None:
+    """No event is lost or repeated between two segments."""
     for number in range(60):
         store.save(make_environment(id=f"env-{number % 7}", extra=PADDED))
     assert len(list((store.path / "journal").iterdir())) > 2
@@ -57,8 +57,8 @@ def test_history_goes_through_all_segments(store: FileStore) -> None:
     ]
 
 
-def test_history_of_one_reads_past_the_others(store: FileStore) -> None:
-    """Lines about others are left alone, and damage among them is still an error."""
+def test_history_of_one_id_skips_other_lines(store: FileStore) -> None:
+    """Lines about other ids are skipped, and damage among them is still an error."""
     for step in range(30):
         store.save(make_environment(id="mine" if step % 10 == 5 else f'"id":"mine{step}', name="x"))
     assert [event.seq for event in store.history("mine")] == [6, 16, 26]
@@ -74,8 +74,10 @@ def test_history_of_one_reads_past_the_others(store: FileStore) -> None:
         next(events)
 
 
-def test_following_piece_by_piece(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking again for what came since gives each event once, and reads little else."""
+def test_repeated_history_reads_new_lines_only(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated calls for new events return each event once, and read little else."""
     loaded: list[int] = []
     real = segments.load
 
@@ -97,8 +99,8 @@ def test_following_piece_by_piece(store: FileStore, monkeypatch: pytest.MonkeyPa
     assert sum(loaded) < 4 * sum(len(path.read_bytes()) for path in segment_paths(store))
 
 
-def test_following_another_store(tmp_path: Path) -> None:
-    """Where one was put in the place of the store, its events come from its own places."""
+def test_history_follows_replaced_store(tmp_path: Path) -> None:
+    """After another store replaced this one, its events are read at its own offsets."""
     one, other = (FileStore(tmp_path / name, durable=False) for name in ("one", "other"))
     for number in range(40):
         one.save(make_environment(id=f"env-{number}"))
@@ -112,8 +114,8 @@ def test_following_another_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("until", range(1, 7))
-def test_history_up_to_what_is_damaged(store: FileStore, until: int) -> None:
-    """It ends in the error, and not as if there were no such change; before it, it is whole."""
+def test_history_ends_in_error_at_damage(store: FileStore, until: int) -> None:
+    """The history is complete up to the damage, and ends there with an error."""
     store.save_all(make_environment(id=name) for name in "ab")
     store.save_all(make_environment(id=name) for name in "ab")
     store.save_all(make_environment(id=name) for name in "ab")
@@ -127,8 +129,8 @@ def test_history_up_to_what_is_damaged(store: FileStore, until: int) -> None:
     assert list(events) == []
 
 
-def test_watching_across_segments(store: FileStore) -> None:
-    """Two watches, one slow and one fast, see each event once, across segments and handles."""
+def test_watches_span_segments(store: FileStore) -> None:
+    """A slow and a fast watch each see every event once, across segments and store objects."""
     reader = FileStore(store.path, durable=False)
     fast, slow = reader.watch(after=0, timeout=0), reader.watch(after=0, timeout=0)
     seen: list[int] = []
@@ -140,8 +142,8 @@ def test_watching_across_segments(store: FileStore) -> None:
     assert list(fast) == []
 
 
-def test_watching_a_writer_that_never_rests(store: FileStore) -> None:
-    """A watch that runs beside a writer, through many segments, loses and doubles nothing."""
+def test_watch_keeps_up_with_busy_writer(store: FileStore) -> None:
+    """A watch beside a writer loses and repeats no event, across many segments."""
     watch = store.watch(after=0, timeout=30)
 
     def write() -> None:
@@ -154,8 +156,8 @@ def test_watching_a_writer_that_never_rests(store: FileStore) -> None:
     writer.join()
 
 
-def test_a_change_by_hand_is_an_event_of_its_own(store: FileStore) -> None:
-    """The next write of a document that a hand changed makes both part of the history."""
+def test_manual_edit_is_an_event(store: FileStore) -> None:
+    """The next write of an edited document adds both the edit and the write to the history."""
     store.save(make_environment(id="a", name="stored"))
     path = store.document_path("a")
     path.write_text(path.read_text().replace("stored", "edited"))
@@ -176,8 +178,8 @@ def test_a_change_by_hand_is_an_event_of_its_own(store: FileStore) -> None:
     assert [event.revision for event in events] == [1, 2, 3, 4, 4]
 
 
-def test_a_cursor_before_the_journal(store: FileStore) -> None:
-    """Where the journal began later than the numbers, older cursors are told so."""
+def test_cursor_before_journal_is_refused(store: FileStore) -> None:
+    """Where the journal starts later than the revisions, a cursor before it is refused."""
     store.save(make_environment(id="a"))
     path = store.document_path("a")
     path.write_text(path.read_text().replace('"revision": 1', '"revision": 40'))
@@ -192,8 +194,8 @@ def test_a_cursor_before_the_journal(store: FileStore) -> None:
         assert caught.value.oldest == 41
 
 
-def test_many_lines_take_no_more_memory(store: FileStore) -> None:
-    """Reading history holds one segment, however many there are."""
+def test_history_memory_is_bounded_by_one_segment(store: FileStore) -> None:
+    """Reading the history keeps one segment in memory, however many there are."""
     import tracemalloc
 
     def peak() -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notices of the changes in a folder: whose they are, and what is said when some are lost."""
+"""Changes that a directory watcher reports, and those that it reports as unknown."""
 
 import errno
 import os
@@ -12,25 +12,25 @@ from tests.store.recorder import open_descriptors
 from waggle_fsstore.store.read import inotify
 from waggle_fsstore.store.read.inotify import DirectoryWatcher
 
-pytestmark = pytest.mark.usefixtures("needs_notices")
+pytestmark = pytest.mark.usefixtures("needs_inotify")
 
-MOST_QUEUED = Path("/proc/sys/fs/inotify/max_queued_events")
+MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "folder"
-    folder.mkdir()
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "directory"
+    directory.mkdir()
     for name in "abc":
-        (folder / name).write_text(name)
-    return folder
+        (directory / name).write_text(name)
+    return directory
 
 
 @pytest.fixture
-def noticed(folder: Path) -> Iterator[DirectoryWatcher]:
-    noticed = DirectoryWatcher(str(folder))
-    yield noticed
-    noticed.close()
+def watcher(directory: Path) -> Iterator[DirectoryWatcher]:
+    watcher = DirectoryWatcher(str(directory))
+    yield watcher
+    watcher.close()
 
 
 def move_in(path: Path) -> None:
@@ -48,99 +48,101 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "moved out": lambda path: path.rename(path.parent.with_name("out")),
     "its mode": lambda path: path.chmod(0o400),
     "its times": lambda path: os.utime(path, (1, 1)),
-    "a folder beside it": lambda path: path.with_name("d").mkdir(),
+    "a directory beside it": lambda path: path.with_name("d").mkdir(),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change(folder: Path, noticed: DirectoryWatcher, change: str) -> None:
-    """Whatever becomes of a file, its name is told, once."""
-    assert noticed.changed() == set()
-    CHANGES[change](folder / "b")
-    expected = {"renamed over": {"a", "b"}, "a folder beside it": {"d"}}.get(change, {"b"})
-    assert noticed.changed() == expected
-    assert noticed.changed() == set()
+def test_change_is_reported_once(directory: Path, watcher: DirectoryWatcher, change: str) -> None:
+    """Every kind of change of a file is reported once, by name."""
+    assert watcher.changed() == set()
+    CHANGES[change](directory / "b")
+    expected = {"renamed over": {"a", "b"}, "a directory beside it": {"d"}}.get(change, {"b"})
+    assert watcher.changed() == expected
+    assert watcher.changed() == set()
 
 
-def test_reading_is_no_change(folder: Path, noticed: DirectoryWatcher) -> None:
-    """Otherwise each look would be the cause of the next."""
-    (folder / "b").read_text()
-    os.listdir(folder)
-    (folder / "b").stat()
-    assert noticed.changed() == set()
+def test_reads_are_not_reported(directory: Path, watcher: DirectoryWatcher) -> None:
+    """Reads cause no event; otherwise every listing would cause another one."""
+    (directory / "b").read_text()
+    os.listdir(directory)
+    (directory / "b").stat()
+    assert watcher.changed() == set()
 
 
-def test_names_of_any_bytes(folder: Path, noticed: DirectoryWatcher) -> None:
-    """A name comes as the functions of os take it."""
+def test_undecodable_name_is_reported(directory: Path, watcher: DirectoryWatcher) -> None:
+    """A name is decoded in the same way as in the functions of os."""
     name = os.fsdecode(b"\xff\xfe long " + b"x" * 200)
-    (folder / name).write_text("x")
-    assert noticed.changed() == {name}
+    (directory / name).write_text("x")
+    assert watcher.changed() == {name}
 
 
-def test_more_than_the_system_keeps(folder: Path, noticed: DirectoryWatcher) -> None:
-    """Where notices were lost all may have changed; later ones are told again."""
-    if int(MOST_QUEUED.read_text()) > 100_000:
-        pytest.skip("this system keeps too many notices to fill it in a test")
-    for number in range(int(MOST_QUEUED.read_text()) + 1):
-        os.utime(folder / "ab"[number % 2])
-    assert noticed.changed() is None
-    (folder / "c").write_text("x")
-    assert noticed.changed() == {"c"}
+def test_queue_overflow_is_reported_as_unknown(directory: Path, watcher: DirectoryWatcher) -> None:
+    """If events were lost, any file may have changed; later events are reported again."""
+    if int(MAX_QUEUED_EVENTS.read_text()) > 100_000:
+        pytest.skip("this system keeps too many events to fill it in a test")
+    for number in range(int(MAX_QUEUED_EVENTS.read_text()) + 1):
+        os.utime(directory / "ab"[number % 2])
+    assert watcher.changed() is None
+    (directory / "c").write_text("x")
+    assert watcher.changed() == {"c"}
 
 
-def test_more_than_is_read_at_once(
-    folder: Path, noticed: DirectoryWatcher, monkeypatch: pytest.MonkeyPatch
+def test_endless_events_are_reported_as_unknown(
+    directory: Path, watcher: DirectoryWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who changes files faster than notices are read holds up nobody: all may have changed."""
+    """A process that changes files faster than events are read cannot block a reader."""
     monkeypatch.setattr(inotify, "_READ_BYTES", 64)
-    monkeypatch.setattr(inotify, "_MOST_READS", 3)
+    monkeypatch.setattr(inotify, "_MAX_READS", 3)
     for number in range(10):
-        os.utime(folder / "ab"[number % 2])
-    answers = [noticed.changed() for _ in range(5)]
+        os.utime(directory / "ab"[number % 2])
+    answers = [watcher.changed() for _ in range(5)]
     assert answers[0] is None
     assert answers[-1] == set()
 
 
-def test_closed(folder: Path) -> None:
-    """Of a closed one nothing is known: a signal handler may close a store that lists."""
-    noticed = DirectoryWatcher(str(folder))
-    noticed.close()
-    assert noticed.changed() is None
-    assert not noticed.is_in_place()
-    noticed.close()
+def test_closed_watcher_reports_unknown(directory: Path) -> None:
+    """A closed watcher knows nothing: a signal handler may close a store during a listing."""
+    watcher = DirectoryWatcher(str(directory))
+    watcher.close()
+    assert watcher.changed() is None
+    assert not watcher.is_in_place()
+    watcher.close()
 
 
-def test_something_happens_to_the_folder(folder: Path, noticed: DirectoryWatcher) -> None:
-    """It was moved, another one is in its place, or none: what is at its path is not noticed."""
-    moved = folder.with_name("moved")
-    folder.rename(moved)
-    assert noticed.changed() is None
-    assert not noticed.is_in_place()
-    folder.mkdir()
-    assert noticed.changed() is None
+def test_moved_directory_is_detected(directory: Path, watcher: DirectoryWatcher) -> None:
+    """A watcher detects that its directory was moved away, and that another one replaced it."""
+    moved = directory.with_name("moved")
+    directory.rename(moved)
+    assert watcher.changed() is None
+    assert not watcher.is_in_place()
+    directory.mkdir()
+    assert watcher.changed() is None
     (moved / "a").write_text("x")
-    assert noticed.changed() is None
-    folder.rmdir()
-    moved.rename(folder)
-    assert noticed.is_in_place()
+    assert watcher.changed() is None
+    directory.rmdir()
+    moved.rename(directory)
+    assert watcher.is_in_place()
 
 
-def test_a_folder_above_is_exchanged(tmp_path: Path) -> None:
-    """The folder itself is told nothing of that, but it is not at its path any more."""
+def test_replaced_parent_directory_is_detected(tmp_path: Path) -> None:
+    """The directory gets no event for that, but is no longer at its path."""
     above = tmp_path / "above"
-    (above / "folder").mkdir(parents=True)
-    noticed = DirectoryWatcher(str(above / "folder"))
+    (above / "directory").mkdir(parents=True)
+    watcher = DirectoryWatcher(str(above / "directory"))
     above.rename(tmp_path / "old")
-    (above / "folder").mkdir(parents=True)
-    assert noticed.changed() is None
-    noticed.close()
+    (above / "directory").mkdir(parents=True)
+    assert watcher.changed() is None
+    watcher.close()
 
 
 @pytest.mark.parametrize("trouble", ["nothing there", "a file", "too many", "not of this system"])
-def test_none_to_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
-    """It is told, and nothing stays open."""
+def test_unavailable_watcher_is_none(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Where no watcher is available, ``try_open`` returns ``None`` and leaves nothing open."""
     before = open_descriptors()
-    path = folder / {"nothing there": "x", "a file": "a"}.get(trouble, "")
+    path = directory / {"nothing there": "x", "a file": "a"}.get(trouble, "")
     if trouble == "too many":
 
         def refuse(*_: object) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a file is known to be as it was."""
+"""When a signature proves that a file is unchanged."""
 
 import os
 import stat
@@ -35,29 +35,29 @@ def status(changed: int, mode: int = stat.S_IFREG | 0o600) -> Any:
         (NOW + 3600 * SECOND, False),
     ],
 )
-def test_only_what_was_changed_some_time_ago_is_settled(changed: int, settled: bool) -> None:
-    """A time that a change to come may have too tells nothing; nor does one to come."""
-    assert is_settled(status(changed), "folder", NOW) == settled
+def test_file_settles_two_seconds_after_its_change(changed: int, settled: bool) -> None:
+    """A change time that a later change may share, or that lies ahead, proves nothing."""
+    assert is_settled(status(changed), "directory", NOW) == settled
 
 
-def test_times_of_whole_seconds_are_not_trusted() -> None:
-    """A file system that counts in seconds gives two changes the same time too easily."""
-    assert not is_settled(status(NOW - 60 * SECOND - 5), "folder", NOW)
+def test_whole_second_times_never_settle() -> None:
+    """A file system that counts whole seconds too easily gives two changes the same time."""
+    assert not is_settled(status(NOW - 60 * SECOND - 5), "directory", NOW)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
-def test_only_regular_files_settle(kind: int) -> None:
-    """What is behind a link or a device changes without it."""
-    assert not is_settled(status(NOW - 60 * SECOND, kind), "folder", NOW)
+def test_irregular_files_never_settle(kind: int) -> None:
+    """The target of a link or a device can change while the link stays the same."""
+    assert not is_settled(status(NOW - 60 * SECOND, kind), "directory", NOW)
 
 
-def test_no_clock_no_trust() -> None:
-    """Where there is no clock of files, which is told by a 0, nothing settles."""
-    assert not is_settled(status(1), "folder", 0)
+def test_nothing_settles_without_clock() -> None:
+    """Without a clock of file times, shown by a 0, no file settles."""
+    assert not is_settled(status(1), "directory", 0)
 
 
-def test_the_clock_of_files_is_not_behind(tmp_path: Path) -> None:
-    """A change is never given a time before what the clock said already."""
+def test_file_clock_is_never_ahead_of_changes(tmp_path: Path) -> None:
+    """No change gets a time before an earlier reading of the clock."""
     path = tmp_path / "file"
     for number in range(200):
         before = file_clock()
@@ -65,10 +65,10 @@ def test_the_clock_of_files_is_not_behind(tmp_path: Path) -> None:
         assert path.stat().st_ctime_ns >= before
 
 
-def test_only_known_file_systems_are_trusted(
+def test_unknown_file_systems_are_untrusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The type of the file system decides, and files of another one in its folder do not count."""
+    """The type of the file system decides; files mounted from another one are untrusted."""
     monkeypatch.undo()
     device = tmp_path.stat().st_dev
     for kind, trusted in [("ext4", True), ("vfat", False), ("nfs4", False), ("", False)]:
@@ -79,8 +79,8 @@ def test_only_known_file_systems_are_trusted(
     stat_signature._has_change_times.cache_clear()
 
 
-def test_a_signature_knows_each_sort_of_change(tmp_path: Path) -> None:
-    """Contents, mode, links, name, and a time set back: each gives another signature."""
+def test_every_kind_of_change_alters_signature(tmp_path: Path) -> None:
+    """A change of contents, mode, links, name or times gives another signature."""
     path = tmp_path / "file"
     path.write_text("before")
     other = tmp_path / "other"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listing and counting while others write."""
+"""Listing and counting while other store objects write."""
 
 import os
 import threading
@@ -30,31 +30,29 @@ def store(store: FileStore) -> FileStore:
 def during_listings(
     monkeypatch: pytest.MonkeyPatch, *events: Callable[[list[str]], list[str]]
 ) -> list[int]:
-    """Let the n-th listing of a folder be changed by the n-th event; counts the listings."""
+    """Let the n-th event change the n-th listing of the directory; return the listings so far."""
     real = DocumentCache.names
-    seen: list[int] = []
+    listings: list[int] = []
 
     def names(self: DocumentCache) -> list[str]:
-        seen.append(len(seen))
+        listings.append(len(listings))
         found = real(self)
-        return events[seen[-1]](found) if seen[-1] < len(events) else found
+        return events[listings[-1]](found) if listings[-1] < len(events) else found
 
     monkeypatch.setattr(DocumentCache, "names", names)
-    return seen
+    return listings
 
 
-def test_a_quiet_store_is_listed_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a change one listing is enough."""
+def test_idle_store_is_listed_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing changes, one listing of the directory is enough."""
     seen = during_listings(monkeypatch)
     assert store.count() == 3
     assert len(store.find_all()) == 3
     assert len(seen) == 2
 
 
-def test_what_a_listing_misses_is_in_the_journal(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file hidden while it is renamed over, as btrfs and tmpfs do, is not missed."""
+def test_scan_adds_what_listing_misses(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan finds a file that btrfs or tmpfs hides while it is renamed over."""
     other = FileStore(store.path, durable=False)
 
     def hide(names: list[str]) -> list[str]:
@@ -67,9 +65,7 @@ def test_what_a_listing_misses_is_in_the_journal(
     assert len(seen) == 2
 
 
-def test_all_or_nothing_of_a_batch_is_seen(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scan_sees_whole_batches(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan that reads one document before a batch and one after it shows both as after it."""
     other = FileStore(store.path, durable=False)
     real = Documents.read_all
@@ -89,13 +85,13 @@ def test_all_or_nothing_of_a_batch_is_seen(
     ]
 
 
-def test_a_writer_that_was_stopped_in_the_middle(store: FileStore) -> None:
-    """What is durable and not yet in place is seen by a scan, all of it, and waits for nobody."""
+def test_scan_sees_batch_of_stopped_writer(store: FileStore) -> None:
+    """A scan shows all of a batch that is durable and only partly in place, without waiting."""
     reader = FileStore(store.path, durable=False)
     seen: list[list[str]] = []
 
     class Stopped(DocumentWrite):
-        """The second rename of a batch does not come."""
+        """Stops before the second rename of a batch."""
 
         def publish(self, disk: Disk, layout: Layout) -> None:
             if self.document.endswith("b.json"):
@@ -109,10 +105,10 @@ def test_a_writer_that_was_stopped_in_the_middle(store: FileStore) -> None:
     assert seen == [["new"] * 4, ["4"]]
 
 
-def test_a_scan_waits_for_what_it_has_seen(
+def test_scan_waits_until_its_changes_are_published(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who scans and then reads a document does not go back in time."""
+    """A read of one document after a scan never returns an older version."""
     reader = FileStore(store.path, durable=False)
     inside, done = threading.Event(), threading.Event()
 
@@ -123,7 +119,7 @@ def test_a_scan_waits_for_what_it_has_seen(
             super().publish(disk, layout)
 
     monkeypatch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Slow)
-    monkeypatch.setattr("waggle_fsstore.store.read.view._PATIENCE", 60)
+    monkeypatch.setattr("waggle_fsstore.store.read.view._PUBLISH_TIMEOUT_S", 60)
     monkeypatch.setattr("waggle_fsstore.store.read.view.time.sleep", lambda _: done.set())
     writer = threading.Thread(target=store.save, args=[make_environment(id="a", name="new")])
     writer.start()
@@ -133,8 +129,8 @@ def test_a_scan_waits_for_what_it_has_seen(
     writer.join()
 
 
-def test_callbacks_may_write(store: FileStore) -> None:
-    """A bad file is reported when no lock is held."""
+def test_on_corrupt_may_write(store: FileStore) -> None:
+    """A bad file is reported while no lock is held."""
     store.document_path("b").write_text("{")
     deleted: list[str] = []
 
@@ -146,25 +142,25 @@ def test_callbacks_may_write(store: FileStore) -> None:
     assert deleted == ["b"]
 
 
-def test_a_folder_that_was_never_a_store(tmp_path: Path) -> None:
-    """Documents copied by hand are read as they are, and reading makes nothing of them."""
+def test_copied_documents_are_read_without_store(tmp_path: Path) -> None:
+    """Documents that were copied manually are readable, and reading creates no store."""
     store = FileStore(tmp_path / "old", durable=False)
     store.save(make_environment(id="a"))
-    folder = tmp_path / "copied" / "environments"
-    folder.mkdir(parents=True)
-    (folder / "a.json").write_bytes(store.document_path("a").read_bytes())
+    directory = tmp_path / "copied" / "environments"
+    directory.mkdir(parents=True)
+    (directory / "a.json").write_bytes(store.document_path("a").read_bytes())
     copied = FileStore(tmp_path / "copied")
     assert copied.count() == len(copied.find_all()) == 1
     assert list(copied.history()) == []
     assert [path.name for path in (tmp_path / "copied").iterdir()] == ["environments"]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "garbage"])
-def test_a_state_record_that_is_none(store: FileStore, kind: str) -> None:
-    """Whatever stands in its place, reads go on, and a write names it."""
+@pytest.mark.parametrize("kind", ["pipe", "directory", "garbage"])
+def test_reads_survive_bad_state_record(store: FileStore, kind: str) -> None:
+    """Reads continue whatever is in place of the state record, and a write reports its path."""
     path = store.path / ".waggle" / "state"
     path.unlink()
-    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "garbage": path.touch}[kind]()
+    {"pipe": lambda: os.mkfifo(path), "directory": path.mkdir, "garbage": path.touch}[kind]()
     assert store.count() == len(store.find_all()) == 3
     store = FileStore(store.path, durable=False)
     assert store.count() == len(store.find_all()) == 3
@@ -176,10 +172,10 @@ def test_a_state_record_that_is_none(store: FileStore, kind: str) -> None:
         assert caught.value.filename == str(path)
 
 
-def test_a_document_deleted_during_the_scan(
+def test_document_deleted_during_scan_is_skipped(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that is gone when it is read was deleted: it is neither listed nor an error."""
+    """A file that is removed before it is read is neither listed nor an error."""
 
     def remove(names: list[str]) -> list[str]:
         os.unlink(store.document_path("b"))

@@ -46,7 +46,7 @@ def snapshot(
         disk.make_dir(dest)
         disk.make_dir(copy.documents_dir)
         scan = view.scan(copy.copy_all)
-        bad = copy.apply_changes(scan.over)
+        bad = copy.apply_changes(scan.overlay)
         for error in bad:
             on_corrupt(error)
         copy.finish()

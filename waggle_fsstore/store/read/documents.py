@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents as they stand on disk: read one, list them, read all."""
+"""The documents on disk: read one, list their names, read all."""
 
 import os
 from typing import Any, Self
@@ -8,14 +8,14 @@ from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.format.layout import Layout, document_name
+from waggle_fsstore.store.format.layout import document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
-from waggle_fsstore.store.fs.safe_read import BadFile, modified_at, read_or_error, read_regular
+from waggle_fsstore.store.fs.safe_read import modified_at, read_or_error, read_regular
 from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced
 
 
 class StoredDocument:
-    """One good document: its bytes, what they say, and the mode of its file."""
+    """One good document: its bytes, their contents, and the mode of its file."""
 
     __slots__ = ("_environment", "checksum", "data", "document", "is_intact", "mode", "path")
 
@@ -28,13 +28,13 @@ class StoredDocument:
         self.checksum = self.document.get("checksum")
         self.is_intact = codec.is_intact(data)
         self._environment: Environment | None = None
-        # What a store of this version wrote was checked before; the rest is checked now.
+        # A store of this version has checked the documents that it wrote. Check all others now.
         if not self.is_intact or self.document.get("schema") != codec.SCHEMA:
             self._environment = codec.decode(data, path, modified_at)
 
     @classmethod
     def of(cls, path: str, data: bytes, document: dict[str, Any]) -> Self:
-        """The document that this store has just encoded."""
+        """Return the document that this store has just encoded."""
         stored = object.__new__(cls)
         stored.path = path
         stored.data = data
@@ -47,38 +47,37 @@ class StoredDocument:
 
     @property
     def environment(self) -> Environment:
-        """The environment in it."""
+        """The environment in the document."""
         if self._environment is None:
             self._environment = codec.decode(self.data, self.path, modified_at)
         return self._environment
 
     @property
     def id(self) -> str:
-        """The id of the environment in it."""
+        """The id of the environment."""
         return self._environment.id if self._environment else str(self.document["id"])
 
     @property
     def revision(self) -> int:
-        """The revision that it says it has; a hand may have written it."""
+        """The revision that the document states; a manual edit may have changed it."""
         return self._environment.revision if self._environment else self.document["revision"]
 
     @property
     def status(self) -> Status:
-        """The status of the environment in it."""
+        """The status of the environment."""
         return Status(self._environment.status if self._environment else self.document["status"])
 
 
-class Documents:
-    """The documents of one store. Takes no lock: a document is replaced as a whole."""
+class Documents(DocumentCache):
+    """The documents of one store. Takes no lock: a document is always replaced as a whole."""
 
-    __slots__ = ("_layout", "_listing")
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._listing = DocumentCache(layout)
+    __slots__ = ()
 
     def find(self, environment_id: str) -> Environment:
-        """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
+        """Return the environment with an id.
+
+        Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
+        """
         if not is_id(environment_id):
             raise EnvironmentNotFoundError(environment_id)
         path = self._layout.document(environment_id)
@@ -92,59 +91,35 @@ class Documents:
         return environment
 
     def stored(self, environment_id: str) -> StoredDocument | None:
-        """The document of an id as it stands, ``None`` if there is none. Raises ``BadFile``."""
-        if not is_id(environment_id):
-            return None
-        path = self._layout.document(environment_id)
-        try:
-            stored = StoredDocument(
-                path, read_regular(path, codec.MAX_DOCUMENT_BYTES), mode_of(path)
-            )
-        except FileNotFoundError:
-            return None
-        if stored.id != environment_id:
-            raise misplaced(path, stored.id)
-        return stored
+        """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""
+        return self.at(document_name(environment_id)) if is_id(environment_id) else None
 
     def at(self, name: str) -> StoredDocument | None:
-        """The document with a file name, ``None`` if there is none. Raises ``BadFile``."""
+        """Return the document with a file name, ``None`` if there is none. Raises ``BadFile``."""
         path = f"{self._layout.environments}{os.sep}{name}"
         try:
-            stored = StoredDocument(
-                path, read_regular(path, codec.MAX_DOCUMENT_BYTES), mode_of(path)
-            )
+            data = read_regular(path, codec.MAX_DOCUMENT_BYTES)
+            stored = StoredDocument(path, data, mode_of(path))
         except FileNotFoundError:
             return None
         if document_name(stored.id) != name:
             raise misplaced(path, stored.id)
         return stored
 
-    def names(self) -> list[str]:
-        """The file names that belong to some id; files of other names are ignored."""
-        return self._listing.names()
-
-    def read_all(self) -> tuple[list[Environment], list[BadFile]]:
-        """See :meth:`Listing.read_all`."""
-        return self._listing.read_all()
-
-    def live(self) -> set[str]:
-        """See :meth:`Listing.live`."""
-        return self._listing.live()
-
-    def close(self) -> None:
-        """See :meth:`Listing.close`."""
-        self._listing.close()
-
     def highest_revision(self) -> int:
-        """The highest revision in any file, readable as an environment or not; 0 for none."""
-        folder = self._layout.environments
-        return max((revision_in(f"{folder}{os.sep}{name}") for name in self.names()), default=0)
+        """Return the highest revision in any file, readable as an environment or not.
+
+        0 if there are no files.
+        """
+        directory = self._layout.environments
+        paths = (f"{directory}{os.sep}{name}" for name in self.names())
+        return max(map(revision_in, paths), default=0)
 
 
 def revision_in(path: str) -> int:
-    """The revision in a file, whatever else is wrong with it; 0 if it cannot be told.
+    """Return the revision in a file, whatever else is wrong with it; 0 if it is unreadable.
 
-    A file that cannot be read must not stop the writing of others.
+    An unreadable file must not prevent writes of other documents.
     """
     revision = read_or_error(
         lambda: codec.revision_of(read_regular(path, codec.MAX_DOCUMENT_BYTES))

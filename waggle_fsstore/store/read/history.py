@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""History: the changes in the journal as events, past ones and those to come."""
+"""History: the changes in the journal as events, past and future ones."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,29 +17,28 @@ from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.state import State
 from waggle_fsstore.store.read.view import View
 
-# Somebody who waits looks at the state record: often at first, then at leisure (seconds).
-_SHORTEST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 0.05
+# A waiting watch polls the state record, at first often and then less so.
+_MIN_POLL_S: Final = 0.001
+_MAX_POLL_S: Final = 0.05
 
 
 class History:
-    """The events of one store. Readers see what is published, so no crash takes it back."""
+    """The events of one store: only published changes, which no crash can undo."""
 
     def __init__(self, layout: Layout, view: View) -> None:
         self._layout = layout
         self._view = view
-        # How far the changes had come when somebody asked last, and where the next line began.
-        self._last_seen: State | None = None
+        # The state at the last call: a caller that follows the changes continues from there.
+        self._last_state: State | None = None
 
     def events(self, environment_id: str | None, after: int, until: int | None) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`."""
-        before, state = self._last_seen, self._view.state()
-        self._last_seen = state
+        before, state = self._last_state, self._view.state()
+        self._last_state = state
         last = state.published
         self._check(after, until, last)
         if environment_id is not None and not is_id(environment_id):
             return iter(())
-        # Whoever follows the changes need not look for the place again.
         start = Cursor(after)
         if before and before.mounted_id == state.mounted_id and 0 < before.published <= after:
             start = before.published_cursor._replace(seq=after)
@@ -50,9 +49,9 @@ class History:
         return (event_of(change, self._layout) for change in found)
 
     def watch(
-        self, after: int | None, timeout: float | None, refuse: Callable[[], None]
+        self, after: int | None, timeout: float | None, check: Callable[[], None]
     ) -> Iterator[Event]:
-        """See :meth:`TransactionalRepository.watch`; ``refuse`` raises where it must end."""
+        """See :meth:`TransactionalRepository.watch`; ``check`` raises where waiting must end."""
         check_timeout(timeout)
         state = self._view.state()
         seq = state.published if after is None else after
@@ -60,22 +59,22 @@ class History:
         following = self._following(Cursor(seq))
 
         def wait() -> Event | None:
-            began = time.monotonic()
-            pause = _SHORTEST_PAUSE
+            started = time.monotonic()
+            pause = _MIN_POLL_S
             while True:
-                refuse()
+                check()
                 event = next(following)
-                waited = time.monotonic() - began
+                waited = time.monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event
                 time.sleep(pause if timeout is None else min(pause, timeout - waited))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, _MAX_POLL_S)
 
-        # No generator: what it raises must not be its end.
+        # Not a generator: an exception would end it.
         return iter(wait, None)
 
     def _following(self, cursor: Cursor) -> Iterator[Event | None]:
-        """All events after a cursor, and ``None`` whenever there is none yet."""
+        """Yield all events after a cursor, and ``None`` whenever there is none yet."""
         while True:
             end = self._view.state().published_cursor
             if end.seq > cursor.seq:
@@ -92,19 +91,19 @@ class History:
 
 
 def event_of(change: dict[str, Any], layout: Layout) -> Event:
-    """The event that a change is."""
+    """Return the event of a change in the journal."""
     kind = EventKind(change["kind"])
-    document, was = change["document"], change["was"] or {}
+    document, before = change["document"], change["was"] or {}
     environment = (
         None if document is None else codec.environment_of(document, layout.document(change["id"]))
     )
-    previous = was.get("status")
+    previous = before.get("status")
     return Event(
         seq=change["seq"],
         at=datetime.fromisoformat(change["at"]),
         kind=kind,
         environment_id=change["id"],
-        revision=was.get("revision", 0) if kind is EventKind.DELETED else change["seq"],
+        revision=before.get("revision", 0) if kind is EventKind.DELETED else change["seq"],
         status=None if kind is EventKind.DELETED or not environment else environment.status,
         previous_status=Status(previous) if previous else None,
         actor=change["actor"],

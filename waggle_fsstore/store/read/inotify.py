@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notices: which files of a folder were changed since it was last asked (man 7 inotify).
+"""Which files in a directory have changed since the last call, from inotify (man 7 inotify).
 
-The kernel queues a notice before the call that made the change returns, whoever made it.
-What it does not tell is in docs/decisions/0013-change-notifications.md.
+The kernel queues an event before the call that made the change returns, in any process.
+docs/decisions/0013-change-notifications.md lists the changes that cause no event.
 """
 
 import os
@@ -14,32 +14,32 @@ from waggle_fsstore.store.fs.linux import inotify_add_watch, inotify_init
 
 # linux/inotify.h: modify, attrib, close_write, moved_from, moved_to, create, delete,
 # delete_self, move_self.
-_CHANGES: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+_WATCHED_EVENTS: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 
-# Also: the folder is removed, or its file system unmounted, and nothing more will be noticed.
-_OVER: Final = 0x8000
+# IN_IGNORED: the directory was removed, or its file system unmounted; no events will follow.
+_WATCH_ENDED: Final = 0x8000
 
 _EVENT: Final = Struct("=iIII")
 _READ_BYTES: Final = 1 << 16
 
-# Who changes files all the time must not keep a listing reading for ever.
-_MOST_READS: Final = 50
+# A process that changes files without pause must not keep a listing reading for ever.
+_MAX_READS: Final = 50
 
 
 class DirectoryWatcher:
-    """Of the changes of one folder, from its making on. Not for several threads at once."""
+    """Watches one directory, from its construction on. Not thread-safe."""
 
-    def __init__(self, folder: str) -> None:
-        """Raises ``OSError``: too many were made, or this system has none."""
-        self._path = folder
-        self._folder: tuple[int, int] | None = None
+    def __init__(self, directory: str) -> None:
+        """Raises ``OSError``: the user's limit is reached, or this system has no inotify."""
+        self._path = directory
+        self._watched_inode: tuple[int, int] | None = None
         self._descriptor = inotify_init()
         try:
-            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                # By the descriptor: what the path names may be exchanged meanwhile.
-                inotify_add_watch(self._descriptor, f"/proc/self/fd/{opened}", _CHANGES)
-                self._folder = _inode(os.fstat(opened))
+                # By descriptor: another directory may be moved to the path in between.
+                inotify_add_watch(self._descriptor, f"/proc/self/fd/{opened}", _WATCHED_EVENTS)
+                self._watched_inode = _inode(os.fstat(opened))
             finally:
                 os.close(opened)
         except BaseException:
@@ -47,50 +47,51 @@ class DirectoryWatcher:
             raise
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # As in one whose constructor failed.
+        with suppress(AttributeError):  # The constructor may have failed.
             self.close()
 
     @classmethod
-    def try_open(cls, folder: str) -> Self | None:
-        """Those of a folder, ``None`` where there are none to be had."""
+    def try_open(cls, directory: str) -> Self | None:
+        """Return a watcher of a directory, ``None`` where none is available."""
         try:
-            return cls(folder)
+            return cls(directory)
         except OSError:
             return None
 
     def changed(self) -> set[str] | None:
-        """The names of the files that were changed since the last call.
+        """Return the names of the files that have changed since the last call.
 
-        ``None`` if that is not known: too much has happened, or something to the folder.
+        ``None`` means unknown: there were too many events, or the directory itself changed.
         """
         names: set[str] = set()
-        for _ in range(_MOST_READS):
+        for _ in range(_MAX_READS):
             data = self._read()
             if not data:
                 break
-            at = 0
-            while at < len(data):
-                _, mask, _, length = _EVENT.unpack_from(data, at)
-                if mask & _OVER:
-                    self._folder = None  # Another one may get its inode, at the same path.
-                at += _EVENT.size + length
-                names.add(os.fsdecode(data[at - length : at].rstrip(b"\0")))
+            position = 0
+            while position < len(data):
+                _, mask, _, length = _EVENT.unpack_from(data, position)
+                if mask & _WATCH_ENDED:
+                    # A new directory at the same path may get the same inode.
+                    self._watched_inode = None
+                position += _EVENT.size + length
+                names.add(os.fsdecode(data[position - length : position].rstrip(b"\0")))
         else:
             return None
-        # One without a name is of the folder itself, or says that notices were lost.
+        # An event without a name concerns the directory, or says that events were lost.
         return None if "" in names or not self.is_in_place() else names
 
     def close(self) -> None:
-        """Notice nothing more, and know of nothing. It may take 10 ms."""
-        self._folder = None
+        """Stop watching; :meth:`changed` returns ``None`` from now on. It may take 10 ms."""
+        self._watched_inode = None
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     def is_in_place(self) -> bool:
-        """Whether the folder at the path is the one that is noticed, and is noticed still."""
+        """Return whether the directory at the path is the one that is still being watched."""
         try:
-            return _inode(os.stat(self._path)) == self._folder
+            return _inode(os.stat(self._path)) == self._watched_inode
         except OSError:
             return False
 

@@ -1,50 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers see: the documents, and laid over them what the journal knows better.
+"""What readers see: the documents, and over them the changes that the journal adds.
 
-Nothing here takes a lock or writes. Two cases need the journal. A scan takes time, in
-which documents change, and some file systems hide a file while it is renamed over: the
-changes made meanwhile tell what it missed. And where recovery is due and cannot be made,
-on a read-only disk for one, what it would publish is kept in memory.
+Nothing here takes a lock or writes. A scan takes time, in which documents change, and some
+file systems hide a file while it is renamed over: the changes made in the meantime show what
+the scan missed. A :class:`PendingOverlay` replaces recovery where that is impossible.
 """
 
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, UnsupportedFormatError
-from waggle_fsstore.store.format import codec
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.store.format.layout import Layout, document_name
-from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
+from waggle_fsstore.store.fs.safe_read import BadFile
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_range
+from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
+from waggle_fsstore.store.read.pending_overlay import (
+    Changes,
+    PendingOverlay,
+    Scan,
+    environment_of,
+    journal_end,
+)
 
-# The state is read before and after a scan; they tell of two stores only if one was exchanged.
-_TRIES: Final = 5
+# The state records before and after a scan differ in their store only if another store was
+# moved to this path in between.
+_MAX_SCANS: Final = 5
 
-# How long a scan waits for the renames of a change that it has seen (seconds).
-_PATIENCE: Final = 0.5
-_PAUSE: Final = 0.0001
+# How long a scan waits for the renames of a change that it has seen.
+_PUBLISH_TIMEOUT_S: Final = 0.5
+_PUBLISH_POLL_S: Final = 0.0001
 
-_COARSE_CLOCK: Final = 20_000_000  # ns; times of files tick at least this often
-
-_NOTHING_YET: Final = State("", 0, 0, 0, 0, 0)
+_NEVER_WRITTEN: Final = State("", 0, 0, 0, 0, 0)
 
 _T = TypeVar("_T")
-_Changes = dict[str, dict[str, Any]]
-
-
-class Scan(NamedTuple, Generic[_T]):
-    """What was made of the documents, the changes to lay over it, and the last that counts."""
-
-    found: _T
-    over: _Changes
-    seq: int
 
 
 class View:
@@ -53,25 +46,22 @@ class View:
     def __init__(self, layout: Layout, documents: Documents) -> None:
         self._layout = layout
         self._documents = documents
-        # Whether recovery could not be made. Then what it would publish, and as of when.
-        self._is_due = False
-        self._due: _Changes = {}
-        self._due_as_of: tuple[int, int, int] | None = None
+        self._overlay: PendingOverlay | None = None
 
     def needs_recovery(self, *, durable: bool) -> bool:
-        """Whether there is a journal that may know more than the documents do.
+        """Return whether the journal may have changes that the documents lack.
 
-        So it is where the state tells of another boot, mount or place, or of a half-done
-        change.
+        It may if the state record is of another boot, mount or place, or has a change that
+        is committed and not published, or if a writer died before it updated the record.
         """
         state = read_state(self._layout.state)
         if state is None or not is_trusted(state, mounted_id(self._layout)):
             return bool(segments.list_segments(self._layout))
         is_half_done = state.published != state.committed
-        return is_half_done or (durable and not state.durable) or self._goes_on(state)
+        return is_half_done or (durable and not state.durable) or self._has_line_after(state)
 
-    def _goes_on(self, state: State) -> bool:
-        """Whether the journal goes on where the state says that it ends: a writer died there."""
+    def _has_line_after(self, state: State) -> bool:
+        """Return whether the journal continues behind its end according to the state record."""
         try:
             with open(self._layout.segment(state.segment), "rb") as file:
                 file.seek(state.offset - 1)
@@ -80,147 +70,107 @@ class View:
             return True
 
     def use_overlay(self) -> None:
-        """Keep in memory what recovery would publish, unless the state is good enough."""
-        self._is_due = not self._is_trusted()
+        """Keep in memory what recovery would publish, until a process has recovered the store."""
+        self._overlay = PendingOverlay(self._layout, self._documents)
 
     def state(self) -> State:
-        """How far readers may look: what was published, or where that is unknown, all."""
-        state = None if self._has_due() else read_state(self._layout.state)
-        if state is not None:
-            return state
-        first = max(segments.list_segments(self._layout), default=1)
-        last = first - 1
-        for change in changes(self._layout, Cursor(segment=first)):
-            last = change["seq"]
-        return State("", 0, first, 0, last, last)
+        """Return how far readers may look: what is published, or all if that is unknown."""
+        state = None if self._pending_overlay() else read_state(self._layout.state)
+        return state or journal_end(self._layout)
 
     def find(self, environment_id: str) -> Environment:
-        """The environment with an id. Raises :class:`EnvironmentNotFoundError` and ``BadFile``."""
-        change = self.pending().get(environment_id)
-        if change is None:
-            return self._documents.find(environment_id)
-        with suppress(EnvironmentNotFoundError):
-            found = read_or_error(lambda: self._documents.find(environment_id))
-            if isinstance(found, UnsupportedFormatError):
-                raise found
-            if isinstance(found, Environment) and found.revision >= change["seq"]:
-                return found
-        if change["kind"] == "deleted":
-            raise EnvironmentNotFoundError(environment_id)
-        return self._environment(change)
+        """Return the environment with an id.
+
+        Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
+        """
+        return (self._pending_overlay() or self._documents).find(environment_id)
 
     def stored(self, environment_id: str) -> StoredDocument:
-        """The document of an id. Raises as :meth:`find` does."""
-        if self._has_due():
-            environment = self.find(environment_id)
-            data = codec.encode(environment, environment.revision)
-            return StoredDocument(self._layout.document(environment_id), data)
-        found = self._documents.stored(environment_id)
-        if found is None:
+        """Return the document of an id. Raises as :meth:`find` does."""
+        stored = (self._pending_overlay() or self._documents).stored(environment_id)
+        if stored is None:
             raise EnvironmentNotFoundError(environment_id)
-        return found
+        return stored
 
     def find_all(self) -> tuple[list[Environment], list[BadFile]]:
-        """All environments sorted by id, and what is wrong with the other files, by name."""
-        (good, bad), over, _ = self.scan(self._documents.read_all)
-        if not over:
+        """Return all environments, sorted by id, and the errors of bad files, by file name."""
+        (good, bad), overlay, _ = self.scan(self._documents.read_all)
+        if not overlay:
             return good, bad
         found = {environment.id: environment for environment in good}
-        wrong = {_path_of(error): error for error in bad}
-        for name, change in over.items():
-            if name in found and found[name].revision >= change["seq"]:
+        errors = {_path_of(error): error for error in bad}
+        for environment_id, change in overlay.items():
+            if environment_id in found and found[environment_id].revision >= change["seq"]:
                 continue
-            wrong.pop(self._layout.document(name), None)
-            found.pop(name, None)
+            errors.pop(self._layout.document(environment_id), None)
+            found.pop(environment_id, None)
             if change["kind"] != "deleted":
-                found[name] = self._environment(change)
-        return [found[name] for name in sorted(found)], list(wrong.values())
+                found[environment_id] = environment_of(change, self._layout)
+        return [found[environment_id] for environment_id in sorted(found)], list(errors.values())
 
     def count(self) -> int:
-        """How many file names belong to some id; opens none."""
-        files, over, _ = self.scan(lambda: set(self._documents.names()))
-        for name, change in over.items():
+        """Return how many file names belong to some id; opens no document."""
+        names, overlay, _ = self.scan(lambda: set(self._documents.names()))
+        for environment_id, change in overlay.items():
             if change["kind"] == "deleted":
-                files.discard(document_name(name))
+                names.discard(document_name(environment_id))
             else:
-                files.add(document_name(name))
-        return len(files)
+                names.add(document_name(environment_id))
+        return len(names)
 
     def scan(self, collect: Callable[[], _T]) -> Scan[_T]:
-        """What ``collect`` makes of the documents, and the changes to lay over it.
+        """Return what ``collect`` makes of the documents, and the changes to lay over it.
 
         Together they are the store as of one change, the last that was committed when the
-        scan ended: no document is missed, and no batch is seen by half. ``collect`` may be
+        scan ended: no document is missed, and no batch is seen in part. ``collect`` may be
         called more than once; the last result counts.
         """
+        if overlay := self._pending_overlay():
+            return overlay.scan(collect)
         seq = 0
-        for _ in range(_TRIES):
-            if self._has_due():
-                window = redo_range(self._layout)
-                result = collect()
-                over = last_of_each(changes(self._layout, window.start))
-                return Scan(result, over, self.state().committed)
+        for _ in range(_MAX_SCANS):
             before = read_state(self._layout.state)
             result = collect()
             after = read_state(self._layout.state)
             if before is None and after is None:
-                break  # Nobody ever wrote.
-            start = before or _NOTHING_YET
+                break  # No process has ever written to the store.
+            start = before or _NEVER_WRITTEN
             seq = after.committed if after else seq
             if after is None or (before and before.mounted_id != after.mounted_id):
                 continue
             self._wait_until_published(after)
             if start.published == after.committed:
                 break
-            over = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
-            return Scan(result, over, seq)
+            missed = changes(self._layout, start.published_cursor, Cursor(seq))
+            return Scan(result, last_of_each(missed), seq)
         return Scan(result, {}, seq)
 
-    def _wait_until_published(self, state: State) -> None:
-        """Wait, for a moment, until what was committed is in place.
+    def pending(self) -> Changes:
+        """Return the last change of each id that only recovery would publish."""
+        overlay = self._pending_overlay()
+        return overlay.changes() if overlay else {}
 
-        So that who reads a document next does not find an older one. Only a writer that
-        was stopped or killed just there takes longer.
+    def _pending_overlay(self) -> PendingOverlay | None:
+        """Return the overlay, until a process has recovered the store."""
+        if self._overlay is not None:
+            state = read_state(self._layout.state)
+            if is_trusted(state, mounted_id(self._layout)):
+                self._overlay = None
+        return self._overlay
+
+    def _wait_until_published(self, state: State) -> None:
+        """Wait briefly until the committed changes are in place.
+
+        A following read of one document then cannot return an older version. Only a writer
+        that was stopped or killed at that very point takes longer.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _PUBLISH_TIMEOUT_S
         now: State | None = state
         while now is not None and now.published < state.committed:
             if time.monotonic() > deadline:
                 return
-            time.sleep(_PAUSE)
+            time.sleep(_PUBLISH_POLL_S)
             now = read_state(self._layout.state)
-
-    def pending(self) -> _Changes:
-        """The last change of each id that recovery would look at; nothing if it was made."""
-        return self._due_changes() if self._has_due() else {}
-
-    def _has_due(self) -> bool:
-        if self._is_due and self._is_trusted():
-            self._is_due = False  # Somebody could write, and recovered.
-            self._due.clear()
-        return self._is_due
-
-    def _due_changes(self) -> _Changes:
-        """What recovery would publish; read again when the journal has changed since."""
-        live = max(segments.list_segments(self._layout), default=0)
-        if live == 0:
-            return {}
-        status = os.stat(segments.path_of(self._layout, live))
-        as_of = (live, status.st_size, status.st_mtime_ns)
-        # A clock that ticks every few ms may give two changes the same time.
-        is_fresh = time.time_ns() - status.st_mtime_ns < _COARSE_CLOCK
-        if is_fresh or as_of != self._due_as_of:
-            window = redo_range(self._layout)
-            self._due = last_of_each(changes(self._layout, window.start))
-            self._due_as_of = None if is_fresh else as_of
-        return self._due
-
-    def _is_trusted(self) -> bool:
-        return is_trusted(read_state(self._layout.state), mounted_id(self._layout))
-
-    def _environment(self, change: dict[str, Any]) -> Environment:
-        path = self._layout.document(change["id"])
-        return codec.environment_of(dict(change["document"]), path)
 
 
 def _path_of(error: BadFile) -> str:
