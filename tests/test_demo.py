@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.longest
 def test_demo_shows_what_survives(tmp_path: Path) -> None:
     """Every save acknowledged before a kill survives, and so do the environments of a server."""
     done = subprocess.run(

@@ -31,7 +31,7 @@ _processes.set_forkserver_preload(
 
 
 @pytest.mark.parametrize("name", planted.FAULTS)
-def test_a_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
+def test_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
     """The guarantee that the fault breaks has a test that fails without it."""
     output = tmp_path / "output"
     process = _processes.Process(target=planted.run, args=(name, str(output)))

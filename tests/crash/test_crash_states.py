@@ -48,10 +48,10 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_what_was_confirmed_survives(
+def test_confirmed_changes_survive(
     name: str, scratch: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Nothing confirmed is lost, nothing half done is seen, and the store goes on."""
+    """No confirmed change is lost, none is half visible, and the store accepts further writes."""
     depths = _EVERY if _WANTED else _MANY if _IS_FULL else _SAMPLE
     tally = Replay(scratch, depths, wanted=_WANTED).run(name, WORKLOADS[name])
     record_property("states", tally.states)
@@ -108,10 +108,10 @@ def no_new_boot(patch: pytest.MonkeyPatch) -> None:
         (no_new_boot, "saving"),
     ],
 )
-def test_a_fault_is_found(
+def test_planted_fault_is_found(
     fault: Fault, name: str, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that breaks a rule breaks a promise in one of the states."""
+    """A store that breaks a rule of durability breaks a promise in one of the states."""
     fault(monkeypatch)
     tally = Replay(scratch, _SAMPLE, most_failures=1).run(name, WORKLOADS[name])
     errors = [failure.error for failure in tally.failures]

@@ -53,8 +53,8 @@ OLD = (Create("f", 1), Write(1, 0, b"old"), Flush(1), Flush(0))
 A, B, C = b"a" * 512, b"b" * 512, b"c" * 512
 
 
-def test_a_new_file_may_be_missing_or_empty_or_full_of_nuls() -> None:
-    """Nothing of a file that was never flushed is certain."""
+def test_unsynced_file_may_be_missing_or_empty_or_full_of_nuls() -> None:
+    """Nothing about a file is certain before its first fsync."""
     assert left(Create("f", 1), Write(1, 0, b"new")) == [
         {},
         {"f": b""},
@@ -63,14 +63,14 @@ def test_a_new_file_may_be_missing_or_empty_or_full_of_nuls() -> None:
     ]
 
 
-def test_a_flush_of_a_file_keeps_its_bytes_and_not_its_name() -> None:
-    """The name is kept by a flush of the folder."""
+def test_file_fsync_keeps_bytes_and_not_name() -> None:
+    """The name is kept by an fsync of the directory."""
     operations: list[Operation] = [Create("f", 1), Write(1, 0, b"new"), Flush(1)]
     assert left(*operations) == [{}, {"f": b"new"}]
     assert left(*operations, Flush(0)) == [{"f": b"new"}]
 
 
-def test_a_flush_of_a_folder_keeps_names_and_not_bytes() -> None:
+def test_directory_fsync_keeps_names_and_not_bytes() -> None:
     """The classic empty file."""
     assert left(Create("f", 1), Write(1, 0, b"new"), Flush(0)) == [
         {"f": b""},
@@ -79,8 +79,8 @@ def test_a_flush_of_a_folder_keeps_names_and_not_bytes() -> None:
     ]
 
 
-def test_a_flush_of_all_keeps_all() -> None:
-    """After syncfs there is one state."""
+def test_syncfs_keeps_everything() -> None:
+    """After syncfs there is one possible state."""
     operations: list[Operation] = [
         MakeFolder("d", 2),
         Create("d/f", 1),
@@ -90,20 +90,20 @@ def test_a_flush_of_all_keeps_all() -> None:
     assert left(*OLD, *operations, FlushAll()) == [{"d": None, "d/f": b"new"}]
 
 
-def test_a_write_is_torn_at_sectors_in_any_order() -> None:
-    """Each sector of a write in place survives for itself."""
+def test_write_is_torn_at_sectors_in_any_order() -> None:
+    """Each sector of a write in place survives or is lost independently."""
     start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
     found = {files["f"] for files in left(*start, Write(1, 0, B + B))}
     assert found == {A + A, B + A, A + B, B + B}
 
 
-def test_a_sector_holds_what_it_held_at_some_moment() -> None:
+def test_sector_holds_content_of_one_moment() -> None:
     """A later write to a sector never survives without an earlier one."""
     assert contents(Write(1, 0, b"N"), Write(1, 2, b"W")) == {b"old", b"Nld", b"NlW"}
 
 
-def test_a_write_across_a_boundary_is_two_sectors() -> None:
-    """The boundary is one of the file, and not of the write."""
+def test_write_across_boundary_is_two_sectors() -> None:
+    """Sector boundaries are counted from the start of the file, not of the write."""
     start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
     found = {files["f"] for files in left(*start, Write(1, 510, b"1234"))}
     first, last = A[:510] + b"12", b"34" + A[2:]
@@ -111,42 +111,42 @@ def test_a_write_across_a_boundary_is_two_sectors() -> None:
 
 
 def test_allocated_blocks_read_as_nul() -> None:
-    """A file that was allocated, and written afterwards, has its size with or without bytes."""
+    """A file that was allocated and then written has its size, with or without the bytes."""
     found = contents(Resize(1, 5), Flush(1), Write(1, 3, b"er"))
     assert found == {b"old\0\0", b"older"}
 
 
-def test_a_cut_may_have_happened_or_not() -> None:
-    """A file that was cut off has its old size or the new one."""
+def test_truncation_may_be_lost() -> None:
+    """A truncated file has its old size or the new one."""
     assert contents(Resize(1, 1)) == {b"old", b"o"}
 
 
-def test_what_was_cut_off_never_comes_back() -> None:
-    """A file that was cut off and made longer reads as NUL in between."""
+def test_truncated_bytes_never_return() -> None:
+    """A file that was truncated and extended reads as NUL in between."""
     assert contents(Resize(1, 1), Resize(1, 3)) == {b"old", b"o", b"o\0\0"}
 
 
-def test_what_was_written_behind_a_cut_needs_the_cut() -> None:
-    """The old bytes are not overwritten by what came after they were cut off."""
+def test_write_after_truncation_needs_truncation() -> None:
+    """Bytes written after a truncation survive only together with the truncation."""
     found = contents(Resize(1, 1), Write(1, 1, b"NEW"))
     assert found == {b"old", b"o", b"o\0\0\0", b"oNEW"}
 
 
-def test_a_rename_over_a_name_leads_to_the_old_file_or_the_new() -> None:
-    """Within a folder a rename happens as a whole."""
+def test_rename_over_name_leads_to_old_or_new_file() -> None:
+    """A rename within one directory is atomic."""
     start = (*OLD, Create("t", 2), Write(2, 0, b"new"), Flush(2), Flush(0))
     assert left(*start, Rename("t", "f")) == [{"f": b"old", "t": b"new"}, {"f": b"new"}]
 
 
-def test_a_rename_before_the_flush_may_lose_the_bytes() -> None:
-    """The classic: rename, and then nothing but NULs under the good old name."""
+def test_rename_before_fsync_may_lose_bytes() -> None:
+    """The classic: after the rename, the good old name leads to a file of NULs."""
     found = left(*OLD, Create("t", 2), Write(2, 0, b"new"), Rename("t", "f"))
     assert {"f": b"\0\0\0"} in found
     assert {"f": b""} in found
 
 
-def test_a_rename_to_another_folder_may_lose_either_end() -> None:
-    """Both names lead to one file, or none does."""
+def test_rename_to_another_directory_may_lose_either_end() -> None:
+    """Afterwards both names lead to one file, or neither does."""
     start = (MakeFolder("d", 2), *OLD)
     names = [sorted(files) for files in left(*start, Rename("f", "d/g"))]
     assert sorted(names) == [["d"], ["d", "d/g"], ["d", "d/g", "f"], ["d", "f"]]
@@ -156,16 +156,16 @@ def test_a_rename_to_another_folder_may_lose_either_end() -> None:
     ]
 
 
-def test_two_names_of_one_file_are_made_so(tmp_path: Path) -> None:
-    """A tree that a crash left is written with its links."""
+def test_tree_with_hard_links_is_written_with_hard_links(tmp_path: Path) -> None:
+    """A tree left by a crash is written to disk with its hard links."""
     system = after(MakeFolder("d", 2), *OLD, Rename("f", "d/g"))
     system.tree([atom for atom in system.pending() if atom.inode == 2]).write(tmp_path)
     assert files_in(tmp_path) == {"d": None, "d/g": b"old", "f": b"old"}
     assert (tmp_path / "f").samefile(tmp_path / "d/g")
 
 
-def test_a_folder_that_is_lost_takes_all_with_it() -> None:
-    """What is durable in a folder is reached through a durable name only."""
+def test_lost_directory_loses_its_content() -> None:
+    """A durable file in a directory is reachable only through a durable name of that directory."""
     operations: list[Operation] = [
         MakeFolder("d", 2),
         Create("d/f", 1),
@@ -177,20 +177,20 @@ def test_a_folder_that_is_lost_takes_all_with_it() -> None:
 
 
 def test_names_change_in_any_order() -> None:
-    """Of two removals the second may survive alone."""
+    """Of two removals, the second may survive alone."""
     start = (*OLD, Create("g", 2), Flush(2), Flush(0))
     names = [sorted(files) for files in left(*start, Unlink("f"), Unlink("g"))]
     assert sorted(names) == [[], ["f"], ["f", "g"], ["g"]]
 
 
-def test_an_unlinked_file_takes_later_writes_with_it() -> None:
-    """A file is its inode: whoever has it open writes into it, not into its name."""
+def test_unlinked_file_loses_later_writes() -> None:
+    """A file is its inode: a process that has it open writes to the inode, not to the name."""
     assert contents(Unlink("f"), Write(1, 0, b"NEW"), Flush(1)) == {b"NEW", None}
     assert contents(Unlink("f"), Create("f", 2), Flush(0)) == {b""}
 
 
-def test_a_failed_flush_is_not_made_good_by_a_later_one() -> None:
-    """What a flush lost stays uncertain; what is written afterwards does not."""
+def test_failed_fsync_is_not_repaired_by_later_one() -> None:
+    """Bytes that a failed fsync dropped stay uncertain; bytes written afterwards do not."""
     start = (Create("f", 1), Write(1, 0, A + A), Flush(1), Flush(0))
     failed = (*start, Write(1, 0, B + B), FailedFlush(1))
     assert {files["f"] for files in left(*failed, Flush(1))} == {A + A, B + A, A + B, B + B}
@@ -199,14 +199,14 @@ def test_a_failed_flush_is_not_made_good_by_a_later_one() -> None:
     assert {files["f"] for files in left(*failed, FlushAll())} == {A + A, B + A, A + B, B + B}
 
 
-def test_a_process_that_ends_leaves_everything() -> None:
-    """What the process saw is what the next one sees, a failed flush or not."""
+def test_killed_process_leaves_everything() -> None:
+    """The next process sees what the killed one saw, even after a failed fsync."""
     system = after(*OLD, Write(1, 0, b"new"), FailedFlush(1), Create("g", 2))
     assert system.now().files() == {"f": b"new", "g": b""}
 
 
-def test_what_a_crash_left_is_durable() -> None:
-    """The next crash finds it all."""
+def test_crash_state_is_durable() -> None:
+    """The next crash keeps everything that this one left."""
     system = after(*OLD, Write(1, 0, b"new"), Create("g", 2), Rename("g", "h"))
     for tree in (system.tree([]), system.now()):
         again = FileSystem.of(tree)
@@ -217,8 +217,8 @@ def test_what_a_crash_left_is_durable() -> None:
         assert (again.tree([]).files()["f"] or b"").startswith(b"N")
 
 
-def test_what_is_pending_is_told_in_order() -> None:
-    """By operation, with the kind and the sector."""
+def test_pending_writes_are_listed_in_order() -> None:
+    """They are ordered by operation, kind and sector."""
     system = after(*OLD, Write(1, 510, b"1234"), Rename("f", "g"))
     assert system.pending() == [
         Atom(5, DATA, 1, 0),
@@ -228,8 +228,8 @@ def test_what_is_pending_is_told_in_order() -> None:
     ]
 
 
-def test_trees_differ_where_anybody_can_tell() -> None:
-    """The digest tells by names, bytes and links, and not by the numbers of inodes."""
+def test_digest_differs_only_for_visible_differences() -> None:
+    """The digest depends on names, bytes and links, and not on inode numbers."""
     tree = Tree({"f": 1, "g": 2}, {1: b"x", 2: b"x"})
     assert tree.digest() == Tree({"f": 8, "g": 9}, {8: b"x", 9: b"x"}).digest()
     others = [
@@ -241,8 +241,8 @@ def test_trees_differ_where_anybody_can_tell() -> None:
     assert len({tree.digest(), *(other.digest() for other in others)}) == 5
 
 
-def test_a_copy_goes_its_own_way() -> None:
-    """What is done to a copy is not done to the original."""
+def test_copy_is_independent() -> None:
+    """Operations applied to a copy leave the original unchanged."""
     system = after(*OLD, Write(1, 0, b"new"), Create("g", 2))
     other = system.copy()
     assert other.pending() == system.pending()

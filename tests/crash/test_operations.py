@@ -32,10 +32,10 @@ def recorder(tmp_path: Path) -> Iterator[RecordingOs]:
         yield recorder
 
 
-def test_what_disk_does_is_recorded(
+def test_disk_operations_are_recorded(
     recorder: RecordingOs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each operation on a file is recorded with the inode that it went to."""
+    """Each operation on a file is recorded with the inode that it changed."""
     changer = Disk(durable=True)
     changer.make_dir(str(tmp_path / "d"))
     changer.write_temp(str(tmp_path / "d" / "t"), b"hello")
@@ -69,8 +69,8 @@ def test_what_disk_does_is_recorded(
     assert system.now().files() == files_in(tmp_path)
 
 
-def test_a_call_fails_once(recorder: RecordingOs, tmp_path: Path) -> None:
-    """A flush that is to fail does, and is recorded as such."""
+def test_injected_failure_happens_once(recorder: RecordingOs, tmp_path: Path) -> None:
+    """A call that is made to fail raises, and is recorded as failed."""
     recorder.fail_next("fdatasync")
     with pytest.raises(OSError, match="Input/output error"):
         Disk(durable=True).write_temp(str(tmp_path / "f"), b"hello")
@@ -79,14 +79,14 @@ def test_a_call_fails_once(recorder: RecordingOs, tmp_path: Path) -> None:
     assert Flush(1) not in recorder.operations
 
 
-def test_an_unknown_call_is_refused(recorder: RecordingOs) -> None:
-    """Where disk.py learns a new call, the model has to learn it too."""
+def test_unknown_call_is_refused(recorder: RecordingOs) -> None:
+    """A new call in disk.py has to be added to the model too."""
     with pytest.raises(AssertionError, match=r"os\.symlink"):
         recorder.symlink("a", "b")
 
 
-def test_a_disk_that_is_read_only_refuses_changes(recorder: RecordingOs, tmp_path: Path) -> None:
-    """Files can be read and flushed, and nothing is recorded."""
+def test_read_only_disk_refuses_changes(recorder: RecordingOs, tmp_path: Path) -> None:
+    """Files can be read and synced, and nothing is recorded."""
     changer = Disk(durable=True)
     changer.write_temp(str(tmp_path / "f"), b"hello")
     before = recorder.operations.copy()

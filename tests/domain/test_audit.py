@@ -43,8 +43,8 @@ def system(monkeypatch: pytest.MonkeyPatch, user: str | None, host: str) -> None
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=host))
 
 
-def test_default_author(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a block it is the effective user at this host, whatever the environment says."""
+def test_default_author_is_effective_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a block the author is the effective user at this host; the environment is ignored."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # In a container it may be one without a name.
@@ -65,24 +65,24 @@ def test_default_author(monkeypatch: pytest.MonkeyPatch) -> None:
         ("m" * 150, "h" * 150, "m" * 150 + "@" + "h" * 49),
     ],
 )
-def test_default_actor(
+def test_default_actor_is_valid(
     monkeypatch: pytest.MonkeyPatch, user: str | None, host: str, actor: str
 ) -> None:
-    """Whatever names the system gives, the actor is one that a block would accept."""
+    """For every user name that the system may return, the actor is one that a block accepts."""
     system(monkeypatch, user, host)
     assert current_author().actor == actor
     audit(actor=actor)
 
 
-def test_default_actor_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no passwd, the user is the one that Python knows."""
+def test_default_actor_without_passwd_is_getuser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a passwd database, the user is the one that Python reports."""
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(getpass, "getuser", lambda: "Maja")
     monkeypatch.setattr(platform, "node", lambda: "HIVE")
     assert current_author() == ("Maja@HIVE", "")
 
 
-def test_the_system_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_lookup_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names may come over a network: they are looked up at the first need, and only then."""
     system(monkeypatch, "maja", "hive")
     with audit(actor="other"):
@@ -92,8 +92,8 @@ def test_the_system_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module._default_actor.cache_info().misses == 1
 
 
-def test_a_block() -> None:
-    """Inside of the block its author counts, and after it the one before, also on an error."""
+def test_block_sets_author_until_it_ends() -> None:
+    """Inside the block its author counts; afterwards the previous one, also after an error."""
     default = current_author()
     with audit(actor="reaper", reason="idle"):
         assert current_author() == ("reaper", "idle")
@@ -103,8 +103,8 @@ def test_a_block() -> None:
     assert current_author() == default
 
 
-def test_nested_blocks() -> None:
-    """What a block does not name is that of the block around it; an empty reason is a name."""
+def test_nested_block_inherits_missing_fields() -> None:
+    """A field that a block leaves out comes from the outer block; an empty reason is a value."""
     with audit(reason="outermost"):
         assert current_author() == (module._default_actor(), "outermost")
         with audit(actor="a"):
@@ -116,8 +116,8 @@ def test_nested_blocks() -> None:
             assert current_author() == ("a", "outermost")
 
 
-def test_a_block_can_be_entered_again() -> None:
-    """One block can be used one time after the other, inside of itself, and by threads at once."""
+def test_block_can_be_entered_again() -> None:
+    """One block can be used repeatedly, inside itself, and by several threads at once."""
     block = audit(actor="again")
     for _ in range(2):
         with block, audit(actor="inner"), block:
@@ -136,8 +136,8 @@ def test_a_block_can_be_entered_again() -> None:
         assert all(pool.map(work, range(4)))
 
 
-def test_a_decorator() -> None:
-    """A function that is decorated runs inside of the block each time."""
+def test_decorated_function_runs_inside_block() -> None:
+    """A decorated function runs inside the block at each call."""
 
     @audit(actor="decorator")
     def function(depth: int) -> list[str]:
@@ -161,14 +161,14 @@ async def _asynchronous_generator() -> Any:
 
 
 @pytest.mark.parametrize("function", [_coroutine, _generator, _asynchronous_generator])
-def test_a_decorator_of_what_runs_later(function: Callable[..., object]) -> None:
-    """A function that would run outside of the block is refused: its changes would be unsigned."""
+def test_decorator_refuses_generators_and_coroutines(function: Callable[..., object]) -> None:
+    """A function whose body would run after the block is refused: it would sign nothing."""
     with pytest.raises(TypeError, match=function.__name__):
         audit(actor="decorator")(function)
 
 
-def test_threads() -> None:
-    """A new thread starts with the default; one that is given the context has its author."""
+def test_thread_starts_with_default_author() -> None:
+    """A new thread starts with the default; a thread that is given the context has its author."""
     seen = []
     default = current_author()
     with audit(actor="starter"):
@@ -183,8 +183,8 @@ def test_threads() -> None:
     assert seen == [default, ("starter", "")]
 
 
-def test_tasks() -> None:
-    """Tasks that take turns keep apart; a thread that asyncio starts for one has its author."""
+def test_tasks_keep_their_own_authors() -> None:
+    """Interleaved tasks keep their authors; a thread of asyncio has the author of its task."""
 
     async def work(name: str, turn: asyncio.Barrier) -> list[str]:
         seen = []
@@ -210,8 +210,8 @@ def _waiting() -> Iterator[str]:
         yield current_author().actor
 
 
-def test_blocks_that_end_out_of_order() -> None:
-    """A generator that is closed inside of another block takes away its own author only."""
+def test_blocks_may_end_out_of_order() -> None:
+    """A generator closed inside another block removes only its own author."""
     default = current_author()
     generator = _waiting()
     assert next(generator) == "generator"
@@ -221,8 +221,8 @@ def test_blocks_that_end_out_of_order() -> None:
     assert current_author() == default
 
 
-def test_a_block_that_ends_in_another_thread() -> None:
-    """A generator that another thread closes changes nothing there, and raises nothing."""
+def test_block_may_end_in_another_thread() -> None:
+    """A generator closed by another thread changes nothing there, and raises nothing."""
     generator = contextvars.copy_context().run(lambda: (it := _waiting(), next(it))[0])
     with audit(actor="mine"):
         generator.close()  # type: ignore[attr-defined]
@@ -230,14 +230,14 @@ def test_a_block_that_ends_in_another_thread() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_texts(text: str) -> None:
-    """Any text will do that UTF-8 can hold and that is not too long."""
+def test_texts_within_limit_are_accepted(text: str) -> None:
+    """Any text is accepted that UTF-8 can encode and that is short enough."""
     with audit(actor=text, reason=text * 10):
         assert current_author() == (text, text * 10)
 
 
-def test_of_a_subclass_only_the_text() -> None:
-    """A member of an enum counts as its text."""
+def test_subclass_of_str_is_kept_as_text() -> None:
+    """A member of a string enum counts as its text."""
     with audit(actor=Status.ERROR, reason=Status.RUNNING):
         assert [type(value) for value in current_author()] == [str, str]
         assert current_author() == ("error", "running")
@@ -257,7 +257,9 @@ def test_of_a_subclass_only_the_text() -> None:
         ({"reason": 31}, TypeError, "reason: is not a string"),
     ],
 )
-def test_invalid_texts(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    """What no history could keep is refused where it is said, by name."""
+def test_invalid_texts_are_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """A text that no history could keep is refused immediately, with the name of the field."""
     with pytest.raises(error, match=message):
         audit(**arguments)

@@ -92,20 +92,20 @@ _REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "expected"), _PARSED)
-def test_reads_what_go_reads(text: str, expected: timedelta) -> None:
-    """Each form that Go accepts has the value that it has there."""
+def test_parse_duration_reads_go_forms(text: str, expected: timedelta) -> None:
+    """Each form that Go accepts has the value that it has in Go."""
     assert parse_duration(text) == expected
 
 
 @pytest.mark.parametrize(("duration", "expected"), _FORMATTED)
-def test_writes_what_go_writes(duration: timedelta, expected: str) -> None:
-    """Each duration is written as Go's Duration.String does it."""
+def test_format_duration_matches_go(duration: timedelta, expected: str) -> None:
+    """Each duration is written as Go's Duration.String writes it."""
     assert format_duration(duration) == expected
 
 
 @pytest.mark.parametrize("text", _REFUSED)
-def test_refuses_and_names_all_else(text: str) -> None:
-    """What is no duration is refused with a message that quotes it, if briefly."""
+def test_parse_duration_refuses_other_text(text: str) -> None:
+    """Any other text is refused with a message that quotes it, shortened if necessary."""
     with pytest.raises(ValueError, match="is not a duration: write one like 30s") as caught:
         parse_duration(text)
     assert repr(text)[:90] in str(caught.value)
@@ -113,22 +113,22 @@ def test_refuses_and_names_all_else(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["9223372036854775808ns", "-2562048h", "9" * 90 + "h"])
-def test_refuses_what_go_cannot_hold(text: str) -> None:
-    """What is beyond 292 years is refused as out of range."""
+def test_parse_duration_refuses_values_beyond_go_range(text: str) -> None:
+    """A duration beyond 292 years is refused as out of range."""
     with pytest.raises(ValueError, match="is out of range: the longest is 292 years") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
 
 
 @given(st.timedeltas(min_value=-_LONGEST, max_value=_LONGEST))
-def test_reads_what_it_wrote(duration: timedelta) -> None:
-    """Every duration comes back the same, to the microsecond."""
+def test_duration_round_trips(duration: timedelta) -> None:
+    """Every duration is read back unchanged, to the microsecond."""
     assert parse_duration(format_duration(duration)) == duration
 
 
 @given(st.text(alphabet="0123456789.+-nuµmsh ", max_size=12))
-def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    """No text makes it fail in another way, and what it accepts has one canonical form."""
+def test_parse_duration_raises_only_value_error(text: str) -> None:
+    """No text raises another error, and an accepted text has one canonical form."""
     try:
         duration = parse_duration(text)
     except ValueError:
@@ -137,6 +137,6 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
 
 
 @given(st.timedeltas())
-def test_writes_any_timedelta(duration: timedelta) -> None:
-    """Also what Go could not hold is written, with the sign in front."""
+def test_format_duration_accepts_any_timedelta(duration: timedelta) -> None:
+    """A timedelta beyond Go's range is written too, with the sign in front."""
     assert format_duration(duration).startswith("-") == (duration < timedelta(0))

@@ -36,8 +36,8 @@ TRANSITIONS = {
 }
 
 
-def test_defaults() -> None:
-    """Name and runtime are enough; the rest is as documented."""
+def test_environment_has_documented_defaults() -> None:
+    """Name and runtime are enough; the other fields have the documented defaults."""
     before = datetime.now(UTC)
     environment = Environment(name="n", runtime=Runtime.PYTHON)
     other = Environment(name="n", runtime=Runtime.PYTHON)
@@ -71,7 +71,7 @@ def test_revision_is_not_compared() -> None:
     assert dataclasses.replace(environment, revision=5) == environment
 
 
-def test_the_factory_leaves_no_two_fields_equal() -> None:
+def test_factory_leaves_no_two_fields_equal() -> None:
     """A store that swaps two fields cannot hide it."""
     environment = make_environment()
     values = [repr(getattr(environment, field.name)) for field in dataclasses.fields(environment)]
@@ -86,22 +86,22 @@ def test_the_factory_leaves_no_two_fields_equal() -> None:
 
 
 def test_strings_become_enums() -> None:
-    """The words of the documents are accepted, and turned to their enums."""
+    """The strings used in documents are accepted, and converted to their enums."""
     environment = Environment(name="n", runtime="node", status="running")  # type: ignore[arg-type]
     assert environment.runtime is Runtime.NODE
     assert environment.status is Status.RUNNING
 
 
 def test_times_become_utc() -> None:
-    """Any aware time is accepted; the same moment in UTC is kept."""
+    """Any aware time is accepted, and kept as the same moment in UTC."""
     there = timezone(timedelta(hours=5, minutes=30))
     environment = make_environment(created_at=NOW.astimezone(there))
     assert environment.created_at == NOW
     assert environment.created_at.tzinfo is UTC
 
 
-def test_the_constructor_takes_copies() -> None:
-    """Labels and extra given by a caller stay the caller's, at any depth."""
+def test_constructor_copies_labels_and_extra() -> None:
+    """Labels and extra passed by the caller are copied at any depth."""
     labels, extra = {"a": "b"}, {"deep": [{"x": 1}]}
     environment = make_environment(labels=labels, extra=extra)
     labels["a"] = "changed"
@@ -111,7 +111,7 @@ def test_the_constructor_takes_copies() -> None:
 
 
 def test_subclasses_of_str_are_kept_as_text() -> None:
-    """Of an enum only its text is kept: nothing else could come back from a file."""
+    """Of a string enum only the text is kept: nothing else could come back from a file."""
 
     class Team(StrEnum):
         RED = "red"
@@ -193,7 +193,9 @@ def deep(levels: int) -> Any:
         ("extra", {"x": deep(100_000)}, InvalidEnvironmentError),
     ],
 )
-def test_invalid_values(field: str, value: object, error: type[InvalidEnvironmentError]) -> None:
+def test_invalid_value_is_refused_by_name(
+    field: str, value: object, error: type[InvalidEnvironmentError]
+) -> None:
     """An invalid value is refused with an error that names its field."""
     with pytest.raises(error) as caught:
         make_environment(**{field: value})
@@ -206,8 +208,8 @@ def test_invalid_values(field: str, value: object, error: type[InvalidEnvironmen
 
 
 @pytest.mark.parametrize("field", ["path", "python_command", "npm_command"])
-def test_invalid_capabilities(field: str) -> None:
-    """The fields of capabilities are checked, and named with what they belong to."""
+def test_invalid_capabilities_are_refused_by_name(field: str) -> None:
+    """The fields of capabilities are checked, and named with their parent field."""
     with pytest.raises(InvalidEnvironmentError) as caught:
         Capabilities(detected_at=NOW, **{field: None})  # type: ignore[arg-type]
     assert caught.value.field == f"capabilities.{field}"
@@ -221,8 +223,8 @@ def test_invalid_capabilities(field: str) -> None:
     ("field", "value"),
     [("host", None), ("boot_id", 5), ("pid", -1), ("pid", "1"), ("process_started", 1.5)],
 )
-def test_invalid_owner(field: str, value: object) -> None:
-    """The fields of an owner are checked, and named with what they belong to."""
+def test_invalid_owner_is_refused_by_name(field: str, value: object) -> None:
+    """The fields of an owner are checked, and named with their parent field."""
     values = {"host": "h", "boot_id": "b", "pid": 1, "process_started": 2, field: value}
     with pytest.raises(InvalidEnvironmentError) as caught:
         Owner(**values)  # type: ignore[arg-type]
@@ -233,13 +235,13 @@ def test_invalid_owner(field: str, value: object) -> None:
     "value", [Capabilities(detected_at=NOW), Owner(host="h", boot_id="b", pid=1, process_started=2)]
 )
 def test_parts_are_immutable(value: Any) -> None:
-    """Capabilities and owners can be shared: nobody can change them."""
+    """Capabilities and owners can be shared because they cannot be changed."""
     name = dataclasses.fields(value)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, name, None)
 
 
-def test_copies() -> None:
+def test_copies_are_equal_and_independent() -> None:
     """A copy is equal and shares nothing; so are those of ``copy`` and ``pickle``."""
     environment = make_environment(revision=9)
     for other in (
@@ -254,8 +256,8 @@ def test_copies() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(Status, Status)))
-def test_transitions(source: Status, target: Status) -> None:
-    """Each allowed step is taken; any other one is refused and changes nothing."""
+def test_transition_follows_allowed_steps(source: Status, target: Status) -> None:
+    """Each allowed transition succeeds; any other is refused and changes nothing."""
     environment = make_environment(status=source)
     if (source, target) in TRANSITIONS:
         environment.transition_to(target)
@@ -267,16 +269,16 @@ def test_transitions(source: Status, target: Status) -> None:
         assert environment.status is source
 
 
-def test_transition_to_something_unknown() -> None:
-    """A status that does not exist is an invalid value."""
+def test_transition_to_unknown_status_is_refused() -> None:
+    """An unknown status is an invalid value."""
     with pytest.raises(InvalidEnvironmentError) as caught:
         make_environment().transition_to("asleep")  # type: ignore[arg-type]
     assert caught.value.field == "status"
 
 
 @pytest.mark.parametrize("status", Status)
-def test_is_running(status: Status) -> None:
-    """Only a running one is running."""
+def test_is_running_only_with_status_running(status: Status) -> None:
+    """Only an environment with the status *running* is running."""
     assert make_environment(status=status).is_running == (status == "running")
     assert status.is_live == (status in {"creating", "running", "destroying"})
 
@@ -292,20 +294,20 @@ def test_is_running(status: Status) -> None:
         (timedelta(days=9999), timedelta(minutes=-5), False),
     ],
 )
-def test_is_expired(idle: timedelta, timeout: timedelta, expired: bool) -> None:
-    """Idle for longer than the timeout is expired; zero or less never expires."""
+def test_is_expired_after_idle_timeout(idle: timedelta, timeout: timedelta, expired: bool) -> None:
+    """An environment idle for longer than its timeout is expired; zero or less never expires."""
     environment = make_environment(last_used=NOW - idle, timeout=timeout)
     assert environment.is_expired(NOW) is expired
 
 
-def test_is_expired_now() -> None:
-    """Without a time, it is the present one that counts."""
+def test_is_expired_defaults_to_present_time() -> None:
+    """Without an argument, the present time counts."""
     assert make_environment(last_used=NOW - timedelta(days=300_000)).is_expired()
     assert not Environment(name="n", runtime=Runtime.PYTHON).is_expired()
 
 
-def test_touch() -> None:
-    """A touch notes when it was used, and nothing else."""
+def test_touch_changes_only_last_used() -> None:
+    """A touch updates the time of the last use, and nothing else."""
     environment = make_environment()
     expected = dataclasses.replace(environment, last_used=NOW)
     environment.touch(NOW)

@@ -94,7 +94,7 @@ def tree(cls: type[Exception]) -> list[type[Exception]]:
 
 
 def test_every_error_has_an_example() -> None:
-    """No error is left out of these tests, nor out of the public names."""
+    """No error is missing from these tests or from the public names."""
     classes = {
         cls for cls in tree(errors.WaggleError) if cls.__module__.startswith("waggle_fsstore.")
     }
@@ -105,17 +105,17 @@ def test_every_error_has_an_example() -> None:
 @pytest.mark.parametrize(
     ("error", "data", "texts"), EXAMPLES, ids=lambda value: type(value).__name__
 )
-def test_data_and_message(
+def test_error_carries_data_and_message(
     error: errors.WaggleError, data: dict[str, Any], texts: tuple[str, ...]
 ) -> None:
-    """An error carries its data as attributes, and says it in its message."""
+    """An error carries its data as attributes, and shows it in its message."""
     assert {name: getattr(error, name) for name in data} == data
     for text in texts:
         assert text in str(error)
 
 
 @pytest.mark.parametrize(("error", "data"), [example[:2] for example in EXAMPLES], ids=str)
-def test_survives_pickle_and_copy(error: errors.WaggleError, data: dict[str, Any]) -> None:
+def test_error_survives_pickle_and_copy(error: errors.WaggleError, data: dict[str, Any]) -> None:
     """An error that crosses a process pool is the same on the other side."""
     error.add_note("a note")
     for other in (
@@ -129,8 +129,8 @@ def test_survives_pickle_and_copy(error: errors.WaggleError, data: dict[str, Any
         assert other.__notes__ == ["a note"]
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """The drawing shows every error, below its base, with its standard base."""
+def test_docstring_shows_the_error_tree() -> None:
+    """The drawing shows every error below its base, with its standard base."""
     drawn: list[tuple[str, str]] = []
     above: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -158,7 +158,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert set(drawn) == actual
 
 
-def test_standard_bases() -> None:
+def test_errors_have_standard_bases() -> None:
     """Callers that already catch the standard errors catch these."""
     assert issubclass(errors.EnvironmentNotFoundError, LookupError)
     assert issubclass(errors.InvalidEnvironmentError, ValueError)

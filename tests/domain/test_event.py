@@ -33,12 +33,12 @@ def make_event(**fields: Any) -> Event:
 
 
 def test_kinds_are_strings() -> None:
-    """A kind can be written and compared as the word that it is."""
+    """A kind can be written and compared as its text."""
     assert [*EventKind] == ["created", "updated", "deleted", "external"]
     assert f"{EventKind.EXTERNAL}" == "external"
 
 
-def test_an_event_is_a_value() -> None:
+def test_event_is_immutable_and_hashable() -> None:
     """An event cannot be changed, has no other attributes, and can be a member of a set."""
     event = make_event()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -48,7 +48,7 @@ def test_an_event_is_a_value() -> None:
     assert event != make_event(environment=make_environment(id="a"))
 
 
-def test_an_event_survives_pickle_and_copy() -> None:
+def test_event_survives_pickle_and_copy() -> None:
     """An event that crosses a process pool is the same on the other side."""
     event = make_event()
     for other in (
@@ -60,8 +60,8 @@ def test_an_event_survives_pickle_and_copy() -> None:
         assert other.environment is not event.environment
 
 
-def test_a_copy_is_independent() -> None:
-    """What is done to the environment of a copy does not change the event."""
+def test_copy_is_independent() -> None:
+    """Changing the environment of a copy leaves the event unchanged."""
     event = make_event()
     other = event.copy()
     assert other.environment is not None
@@ -73,7 +73,7 @@ def test_a_copy_is_independent() -> None:
     assert event.environment.extra["colour"][1]["depth"] == 2.5
 
 
-def test_a_copy_without_an_environment() -> None:
+def test_copy_without_environment_is_equal() -> None:
     """An event whose document could not be read is copied like any other."""
     event = make_event(environment=None)
     assert event.copy() == event
@@ -82,8 +82,8 @@ def test_a_copy_without_an_environment() -> None:
 @pytest.mark.parametrize(
     ("after", "until"), [(0, None), (4, None), (9, None), (9, 0), (0, 0), (5, 100), (6, 5)]
 )
-def test_ranges(after: int, until: int | None) -> None:
-    """Of the events 5 to 9 those after 4 to 9 can be asked for, and after 0 those there are."""
+def test_valid_ranges_are_accepted(after: int, until: int | None) -> None:
+    """Of the events 5 to 9, any after 4 to 9 can be requested, and after 0 all that are left."""
     check_range(after, until, oldest=5, last=9)
 
 
@@ -95,21 +95,21 @@ def test_ranges(after: int, until: int | None) -> None:
         (10, None, "after: 10 is beyond the last change, 9"),
     ],
 )
-def test_invalid_ranges(after: int, until: int | None, message: str) -> None:
-    """A number that can be none of the history is refused by name."""
+def test_invalid_ranges_are_refused_by_name(after: int, until: int | None, message: str) -> None:
+    """A number that no history can contain is refused with the name of its argument."""
     with pytest.raises(ValueError, match=message):
         check_range(after, until, oldest=5, last=9)
 
 
 @pytest.mark.parametrize(("after", "oldest"), [(1, 5), (3, 5), (8, 10)])
-def test_pruned_ranges(after: int, oldest: int) -> None:
-    """A cursor that is followed by events that are gone is refused, with where to begin."""
+def test_pruned_range_is_refused_with_oldest_event(after: int, oldest: int) -> None:
+    """A cursor before pruned events is refused, with the first number that is available."""
     with pytest.raises(HistoryPrunedError) as caught:
         check_range(after, None, oldest=oldest, last=9)
     assert caught.value.oldest == oldest
 
 
-def test_timeouts() -> None:
+def test_timeouts_are_finite_seconds_or_none() -> None:
     """A timeout is a number of seconds that a lock can wait, or none."""
     for timeout in (None, 0, 0.5, threading.TIMEOUT_MAX):
         check_timeout(timeout)

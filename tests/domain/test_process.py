@@ -54,8 +54,8 @@ def denied(path: str) -> OSError:
     return PermissionError(errno.EACCES, "Permission denied", path)
 
 
-def test_this_process() -> None:
-    """It is the same each time, it runs, and the system knows it so."""
+def test_this_process_is_running() -> None:
+    """It is the same at each call, it is running, and the system confirms its start time."""
     me = this_process()
     assert me == this_process()
     assert me.pid == os.getpid()
@@ -66,8 +66,8 @@ def test_this_process() -> None:
     assert not is_gone(me)
 
 
-def test_a_name_with_parentheses() -> None:
-    """The name of a program can hold blanks and parentheses, and look like what follows it."""
+def test_program_name_may_contain_parentheses() -> None:
+    """A program name can contain blanks and parentheses, and look like the fields after it."""
     code = "open('/proc/self/comm', 'w').write(') Z 1 (a b'); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -80,8 +80,8 @@ def test_a_name_with_parentheses() -> None:
         child.kill()
 
 
-def test_a_child(child: Child) -> None:
-    """A process lives until it is waited for, and is gone for ever after that."""
+def test_child_is_gone_after_wait(child: Child) -> None:
+    """A process is alive until its parent has waited for it, and gone for ever after that."""
     owner = owner_of(child)
     assert owner.process_started >= this_process().process_started
     assert not is_gone(owner)
@@ -90,58 +90,60 @@ def test_a_child(child: Child) -> None:
     assert is_gone(owner)
 
 
-def test_a_zombie(child: Child) -> None:
-    """One that ended and was not waited for does no work any more."""
+def test_zombie_counts_as_gone(child: Child) -> None:
+    """A process that ended and was not waited for does no more work."""
     owner = owner_of(child)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert is_gone(owner)
 
 
-def test_a_process_that_is_stopped(child: Child) -> None:
-    """It is not gone: it may go on at any time."""
+def test_stopped_process_counts_as_alive(child: Child) -> None:
+    """A stopped process may continue at any time."""
     owner = owner_of(child)
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
     assert not is_gone(owner)
 
 
-def test_a_number_that_is_used_again(child: Child) -> None:
-    """A process that started at another time is another one."""
+def test_reused_pid_counts_as_gone(child: Child) -> None:
+    """A process that started at another time is another process."""
     owner = owner_of(child)
     assert is_gone(replace(owner, process_started=owner.process_started - 1))
     assert is_gone(replace(owner, process_started=owner.process_started + 1))
 
 
-def test_a_start_that_nobody_noted(child: Child) -> None:
-    """Where the start time was not known, the number alone has to do."""
+def test_unknown_start_time_leaves_pid_to_decide(child: Child) -> None:
+    """If the start time was not recorded, the process id alone decides."""
     assert not is_gone(replace(owner_of(child), process_started=0))
     child.kill()
     child.wait()
     assert is_gone(replace(this_process(), pid=child.pid, process_started=0))
 
 
-def test_another_boot(child: Child) -> None:
-    """Whatever ran before the machine was started anew is gone, also on another host."""
+def test_process_of_earlier_boot_counts_as_gone(child: Child) -> None:
+    """A process from before a reboot is gone, even if its host name differs."""
     assert is_gone(replace(owner_of(child), boot_id="another"))
     assert is_gone(replace(owner_of(child), boot_id=""))
     assert is_gone(replace(owner_of(child), boot_id="another", host="another"))
 
 
-def test_a_boot_that_cannot_be_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without descriptors to spare takes nobody for gone."""
+def test_unreadable_boot_id_counts_no_process_as_gone(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without a free descriptor considers no process gone."""
     owner = owner_of(child)
     monkeypatch.setattr(process, "boot_id", lambda: "")
     assert not is_gone(owner)
 
 
-def test_another_host() -> None:
-    """A process in another container of this boot cannot be seen: it may live."""
+def test_process_of_another_host_counts_as_alive() -> None:
+    """A process in another container of this boot is invisible: it may be alive."""
     assert not is_gone(replace(this_process(), host="another", pid=2**22 + 1))
 
 
 @pytest.mark.parametrize("pid", [0, 2**22 + 1, 2**31, 2**53 - 1])
-def test_numbers_that_no_process_has(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_pids_count_as_gone(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are gone, with /proc and without."""
     assert is_gone(replace(this_process(), pid=pid))
     hide_proc(monkeypatch, missing)
@@ -149,8 +151,8 @@ def test_numbers_that_no_process_has(pid: int, monkeypatch: pytest.MonkeyPatch) 
     assert is_gone(replace(this_process(), pid=pid))
 
 
-def test_without_proc(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number alone tells what can be told: whether there is such a process."""
+def test_without_proc_pid_decides(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc, only the existence of the process id can be checked."""
     hide_proc(monkeypatch, missing)
     monkeypatch.setattr(process, "_BOOT_ID", "/nowhere/boot_id")
     me = this_process()
@@ -164,10 +166,10 @@ def test_without_proc(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [missing, denied])
-def test_a_proc_that_hides_others(
+def test_process_hidden_by_proc_counts_as_alive(
     child: Child, monkeypatch: pytest.MonkeyPatch, error: Callable[[str], OSError]
 ) -> None:
-    """A living process of another user, which /proc does not show, is not taken for gone."""
+    """A living process of another user that /proc hides is not considered gone."""
     owner = owner_of(child)
     boot = boot_id()
     hide_proc(monkeypatch, error)
@@ -182,8 +184,10 @@ def test_a_proc_that_hides_others(
         assert not is_gone(owner)
 
 
-def test_one_that_ends_while_it_is_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system then says that there is no such process, and so it is."""
+def test_process_that_ends_during_read_counts_as_gone(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system then reports that there is no such process, which is correct."""
     owner = owner_of(child)
     boot = boot_id()
     child.kill()
@@ -193,8 +197,8 @@ def test_one_that_ends_while_it_is_read(child: Child, monkeypatch: pytest.Monkey
     assert is_gone(owner)
 
 
-def test_no_signal_is_sent(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look whether a process runs does nothing to it, nor to a group of them."""
+def test_check_sends_no_signal(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking whether a process runs does nothing to it, or to its process group."""
     sent: list[tuple[int, ...]] = []
     me = this_process()
     hide_proc(monkeypatch, missing)

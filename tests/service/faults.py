@@ -224,12 +224,12 @@ def a_number_taken_for_a_process(patch: Patch) -> None:
     patch.setattr(in_progress, "is_gone", is_gone)
 
 
-@fault("tests/domain/test_process.py::test_a_proc_that_hides_others[missing]")
+@fault("tests/domain/test_process.py::test_process_hidden_by_proc_counts_as_alive[missing]")
 def hidden_processes_taken_for_gone(patch: Patch) -> None:
     patch.setattr(process, "_started_without_proc", nothing)
 
 
-@fault("tests/domain/test_process.py::test_another_boot")
+@fault("tests/domain/test_process.py::test_process_of_earlier_boot_counts_as_gone")
 def boots_not_told_apart(patch: Patch) -> None:
     patch.setattr(process, "boot_id", lambda: "")
 
@@ -357,7 +357,7 @@ def a_reaper_that_dies(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.LONG", 0.5)
 
 
-@fault("tests/store/test_server_lock.py::test_removed_lock_file_is_noticed")
+@fault("tests/store/test_server_lock.py::test_removed_lock_file_loses_lock")
 def a_lock_that_nobody_sees(patch: Patch) -> None:
     patch.setattr(InPlaceFile, "is_in_place", lambda _: True)
 

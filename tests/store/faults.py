@@ -14,14 +14,14 @@ from waggle_fsstore.store.write import (
 )
 
 
-@fault("tests/store/test_file_store.py::test_trouble_with_one_file_is_no_corruption")
+@fault("tests/store/test_file_store.py::test_io_error_is_no_corruption")
 def treat_io_error_as_corruption(patch: Patch) -> None:
     patch.setattr(file_store, "CorruptDocumentError", Exception)
     patch.setattr(batch, "revision_in", lambda _: 0)
 
 
 @fault("tests/store/test_model.py::TestStores::runTest")
-def ignore_if_revision_0(patch: Patch) -> None:
+def ignore_expected_revision_0(patch: Patch) -> None:
     real = file_store.FileStore.save
 
     def save(
@@ -42,15 +42,15 @@ def omit_file_name_from_errors(patch: Patch) -> None:
 
 
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_saved_argument_is_copied")
-def share_labels_with_caller(patch: Patch) -> None:
+def share_labels_between_copies(patch: Patch) -> None:
     patch.setattr(environment, "string_dict", lambda _, labels: labels)
 
 
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_results_are_copies")
-def share_nested_values_with_caller(patch: Patch) -> None:
+def share_nested_values_between_copies(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_capacity_counts_live_environments")
-def count_stopped_environments_as_live(patch: Patch) -> None:
+def count_failed_environments_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)

@@ -24,10 +24,10 @@ def store(durable_store: FileStore) -> FileStore:
     return durable_store
 
 
-def test_save_flushes_once_between_staging_and_publishing(
+def test_save_syncs_once_between_staging_and_publishing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new file is staged, the line is durable before the file gets its name, and no more."""
+    """The file is staged, the line is durable before the file gets its name, and that is all."""
     recorder = record(monkeypatch)
     store.save(make_environment(id="a"))
     assert recorder.names() == [
@@ -41,10 +41,10 @@ def test_save_flushes_once_between_staging_and_publishing(
     ]
 
 
-def test_save_over_an_old_version_does_the_same(
+def test_save_over_old_version_syncs_alike(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replacing is no shortcut: no document is ever written in place."""
+    """Replacing is no shortcut: a document is never written in place."""
     recorder = record(monkeypatch)
     store.save(make_environment(id="other"))
     assert recorder.names()[1:] == [
@@ -57,8 +57,8 @@ def test_save_over_an_old_version_does_the_same(
     ]
 
 
-def test_save_all_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of a batch is one line and one flush."""
+def test_save_all_syncs_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole batch is one line and one fsync."""
     recorder = record(monkeypatch)
     store.save_all([make_environment(id="a"), make_environment(id="b")])
     assert recorder.names()[1:] == [
@@ -72,8 +72,8 @@ def test_save_all_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_delete_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line is durable before the document goes."""
+def test_delete_syncs_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is durable before the document is removed."""
     recorder = record(monkeypatch)
     store.delete("other")
     assert recorder.names()[1:] == [
@@ -85,10 +85,8 @@ def test_delete_flushes_once(store: FileStore, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_setting_aside_flushes_lost_and_found(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The journal does not keep a corrupt document, so the folder that gets it is flushed."""
+def test_quarantine_syncs_lost_and_found(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal does not contain a corrupt document, so its new directory is synced."""
     store.document_path("other").write_text("{")
     recorder = record(monkeypatch)
     store.delete("other")
@@ -99,10 +97,10 @@ def test_setting_aside_flushes_lost_and_found(
     ]
 
 
-def test_a_switch_makes_the_new_segment_durable_before_it_counts(
+def test_rotation_makes_new_segment_durable_before_use(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old segment is cut off first; the new one is written aside, flushed and renamed in."""
+    """The old segment is truncated first; the new one is a temp file that is synced and renamed."""
     large = make_environment(id="a", extra={"padding": "x" * 40_000})
     store.save(large)
     recorder = record(monkeypatch)
@@ -121,10 +119,10 @@ def test_a_switch_makes_the_new_segment_durable_before_it_counts(
     ]
 
 
-def test_a_checkpoint_comes_after_the_documents_are_durable(
+def test_checkpoint_follows_durable_documents(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closing flushes what was changed and its folder, and only then says so."""
+    """Closing syncs the changed documents and their directory before it writes the checkpoint."""
     store.save(make_environment(id="a"))
     recorder = record(monkeypatch)
     store.close()
@@ -134,10 +132,10 @@ def test_a_checkpoint_comes_after_the_documents_are_durable(
     assert calls[said + 1 :] == [f"fdatasync {FIRST_SEGMENT}", "pwrite state"]
 
 
-def test_a_checkpoint_of_many_flushes_the_file_system(
+def test_checkpoint_of_many_syncs_file_system(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than 64 documents are flushed by one call for all."""
+    """More than 64 documents are synced by one call for all."""
     store.save_all([make_environment(id=f"a{n}") for n in range(64)])
     flushed: list[int] = []
     monkeypatch.setattr(disk, "_syncfs", flushed.append)
@@ -149,10 +147,10 @@ def test_a_checkpoint_of_many_flushes_the_file_system(
     assert calls == [f"fdatasync {FIRST_SEGMENT}"]
 
 
-def test_where_a_file_system_cannot_be_flushed_each_file_is(
+def test_checkpoint_without_syncfs_syncs_each_file(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system whose syncfs is not known to be one, many files are flushed one by one."""
+    """On a file system whose syncfs is not known to be reliable, each file is synced."""
     store.save_all([make_environment(id=f"a{n}") for n in range(70)])
     monkeypatch.setattr(disk, "can_syncfs", lambda _: False)
     recorder = record(monkeypatch)
@@ -161,10 +159,10 @@ def test_where_a_file_system_cannot_be_flushed_each_file_is(
 
 
 @pytest.mark.parametrize("finisher", ["the same", "another handle"])
-def test_after_a_failed_flush_documents_are_written_anew(
+def test_failed_fsync_rewrites_documents(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, finisher: str
 ) -> None:
-    """No checkpoint trusts a file whose flush has failed, whichever process makes it."""
+    """No checkpoint trusts a file whose fsync failed, whichever process writes the checkpoint."""
     store.save(make_environment(id="a"))
     before = store.document_path("a").stat().st_ino
     broken = [True]
@@ -189,10 +187,10 @@ def test_after_a_failed_flush_documents_are_written_anew(
     assert store.document_path("a").stat().st_ino != before
 
 
-def test_closing_without_a_change_flushes_nothing(
+def test_close_without_change_syncs_nothing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that closes, or a writer that had nothing to write, pays no checkpoint."""
+    """Closing a reader, or a writer that wrote nothing, costs no checkpoint."""
     store.close()
     again = FileStore(store.path)
     again.find_all()
@@ -203,10 +201,10 @@ def test_closing_without_a_change_flushes_nothing(
     assert recorder.names() == []
 
 
-def test_founding_flushes_every_folder_and_the_marker_last(
+def test_initialization_syncs_every_directory_and_marker_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new store is durable up to the folder that existed, before anything says it is a store."""
+    """A new store is durable up to the existing directory before its marker is written."""
     recorder = record(monkeypatch)
     store = FileStore(tmp_path / "new" / "store")
     store.save(make_environment(id="a"))
@@ -226,10 +224,10 @@ def test_founding_flushes_every_folder_and_the_marker_last(
     assert calls.index("replace TEMP a.json") > marker
 
 
-def test_folders_left_unflushed_are_flushed(
+def test_unsynced_directories_are_synced_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders that a start made and died before flushing are flushed by the next one."""
+    """Directories that a killed initialization left unsynced are synced by the next one."""
     (tmp_path / "new" / "store" / ".waggle").mkdir(parents=True)
     recorder = record(monkeypatch)
     FileStore(tmp_path / "new" / "store").save(make_environment(id="a"))
@@ -238,10 +236,8 @@ def test_folders_left_unflushed_are_flushed(
     assert {"fsync store", "fsync new", f"fsync {tmp_path.name}"} <= set(before)
 
 
-def test_without_durability_nothing_is_flushed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``durable=False`` flushes nothing, and still never writes in place."""
+def test_non_durable_store_syncs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``durable=False`` skips every fsync, and still never writes in place."""
     recorder = record(monkeypatch)
     store = FileStore(tmp_path / "store", durable=False)
     store.save(make_environment(id="a"))
@@ -250,8 +246,8 @@ def test_without_durability_nothing_is_flushed(
     assert "replace TEMP a.json" in recorder.names()
 
 
-def test_other_file_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder above the mount point of the store's file system is flushed."""
+def test_directories_above_mount_point_are_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No directory above the mount point of the store's file system is synced."""
     shared = Path("/dev/shm")  # noqa: S108  # a file system of its own on Linux
     if not os.access(shared, os.W_OK) or not shared.is_mount():
         pytest.skip("needs /dev/shm")

@@ -124,8 +124,8 @@ def outcome(change: str, folder: Path, fault: Fault, patch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE])
-def test_each_call_failing_once(change: str, code: int) -> None:
-    """One failure of the system: the change has not happened, and the next one works."""
+def test_change_fails_whole_if_one_call_fails(change: str, code: int) -> None:
+    """After one failing system call the change has not happened, and the next one succeeds."""
     results = outcomes(
         change,
         lambda number: Fault(number, OSError(code, os.strerror(code)), lasting=False, after=False),
@@ -136,8 +136,8 @@ def test_each_call_failing_once(change: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_call_failing_for_good(change: str) -> None:
-    """A disk that stays broken: what cannot be known is said, and nothing is half done."""
+def test_change_fails_whole_if_calls_keep_failing(change: str) -> None:
+    """On a disk that stays broken an unknown outcome is reported, and nothing is half done."""
     results = outcomes(
         change,
         lambda number: Fault(number, OSError(errno.EIO, "broken"), lasting=True, after=False),
@@ -149,8 +149,8 @@ def test_each_call_failing_for_good(change: str) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("after", [False, True])
-def test_interrupt_at_each_call(change: str, after: bool) -> None:  # pytest
-    """Ctrl-C before or after any call: the change has happened as a whole or not at all."""
+def test_interrupted_change_is_done_or_undone(change: str, after: bool) -> None:  # pytest
+    """After Ctrl-C before or after any call, the change has happened as a whole or not at all."""
     results = outcomes(
         change, lambda number: Fault(number, KeyboardInterrupt(), lasting=False, after=after)
     )
@@ -158,7 +158,7 @@ def test_interrupt_at_each_call(change: str, after: bool) -> None:  # pytest
     assert "unknown" not in results
 
 
-def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that writes one byte a call still gets the whole document."""
     real = os.pwrite
     monkeypatch.setattr(disk, "_pwrite", lambda fd, data, offset: real(fd, bytes(data)[:1], offset))
@@ -167,7 +167,7 @@ def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.find_by_id("a") == OLD
 
 
-def test_a_write_that_makes_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_without_progress_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that writes nothing and reports nothing is an error, not an endless loop."""
     store = FileStore(tmp_path / "store")
     store.save(OLD)
@@ -179,7 +179,7 @@ def test_a_write_that_makes_no_progress(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what is reported for a descriptor says which file it was."""
+    """An error reported for a descriptor names the file too."""
     store = FileStore(tmp_path / "store")
     store.save(OLD)
     flushes: list[Call] = []
@@ -199,10 +199,10 @@ def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(tmp_path) in str(caught.value.filename)
 
 
-def test_a_segment_whose_flush_failed_is_left(
+def test_segment_with_failed_fsync_is_abandoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next flush would say that all is well, and be wrong: nothing is written there again."""
+    """The next fsync would wrongly report success, so nothing more is written to that segment."""
     store = FileStore(tmp_path / "store")
     store.save(OLD)
     first = tmp_path / "store" / "journal" / "0000000000000001.jsonl"
@@ -225,10 +225,10 @@ def test_a_segment_whose_flush_failed_is_left(
     assert [event.kind for event in store.history()] == ["created", "updated"]
 
 
-def test_a_file_system_without_folder_flush(
+def test_file_system_without_directory_fsync_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a folder cannot be flushed, saving works and a warning says what that means."""
+    """Where a directory cannot be synced, saving works and a warning says what that means."""
 
     def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
         if call.name == "fsync":
@@ -242,9 +242,7 @@ def test_a_file_system_without_folder_flush(
     assert store.find_by_id("a") == NEW
 
 
-def test_another_file_system_is_no_reason_to_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rename_across_file_systems_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rename that would cross file systems fails; it never becomes a copy."""
     store = FileStore(tmp_path / "store")
     store.save(OLD)
@@ -261,8 +259,8 @@ def test_another_file_system_is_no_reason_to_copy(
     assert store.find_all() == [OLD]
 
 
-def test_an_impatient_interrupt(tmp_path: Path) -> None:
-    """A second Ctrl-C while a batch is taken back leaves no half of it."""
+def test_second_interrupt_leaves_no_partial_batch(tmp_path: Path) -> None:
+    """A second Ctrl-C while a batch is rolled back leaves no half of it."""
     for number in range(100):
         store = FileStore(tmp_path / str(number), durable=False)
         store.save_all(BEFORE)
@@ -291,8 +289,10 @@ def test_an_impatient_interrupt(tmp_path: Path) -> None:
     assert number > 5
 
 
-def test_only_the_own_change_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After ``git clean`` in mid-save, what another writer stored and acknowledged stays."""
+def test_rollback_keeps_changes_of_other_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After ``git clean`` during a save, changes that another writer confirmed stay."""
     store = FileStore(tmp_path / "store", durable=False)
     other = FileStore(tmp_path / "store", durable=False)
     store.save(OTHER)
@@ -310,10 +310,10 @@ def test_only_the_own_change_is_taken_back(tmp_path: Path, monkeypatch: pytest.M
     assert store.find_all() == BEFORE
 
 
-def test_a_lock_that_is_gone_before_the_change_shows(
+def test_lost_lock_stops_change_before_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where somebody else may be writing by now, nothing is renamed."""
+    """Where another process may be writing by now, nothing is renamed."""
     store = FileStore(tmp_path / "store", durable=False)
     store.save_all(BEFORE)
 
@@ -332,10 +332,10 @@ def test_a_lock_that_is_gone_before_the_change_shows(
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
-def test_a_file_system_without_allocation(
+def test_file_system_without_allocation_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Reserving blocks is a favour: without it, saving works."""
+    """Reserving blocks is optional: without it, saving works."""
 
     def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
         if call.name == "posix_fallocate":
@@ -348,8 +348,8 @@ def test_a_file_system_without_allocation(
     assert store.find_all() == [OLD]
 
 
-def test_closed_standard_streams(tmp_path: Path) -> None:
-    """Where they are closed, no file of the store takes their place: a message would land in it."""
+def test_closed_standard_streams_are_not_reused(tmp_path: Path) -> None:
+    """No file of the store takes a closed stream's descriptor: messages would end up in it."""
     program = """
 import os, sys
 from waggle_fsstore import FileStore, Environment, Runtime

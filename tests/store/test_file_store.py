@@ -63,7 +63,7 @@ CORRUPT: dict[str, Callable[[Path], object]] = {
 
 
 def test_documents_are_readable(store: FileStore) -> None:
-    """A document is JSON that any program reads, with the id as its name."""
+    """A document is JSON that any program can read, in a file named after its id."""
     store.save(make_environment(id="data-analysis", name="Über"))
     text = (store.path / "environments" / "data-analysis.json").read_text(encoding="utf-8")
     assert '"name": "Über"' in text
@@ -72,7 +72,7 @@ def test_documents_are_readable(store: FileStore) -> None:
 
 
 def test_git_shows_one_line_for_each_changed_field(store: FileStore) -> None:
-    """A diff of two versions is as long as the change, and the two fields that always change."""
+    """A diff of two versions has the changed lines and the two fields that always change."""
     store.save(make_environment(id="a", ssh_port=1))
     before = store.document_path("a").read_text().splitlines()
     store.update("a", lambda copy: setattr(copy, "ssh_port", 2))
@@ -81,8 +81,8 @@ def test_git_shows_one_line_for_each_changed_field(store: FileStore) -> None:
     assert changed == ["checksum", "revision", "ssh_port"]
 
 
-def test_a_change_by_hand_is_seen_by_the_next_read(store: FileStore) -> None:
-    """What an editor, ``cp`` or ``git checkout`` did is what is there."""
+def test_manual_edit_is_seen_by_next_read(store: FileStore) -> None:
+    """Reads return what an editor, ``cp`` or ``git checkout`` wrote."""
     store.save(make_environment(id="a", name="before"))
     path = store.document_path("a")
     assert store.find_by_id("a").name == store.find_all()[0].name == "before"
@@ -96,8 +96,8 @@ def test_a_change_by_hand_is_seen_by_the_next_read(store: FileStore) -> None:
     assert [environment.id for environment in store.find_all()] == ["b"]
 
 
-def test_a_change_by_hand_is_a_conflict(store: FileStore) -> None:
-    """A conditional save does not overwrite what a hand changed; read again, it goes through."""
+def test_manual_edit_is_a_conflict(store: FileStore) -> None:
+    """A conditional save does not overwrite a manual edit; after another read, it succeeds."""
     revision = store.save(make_environment(id="a", name="before"))
     path = store.document_path("a")
     path.write_text(path.read_text().replace('"before"', '"after!"'))
@@ -109,8 +109,8 @@ def test_a_change_by_hand_is_a_conflict(store: FileStore) -> None:
     assert store.save(found, if_revision=found.revision) == revision + 2
 
 
-def test_a_guessed_revision_does_not_pass_for_a_change_by_hand(store: FileStore) -> None:
-    """The revision that a change by hand is about to get cannot be expected in advance."""
+def test_manual_edit_cannot_be_expected_by_revision(store: FileStore) -> None:
+    """The revision that a manual edit is about to get cannot be expected in advance."""
     revision = store.save(make_environment(id="a", name="before"))
     path = store.document_path("a")
     path.write_text(path.read_text().replace('"before"', '"after!"'))
@@ -119,8 +119,8 @@ def test_a_guessed_revision_does_not_pass_for_a_change_by_hand(store: FileStore)
     assert store.find_by_id("a").name == "after!"
 
 
-def test_a_document_by_hand_is_not_absent(store: FileStore) -> None:
-    """A document without a revision is a version too, and a conflict for whoever expects none."""
+def test_manual_document_is_not_absent(store: FileStore) -> None:
+    """A document without a revision is a version too, and a conflict if the caller expects none."""
     store.save(make_environment(id="b"))
     store.document_path("a").write_text('{"id": "a", "name": "by hand", "runtime": "shell"}')
     with pytest.raises(ConflictError) as caught:
@@ -129,8 +129,8 @@ def test_a_document_by_hand_is_not_absent(store: FileStore) -> None:
     assert store.find_by_id("a").name == "by hand"
 
 
-def test_an_update_keeps_a_change_by_hand(store: FileStore) -> None:
-    """An update works on what a hand wrote, and runs again where a hand writes meanwhile."""
+def test_update_keeps_manual_edit(store: FileStore) -> None:
+    """An update starts from a manual edit, and runs again if another one happens in between."""
     store.save(make_environment(id="a", name="before", labels={}))
     path = store.document_path("a")
     names: list[str] = []
@@ -147,8 +147,8 @@ def test_an_update_keeps_a_change_by_hand(store: FileStore) -> None:
     assert updated.revision == 3  # The hand's version has become revision 2.
 
 
-def test_white_space_by_hand_is_no_change(store: FileStore) -> None:
-    """A reformatted document still has its revision."""
+def test_reformatted_document_keeps_revision(store: FileStore) -> None:
+    """White space is no change: a reformatted document still has its revision."""
     revision = store.save(make_environment(id="a"))
     path = store.document_path("a")
     path.write_text(json.dumps(json.loads(path.read_text())))
@@ -156,7 +156,7 @@ def test_white_space_by_hand_is_no_change(store: FileStore) -> None:
 
 
 def test_replaced_files_keep_their_mode(store: FileStore) -> None:
-    """A mode that an operator gave to a document outlives its versions."""
+    """The mode that an operator gave to a document is kept by later versions."""
     store.save(make_environment(id="a"))
     store.document_path("a").chmod(0o640)
     store.save(make_environment(id="a"))
@@ -165,8 +165,8 @@ def test_replaced_files_keep_their_mode(store: FileStore) -> None:
 
 
 @pytest.mark.parametrize("kind", CORRUPT)
-def test_a_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
-    """Reads and writes of other ids go on; the bad one is reported by path and stays."""
+def test_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
+    """Other ids can be read and written; the corrupt document is reported by path and stays."""
     good = make_environment(id="good")
     store.save(good)
     path = store.document_path("bad")
@@ -199,8 +199,8 @@ def test_a_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CORRUPT)
-def test_deleting_a_corrupt_document_keeps_the_evidence(store: FileStore, kind: str) -> None:
-    """Delete moves it to lost+found, as it is, the same bytes once, and the id is free again."""
+def test_delete_keeps_corrupt_document_in_lost_and_found(store: FileStore, kind: str) -> None:
+    """The bytes are moved to lost+found unchanged, equal ones once, and the id is free again."""
     store.save(make_environment(id="good"))
     path = store.document_path("bad")
     found = []
@@ -226,7 +226,7 @@ def test_deleting_a_corrupt_document_keeps_the_evidence(store: FileStore, kind: 
 
 
 def test_lost_and_found_overwrites_nothing(store: FileStore) -> None:
-    """A name that is taken there is not used again, even when the numbers start anew."""
+    """A name used in lost+found is not used again, even when the numbers start over."""
     store.save(make_environment(id="good"))
     folder = store.path / ".waggle" / "lost+found"
     folder.mkdir()
@@ -238,8 +238,8 @@ def test_lost_and_found_overwrites_nothing(store: FileStore) -> None:
     assert (folder / "bad.2.json").read_text() == "evidence"
 
 
-def test_a_newer_document_is_neither_read_nor_replaced_nor_deleted(store: FileStore) -> None:
-    """What a newer program wrote stays for the newer program."""
+def test_newer_document_is_left_alone(store: FileStore) -> None:
+    """A document of a newer format is neither read nor replaced nor deleted."""
     store.save(make_environment(id="good"))
     path = store.document_path("bad")
     path.write_text(NEWER)
@@ -258,10 +258,8 @@ def test_a_newer_document_is_neither_read_nor_replaced_nor_deleted(store: FileSt
     assert [environment.id for environment in store.find_all(on_corrupt=lambda _: None)] == ["good"]
 
 
-def test_trouble_with_one_file_is_no_corruption(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that cannot be read is reported as such, and never set aside."""
+def test_io_error_is_no_corruption(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read is reported as such, and never quarantined."""
     store.save_all([make_environment(id="bad"), make_environment(id="good")])
     real = safe_read.read_regular
 
@@ -287,10 +285,10 @@ def test_trouble_with_one_file_is_no_corruption(
     assert store.find_by_id("bad").id == "bad"
 
 
-def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
+def test_lack_of_descriptors_fails_the_listing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A listing that runs out of descriptors fails; it does not come out short."""
+    """A listing that runs out of descriptors raises; it does not leave out documents."""
     store.save(make_environment(id="a"))
 
     def read(path: str, *_: object) -> object:
@@ -301,8 +299,8 @@ def test_a_lack_of_descriptors_is_not_the_fault_of_a_file(
         store.find_all(on_corrupt=lambda _: None)
 
 
-def test_what_is_no_document_is_ignored(store: FileStore) -> None:
-    """The leftovers of editors and systems are neither listed nor counted, nor touched."""
+def test_other_files_are_ignored(store: FileStore) -> None:
+    """Files left by editors and systems are neither listed nor counted nor touched."""
     store.save(make_environment(id="a"))
     names = [
         ".DS_Store",
@@ -322,8 +320,8 @@ def test_what_is_no_document_is_ignored(store: FileStore) -> None:
 
 
 @pytest.mark.parametrize("environment_id", [*ODD_IDS, *INVALID_IDS, "../../../../sentinel/file"])
-def test_no_id_leads_out_of_the_root(tmp_path: Path, environment_id: str) -> None:
-    """Whatever an id says, nothing outside of the environments folder is touched."""
+def test_no_id_leads_outside_the_root(tmp_path: Path, environment_id: str) -> None:
+    """No id makes the store touch anything outside the environments directory."""
     sentinel = tmp_path / "sentinel"
     sentinel.mkdir()
     # What the last of the ids would mean as a path.
@@ -358,13 +356,13 @@ def test_no_id_leads_out_of_the_root(tmp_path: Path, environment_id: str) -> Non
         assert store.document_path(environment_id).parent == store.path / "environments"
 
 
-def test_document_path_of_an_invalid_id(store: FileStore) -> None:
-    """There is no path for what is no id."""
+def test_document_path_of_invalid_id_raises(store: FileStore) -> None:
+    """An invalid id has no path."""
     with pytest.raises(InvalidEnvironmentIdError):
         store.document_path("nul\0")
 
 
-def test_create_over_a_deleted_document(store: FileStore) -> None:
+def test_create_after_delete_succeeds(store: FileStore) -> None:
     """The id of a deleted environment is free."""
     store.create(make_environment(id="a"))
     with pytest.raises(EnvironmentAlreadyExistsError):
@@ -373,8 +371,8 @@ def test_create_over_a_deleted_document(store: FileStore) -> None:
     assert store.create(make_environment(id="a")) == 3
 
 
-def test_a_save_in_a_batch_over_a_bad_document_stores_none(store: FileStore) -> None:
-    """All or none also where one of the targets cannot be replaced."""
+def test_save_all_over_bad_document_stores_nothing(store: FileStore) -> None:
+    """A batch is atomic also where one of its targets cannot be replaced."""
     store.save(make_environment(id="a", name="old"))
     store.document_path("b").write_text("{")
     with pytest.raises(CorruptDocumentError):
@@ -383,7 +381,7 @@ def test_a_save_in_a_batch_over_a_bad_document_stores_none(store: FileStore) -> 
 
 
 def test_repr_shows_the_path(store: FileStore) -> None:
-    """A store shows where it is."""
+    """The representation of a store shows its path."""
     assert repr(store) == f"FileStore({str(store.path)!r})"
 
 
@@ -404,8 +402,8 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(mounted)], check=True)
 
 
-def test_reading_a_read_only_store(read_only: Path) -> None:
-    """All reads work without write access, and a write says that it is read-only."""
+def test_read_only_store_can_be_read(read_only: Path) -> None:
+    """All reads work without write access, and a write reports that the store is read-only."""
     with FileStore(read_only) as store:
         assert store.find_by_id("a").id == "a"
         assert [environment.id for environment in store.find_all()] == ["a", "b"]
@@ -420,10 +418,10 @@ def test_reading_a_read_only_store(read_only: Path) -> None:
             assert caught.value.filename is not None
 
 
-def test_scanning_a_read_only_store_with_a_busy_writer(
+def test_read_only_scan_sees_busy_writer(
     read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader without write access sees what a writer does while it scans, in one scan."""
+    """A reader without write access sees the changes of a writer during one scan."""
     writer = FileStore(tmp_path / "store", durable=False)
     real = document_cache.DocumentCache.names
     turns: list[int] = []

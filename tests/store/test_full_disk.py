@@ -33,8 +33,8 @@ def large(environment_id: str, name: str) -> Environment:
     return make_environment(id=environment_id, name=name, extra={"padding": "x" * 30_000})
 
 
-def test_full_disk(small_disk: Path) -> None:
-    """Saves into a full disk fail whole, and work again once there is room."""
+def test_full_disk_fails_saves_whole(small_disk: Path) -> None:
+    """A save to a full disk has no effect, and works again once there is room."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(100_000))
     with FileStore(small_disk / "store") as store:
@@ -70,8 +70,8 @@ def test_full_disk(small_disk: Path) -> None:
         ]
 
 
-def test_file_size_limit(tmp_path: Path) -> None:
-    """A write that hits the limit of the process fails whole; smaller ones go on."""
+def test_file_size_limit_fails_save_whole(tmp_path: Path) -> None:
+    """A write beyond the limit of the process has no effect; smaller ones still succeed."""
     old = make_environment(id="a", name="old")
     child = os.fork()
     if child == 0:

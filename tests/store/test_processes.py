@@ -60,7 +60,9 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.longest
-def test_four_writers_and_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_sees_every_document_beside_four_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """4 processes x 1,000 saves and updates: a reader misses no document and sees none half."""
     # A scan waits for a writer that has to wait in the middle of a change, for however long:
     # after it, no document is older than what the scan has seen.
@@ -101,8 +103,8 @@ def test_four_writers_and_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_kill_in_the_middle_of_saving(tmp_path: Path, number: int) -> None:
-    """After kill -9 at any moment every acknowledged save is there, whole."""
+def test_killed_writer_loses_no_confirmed_save(tmp_path: Path, number: int) -> None:
+    """After kill -9 at any moment every confirmed save is complete."""
     root = tmp_path / "store"
     writer = start(ACKNOWLEDGE, root)
     assert writer.stdout is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server lock has one holder at a time, and is free once the holder ends."""
+"""Server locks: one server of a store has it, and when that ends, another one can."""
 
 import os
 import signal
@@ -35,8 +35,8 @@ child = os.fork()
 if not child:
     assert not lock.try_acquire()
     lock.release()
-# One system call per line: both write into the same pipe, and print writes word by word
-# with PYTHONUNBUFFERED.
+# One call of the system a line: both write into the same pipe, and print with
+# PYTHONUNBUFFERED set writes word by word.
 os.write(1, f"{'parent' if child else 'child'} {os.getpid()}\\n".encode())
 sys.stdin.readline()
 """
@@ -44,7 +44,7 @@ sys.stdin.readline()
 
 @contextmanager
 def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that holds the lock."""
+    """A process that has the lock."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(root)],
         stdin=subprocess.PIPE,
@@ -59,15 +59,15 @@ def held_by_another(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def locks(root: Path) -> Iterator[list[ServerLock]]:
-    """The lock objects of two servers."""
+    """Those of two servers."""
     locks = [ServerLock(root, "server.lock") for _ in range(2)]
     yield locks
     for lock in locks:
         lock.release()
 
 
-def test_one_of_two_locks_is_held(locks: list[ServerLock]) -> None:
-    """The holder may ask again; the other object gets the lock once it is released."""
+def test_lock_has_one_holder(locks: list[ServerLock]) -> None:
+    """A second call by the holder succeeds; the other server gets the lock after its release."""
     one, other = locks
     assert [one.try_acquire(), other.try_acquire(), one.try_acquire()] == [True, False, True]
     one.release()
@@ -76,22 +76,22 @@ def test_one_of_two_locks_is_held(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_threads_agree_on_one_holder(locks: list[ServerLock]) -> None:
-    """Of two locks that many threads try at once, one is held."""
+def test_one_of_many_threads_gets_the_lock(locks: list[ServerLock]) -> None:
+    """However many threads ask at once, one lock is acquired."""
     answers = together(*[lock.try_acquire for lock in locks * 4])
     assert [set(answers[::2]), set(answers[1::2])] in ([{True}, {False}], [{False}, {True}])
 
 
-def test_locks_of_other_names_are_independent(root: Path) -> None:
-    """Locks of different names are independent."""
+def test_locks_of_different_names_are_independent(root: Path) -> None:
+    """Locks of different names do not affect each other."""
     locks = [ServerLock(root, name) for name in ("server.lock", "http.lock")]
     assert [lock.try_acquire() for lock in locks] == [True, True]
     for lock in locks:
         lock.release()
 
 
-def test_holder_is_the_process_that_took_it(root: Path, locks: list[ServerLock]) -> None:
-    """Every lock object names the process that took the lock last."""
+def test_holder_is_readable_by_others(root: Path, locks: list[ServerLock]) -> None:
+    """The lock names the process that took it, also to the others."""
     one, other = locks
     assert other.holder() is None
     with held_by_another(root) as process:
@@ -105,8 +105,8 @@ def test_holder_is_the_process_that_took_it(root: Path, locks: list[ServerLock])
     assert holder.pid == os.getpid()
 
 
-def test_killed_process_frees_lock(root: Path, locks: list[ServerLock]) -> None:
-    """The lock of a killed process is free."""
+def test_killed_process_releases_lock(root: Path, locks: list[ServerLock]) -> None:
+    """A process releases its lock however it ends."""
     with held_by_another(root) as process:
         assert not locks[0].try_acquire()
         process.send_signal(signal.SIGKILL)
@@ -115,15 +115,15 @@ def test_killed_process_frees_lock(root: Path, locks: list[ServerLock]) -> None:
 
 
 def test_stopped_process_keeps_lock(root: Path, locks: list[ServerLock]) -> None:
-    """A stopped process keeps its lock: it may continue at any time."""
+    """A stopped process still holds its lock: it may continue at any time."""
     with held_by_another(root) as process:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         assert not locks[0].try_acquire()
 
 
-def test_lock_ends_with_parent_of_fork(root: Path, locks: list[ServerLock]) -> None:
-    """The lock stays with the parent, and ends with it though its child lives on."""
+def test_fork_leaves_lock_with_parent(root: Path, locks: list[ServerLock]) -> None:
+    """The lock stays with the parent, and ends with it even if the child lives on."""
     with subprocess.Popen(
         [sys.executable, "-c", FORK, str(root)],
         stdin=subprocess.PIPE,
@@ -140,8 +140,8 @@ def test_lock_ends_with_parent_of_fork(root: Path, locks: list[ServerLock]) -> N
         os.kill(int(said["child"]), signal.SIGKILL)
 
 
-def test_removed_lock_file_is_noticed(locks: list[ServerLock]) -> None:
-    """The holder of a removed lock file gets the lock again only if it is free."""
+def test_removed_lock_file_loses_lock(locks: list[ServerLock]) -> None:
+    """Removing its file releases the lock; the holder regains it if no other process took it."""
     one, other = locks
     assert one.try_acquire()
     one.path.unlink()
@@ -152,8 +152,8 @@ def test_removed_lock_file_is_noticed(locks: list[ServerLock]) -> None:
     assert not one.try_acquire()
 
 
-def test_server_lock_is_independent_of_store_lock(root: Path, locks: list[ServerLock]) -> None:
-    """Neither the server lock nor the store lock delays the other."""
+def test_server_lock_does_not_block_changes(root: Path, locks: list[ServerLock]) -> None:
+    """It is independent of the store's lock, in both directions."""
     assert locks[0].try_acquire()
     with FileStore(root, durable=False, lock_timeout=0) as store:
         store.save(make_environment(id="a"))
@@ -166,8 +166,8 @@ def test_server_lock_is_independent_of_store_lock(root: Path, locks: list[Server
                 another.save(make_environment(id="b"))
 
 
-def test_lock_precedes_store(root: Path, locks: list[ServerLock]) -> None:
-    """The first server locks a directory that becomes a store later."""
+def test_lock_works_before_store_exists(root: Path, locks: list[ServerLock]) -> None:
+    """The first server gets it before anything is stored; the directory still becomes a store."""
     assert not root.exists()
     assert locks[0].try_acquire()
     assert locks[0].path == root / ".waggle" / "server.lock"
@@ -177,16 +177,16 @@ def test_lock_precedes_store(root: Path, locks: list[ServerLock]) -> None:
     assert not locks[1].try_acquire()
 
 
-def test_foreign_directory_is_refused(tmp_path: Path) -> None:
-    """A foreign directory is left as it is."""
+def test_foreign_directory_is_left_alone(tmp_path: Path) -> None:
+    """A directory with other files in it is refused, and left as it is."""
     (tmp_path / "diary.txt").touch()
     with pytest.raises(UnsupportedFormatError):
         ServerLock(tmp_path, "server.lock").try_acquire()
     assert not (tmp_path / ".waggle").exists()
 
 
-def test_irregular_lock_file_is_refused(root: Path) -> None:
-    """A link or directory in place of the file is an error, and the target is untouched."""
+def test_lock_path_that_is_no_file_raises(root: Path) -> None:
+    """A link or a directory in its place is an error, and the target of a link is not touched."""
     (root / ".waggle").mkdir(parents=True)
     target = root.parent / "target"
     target.write_text("mine")
@@ -201,8 +201,8 @@ def test_irregular_lock_file_is_refused(root: Path) -> None:
         lock.try_acquire()
 
 
-def test_descriptors_are_released(locks: list[ServerLock]) -> None:
-    """Neither a failed attempt nor a released lock keeps a file open."""
+def test_failed_and_released_locks_keep_no_descriptor(locks: list[ServerLock]) -> None:
+    """Neither a failed attempt nor a release leaves a file open."""
     before = open_descriptors()
     one, other = locks
     assert one.try_acquire()

@@ -130,8 +130,8 @@ def run_until_cut(cut: int, root: Path, folder: Path) -> Told:
     return Told(confirmed, begun, done, last)
 
 
-def test_confirmed_changes_survive(image: tuple[Path, Path]) -> None:
-    """After each of many power cuts, what was confirmed is there, whole, and in the history."""
+def test_confirmed_changes_survive_power_cuts(image: tuple[Path, Path]) -> None:
+    """After each of many power cuts, every confirmed change is complete, and in the history."""
     file, folder = image
     root = folder / "store"
     known: dict[str, int] = {}  # The step stored under each id; 0 for deleted.

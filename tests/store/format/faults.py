@@ -29,19 +29,17 @@ def drop_unknown_keys(patch: Patch) -> None:
     patch.setattr(codec, "Environment", lambda **values: real(**{**values, "extra": {}}))
 
 
-@fault(
-    "tests/store/test_file_store.py::test_a_newer_document_is_neither_read_nor_replaced_nor_deleted"
-)
+@fault("tests/store/test_file_store.py::test_newer_document_is_left_alone")
 def accept_newer_schema(patch: Patch) -> None:
     patch.setattr(codec, "SCHEMA", 99)
 
 
-@fault("tests/store/test_file_store.py::test_a_change_by_hand_is_a_conflict")
+@fault("tests/store/test_file_store.py::test_manual_edit_is_a_conflict")
 def ignore_checksum_of_documents(patch: Patch) -> None:
     patch.setattr(codec, "is_intact", lambda _: True)
 
 
-@fault("tests/store/test_file_store.py::test_no_id_leads_out_of_the_root")
+@fault("tests/store/test_file_store.py::test_no_id_leads_outside_the_root")
 def use_id_as_path(patch: Patch) -> None:
     patch.setattr(layout, "document_name", lambda environment_id: f"{environment_id}.json")
 

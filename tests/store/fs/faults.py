@@ -10,7 +10,7 @@ from waggle_fsstore.store import file_store
 from waggle_fsstore.store.fs import disk, in_place_file, lock, safe_read
 
 
-@fault("tests/store/test_durability.py::test_save_over_an_old_version_does_the_same")
+@fault("tests/store/test_durability.py::test_save_over_old_version_syncs_alike")
 def overwrite_instead_of_rename(patch: Patch) -> None:
     def replace(_: disk.Disk, source: str, target: str) -> None:
         with open(source, "rb") as new, open(target, "wb") as old:
@@ -20,33 +20,33 @@ def overwrite_instead_of_rename(patch: Patch) -> None:
     patch.setattr(disk.Disk, "replace", replace)
 
 
-@fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
+@fault("tests/store/test_durability.py::test_save_syncs_once_between_staging_and_publishing")
 def skip_fsync_of_files(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync", nothing)
 
 
-@fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
+@fault("tests/store/test_durability.py::test_initialization_syncs_every_directory_and_marker_last")
 def skip_fsync_of_directories(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)
 
 
-@fault("tests/store/test_durability.py::test_founding_flushes_every_folder_and_the_marker_last")
+@fault("tests/store/test_durability.py::test_initialization_syncs_every_directory_and_marker_last")
 def skip_fsync_of_parent_directories(patch: Patch) -> None:
     real = disk.Disk.make_dir
     patch.setattr(disk.Disk, "make_dir", lambda _, path: real(disk.Disk(durable=False), path))
 
 
-@fault("tests/store/test_failures.py::test_each_call_failing_once[28-save]")
+@fault("tests/store/test_failures.py::test_change_fails_whole_if_one_call_fails[28-save]")
 def leak_temp_files(patch: Patch) -> None:
     patch.setattr(disk.Disk, "discard", nothing)
 
 
-@fault("tests/store/test_failures.py::test_short_writes")
+@fault("tests/store/test_failures.py::test_short_writes_are_continued")
 def treat_short_write_as_complete(patch: Patch) -> None:
     patch.setattr(disk, "write", lambda fd, data, offset=0: disk._pwrite(fd, data, offset))
 
 
-@fault("tests/store/test_file_store.py::test_a_corrupt_document_harms_no_other")
+@fault("tests/store/test_file_store.py::test_corrupt_document_harms_no_other")
 def follow_symbolic_links(patch: Patch) -> None:
     patch.setattr(safe_read, "_FLAGS", safe_read._FLAGS & ~os.O_NOFOLLOW)
 
@@ -108,16 +108,12 @@ def lock_for_reading(patch: Patch) -> None:
     patch.setattr(file_store.FileStore, "_begin_reading", begin)
 
 
-@fault(
-    "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
-)
+@fault("tests/store/test_durability.py::test_rotation_makes_new_segment_durable_before_use")
 def skip_fsync_of_new_segment(patch: Patch) -> None:
     real = disk.Disk.write_temp
     patch.setattr(disk.Disk, "write_temp", lambda self, *given, **_: real(self, *given, sync=False))
 
 
-@fault(
-    "tests/store/test_durability.py::test_a_switch_makes_the_new_segment_durable_before_it_counts"
-)
+@fault("tests/store/test_durability.py::test_rotation_makes_new_segment_durable_before_use")
 def skip_fsync_of_segment_name(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)

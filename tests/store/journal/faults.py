@@ -44,7 +44,7 @@ def skip_checksum_of_the_record(patch: Patch) -> None:
     patch.setattr(state, "crc32", lambda _: 0)
 
 
-@fault("tests/store/test_durability.py::test_save_flushes_once_between_staging_and_publishing")
+@fault("tests/store/test_durability.py::test_save_syncs_once_between_staging_and_publishing")
 def publish_before_the_fsync(patch: Patch) -> None:
     def append(self: live_segment.LiveSegment, line: bytes) -> None:
         disk.write(self._file(), line, self.end)
@@ -61,7 +61,7 @@ def publish_before_the_fsync(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "write_state", write_state)
 
 
-@fault("tests/store/test_failures.py::test_a_segment_whose_flush_failed_is_left")
+@fault("tests/store/test_failures.py::test_segment_with_failed_fsync_is_abandoned")
 def reuse_segment_after_a_failed_fsync(patch: Patch) -> None:
     def stay(self: live_segment.LiveSegment, _: int, valid_bytes: int, **__: object) -> None:
         disk.write(self._file(), b" " * 4096, valid_bytes)

@@ -29,7 +29,7 @@ def ignore_mode_of_old_file(patch: Patch) -> None:
     patch.setattr(documents, "mode_of", lambda _: disk.FILE_MODE)
 
 
-@fault("tests/store/test_file_store.py::test_a_change_by_hand_is_seen_by_the_next_read")
+@fault("tests/store/test_file_store.py::test_manual_edit_is_seen_by_next_read")
 def cache_file_contents_by_path(patch: Patch) -> None:
     cached = lru_cache(safe_read.read_regular)
     patch.setattr(documents, "read_regular", cached)
@@ -132,7 +132,7 @@ def ignore_lost_events(patch: Patch) -> None:
     patch.setattr(inotify.DirectoryWatcher, "changed", changed)
 
 
-@fault("tests/store/test_file_store.py::test_a_corrupt_document_harms_no_other")
+@fault("tests/store/test_file_store.py::test_corrupt_document_harms_no_other")
 def fail_listing_on_one_bad_document(patch: Patch) -> None:
     def strict(self: documents.Documents) -> Any:
         return [self.find(name.removesuffix(".json")) for name in self.names()], []

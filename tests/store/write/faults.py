@@ -35,7 +35,7 @@ from waggle_fsstore.store.write import (
 )
 
 
-@fault("tests/store/test_durability.py::test_folders_left_unflushed_are_flushed")
+@fault("tests/store/test_durability.py::test_unsynced_directories_are_synced_later")
 def skip_sync_of_ancestors(patch: Patch) -> None:
     patch.setattr(initialize, "_sync_ancestors", nothing)
 
@@ -45,17 +45,17 @@ def skip_fchmod_after_umask(patch: Patch) -> None:
     patch.setattr(os, "fchmod", nothing)
 
 
-@fault("tests/store/test_failures.py::test_each_call_failing_once[5-save_all]")
+@fault("tests/store/test_failures.py::test_change_fails_whole_if_one_call_fails[5-save_all]")
 def skip_rollback(patch: Patch) -> None:
     patch.setattr(writer, "rollback", lambda *_: False)
 
 
-@fault("tests/store/test_failures.py::test_each_call_failing_for_good[save]")
+@fault("tests/store/test_failures.py::test_change_fails_whole_if_calls_keep_failing[save]")
 def report_unknown_outcome_as_failure(patch: Patch) -> None:
     patch.setattr(writer, "OutcomeUnknownError", lambda path: OSError(5, "failed", path))
 
 
-@fault("tests/store/test_failures.py::test_interrupt_at_each_call[True-save_all]")
+@fault("tests/store/test_failures.py::test_interrupted_change_is_done_or_undone[True-save_all]")
 def forget_interrupted_rename_in_rollback(patch: Patch) -> None:
     real = publish.rollback
     patch.setattr(writer, "rollback", lambda writes, *rest: real(writes[:-1], *rest))
@@ -72,7 +72,7 @@ def skip_validation_on_save(patch: Patch) -> None:
     patch.setattr(inputs, "checked_copy", lambda value: value)
 
 
-@fault("tests/store/test_file_store.py::test_deleting_a_corrupt_document_keeps_the_evidence")
+@fault("tests/store/test_file_store.py::test_delete_keeps_corrupt_document_in_lost_and_found")
 def delete_corrupt_documents(patch: Patch) -> None:
     def destroy(self: batch.Transaction, environment_id: str) -> None:
         path = self._batch.layout.document(environment_id)
@@ -133,12 +133,12 @@ def write_one_line_per_change(patch: Patch) -> None:
     patch.setattr(batch.WriteBatch, "line", line)
 
 
-@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+@fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
 def skip_sync_at_checkpoint(patch: Patch) -> None:
     patch.setattr(checkpoint, "sync_redo_range", nothing)
 
 
-@fault("tests/store/test_durability.py::test_a_checkpoint_comes_after_the_documents_are_durable")
+@fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
 def write_checkpoint_before_sync(patch: Patch) -> None:
     finish = checkpoint.Checkpointer._finish
     patch.setattr(checkpoint, "sync_redo_range", nothing)
@@ -151,7 +151,7 @@ def write_checkpoint_before_sync(patch: Patch) -> None:
     patch.setattr(checkpoint.Checkpointer, "_finish", finish_first)
 
 
-@fault("tests/store/test_durability.py::test_after_a_failed_flush_documents_are_written_anew")
+@fault("tests/store/test_durability.py::test_failed_fsync_rewrites_documents")
 def repeat_failed_sync_instead_of_rewriting(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "rewrite_all", nothing)
 
