@@ -51,6 +51,11 @@ def follow_symbolic_links(patch: Patch) -> None:
     patch.setattr(safe_read, "_FLAGS", safe_read._FLAGS & ~os.O_NOFOLLOW)
 
 
+@fault("tests/store/fs/test_safe_read.py::test_lack_of_resources_is_raised")
+def blame_file_for_lack_of_resources(patch: Patch) -> None:
+    patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
+
+
 @fault(
     "tests/store/test_contracts.py::TestFileStorePersistence::test_updates_of_several_handles_are_all_kept"
 )

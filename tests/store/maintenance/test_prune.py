@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from tests.store.journals import fill_segments, segment_paths
-from tests.store.recorder import Call, record
+from tests.store.recorder import Call, fail_call, record
 from waggle_fsstore import (
     FileStore,
     HistoryPrunedError,
@@ -418,18 +417,6 @@ def test_interrupted_compression_is_finished(store: FileStore) -> None:
     assert not packed.exists()
 
 
-class Fails:
-    """Lets one call of disk.py fail."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __call__(self, number: int, _: Call, perform: Callable[[], Any]) -> Any:
-        if number != self._number:
-            return perform()
-        raise OSError(errno.EIO, "Input/output error")
-
-
 @pytest.mark.parametrize("arguments", [{"keep_bytes": 0}, {"compress": True}], ids=str)
 def test_failed_call_leaves_end_of_history(tmp_path: Path, arguments: dict[str, Any]) -> None:
     """When any system call fails, the end of the history and all environments are left."""
@@ -446,7 +433,7 @@ def test_failed_call_leaves_end_of_history(tmp_path: Path, arguments: dict[str, 
         shutil.copytree(tmp_path / "whole", tmp_path / "store")
         with FileStore(tmp_path / "store") as store:
             with pytest.MonkeyPatch.context() as patch:
-                record(patch, Fails(number))
+                record(patch, fail_call(number, errno.EIO))
                 with suppress(OSError):
                     store.prune_history(**arguments)
             assert store.find_all() == expected

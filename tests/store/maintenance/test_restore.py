@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.maintenance.contents import documents
 from waggle_fsstore import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
@@ -24,11 +25,6 @@ from waggle_fsstore.testing import make_environment
 def store(edited_store: FileStore) -> FileStore:
     """A store with a manual edit."""
     return edited_store
-
-
-def documents(directory: Path) -> dict[str, bytes]:
-    paths = (directory / "environments").iterdir()
-    return {path.name: path.read_bytes() for path in sorted(paths)}
 
 
 def test_restore_brings_documents_back(store: FileStore, dest: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.store.locks import lock_held
-from tests.store.recorder import Call, record
+from tests.store.maintenance.contents import documents
+from tests.store.recorder import fail_call, record
 from waggle_fsstore import (
     CorruptDocumentError,
     EventKind,
@@ -31,11 +32,6 @@ from waggle_fsstore.testing import make_environment
 def store(edited_store: FileStore) -> FileStore:
     """A store with a manual edit."""
     return edited_store
-
-
-def documents(directory: Path) -> dict[str, bytes]:
-    paths = (directory / "environments").iterdir()
-    return {path.name: path.read_bytes() for path in sorted(paths)}
 
 
 def sums(directory: Path) -> dict[str, str]:
@@ -311,18 +307,6 @@ def test_snapshot_without_recovery_is_current(store: FileStore, dest: Path) -> N
     assert FileStore(dest, durable=False).find_all() == expected
 
 
-class Fails:
-    """Lets one call of disk.py fail."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __call__(self, number: int, _: Call, perform: Callable[[], Any]) -> Any:
-        if number != self._number:
-            return perform()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_failed_call_leaves_no_snapshot(tmp_path: Path) -> None:
     """When any system call fails, nothing is left that looks like a snapshot."""
     with FileStore(tmp_path / "store") as store:
@@ -335,7 +319,7 @@ def test_failed_call_leaves_no_snapshot(tmp_path: Path) -> None:
         for number in spoilt:
             dest = tmp_path / f"copy-{number}"
             with pytest.MonkeyPatch.context() as patch:
-                record(patch, Fails(number))
+                record(patch, fail_call(number, errno.ENOSPC))
                 with pytest.raises(OSError, match="No space left"):
                     store.snapshot(dest)
             assert not dest.exists()

@@ -8,14 +8,6 @@ from waggle_fsstore import FileStore, Finding
 from waggle_fsstore.store.journal import lines
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """Return the contents of all files of a store that are worth keeping, by path."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink())
-    ignored = {".waggle/lock", ".waggle/state"}
-    by_name = {str(path.relative_to(root)): path for path in files}
-    return {name: path.read_bytes() for name, path in by_name.items() if name not in ignored}
-
-
 def plant(path: Path, offset: int, data: bytes) -> None:
     """Overwrite some bytes of a file in place."""
     with open(path, "r+b") as file:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.store.journals import PAD
-from tests.store.maintenance.fsck.damage_store import contents, zero
+from tests.store.maintenance.contents import contents
+from tests.store.maintenance.fsck.damage_store import zero
 from waggle_fsstore import (
     CorruptDocumentError,
     EnvironmentNotFoundError,

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.store.locks import lock_held
-from tests.store.maintenance.fsck.damage_store import contents
+from tests.store.maintenance.contents import contents
 from waggle_fsstore import (
     FileStore,
     Severity,

@@ -9,7 +9,8 @@ import pytest
 
 from tests.store.journals import fill_segments, segment_paths
 from tests.store.locks import lock_held
-from tests.store.maintenance.fsck.damage_store import changes_line, contents, plant, summary, zero
+from tests.store.maintenance.contents import contents
+from tests.store.maintenance.fsck.damage_store import changes_line, plant, summary, zero
 from waggle_fsstore import (
     EventKind,
     FileStore,
