@@ -20,7 +20,7 @@ class StoredDocument:
     __slots__ = ("_environment", "checksum", "data", "document", "is_intact", "mode", "path")
 
     def __init__(self, path: str, data: bytes, mode: int = FILE_MODE) -> None:
-        """Raises :class:`CorruptDocumentError` and :class:`UnsupportedFormatError`."""
+        """Raise :class:`CorruptDocumentError` or :class:`UnsupportedFormatError` for a bad one."""
         self.path = path
         self.data = data
         self.mode = mode

@@ -30,7 +30,7 @@ class DirectoryWatcher:
     """Watches one directory, from its construction on. Not thread-safe."""
 
     def __init__(self, directory: str) -> None:
-        """Raises ``OSError``: the user's limit is reached, or this system has no inotify."""
+        """Raise ``OSError`` if the user's limit is reached, or this system has no inotify."""
         self._path = directory
         self._watched_inode: tuple[int, int] | None = None
         self._descriptor = inotify_init()
