@@ -74,12 +74,12 @@ def test_fixtures_and_contracts_work_in_another_project(tmp_path: Path) -> None:
     done = run(tmp_path, PROJECT, "-n", "2")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert {line.split("::")[2].split()[0].partition("[")[0] for line in failed} == {
-        "test_delete",
-        "test_delete_missing",
-        "test_count",
-        "test_odd_ids",
-        "test_invalid_ids",
-        "test_50_concurrent_writers_and_readers",
+        "test_deleted_environment_is_gone",
+        "test_delete_of_missing_id_raises",
+        "test_count_follows_changes",
+        "test_odd_ids_are_kept_apart",
+        "test_invalid_ids_are_refused",
+        "test_50_concurrent_threads_lose_nothing",
     }
     # Only where assertions are rewritten does pytest show both sides.
     assert "assert [0, 1, 2, 3, 3] == [0, 1, 2, 3, 2]" in done.stdout

@@ -99,6 +99,17 @@ def record(monkeypatch: pytest.MonkeyPatch, spoil: Spoil | None = None) -> Recor
     return recorder
 
 
+def fail_call(number: int, code: int) -> Spoil:
+    """Return a spoiler that lets one call fail with an error code of ``errno``."""
+
+    def spoil(current: int, _: Call, perform: Callable[[], Any]) -> Any:
+        if current != number:
+            return perform()
+        raise OSError(code, os.strerror(code))
+
+    return spoil
+
+
 def open_descriptors() -> int:
     """How many descriptors this process has open."""
     # A store that another test dropped must not be collected, and close some, before the next call.

@@ -197,7 +197,7 @@ class StoreError(WaggleError):
 
 
 class CorruptDocumentError(StoreError):
-    """The file is not a document of the store, or only part of one.
+    """A file that is not a document of the store, or only part of one.
 
     All other documents remain usable. Repair the file, or ``delete`` its environment,
     which moves the file to ``.waggle/lost+found``.
@@ -212,7 +212,7 @@ class CorruptDocumentError(StoreError):
 
 
 class UnsupportedFormatError(StoreError):
-    """The file or directory was written by a newer version, or by another program.
+    """A file or directory that was written by a newer version, or by another program.
 
     It is neither read nor overwritten. ``found`` is its format number, or a description
     of its contents.

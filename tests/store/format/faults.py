@@ -9,7 +9,7 @@ from waggle_fsstore.store.format import codec, layout
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_saved_environment_is_found")
-def swapped_codec_fields(patch: Patch) -> None:
+def swap_created_at_and_last_used(patch: Patch) -> None:
     real = codec._document
 
     def swapped(*arguments: Any) -> dict[str, Any]:
@@ -24,28 +24,28 @@ def swapped_codec_fields(patch: Patch) -> None:
 
 
 @fault("tests/store/format/test_codec.py::test_unknown_keys_are_kept")
-def unknown_keys_dropped(patch: Patch) -> None:
+def drop_unknown_keys(patch: Patch) -> None:
     real = environment.Environment
     patch.setattr(codec, "Environment", lambda **values: real(**{**values, "extra": {}}))
 
 
 @fault("tests/store/test_file_store.py::test_newer_document_is_left_alone")
-def newer_schema_overwritten(patch: Patch) -> None:
+def accept_newer_schema(patch: Patch) -> None:
     patch.setattr(codec, "SCHEMA", 99)
 
 
 @fault("tests/store/test_file_store.py::test_manual_edit_is_a_conflict")
-def checksum_ignored(patch: Patch) -> None:
+def ignore_checksum_of_documents(patch: Patch) -> None:
     patch.setattr(codec, "is_intact", lambda _: True)
 
 
 @fault("tests/store/test_file_store.py::test_no_id_leads_outside_the_root")
-def escape_from_the_root(patch: Patch) -> None:
+def use_id_as_path(patch: Patch) -> None:
     patch.setattr(layout, "document_name", lambda environment_id: f"{environment_id}.json")
 
 
-@fault("tests/store/format/test_layout.py::test_no_two_ids_share_a_name")
-def upper_case_not_escaped(patch: Patch) -> None:
+@fault("tests/store/format/test_layout.py::test_ids_never_share_a_file_name")
+def leave_upper_case_unescaped(patch: Patch) -> None:
     real = layout.document_name
     patch.setattr(
         layout, "document_name", lambda name: f"{name}.json" if name.isalnum() else real(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environments and their documents."""
+"""Environments survive the round trip through documents."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def decode(data: bytes | str) -> Environment:
 
 
 def document(**changes: Any) -> str:
-    """A document as a hand might write it, with these keys changed; ``...`` removes one."""
+    """Return a handwritten document with these keys changed; ``...`` removes a key."""
     values: dict[str, Any] = {
         "id": "a",
         "name": "n",
@@ -74,8 +74,8 @@ def document(**changes: Any) -> str:
 
 
 @given(ENVIRONMENTS, st.integers(0, 2**53 - 1))
-def test_round_trip(environment: Environment, revision: int) -> None:
-    """Every valid environment comes back equal, with its revision, from canonical bytes."""
+def test_environment_survives_round_trip(environment: Environment, revision: int) -> None:
+    """Every valid environment is decoded equal, with its revision, from canonical bytes."""
     data = codec.encode(environment, revision)
     found = decode(data)
     assert found == environment
@@ -85,8 +85,8 @@ def test_round_trip(environment: Environment, revision: int) -> None:
     assert codec.revision_of(data) == revision
 
 
-def test_the_format_of_a_document() -> None:
-    """The bytes on disk, all of them: this is the format."""
+def test_document_bytes_are_the_format() -> None:
+    """A document has exactly these bytes on disk."""
     environment = make_environment(id="env-x", name="data-analysis")
     environment.created_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     environment.last_used = datetime(2026, 1, 2, 4, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
@@ -98,7 +98,7 @@ def test_the_format_of_a_document() -> None:
         == """\
 {
   "capabilities": null,
-  "checksum": "8c8b23dd",
+  "checksum": "d4818951",
   "colour": [
     "amber",
     {
@@ -126,20 +126,20 @@ def test_the_format_of_a_document() -> None:
   "schema": 1,
   "ssh_port": 10022,
   "status": "running",
-  "status_reason": "started by hand",
+  "status_reason": "started manually",
   "timeout_seconds": 1800
 }
 """
     )
 
 
-def test_document_keys_are_the_keys_of_documents() -> None:
-    """The domain knows which keys ``extra`` may not hold."""
+def test_document_keys_match_codec() -> None:
+    """The domain knows which keys ``extra`` may not have."""
     assert set(json.loads(codec.encode(make_environment(extra={}), 1))) == DOCUMENT_KEYS
 
 
-def test_the_least_document(tmp_path: Path) -> None:
-    """Id, name and runtime are enough; the file's own time stands in for its times."""
+def test_minimal_document_gets_defaults(tmp_path: Path) -> None:
+    """Id, name and runtime are enough; the times default to that of the file."""
     path = tmp_path / "a.json"
     path.touch()
     os.utime(path, (MODIFIED, MODIFIED))
@@ -152,21 +152,21 @@ def test_the_least_document(tmp_path: Path) -> None:
 
 
 def test_last_used_defaults_to_created_at() -> None:
-    """A document with one time of the two does not expire by surprise."""
+    """A document with only ``created_at`` does not expire by surprise."""
     assert decode(document(created_at="2026-05-06T07:08:09Z")).last_used == datetime(
         2026, 5, 6, 7, 8, 9, tzinfo=UTC
     )
 
 
-def test_times_of_other_zones_are_read() -> None:
-    """A hand may write any offset; it is kept in UTC."""
+def test_times_of_other_zones_become_utc() -> None:
+    """A manual edit may have any UTC offset; the time is kept in UTC."""
     assert decode(document(created_at="2026-05-06T07:08:09.5+02:00")).created_at == datetime(
         2026, 5, 6, 5, 8, 9, 500_000, tzinfo=UTC
     )
 
 
 def test_unknown_keys_are_kept() -> None:
-    """What a newer program added survives an older one."""
+    """A key that a newer program added survives an older one."""
     found = decode(document(colour={"deep": [1, None]}))
     assert found.extra == {"colour": {"deep": [1, None]}}
     assert json.loads(codec.encode(found, 1))["colour"] == {"deep": [1, None]}
@@ -222,15 +222,15 @@ def test_unknown_keys_are_kept() -> None:
         (document(deep=json.loads("[" * 150 + "]" * 150)), "extra: is nested deeper"),
     ],
 )
-def test_corrupt_documents(data: bytes | str, reason: str) -> None:
-    """What is not a document says in which file, and in which field, what is wrong."""
+def test_corrupt_document_names_path_and_field(data: bytes | str, reason: str) -> None:
+    """The error of a corrupt document names the file, and the field that is wrong."""
     with pytest.raises(CorruptDocumentError) as caught:
         decode(data)
     assert caught.value.reason.startswith(reason)
     assert caught.value.path == Path(PATH)
 
 
-def test_newer_schema() -> None:
+def test_newer_schema_is_refused() -> None:
     """A newer schema is refused whatever else the document holds."""
     with pytest.raises(UnsupportedFormatError) as caught:
         decode('{"schema": 2, "id": {"new": "shape"}}')
@@ -238,26 +238,26 @@ def test_newer_schema() -> None:
 
 
 @given(st.binary(max_size=200) | TEXTS.map(str.encode) | JSON.map(lambda j: json.dumps(j).encode()))
-def test_any_bytes(data: bytes) -> None:
-    """Whatever stands in a file, it is an environment or a clear error, and nothing else."""
+def test_any_bytes_decode_or_raise(data: bytes) -> None:
+    """Any bytes are an environment or a clear error."""
     with suppress(CorruptDocumentError, UnsupportedFormatError):
         codec.decode(data, __file__, modified_at)  # Any existing file, for its time.
 
 
 @given(st.data())
-def test_a_change_by_hand_shows(data: st.DataObject) -> None:
+def test_checksum_detects_manual_edit(data: st.DataObject) -> None:
     """A changed value breaks the checksum; white space and the order of keys do not."""
     document = json.loads(codec.encode(make_environment(id="a"), 7))
     key = data.draw(st.sampled_from(sorted(document)))
     reordered = json.dumps(dict(reversed(document.items())), indent=7).encode()
     assert codec.is_intact(reordered)
-    assert not codec.is_intact(json.dumps({**document, key: "changed by hand"}).encode())
+    assert not codec.is_intact(json.dumps({**document, key: "edited"}).encode())
     del document[key]
     assert not codec.is_intact(json.dumps(document).encode())
 
 
-def test_too_large() -> None:
-    """A document of more than 1 MiB is refused, naming the field that makes it so."""
+def test_oversized_document_names_field() -> None:
+    """A document of more than 1 MiB is refused, with the name of its largest field."""
     for field, value in [
         ("name", "n" * codec.MAX_DOCUMENT_BYTES),
         ("labels", {"l": "x" * codec.MAX_DOCUMENT_BYTES}),
@@ -268,7 +268,7 @@ def test_too_large() -> None:
         assert caught.value.field == field
 
 
-def test_array() -> None:
+def test_array_holds_documents() -> None:
     """Several documents make one JSON array, each as in its own file."""
     environments = [make_environment(revision=3), make_environment(revision=4)]
     assert json.loads(codec.encode_array(environments)) == [
@@ -288,12 +288,12 @@ def test_array() -> None:
         (b"{}", 0),
     ],
 )
-def test_revision_of_anything(data: bytes, revision: int) -> None:
-    """The counter can be rebuilt from files that this version cannot read otherwise."""
+def test_revision_is_read_from_invalid_documents(data: bytes, revision: int) -> None:
+    """The revision counter can be rebuilt from files that this version cannot decode."""
     assert codec.revision_of(data) == revision
 
 
-def test_marker() -> None:
+def test_marker_bytes_are_the_format() -> None:
     """The marker is one line of JSON that names the application and its format."""
     data = initialize.MARKER
     assert data == b'{"application": "waggle-fsstore", "format": 1}\n'
@@ -310,7 +310,7 @@ def test_marker() -> None:
         (b"", CorruptDocumentError),
     ],
 )
-def test_bad_markers(data: bytes, error: type[Exception]) -> None:
-    """A folder that another application marked, or nobody did properly, is not taken."""
+def test_bad_marker_is_refused(data: bytes, error: type[Exception]) -> None:
+    """A directory with the marker of another application, or a broken one, is refused."""
     with pytest.raises(error):
         initialize._version_in(data, "waggle.json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids and file names."""
+"""File names of ids are unique and safe on every file system."""
 
 import re
 import unicodedata
@@ -22,7 +22,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def folded(name: str) -> set[str]:
-    """All names that a file system which ignores case or normalises may take it for."""
+    """Return all names that are equal on a file system that ignores case or normalises."""
     return {
         unicodedata.normalize(form, changed)
         for form in ("NFC", "NFD", "NFKC", "NFKD")
@@ -31,8 +31,8 @@ def folded(name: str) -> set[str]:
 
 
 @given(ORDINARY_IDS)
-def test_ordinary_ids_stay_as_they_are(environment_id: str) -> None:
-    """Lower-case letters, digits, ``-``, ``_`` and inner dots are their own file name."""
+def test_ordinary_id_is_its_file_name(environment_id: str) -> None:
+    """Lower-case letters, digits, ``-``, ``_`` and inner dots are unchanged in a file name."""
     if not RESERVED.match(environment_id):
         assert document_name(environment_id) == f"{environment_id}.json"
 
@@ -44,8 +44,8 @@ def test_ordinary_ids_stay_as_they_are(environment_id: str) -> None:
 @example("con", "%63on")
 @example("x" * 199 + "X", "x" * 199 + "\u00d7")
 @example("A" * 200, "A" * 199 + "B")
-def test_no_two_ids_share_a_name(one: str, two: str) -> None:
-    """Not even on a file system that ignores case or normalises Unicode."""
+def test_ids_never_share_a_file_name(one: str, two: str) -> None:
+    """No two ids share a name where the file system ignores case or normalises Unicode."""
     if one != two:
         assert not folded(document_name(one)) & folded(document_name(two))
 
@@ -56,8 +56,8 @@ def test_no_two_ids_share_a_name(one: str, two: str) -> None:
 @example("lpt1")
 @example("X" * 200)
 @example("\U0001f41d" * 50)
-def test_names_are_safe_everywhere(environment_id: str) -> None:
-    """A name is one short path component of plain ASCII, special to no system."""
+def test_file_names_are_safe_everywhere(environment_id: str) -> None:
+    """A name is one short path component of plain ASCII, without a special meaning."""
     name = document_name(environment_id)
     assert len(name) <= 255
     assert re.fullmatch(r"[a-z0-9_.%~-]+\.json", name)
@@ -68,16 +68,16 @@ def test_names_are_safe_everywhere(environment_id: str) -> None:
 
 @given(IDS)
 @example("X" * 200)
-def test_names_are_recognised(environment_id: str) -> None:
-    """A name is known as a document's, and leads back to its id unless only a hash is left."""
+def test_file_name_leads_back_to_id(environment_id: str) -> None:
+    """A document name is recognised, and gives its id unless it holds a hash."""
     name = document_name(environment_id)
     assert is_document_name(name)
     assert environment_id_of(name) == (None if "~" in name else environment_id)
 
 
 @given(st.one_of(st.text(max_size=260), IDS.map(lambda other: f"{other}.json")))
-def test_other_names_are_not_recognised(name: str) -> None:
-    """Only a name that some id is given counts: neither a variant nor a mistake does."""
+def test_unused_names_are_foreign(name: str) -> None:
+    """Only the exact file name of an id is a document name."""
     found = environment_id_of(name)
     if found is not None:
         assert document_name(found) == name
@@ -113,13 +113,13 @@ def test_other_names_are_not_recognised(name: str) -> None:
         "a.json\n",
     ],
 )
-def test_files_of_others(name: str) -> None:
-    """What editors, systems and hands leave behind is not taken for a document."""
+def test_leftovers_of_editors_are_foreign(name: str) -> None:
+    """Files that editors, systems and manual edits leave are no documents."""
     assert not is_document_name(name)
 
 
-def test_the_format_of_names() -> None:
-    """Names are part of the format on disk: these may never change."""
+def test_file_names_are_the_format() -> None:
+    """Names are part of the format on disk and never change."""
     assert document_name("data-analysis_2.v1") == "data-analysis_2.v1.json"
     assert document_name("../../etc/passwd") == "%2e.%2f..%2fetc%2fpasswd.json"
     assert document_name("Über") == "%c3%9cber.json"

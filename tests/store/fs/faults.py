@@ -11,7 +11,7 @@ from waggle_fsstore.store.fs import disk, in_place_file, lock, safe_read
 
 
 @fault("tests/store/test_durability.py::test_save_over_old_version_syncs_alike")
-def in_place_write(patch: Patch) -> None:
+def overwrite_instead_of_rename(patch: Patch) -> None:
     def replace(_: disk.Disk, source: str, target: str) -> None:
         with open(source, "rb") as new, open(target, "wb") as old:
             old.write(new.read())
@@ -21,50 +21,55 @@ def in_place_write(patch: Patch) -> None:
 
 
 @fault("tests/store/test_durability.py::test_save_syncs_once_between_staging_and_publishing")
-def no_file_flush(patch: Patch) -> None:
+def skip_fsync_of_files(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync", nothing)
 
 
 @fault("tests/store/test_durability.py::test_initialization_syncs_every_directory_and_marker_last")
-def no_folder_flush(patch: Patch) -> None:
+def skip_fsync_of_directories(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)
 
 
 @fault("tests/store/test_durability.py::test_initialization_syncs_every_directory_and_marker_last")
-def no_flush_of_the_folder_above(patch: Patch) -> None:
+def skip_fsync_of_parent_directories(patch: Patch) -> None:
     real = disk.Disk.make_dir
     patch.setattr(disk.Disk, "make_dir", lambda _, path: real(disk.Disk(durable=False), path))
 
 
 @fault("tests/store/test_failures.py::test_change_fails_whole_if_one_call_fails[28-save]")
-def temporary_file_leaked_on_a_full_disk(patch: Patch) -> None:
+def leak_temp_files(patch: Patch) -> None:
     patch.setattr(disk.Disk, "discard", nothing)
 
 
 @fault("tests/store/test_failures.py::test_short_writes_are_continued")
-def short_write_taken_for_whole(patch: Patch) -> None:
+def treat_short_write_as_complete(patch: Patch) -> None:
     patch.setattr(disk, "write", lambda fd, data, offset=0: disk._pwrite(fd, data, offset))
 
 
 @fault("tests/store/test_file_store.py::test_corrupt_document_harms_no_other")
-def symbolic_links_followed(patch: Patch) -> None:
+def follow_symbolic_links(patch: Patch) -> None:
     patch.setattr(safe_read, "_FLAGS", safe_read._FLAGS & ~os.O_NOFOLLOW)
+
+
+@fault("tests/store/fs/test_safe_read.py::test_lack_of_resources_is_raised")
+def blame_file_for_lack_of_resources(patch: Patch) -> None:
+    patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
 
 
 @fault(
     "tests/store/test_contracts.py::TestFileStorePersistence::test_updates_of_several_handles_are_all_kept"
 )
-def unlocked_update(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
+def run_without_lock(patch: Patch) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
         self._open()
         self._locked = True
-        work()
+        return work()
 
     patch.setattr(lock.StoreLock, "run", run)
 
 
-@fault("tests/store/fs/test_lock.py::test_the_lock_file_is_permanent")
-def lock_file_unlinked(patch: Patch) -> None:
+@fault("tests/store/fs/test_lock.py::test_lock_file_is_permanent")
+def delete_lock_file_on_release(patch: Patch) -> None:
     real = lock.StoreLock._release
 
     def release(self: lock.StoreLock) -> None:
@@ -75,30 +80,30 @@ def lock_file_unlinked(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "_release", release)
 
 
-@fault("tests/store/fs/test_lock.py::test_an_interrupt_at_any_instruction")
-def lock_kept_after_an_interrupt(patch: Patch) -> None:
-    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> None:
+@fault("tests/store/fs/test_lock.py::test_interrupt_at_any_instruction_frees_lock")
+def keep_lock_after_interrupt(patch: Patch) -> None:
+    def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
         self._acquire(self._timeout)
         try:
-            work()
+            return work()
         finally:
             self._release()
 
     patch.setattr(lock.StoreLock, "run", run)
 
 
-@fault("tests/store/fs/test_lock.py::test_a_removed_lock_file_is_noticed")
-def removed_lock_file_unnoticed(patch: Patch) -> None:
+@fault("tests/store/fs/test_lock.py::test_removed_lock_file_is_noticed")
+def ignore_removal_of_lock_file(patch: Patch) -> None:
     patch.setattr(in_place_file.InPlaceFile, "is_in_place", lambda _: True)
 
 
 @fault("tests/store/fs/test_lock.py::test_parent_and_child_exclude_each_other")
-def descriptor_kept_across_fork(patch: Patch) -> None:
+def keep_descriptor_after_fork(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "reset_after_fork", nothing)
 
 
-@fault("tests/store/fs/test_lock.py::test_reads_do_not_wait_for_a_stopped_holder")
-def readers_take_the_lock(patch: Patch) -> None:
+@fault("tests/store/fs/test_lock.py::test_reads_do_not_wait_for_stopped_holder")
+def lock_for_reading(patch: Patch) -> None:
     real = file_store.FileStore._begin_reading
 
     def begin(self: file_store.FileStore) -> None:
@@ -109,11 +114,11 @@ def readers_take_the_lock(patch: Patch) -> None:
 
 
 @fault("tests/store/test_durability.py::test_rotation_makes_new_segment_durable_before_use")
-def new_segment_not_flushed(patch: Patch) -> None:
+def skip_fsync_of_new_segment(patch: Patch) -> None:
     real = disk.Disk.write_temp
     patch.setattr(disk.Disk, "write_temp", lambda self, *given, **_: real(self, *given, sync=False))
 
 
 @fault("tests/store/test_durability.py::test_rotation_makes_new_segment_durable_before_use")
-def name_of_the_new_segment_not_flushed(patch: Patch) -> None:
+def skip_fsync_of_segment_name(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)

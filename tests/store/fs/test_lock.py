@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store lock."""
+"""The store lock excludes other threads and processes, and outlives none of them."""
 
 import os
 import shutil
@@ -67,8 +67,8 @@ def root(root: Path) -> Path:
     return root
 
 
-def test_timeout_names_the_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait for another process ends in time, with an error that says who holds the lock."""
+def test_timeout_names_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for another process ends in time, with an error that names the lock holder."""
     with held_by_another_process(root) as holder:
         store = FileStore(root, lock_timeout=0.05)
         slept: list[float] = []
@@ -92,8 +92,8 @@ def test_timeout_names_the_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert store.find_by_id("a").name == "new"
 
 
-def test_timeout_between_threads(root: Path) -> None:
-    """A thread does not wait longer for a thread than for a process."""
+def test_timeout_applies_to_threads(root: Path) -> None:
+    """A thread waits no longer for a thread than for a process."""
     store = FileStore(root, durable=False, lock_timeout=0.05)
     with lock_held(store):
         failures: list[BaseException] = []
@@ -111,16 +111,16 @@ def test_timeout_between_threads(root: Path) -> None:
     store.save(make_environment())
 
 
-def test_a_killed_holder_leaves_nothing_locked(root: Path) -> None:
-    """The lock of a process that was killed is free at once, without any age or clean-up."""
+def test_killed_holder_frees_lock(root: Path) -> None:
+    """The lock of a killed process is free at once, without a clean-up."""
     with held_by_another_process(root) as holder:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         FileStore(root, lock_timeout=5).save(make_environment(id="a", name="new"))
 
 
-def test_reads_do_not_wait_for_a_stopped_holder(root: Path) -> None:
-    """A process stopped in the middle of a change holds up no reader."""
+def test_reads_do_not_wait_for_stopped_holder(root: Path) -> None:
+    """A process that is stopped in the middle of a change delays no reader."""
     with held_by_another_process(root) as holder:
         holder.send_signal(signal.SIGSTOP)
         with FileStore(root, lock_timeout=0) as store:
@@ -128,8 +128,8 @@ def test_reads_do_not_wait_for_a_stopped_holder(root: Path) -> None:
             assert len(store.find_all()) == store.count() == 1
 
 
-def test_the_lock_file_is_permanent(root: Path) -> None:
-    """Neither use nor close removes the lock file or puts another one in its place."""
+def test_lock_file_is_permanent(root: Path) -> None:
+    """Neither use nor close removes or replaces the lock file."""
     lock = root / ".waggle" / "lock"
     before = lock.stat().st_ino
     for _ in range(3):
@@ -139,8 +139,8 @@ def test_the_lock_file_is_permanent(root: Path) -> None:
     assert lock.stat().st_ino == before
 
 
-def test_a_removed_lock_file_is_noticed(root: Path) -> None:
-    """After ``git clean`` took ``.waggle``, an open store and a new one exclude each other."""
+def test_removed_lock_file_is_noticed(root: Path) -> None:
+    """After ``git clean`` removed ``.waggle``, an open store and a new one exclude each other."""
     store = FileStore(root, durable=False)
     store.save(make_environment())
     shutil.rmtree(root / ".waggle")
@@ -153,8 +153,8 @@ def test_a_removed_lock_file_is_noticed(root: Path) -> None:
                 other.save(make_environment())
 
 
-def test_a_store_moved_away_under_a_live_one(root: Path) -> None:
-    """An open store follows its path: it locks the store that stands there now."""
+def test_open_store_follows_its_path(root: Path) -> None:
+    """An open store locks the store that is at its path now."""
     store = FileStore(root, durable=False, lock_timeout=0)
     store.save(make_environment())
     root.rename(root.with_name("moved"))
@@ -166,8 +166,8 @@ def test_a_store_moved_away_under_a_live_one(root: Path) -> None:
     assert not (root.with_name("moved") / "environments" / "b.json").exists()
 
 
-def test_a_child_can_use_an_inherited_store(root: Path) -> None:
-    """After fork, the child opens the lock anew, and the parent's lock stays the parent's."""
+def test_child_can_use_inherited_store(root: Path) -> None:
+    """A forked child opens the lock file again, and the parent keeps its lock."""
     store = FileStore(root, durable=False, lock_timeout=0)
     store.save(make_environment(id="before"))
     with lock_held(store):
@@ -177,7 +177,7 @@ def test_a_child_can_use_an_inherited_store(root: Path) -> None:
             try:
                 store.save(make_environment(id="child"))
             except LockTimeoutError:
-                code = 0  # The parent holds it, and the child's exit must not free it.
+                code = 0  # The parent holds it, and the exit of the child must not free it.
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
@@ -197,7 +197,7 @@ def test_a_child_can_use_an_inherited_store(root: Path) -> None:
 
 
 def test_parent_and_child_exclude_each_other(root: Path) -> None:
-    """A child that inherited an open store does not share the parent's lock with it."""
+    """A child with an inherited store does not share the lock of its parent."""
     store = FileStore(root, durable=False, lock_timeout=0)
     store.save(make_environment())
     reader, writer = os.pipe()
@@ -221,8 +221,8 @@ def test_parent_and_child_exclude_each_other(root: Path) -> None:
     store.save(make_environment())
 
 
-def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
-    """A child that inherits a change under way has no right to finish it."""
+def test_fork_during_change_stores_nothing(root: Path) -> None:
+    """A child that is forked in the middle of a change cannot finish it."""
     store = FileStore(root, durable=False)
     before = store.save(make_environment(id="a"))
     parent = os.getpid()
@@ -245,7 +245,7 @@ def test_a_fork_in_the_middle_of_a_change_stores_nothing(root: Path) -> None:
 
 
 def test_descriptors_are_not_inherited(root: Path) -> None:
-    """A program started by a user of the store holds none of its files."""
+    """A program that is started by a user of the store has none of its files open."""
     store = FileStore(root, durable=False)
     store.save(make_environment())
     output = subprocess.run(
@@ -255,7 +255,7 @@ def test_descriptors_are_not_inherited(root: Path) -> None:
 
 
 def test_descriptors_are_released(root: Path) -> None:
-    """Neither a closed store nor one that was dropped keeps a descriptor."""
+    """Neither a closed store nor a dropped one keeps a descriptor."""
     before = open_descriptors()
     for _ in range(5):
         store = FileStore(root, durable=False)
@@ -268,8 +268,8 @@ def test_descriptors_are_released(root: Path) -> None:
     assert open_descriptors() <= before
 
 
-def test_close_waits_for_a_change(root: Path) -> None:
-    """A change under way is finished before close returns; one that waits is refused."""
+def test_close_waits_for_change(root: Path) -> None:
+    """Close returns after the change in progress is finished."""
     store = FileStore(root, durable=False)
     order: list[str] = []
     with lock_held(store):
@@ -288,14 +288,14 @@ def test_close_waits_for_a_change(root: Path) -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), 1e300])
-def test_a_timeout_is_finite(tmp_path: Path, timeout: float) -> None:
-    """Nobody waits for ever, by mistake or on purpose."""
+def test_infinite_timeout_is_refused(tmp_path: Path, timeout: float) -> None:
+    """A lock timeout is a finite number of seconds."""
     with pytest.raises(ValueError, match="lock_timeout"):
         FileStore(tmp_path / "store", lock_timeout=timeout)
 
 
-def test_an_unreadable_holder(root: Path) -> None:
-    """A lock file without a readable holder still makes a clear error."""
+def test_unreadable_holder_is_unknown(root: Path) -> None:
+    """A lock file without a readable holder still gives a clear error."""
     lock = StoreLock(str(root / ".waggle" / "lock"), timeout=0)
     with held_by_another_process(root):
         (root / ".waggle" / "lock").write_text("garbage")
@@ -304,8 +304,8 @@ def test_an_unreadable_holder(root: Path) -> None:
         assert caught.value.holder is None
 
 
-def test_a_signal_handler_that_writes(root: Path) -> None:
-    """A write from a handler in the middle of a write of the same thread is refused at once."""
+def test_write_in_signal_handler_is_refused(root: Path) -> None:
+    """A signal handler cannot write in the middle of a write of the same thread."""
     store = FileStore(root, durable=False)
     with lock_held(store), pytest.raises(RuntimeError, match="in the middle of a change"):
         store.save(make_environment())
@@ -317,7 +317,7 @@ class Interrupt(BaseException):
 
 
 def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int) -> bool:
-    """Run it, raising before the instruction with this number in these files; whether it came."""
+    """Run ``work``, raising before an instruction of these files; return whether it was reached."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -344,8 +344,8 @@ def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int)
 
 
 @pytest.mark.parametrize("change", ["save", "update", "delete"])
-def test_an_interrupt_at_any_instruction(root: Path, change: str) -> None:
-    """Ctrl-C between any two instructions leaves the lock free, for this process and others."""
+def test_interrupt_at_any_instruction_frees_lock(root: Path, change: str) -> None:
+    """Ctrl-C between any two instructions leaves the lock free, for all processes."""
     store = FileStore(root, durable=False, lock_timeout=0)
     other = FileStore(root, durable=False, lock_timeout=0)
     work: dict[str, Callable[[], object]] = {
@@ -370,8 +370,8 @@ def test_an_interrupt_at_any_instruction(root: Path, change: str) -> None:
     assert number > 100
 
 
-def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
-    """It is refused, and opens nothing again."""
+def test_waiting_thread_is_refused_by_close(root: Path) -> None:
+    """A thread that waits while the store is closed is refused, and reopens nothing."""
     before = open_descriptors()
     store = FileStore(root, durable=False)
     refused: list[BaseException] = []
@@ -397,8 +397,8 @@ def test_a_thread_that_waits_while_the_store_is_closed(root: Path) -> None:
     assert open_descriptors() <= before
 
 
-def test_close_does_not_wait_for_ever(root: Path) -> None:
-    """A close that cannot wait for a change lets its holder clean up."""
+def test_close_times_out(root: Path) -> None:
+    """When close times out, the lock holder closes the files."""
     before = open_descriptors()
     store = FileStore(root, durable=False, lock_timeout=0)
 
@@ -413,14 +413,14 @@ def test_close_does_not_wait_for_ever(root: Path) -> None:
         store.count()
 
 
-def test_a_host_name_of_any_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is no text is written as well as it can be."""
+def test_undecodable_host_name_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host name that is not valid text is written with replacements."""
     monkeypatch.setattr("waggle_fsstore.store.fs.lock._HOST", "caf\udce9")
     FileStore(root, durable=False).save(make_environment())
 
 
-def test_memory_after_fork() -> None:
-    """A child can use an inherited MemoryStore, whatever other threads were at."""
+def test_memory_store_works_after_fork() -> None:
+    """A child can use an inherited MemoryStore while a thread of the parent holds its lock."""
     store = MemoryStore()
     store.save(make_environment(id="a"))
     inside, done = threading.Event(), threading.Event()

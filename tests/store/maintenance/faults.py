@@ -17,15 +17,15 @@ from waggle_fsstore.store.write import (
 )
 
 
-@fault("tests/store/maintenance/test_fsck.py::test_changes_during_a_check_are_no_findings")
-def check_without_a_second_look(patch: Patch) -> None:
+@fault("tests/store/maintenance/fsck/test_documents.py::test_concurrent_changes_are_no_findings")
+def compare_documents_once(patch: Patch) -> None:
     patch.setattr(
         fsck._Examiner, "examine", lambda self, name: self._compare(name, self._latest.get(name))
     )
 
 
-@fault("tests/store/maintenance/test_fsck.py::test_a_deleted_document_is_not_missed")
-def deleted_ones_brought_back(patch: Patch) -> None:
+@fault("tests/store/maintenance/fsck/test_documents.py::test_deleted_document_is_no_finding")
+def report_deleted_documents_as_missing(patch: Patch) -> None:
     real = fsck._Examiner._missing
     patch.setattr(
         fsck._Examiner,
@@ -35,56 +35,56 @@ def deleted_ones_brought_back(patch: Patch) -> None:
     patch.setattr(latest.LatestChanges, "present", lambda self: sorted(self._latest))
 
 
-@fault("tests/store/maintenance/test_fsck.py::test_nothing_is_ever_deleted")
-def repair_without_evidence(patch: Patch) -> None:
+@fault("tests/store/maintenance/fsck/test_fsck.py::test_repair_deletes_nothing")
+def skip_copy_of_damaged_segment(patch: Patch) -> None:
     patch.setattr(lost_and_found, "save_copy", lambda *_: "nowhere")
 
 
-@fault("tests/store/maintenance/test_fsck.py::test_the_same_evidence_is_kept_once")
-def evidence_that_piles_up(patch: Patch) -> None:
+@fault("tests/store/maintenance/fsck/test_documents.py::test_equal_corrupt_files_are_kept_once")
+def keep_every_equal_copy(patch: Patch) -> None:
     patch.setattr(lost_and_found, "_candidates", lambda *_: [])
 
 
-@fault("tests/store/maintenance/test_fsck.py::test_a_damaged_line_during_a_watch")
-def damage_cut_out(patch: Patch) -> None:
+@fault("tests/store/maintenance/fsck/test_journal.py::test_watch_continues_after_repair")
+def delete_damaged_lines(patch: Patch) -> None:
     def cut(_: layout.Layout, segment: segments.Segment, __: list[int]) -> bytes:
         return b"".join(segment.text(line) for line in segment.good).ljust(1 << 16)
 
     patch.setattr(damage, "_blanked", cut)
 
 
-@fault("tests/store/maintenance/test_snapshot.py::test_changes_during_the_copy")
-def snapshot_of_several_moments(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_snapshot.py::test_concurrent_changes_are_applied")
+def ignore_changes_during_copy(patch: Patch) -> None:
     patch.setattr(snapshot._Copy, "apply_changes", lambda *_: [])
 
 
-@fault("tests/store/maintenance/test_snapshot.py::test_order_of_the_calls[3]")
-def snapshot_named_before_it_is_durable(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_snapshot.py::test_documents_are_synced_before_checksums[3]")
+def rename_snapshot_before_sync(patch: Patch) -> None:
     patch.setattr(snapshot._Copy, "_sync", nothing)
 
 
-@fault("tests/store/maintenance/test_snapshot.py::test_a_corrupt_document")
-def snapshot_without_the_corrupt(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_snapshot.py::test_corrupt_document_is_reported")
+def omit_corrupt_documents_silently(patch: Patch) -> None:
     real = snapshot._Copy.apply_changes
     patch.setattr(snapshot._Copy, "apply_changes", lambda self, over: real(self, over)[:0])
 
 
-@fault("tests/store/maintenance/test_snapshot.py::test_a_snapshot_that_was_damaged[change_a_byte]")
-def sums_not_looked_at(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_restore.py::test_damaged_snapshot_is_refused[change_a_byte]")
+def ignore_checksums_of_snapshot(patch: Patch) -> None:
     patch.setattr(restore, "_read_sums", nothing)
 
 
-@fault("tests/store/maintenance/test_prune.py::test_without_flushes")
-def pruning_what_recovery_needs(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_prune.py::test_store_without_sync_keeps_everything")
+def prune_segments_needed_by_recovery(patch: Patch) -> None:
     nothing_needed = changes.RedoRange(lines.Cursor(1 << 50, 1 << 50), is_full_log=False)
     patch.setattr(prune, "redo_range", lambda _: nothing_needed)
 
 
-@fault("tests/store/maintenance/test_prune.py::test_the_order_of_the_calls")
-def removals_that_leave_holes(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_prune.py::test_removals_are_synced_in_order")
+def skip_fsync_between_removals(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)
 
 
-@fault("tests/store/maintenance/test_prune.py::test_a_checkpoint_comes_first")
-def pruning_without_a_checkpoint(patch: Patch) -> None:
+@fault("tests/store/maintenance/test_prune.py::test_pruning_makes_checkpoint")
+def skip_checkpoint_before_pruning(patch: Patch) -> None:
     patch.setattr(writer.Writer, "checkpoint", nothing)

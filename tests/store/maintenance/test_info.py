@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""info tells how large a store is, how far it has come, and what keeps it safe."""
+"""Info describes the size of a store, its last change, and how it is made durable."""
 
 import builtins
 import shutil
@@ -17,8 +17,8 @@ from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.testing import make_environment
 
 
-def test_no_store(tmp_path: Path) -> None:
-    """Of a store that is not there yet there is little to tell; it is not founded."""
+def test_missing_store_is_empty(tmp_path: Path) -> None:
+    """The info of a missing store is empty, and does not initialize it."""
     with FileStore(tmp_path / "none") as store:
         info = store.info()
     assert info.path == tmp_path / "none"
@@ -28,8 +28,8 @@ def test_no_store(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_counts_and_sizes(tmp_path: Path) -> None:
-    """Documents, the journal and its numbers."""
+def test_info_counts_files_and_bytes(tmp_path: Path) -> None:
+    """Info has the counts and sizes of documents and journal."""
     with FileStore(tmp_path / "store") as store:
         for name in ("a", "b", "c"):
             store.save(make_environment(id=name))
@@ -47,8 +47,8 @@ def test_counts_and_sizes(tmp_path: Path) -> None:
         assert not info.is_recovery_due
 
 
-def test_after_pruning(tmp_path: Path) -> None:
-    """Where the history begins, and which change the last checkpoint covers."""
+def test_info_follows_pruning(tmp_path: Path) -> None:
+    """Info says where the history begins, and which change the last checkpoint covers."""
     with FileStore(tmp_path / "store") as store:
         for number in range(30):
             store.save(make_environment(id="a", name=f"{number}", extra={"pad": "x" * 20_000}))
@@ -61,8 +61,8 @@ def test_after_pruning(tmp_path: Path) -> None:
         assert info.checkpoint == info.last_seq == 30
 
 
-def test_opens_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many documents there are, none is read."""
+def test_info_opens_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Info opens no document."""
     with FileStore(tmp_path / "store", durable=False) as store:
         store.save(make_environment(id="a"))
 
@@ -74,8 +74,8 @@ def test_opens_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert store.info().documents == 1
 
 
-def test_a_copy(tmp_path: Path) -> None:
-    """A copy that could not be recovered yet has the checkpoint of another place."""
+def test_checkpoint_of_copy_is_of_this_place(tmp_path: Path) -> None:
+    """Opening a copy recovers it, so that its last checkpoint is its own."""
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="a"))
         assert store.info().is_of_this_place
@@ -86,14 +86,14 @@ def test_a_copy(tmp_path: Path) -> None:
         assert copy.info().is_of_this_place, "opening it recovered it"
 
 
-def test_recovery_is_due(tmp_path: Path) -> None:
-    """Where recovery is due and was not made, that is told; a change under way is no matter."""
+def test_info_reports_pending_recovery(tmp_path: Path) -> None:
+    """Info reports a recovery that was not made, but not a change in progress."""
     with FileStore(tmp_path / "store", durable=False) as store:
         store.save(make_environment(id="a"))
         with lock_held(store):
             (store.path / ".waggle" / "state").write_bytes(b"")
             reader = FileStore(store.path, durable=False, lock_timeout=0)
-            assert not reader.info().is_recovery_due, "who holds the lock may be at it"
+            assert not reader.info().is_recovery_due, "the lock holder may be recovering"
         assert reader.info().is_recovery_due
         assert reader.info().last_seq == 1
         reader.save(make_environment(id="b"))
@@ -101,8 +101,8 @@ def test_recovery_is_due(tmp_path: Path) -> None:
         reader.close()
 
 
-def test_a_closed_store(tmp_path: Path) -> None:
-    """A closed store tells nothing."""
+def test_closed_store_is_refused(tmp_path: Path) -> None:
+    """A closed store has no info."""
     store = FileStore(tmp_path / "store")
     store.close()
     with pytest.raises(StoreClosedError):
@@ -110,8 +110,8 @@ def test_a_closed_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no /proc")
-def test_the_file_system(tmp_path: Path) -> None:
-    """Its type is what the system says of the mount that the store is on."""
+def test_info_names_file_system(tmp_path: Path) -> None:
+    """Info has the type of the file system that the store is mounted on."""
     with FileStore(tmp_path / "store", durable=False) as store:
         found = store.info().file_system
     assert found
@@ -139,7 +139,7 @@ MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
         ("/data/deep/x", "nfs4"),
     ],
 )
-def test_the_deepest_and_last_mount_counts(
+def test_deepest_and_last_mount_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, expected: str
 ) -> None:
     """A mount hides what it was mounted over."""
@@ -153,18 +153,18 @@ def test_the_deepest_and_last_mount_counts(
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32", "freebsd14"])
-def test_durability_in_words(platform: str) -> None:
-    """Which flush keeps a change, in one sentence."""
-    told = durability(durable=True, platform=platform)
-    assert told.endswith(".")
+def test_durability_names_system_calls(platform: str) -> None:
+    """One sentence says which system call makes a change durable."""
+    sentence = durability(durable=True, platform=platform)
+    assert sentence.endswith(".")
     call = {"darwin": "F_FULLFSYNC", "win32": "FlushFileBuffers"}.get(platform, "fdatasync")
-    assert call in told
-    assert ("syncfs" in told) == (platform == "linux")
-    assert durability(durable=False, platform=platform).startswith("Nothing is flushed")
+    assert call in sentence
+    assert ("syncfs" in sentence) == (platform == "linux")
+    assert durability(durable=False, platform=platform).startswith("Nothing is synced")
 
 
-def test_durable_or_not(tmp_path: Path) -> None:
-    """A store that was opened without flushes says so."""
+def test_info_reports_store_without_sync(tmp_path: Path) -> None:
+    """The info of a store that syncs nothing says so."""
     with FileStore(tmp_path / "store", durable=False) as store:
         info = store.info()
     assert not info.is_durable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pruning takes the oldest history, never what recovery needs, and leaves no hole."""
+"""Pruning removes the oldest history, never what recovery needs, and leaves no hole."""
 
 import errno
 import gzip
@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from tests.store.journals import fill_segments, segment_paths
-from tests.store.recorder import Call, record
+from tests.store.recorder import Call, fail_call, record
 from waggle_fsstore import (
     FileStore,
     HistoryPrunedError,
@@ -56,7 +55,7 @@ def seqs(store: FileStore, **bounds: int) -> list[int]:
 
 
 def age(store: FileStore, until: int, by: timedelta) -> None:
-    """Make the changes up to a number as old as that."""
+    """Make the changes up to a number older by a duration."""
     layout = Layout(str(store.path))
     for first, successor in segments.with_successors(names(store)):
         if successor is None or successor > until + 1:
@@ -75,14 +74,14 @@ def age(store: FileStore, until: int, by: timedelta) -> None:
 
 
 def after_a_power_cut(store: FileStore, root: Path) -> FileStore:
-    """The store as it is opened when the state was lost; in its own place."""
+    """Close a store, and open it again in its place without its state record."""
     store.close()
     (root / ".waggle" / "state").unlink()
     return FileStore(root)
 
 
-def test_all_that_may_go(store: FileStore) -> None:
-    """With nothing to be kept, only what is in use stays, and no environment is lost."""
+def test_limit_of_zero_keeps_live_segment(store: FileStore) -> None:
+    """With a limit of 0 bytes, only the live segment stays, and no environment is lost."""
     before = store.find_all()
     first = names(store)
     held = size(store)
@@ -98,8 +97,8 @@ def test_all_that_may_go(store: FileStore) -> None:
     assert list(store.check()) == []
 
 
-def test_history_that_is_gone(store: FileStore) -> None:
-    """Who asks for what was pruned is told where the history begins; from 0 it begins there."""
+def test_pruned_history_is_refused(store: FileStore) -> None:
+    """A request for pruned history raises with the oldest change; a request from 0 begins there."""
     oldest = store.prune_history(keep_bytes=0).oldest
     assert seqs(store)[0] == oldest
     assert seqs(store, after=oldest - 1)[0] == oldest
@@ -109,7 +108,7 @@ def test_history_that_is_gone(store: FileStore) -> None:
         assert caught.value.oldest == oldest
 
 
-def test_what_is_wanted_is_kept(store: FileStore) -> None:
+def test_generous_limit_removes_nothing(store: FileStore) -> None:
     """A generous limit removes nothing."""
     before = names(store)
     for pruned in (
@@ -122,8 +121,8 @@ def test_what_is_wanted_is_kept(store: FileStore) -> None:
     assert names(store) == before
 
 
-def test_as_many_bytes(store: FileStore) -> None:
-    """The oldest go until the rest is small enough, and no more than that."""
+def test_keep_bytes_removes_oldest(store: FileStore) -> None:
+    """The oldest segments go until the rest is small enough, and no more than that."""
     before = names(store)
     limit = size(store) - 1
     pruned = store.prune_history(keep_bytes=limit)
@@ -133,8 +132,8 @@ def test_as_many_bytes(store: FileStore) -> None:
     assert store.prune_history(keep_bytes=limit).segments_removed == 0
 
 
-def test_as_many_days(store: FileStore) -> None:
-    """Those go whose newest change is too old; the first that is not ends it."""
+def test_keep_days_removes_oldest(store: FileStore) -> None:
+    """Segments whose newest change is too old go, up to the first that is not."""
     before = names(store)
     age(store, before[2] - 1, timedelta(days=30))
     assert store.prune_history(keep_days=31).segments_removed == 0
@@ -143,8 +142,8 @@ def test_as_many_days(store: FileStore) -> None:
     assert names(store) == before[2:]
 
 
-def test_clocks_may_go_back(store: FileStore) -> None:
-    """What is old but comes after something younger stays: there are no holes."""
+def test_old_segment_after_younger_one_stays(store: FileStore) -> None:
+    """An old segment after a younger one stays, so the journal has no hole."""
     before = names(store)
     age(store, before[2] - 1, timedelta(days=30))
     age(store, before[1] - 1, timedelta(days=-30))
@@ -152,8 +151,8 @@ def test_clocks_may_go_back(store: FileStore) -> None:
     assert names(store) == before
 
 
-def test_days_or_bytes(store: FileStore) -> None:
-    """With both limits a segment goes that is beyond either."""
+def test_either_limit_removes_segment(store: FileStore) -> None:
+    """With both limits, a segment beyond either of them goes."""
     before = names(store)
     age(store, before[1] - 1, timedelta(days=30))
     assert store.prune_history(keep_days=29, keep_bytes=1 << 40).segments_removed == 1
@@ -170,24 +169,24 @@ def test_days_or_bytes(store: FileStore) -> None:
         {"keep_bytes": -1},
     ],
 )
-def test_bad_arguments(store: FileStore, arguments: dict[str, Any]) -> None:
-    """What is no limit is refused, and nothing is removed."""
+def test_bad_limits_are_refused(store: FileStore, arguments: dict[str, Any]) -> None:
+    """An invalid limit is refused, and nothing is removed."""
     before = files(store)
     with pytest.raises(ValueError, match="keep_"):
         store.prune_history(**arguments)
     assert files(store) == before
 
 
-def test_no_store(tmp_path: Path) -> None:
-    """Where there is no store nothing is pruned, and none is founded."""
+def test_missing_store_is_not_initialized(tmp_path: Path) -> None:
+    """Nothing is pruned where there is no store, and none is initialized."""
     with FileStore(tmp_path / "none") as store:
         pruned = store.prune_history(keep_bytes=0)
     assert (pruned.segments_removed, pruned.oldest) == (0, 0)
     assert not (tmp_path / "none").exists()
 
 
-def test_closed_and_inside_of_update(store: FileStore) -> None:
-    """A closed store is not pruned, nor one by a callback that it waits for."""
+def test_closed_store_and_update_are_refused(store: FileStore) -> None:
+    """A closed store cannot be pruned, nor can a store by a callback that it waits for."""
     with pytest.raises(RuntimeError, match="update"):
         store.update("pad-0", lambda _: store.prune_history(keep_bytes=0))
     store.close()
@@ -195,8 +194,8 @@ def test_closed_and_inside_of_update(store: FileStore) -> None:
         store.prune_history(keep_bytes=0)
 
 
-def test_a_busy_lock(store: FileStore) -> None:
-    """Who cannot have the lock in time prunes nothing."""
+def test_busy_lock_removes_nothing(store: FileStore) -> None:
+    """A process that does not get the lock in time prunes nothing."""
     before = files(store)
     program = (
         "import sys; from tests.store.locks import lock_held\n"
@@ -217,8 +216,8 @@ def test_a_busy_lock(store: FileStore) -> None:
     assert files(store) == before
 
 
-def test_without_flushes(tmp_path: Path) -> None:
-    """A store that flushes nothing makes no checkpoints, so recovery may need all of it."""
+def test_store_without_sync_keeps_everything(tmp_path: Path) -> None:
+    """A store that syncs nothing makes no checkpoints, so recovery may need all segments."""
     with FileStore(tmp_path / "store", durable=False) as store:
         fill_segments(store, COUNT)
         before = files(store)
@@ -226,8 +225,8 @@ def test_without_flushes(tmp_path: Path) -> None:
         assert files(store) == before
 
 
-def test_what_recovery_needs_stays(store: FileStore, tmp_path: Path) -> None:
-    """After pruning, a power cut that takes the state and documents loses nothing."""
+def test_power_cut_after_pruning_loses_nothing(store: FileStore, tmp_path: Path) -> None:
+    """After pruning, a power cut that takes the state record and documents loses nothing."""
     store.prune_history(keep_bytes=0)
     fill_segments(store, 4)
     expected = store.find_all()
@@ -239,8 +238,8 @@ def test_what_recovery_needs_stays(store: FileStore, tmp_path: Path) -> None:
         assert again.find_all() == expected
 
 
-def test_a_checkpoint_comes_first(store: FileStore, tmp_path: Path) -> None:
-    """Pruning makes a checkpoint, which lets more go, and stays itself."""
+def test_pruning_makes_checkpoint(store: FileStore, tmp_path: Path) -> None:
+    """Pruning makes a checkpoint first, and keeps it."""
     layout = Layout(str(store.path))
     store.prune_history(keep_bytes=0)
     [live] = names(store)
@@ -252,10 +251,10 @@ def test_a_checkpoint_comes_first(store: FileStore, tmp_path: Path) -> None:
         assert not again.info().is_recovery_due
 
 
-def test_without_a_checkpoint_nothing_goes(
+def test_failed_checkpoint_removes_nothing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no checkpoint can be made, nothing is removed, and the reason is raised."""
+    """When the checkpoint fails, nothing is removed, and its error is raised."""
     before = files(store)
 
     def fail(*_: object) -> None:
@@ -267,8 +266,8 @@ def test_without_a_checkpoint_nothing_goes(
     assert files(store) == before
 
 
-def test_the_checkpoint_of_another_place(tmp_path: Path) -> None:
-    """In a copy the checkpoints of the original say nothing; it makes its own first."""
+def test_copy_makes_own_checkpoint(tmp_path: Path) -> None:
+    """The checkpoints of the original do not count in a copy, so it makes its own first."""
     with FileStore(tmp_path / "store") as store:
         fill_segments(store, COUNT)
         expected = store.find_all()
@@ -279,8 +278,8 @@ def test_the_checkpoint_of_another_place(tmp_path: Path) -> None:
         assert copy.info().is_of_this_place
 
 
-def test_a_damaged_journal(store: FileStore, tmp_path: Path) -> None:
-    """Nothing of a journal is removed that has to be repaired first."""
+def test_damaged_journal_is_not_pruned(store: FileStore, tmp_path: Path) -> None:
+    """A journal that has to be repaired first is not pruned."""
     store._writer._disk.durable = False  # No checkpoint when it is closed.
     fill_segments(store, 3)
     live = Path(Layout(str(store.path)).segment(names(store)[-1]))
@@ -297,8 +296,8 @@ def test_a_damaged_journal(store: FileStore, tmp_path: Path) -> None:
     assert files(store) == before
 
 
-def test_other_handles_go_on(store: FileStore) -> None:
-    """Another handle reads and writes on, whatever was pruned."""
+def test_open_store_works_after_pruning(store: FileStore) -> None:
+    """Another open store reads and writes on after segments are pruned."""
     with FileStore(store.path) as other:
         fill_segments(other, 1)
         store.prune_history(keep_bytes=0)
@@ -307,8 +306,8 @@ def test_other_handles_go_on(store: FileStore) -> None:
         assert store.find_by_id("new") == other.find_by_id("new")
 
 
-def test_watch_across_pruning(store: FileStore) -> None:
-    """Who has seen what is pruned goes on without a gap; who has not is told."""
+def test_watch_behind_pruned_history_raises(store: FileStore) -> None:
+    """A watch raises if events that it has not seen are pruned."""
     current = store.watch(timeout=0)
     late = store.watch(after=1, timeout=0)
     assert next(late).seq == 2
@@ -325,16 +324,16 @@ def test_watch_across_pruning(store: FileStore) -> None:
     assert [event.seq for event in again] == [COUNT + 81]
 
 
-def test_watch_from_now(store: FileStore) -> None:
-    """A cursor in what is kept is not disturbed."""
+def test_watch_of_kept_history_continues(store: FileStore) -> None:
+    """A watch whose next events are kept continues."""
     events = store.watch(timeout=0)
     store.prune_history(keep_bytes=0, compress=True)
     fill_segments(store, 2)
     assert [event.seq for event in events] == [COUNT + 1, COUNT + 2]
 
 
-def test_compression(store: FileStore) -> None:
-    """What is not in use is compressed, and read as before."""
+def test_compressed_history_reads_the_same(store: FileStore) -> None:
+    """All segments but the live one are compressed, and read as before."""
     before = [(event.seq, event.environment) for event in store.history()]
     documents = store.find_all()
     plain = {name: (store.path / "journal" / name).read_bytes() for name in files(store)}
@@ -347,7 +346,7 @@ def test_compression(store: FileStore) -> None:
         path = store.path / "journal" / name
         assert gzip.decompress(path.read_bytes()) == plain[name.removesuffix(".gz")]
         assert path.stat().st_mode & 0o777 == 0o600
-        assert path.read_bytes()[4:8] == bytes(4), "there is a time in it"
+        assert path.read_bytes()[4:8] == bytes(4), "the gzip header has a time"
     live = files(store)[-1]
     assert size(store) == sum(map(len, plain.values())) - pruned.bytes_freed
     assert not live.endswith(".gz")
@@ -357,8 +356,8 @@ def test_compression(store: FileStore) -> None:
     assert list(store.check()) == []
 
 
-def test_compressed_once(store: FileStore) -> None:
-    """What is compressed already is left alone, and pruned as any other."""
+def test_compressed_segment_is_left_alone(store: FileStore) -> None:
+    """A compressed segment is not compressed again, and is pruned as any other."""
     store.prune_history(compress=True)
     before = files(store)
     again = store.prune_history(compress=True)
@@ -368,8 +367,8 @@ def test_compressed_once(store: FileStore) -> None:
     assert seqs(store)[-1] == COUNT
 
 
-def test_pruned_and_compressed_at_once(store: FileStore) -> None:
-    """With both, the rest is compressed that was not removed."""
+def test_prune_and_compress_combine(store: FileStore) -> None:
+    """With a limit and compression, segments that are not removed are compressed."""
     before = names(store)
     age(store, before[1] - 1, timedelta(days=30))
     pruned = store.prune_history(keep_days=29, compress=True)
@@ -377,7 +376,7 @@ def test_pruned_and_compressed_at_once(store: FileStore) -> None:
     assert seqs(store) == list(range(before[1], COUNT + 1))
 
 
-def test_a_copy_with_compressed_segments(store: FileStore, tmp_path: Path) -> None:
+def test_copy_is_recovered_from_compressed_segments(store: FileStore, tmp_path: Path) -> None:
     """A copy is recovered from compressed segments, too."""
     store.prune_history(compress=True)
     expected = store.find_all()
@@ -389,8 +388,8 @@ def test_a_copy_with_compressed_segments(store: FileStore, tmp_path: Path) -> No
         assert copy.find_all() == expected
 
 
-def test_a_damaged_segment_is_not_compressed(store: FileStore) -> None:
-    """What has to be repaired stays as it is."""
+def test_damaged_segment_is_not_compressed(store: FileStore) -> None:
+    """A segment that has to be repaired stays as it is."""
     path = store.path / "journal" / files(store)[1]
     with open(path, "r+b") as file:
         file.seek(200)
@@ -400,8 +399,8 @@ def test_a_damaged_segment_is_not_compressed(store: FileStore) -> None:
     assert path.exists()
 
 
-def test_a_compression_that_was_cut_short(store: FileStore) -> None:
-    """Where both forms are there, the plain one counts; a pruning removes both."""
+def test_interrupted_compression_is_finished(store: FileStore) -> None:
+    """If both forms of a segment exist, the plain one counts; pruning removes both."""
     first = files(store)[0]
     path = store.path / "journal" / first
     packed = store.path / "journal" / f"{first}.gz"
@@ -418,21 +417,9 @@ def test_a_compression_that_was_cut_short(store: FileStore) -> None:
     assert not packed.exists()
 
 
-class Fails:
-    """Fails one call of disk.py."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __call__(self, number: int, _: Call, perform: Callable[[], Any]) -> Any:
-        if number != self._number:
-            return perform()
-        raise OSError(errno.EIO, "Input/output error")
-
-
 @pytest.mark.parametrize("arguments", [{"keep_bytes": 0}, {"compress": True}], ids=str)
-def test_each_call_fails(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    """Wherever it stops, what is left is the end of the history, and all environments."""
+def test_failed_call_leaves_end_of_history(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """When any system call fails, the end of the history and all environments are left."""
     with FileStore(tmp_path / "whole") as store:
         fill_segments(store, 14)
         expected = store.find_all()
@@ -446,7 +433,7 @@ def test_each_call_fails(tmp_path: Path, arguments: dict[str, Any]) -> None:
         shutil.copytree(tmp_path / "whole", tmp_path / "store")
         with FileStore(tmp_path / "store") as store:
             with pytest.MonkeyPatch.context() as patch:
-                record(patch, Fails(number))
+                record(patch, fail_call(number, errno.EIO))
                 with suppress(OSError):
                     store.prune_history(**arguments)
             assert store.find_all() == expected
@@ -461,8 +448,8 @@ def test_each_call_fails(tmp_path: Path, arguments: dict[str, Any]) -> None:
         shutil.rmtree(tmp_path / "store")
 
 
-def test_the_order_of_the_calls(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each removal is flushed before the next, oldest first, so that a crash leaves no hole."""
+def test_removals_are_synced_in_order(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each removal is synced before the next, oldest first, so a crash leaves no hole."""
     plain = files(store)[:-1]
     recorder = record(monkeypatch)
     store.prune_history(keep_bytes=0)
@@ -477,8 +464,8 @@ def test_the_order_of_the_calls(store: FileStore, monkeypatch: pytest.MonkeyPatc
             assert calls[n + 1] == Call("fsync", ("journal",))
 
 
-def test_times_are_those_of_the_changes(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The age of a segment is that of its newest change, not of its file."""
+def test_age_is_that_of_newest_change(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The age of a segment is that of its newest change, rather than of its file."""
 
     class Later(datetime):
         @classmethod
@@ -492,8 +479,8 @@ def test_times_are_those_of_the_changes(store: FileStore, monkeypatch: pytest.Mo
     assert store.prune_history(keep_days=30).segments_removed > 0
 
 
-def test_it_is_json_still(store: FileStore) -> None:
-    """Each line of what is kept is a JSON object, in compressed segments as well."""
+def test_kept_lines_are_json(store: FileStore) -> None:
+    """Each line of the kept history is a JSON object, also in compressed segments."""
     store.prune_history(compress=True)
     layout = Layout(str(store.path))
     for first in names(store):

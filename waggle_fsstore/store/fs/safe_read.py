@@ -49,8 +49,8 @@ def read_regular(path: str, limit: int, opened: Callable[[int], object] | None =
         try:
             if opened is not None:
                 opened(descriptor)
-            # Saves 1.3 us of the 5 us that fstat would take. Fails for a pipe; reading fails for
-            # a directory.
+            # With fstat, this function takes 6.3 us instead of 5.0. lseek fails for a pipe, and
+            # reading fails for a directory.
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if 0 < size <= limit:
                 # One byte more than expected: nearly always, no other read is needed.

@@ -78,11 +78,11 @@ _EMPTY: Final = _Contents({}, set())
 class DocumentCache:
     """The documents of one store, listed without its lock. Thread-safe."""
 
-    __slots__ = ("__weakref__", "_contents", "_detector", "_is_closed", "_layout", "_threads")
+    __slots__ = ("__weakref__", "_contents", "_detector", "_is_closed", "_layout", "_lock")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._threads = threading.RLock()
+        self._lock = threading.RLock()
         #: ``None`` while a thread is refreshing it.
         self._contents: _Contents | None = _EMPTY
         self._detector = ChangeDetector(layout.environments)
@@ -113,19 +113,19 @@ class DocumentCache:
 
     def close(self) -> None:
         """Release the watcher for good: another thread may be about to list once more."""
-        with self._threads:
+        with self._lock:
             self._is_closed = True
             self._detector.stop()
 
     def reset_after_fork(self) -> None:
         """Stop watching in a child: the events are the parent's. Signatures stay valid."""
-        self._threads = threading.RLock()
+        self._lock = threading.RLock()
         self._contents = self._contents or _EMPTY
         self._detector.stop()
 
     def _refresh(self) -> _Contents:
         """Return the documents as they are now."""
-        with self._threads:
+        with self._lock:
             before, self._contents = self._contents, None
             if before is None:
                 # A signal handler interrupted a refresh, and must leave it the events.

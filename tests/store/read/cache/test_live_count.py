@@ -27,7 +27,7 @@ def test_capacity_counts_manual_edits(store: FileStore) -> None:
         store.create(make_environment(id="e"), capacity=4)
     path.unlink()
     store.create(make_environment(id="e"), capacity=4)
-    store.document_path("f").write_text('{"id": "f", "name": "by hand", "runtime": "shell"}')
+    store.document_path("f").write_text('{"id": "f", "name": "edited", "runtime": "shell"}')
     with pytest.raises(CapacityError):
         store.create(make_environment(id="g"), capacity=5)
 
