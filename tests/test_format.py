@@ -87,7 +87,7 @@ def store(tmp_path: Path) -> Iterator[FileStore]:
             store.save(full)
         store.update("full", Environment.touch)
         path = store.document_path("full")
-        path.write_text(path.read_text().replace("by hand", "by a hand"))
+        path.write_text(path.read_text().replace("manually", "by an editor"))
         store.save(full)
         path.write_text("no document")
         store.delete("full")
