@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from operator import attrgetter
 from types import TracebackType
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
@@ -26,28 +26,6 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
 
-class _Version(NamedTuple):
-    """All that the store contains as of one change. Never modified, only replaced."""
-
-    environments: dict[str, Environment]
-    #: The last events, oldest first.
-    events: list[Event]
-
-    @property
-    def first_seq(self) -> int:
-        """The number of the oldest event that is kept."""
-        return self.events[0].seq if self.events else self.last_seq + 1
-
-    @property
-    def last_seq(self) -> int:
-        """The number of the last change."""
-        return self.events[-1].seq if self.events else 0
-
-    def position(self, seq: int) -> int:
-        """Return how many of the kept events come up to and including this number."""
-        return bisect_right(self.events, seq, key=attrgetter("seq"))
-
-
 class MemoryStore:
     """Environments in memory, for tests and as a fallback; they are gone with the process.
 
@@ -61,7 +39,9 @@ class MemoryStore:
         # Reentrant, because a function passed to update() may read.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._now = _Version({}, [])
+        self._environments: dict[str, Environment] = {}
+        #: The last events, oldest first. An event is what makes its change happen.
+        self._events: list[Event] = []
         self._closed = False
         register_at_fork(self)
 
@@ -78,20 +58,20 @@ class MemoryStore:
         """See :meth:`TransactionalRepository.find_all`."""
         with self._lock:
             self._check_open()
-            return [found.copy() for _, found in sorted(self._now.environments.items())]
+            return [found.copy() for _, found in sorted(self._environments.items())]
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`."""
         with self._lock:
             self._check_open()
-            return len(self._now.environments)
+            return len(self._environments)
 
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
         environment = inputs.checked_copy(environment)
         with self._lock:
             self._check_writable()
-            stored = self._now.environments.get(environment.id)
+            stored = self._environments.get(environment.id)
             actual = stored.revision if stored else 0
             if if_revision is not None and if_revision != actual:
                 raise ConflictError(environment.id, if_revision, actual)
@@ -102,10 +82,10 @@ class MemoryStore:
         environment = inputs.checked_copy(environment)
         with self._lock:
             self._check_writable()
-            if environment.id in self._now.environments:
+            if environment.id in self._environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
             if capacity is not None:
-                live = sum(other.status.is_live for other in self._now.environments.values())
+                live = sum(other.status.is_live for other in self._environments.values())
                 if live >= capacity:
                     raise CapacityError(capacity)
             return self._store([environment])[0]
@@ -137,8 +117,7 @@ class MemoryStore:
         with self._lock:
             self._check_writable()
             removed = self._find(environment_id)
-            seq = self._now.last_seq + 1
-            self._commit([_event(seq, EventKind.DELETED, removed, removed)])
+            self._commit([_event(self._last_seq + 1, EventKind.DELETED, removed, removed)])
 
     def history(
         self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
@@ -146,10 +125,9 @@ class MemoryStore:
         """See :meth:`TransactionalRepository.history`."""
         with self._lock:
             self._check_open()
-            now = self._now
-        check_range(after, until, oldest=now.first_seq, last=now.last_seq)
-        end = len(now.events) if until is None else now.position(until)
-        events = now.events[now.position(after) : end]
+            check_range(after, until, oldest=self._first_seq, last=self._last_seq)
+            end = len(self._events) if until is None else self._position(until)
+            events = self._events[self._position(after) : end]
         return (event.copy() for event in events if environment_id in (None, event.environment_id))
 
     def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
@@ -157,18 +135,16 @@ class MemoryStore:
         check_timeout(timeout)
         with self._lock:
             self._check_open()
-            now = self._now
-        cursor = now.last_seq if after is None else after
-        check_range(cursor, None, oldest=now.first_seq, last=now.last_seq)
-        cursor = max(cursor, now.first_seq - 1)
+            cursor = self._last_seq if after is None else after
+            check_range(cursor, None, oldest=self._first_seq, last=self._last_seq)
+            cursor = max(cursor, self._first_seq - 1)
 
         def following() -> Event | None:
             self._check_open()
-            now = self._now
-            if cursor < now.first_seq - 1:
-                raise HistoryPrunedError(now.first_seq)
-            position = now.position(cursor)
-            return now.events[position] if position < len(now.events) else None
+            if cursor < self._first_seq - 1:
+                raise HistoryPrunedError(self._first_seq)
+            position = self._position(cursor)
+            return self._events[position] if position < len(self._events) else None
 
         def wait() -> Event | None:
             nonlocal cursor
@@ -189,7 +165,8 @@ class MemoryStore:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-            self._now = _Version({}, [])
+            self._environments.clear()
+            self._events.clear()
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -220,34 +197,53 @@ class MemoryStore:
     def _find(self, environment_id: str) -> Environment:
         self._check_open()
         try:
-            return self._now.environments[environment_id]
+            return self._environments[environment_id]
         except (KeyError, TypeError):
             raise EnvironmentNotFoundError(environment_id) from None
 
     def _store(self, environments: list[Environment]) -> list[int]:
         """Keep these copies, all or none, and give them their revisions. The lock is held."""
         events = []
-        for revision, environment in enumerate(environments, self._now.last_seq + 1):
+        for revision, environment in enumerate(environments, self._last_seq + 1):
             codec.encode(environment, revision)  # Rejects what does not fit into a document.
             environment.revision = revision
-            before = self._now.environments.get(environment.id)
+            before = self._environments.get(environment.id)
             kind = EventKind.UPDATED if before else EventKind.CREATED
             events.append(_event(revision, kind, environment, before))
-        self._commit(events)
+        if events:
+            self._commit(events)
         return [event.seq for event in events]
 
     def _commit(self, events: list[Event]) -> None:
-        """Make these changes, all or none. The lock is held."""
-        environments = self._now.environments.copy()
-        for event in events:
-            if event.kind is EventKind.DELETED:
-                del environments[event.environment_id]
-            elif event.environment is not None:
-                environments[event.environment_id] = event.environment
-        kept = [*self._now.events, *events][-self.HISTORY_LIMIT :]
-        changed = _Version(environments, kept)
-        # One assignment, so that Ctrl-C comes before the change or after it.
-        run_with_cleanup(lambda: setattr(self, "_now", changed), lambda: self._changed.notify_all())
+        """Make these changes, all or none, also if Ctrl-C comes. The lock is held."""
+
+        def apply() -> None:
+            if not self._events or self._events[-1] is not events[-1]:
+                return  # Ctrl-C came before the change.
+            for event in events:
+                if event.kind is EventKind.DELETED:
+                    self._environments.pop(event.environment_id, None)
+                elif event.environment is not None:
+                    self._environments[event.environment_id] = event.environment
+            del self._events[: -self.HISTORY_LIMIT]
+            self._changed.notify_all()
+
+        # The change happens in one step, which no Ctrl-C divides.
+        run_with_cleanup(lambda: self._events.extend(events), apply)
+
+    @property
+    def _first_seq(self) -> int:
+        """The number of the oldest event that is kept."""
+        return self._events[0].seq if self._events else 1
+
+    @property
+    def _last_seq(self) -> int:
+        """The number of the last change."""
+        return self._events[-1].seq if self._events else 0
+
+    def _position(self, seq: int) -> int:
+        """Return how many of the kept events come up to and including this number."""
+        return bisect_right(self._events, seq, key=attrgetter("seq"))
 
 
 def _event(
