@@ -196,3 +196,19 @@ def show_unpublished_changes(patch: Patch) -> None:
 @fault("tests/store/read/test_history.py::test_manual_edit_is_an_event")
 def omit_external_changes(patch: Patch) -> None:
     patch.setattr(batch.Transaction, "record_external", lambda _, stored: stored)
+
+
+@fault("tests/store/read/test_history.py::test_watch_raises_again_after_error")
+def end_watch_after_error(patch: Patch) -> None:
+    real = history.History._follow
+
+    def follow(self: history.History, cursor: Any) -> Any:
+        next_event = real(self, cursor)
+
+        def events() -> Any:
+            while True:
+                yield next_event()
+
+        return events().__next__
+
+    patch.setattr(history.History, "_follow", follow)

@@ -214,3 +214,21 @@ def test_history_memory_is_bounded_by_one_segment(store: FileStore) -> None:
     for _ in range(24):
         store.save_all(batch)
     assert peak() < 1.5 * few
+
+
+def test_watch_raises_again_after_error(store: FileStore) -> None:
+    """A watch that met a damaged line raises at it each time: it neither ends nor skips it."""
+    for name in "abc":
+        store.save(make_environment(id=name))
+    [segment] = segment_paths(store)
+    data = segment.read_bytes()
+    damaged = data.replace(b'"id":"b"', b'"id":"x"', 1)
+    assert damaged != data
+    segment.write_bytes(damaged)
+    watch = store.watch(after=0, timeout=0)
+    assert next(watch).environment_id == "a"
+    for _ in range(2):
+        with pytest.raises(JournalDamagedError):
+            next(watch)
+    segment.write_bytes(data)
+    assert [event.environment_id for event in watch] == ["b", "c"]

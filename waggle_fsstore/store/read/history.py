@@ -56,14 +56,14 @@ class History:
         state = self._view.state()
         seq = state.published if after is None else after
         self._check(seq, None, state.published)
-        following = self._following(Cursor(seq))
+        next_event = self._follow(Cursor(seq))
 
         def wait() -> Event | None:
             started = time.monotonic()
             pause = _MIN_POLL_S
             while True:
                 check()
-                event = next(following)
+                event = next_event()
                 waited = time.monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event
@@ -73,17 +73,35 @@ class History:
         # Not a generator: an exception would end it.
         return iter(wait, None)
 
-    def _following(self, cursor: Cursor) -> Iterator[Event | None]:
-        """Yield all events after a cursor, and ``None`` whenever there is none yet."""
-        while True:
-            end = self._view.state().published_cursor
-            if end.seq > cursor.seq:
-                self._check(cursor.seq, None, end.seq)
-                for change in changes(self._layout, cursor, end, strict=True):
-                    yield event_of(change, self._layout)
-                cursor = end
-            else:
-                yield None
+    def _follow(self, cursor: Cursor) -> Callable[[], Event | None]:
+        """Return a function that returns the next event, or ``None`` while there is none.
+
+        After it raised, its next call tries the same event again: none is skipped.
+        """
+        unread: Iterator[dict[str, Any]] | None = None
+        end = cursor
+
+        def next_event() -> Event | None:
+            nonlocal cursor, unread, end
+            try:
+                while True:
+                    if unread is None:
+                        end = self._view.state().published_cursor
+                        if end.seq <= cursor.seq:
+                            return None
+                        self._check(cursor.seq, None, end.seq)
+                        unread = changes(self._layout, cursor, end, strict=True)
+                    change = next(unread, None)
+                    if change is not None:
+                        event = event_of(change, self._layout)
+                        cursor = cursor._replace(seq=event.seq)
+                        return event
+                    cursor, unread = end, None
+            except BaseException:
+                unread = None
+                raise
+
+        return next_event
 
     def _check(self, after: int, until: int | None, last: int) -> None:
         oldest = next(iter(segments.list_segments(self._layout)), last + 1)
