@@ -8,7 +8,6 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import cache
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
 _MAX_ACTOR_CHARACTERS: Final = 200
@@ -53,12 +52,7 @@ class audit(ContextDecorator):  # noqa: N801  # Reads as a statement: with audit
     def __enter__(self) -> None:
         _blocks.set((*_blocks.get(), self))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Not always the innermost block, or even present: a generator that is suspended
         # inside a block may be closed inside another block, or by another thread.
         blocks = _blocks.get()

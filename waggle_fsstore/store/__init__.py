@@ -1,2 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores: where environments are kept."""
+"""The stores of environments: files in a directory, or memory.
+
+``file_store`` is FileStore, ``memory_store`` the reference model, ``server_lock`` decides which
+server leads. Below them, each package imports only the ones after it:
+
+- ``maintenance``: work on a whole store;
+- ``write``: one change, from the lock to the rename;
+- ``read``: what readers see;
+- ``journal``: the write-ahead log;
+- ``fs``: the operating system, the only place that writes, locks or syncs;
+- ``format``: bytes and values, ids and file names, without I/O.
+"""

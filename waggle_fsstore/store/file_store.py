@@ -29,7 +29,6 @@ from waggle_fsstore.store.write.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
 
     from waggle_fsstore.domain.event import Event
     from waggle_fsstore.domain.finding import Finding
@@ -402,10 +401,5 @@ class FileStore:
         self._begin_reading()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

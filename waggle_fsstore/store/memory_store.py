@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from operator import attrgetter
-from types import TracebackType
 from typing import ClassVar, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
@@ -173,12 +172,7 @@ class MemoryStore:
             self._check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def reset_after_fork(self) -> None:

@@ -14,9 +14,7 @@ from waggle_fsstore.testing.repository import run_together
 class AuthorContract:
     """The part of :class:`HistoryContract` that is about ``audit``."""
 
-    def test_change_outside_blocks_has_default_author(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_default_author_outside_blocks(self, repository: TransactionalRepository) -> None:
         """A change outside all blocks has the default author, even in a new thread."""
         repository.save(make_environment(id="a"))
         with audit(actor="maja", reason="not inherited"):
@@ -26,9 +24,7 @@ class AuthorContract:
         events = list(repository.history())
         assert [(event.actor, event.reason) for event in events] == [current_author()] * 2
 
-    def test_change_has_author_of_innermost_block(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_innermost_block_gives_author(self, repository: TransactionalRepository) -> None:
         """Each change has the author of its innermost block, completed from the outer ones."""
         with audit(actor="outer", reason="first"):
             repository.save(make_environment(id="a"))
@@ -54,9 +50,7 @@ class AuthorContract:
             (text, text * 10) for text in texts
         ]
 
-    def test_each_event_has_the_author_of_its_thread(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_event_has_author_of_its_thread(self, repository: TransactionalRepository) -> None:
         """When 8 threads change the store together, each event has the author of its own thread."""
         workers, rounds = 8, 5
         # With a timeout, so that a failing thread does not block the others for ever.

@@ -35,9 +35,7 @@ class HistoryContract(WatchContract, AuthorContract):
     """Subclass it and define one fixture: ``repository``, an empty store."""
 
     @pytest.mark.parametrize("write", ["save", "create", "save_all", "conditional save"])
-    def test_new_environment_is_event(
-        self, repository: TransactionalRepository, write: str
-    ) -> None:
+    def test_creation_is_an_event(self, repository: TransactionalRepository, write: str) -> None:
         """Storing a new id is one event, with the right value in every field."""
         environment = make_environment(id="a", status=Status.CREATING)
         before = datetime.now(UTC)

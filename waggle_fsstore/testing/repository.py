@@ -242,7 +242,7 @@ class RepositoryContract:
             ("extra", {"x": "y" * (1 << 20)}),
         ],
     )
-    def test_invalid_values_are_refused(
+    def test_bad_values_are_refused(
         self, repository: Repository, field: str, value: object
     ) -> None:
         """An invalid value is refused on saving, by field name, and nothing is stored."""

@@ -52,9 +52,7 @@ class WatchContract:
         repository.save(make_environment())
         assert next(watch, None) is None
 
-    def test_watch_of_empty_store_sees_first_change(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_watch_sees_first_change(self, repository: TransactionalRepository) -> None:
         """A watch that starts before the first change sees it."""
         watches = [
             repository.watch(timeout=TIMEOUT_S),
@@ -104,9 +102,7 @@ class WatchContract:
         repository.save(make_environment(id="a"))
         assert came.get(timeout=TIMEOUT_S) == next(repository.history())
 
-    def test_watches_see_each_concurrent_change_once(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_watches_see_each_change_once(self, repository: TransactionalRepository) -> None:
         """Two watches each see all of 100 changes by 4 threads exactly once, in order."""
         writers, rounds = 4, 25
         barrier = threading.Barrier(writers + 2, timeout=TIMEOUT_S)

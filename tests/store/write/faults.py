@@ -67,7 +67,7 @@ def create_files_readable_by_all(patch: Patch) -> None:
         patch.setattr(module, "FILE_MODE", 0o644)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_invalid_values_are_refused")
+@fault("tests/store/test_contracts.py::TestFileStore::test_bad_values_are_refused")
 def skip_validation_on_save(patch: Patch) -> None:
     patch.setattr(inputs, "checked_copy", lambda value: value)
 
