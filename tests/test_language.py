@@ -43,6 +43,9 @@ ALLOWED = {
     ("benchmarks/README.md", "fsync(folder)"),  # The name of a row in the kept results.
     ("docs/operating.md", "`strays`"),  # A member of /readyz.
     ("docs/operating.md", "'.strays[]'"),
+    ("docs/decisions/0014-layout-names-and-sizes.md", "`strays`"),
+    ("CHANGELOG.md", "`Reconciliation.strays`"),  # Old names.
+    ("CHANGELOG.md", "`provider.folders`"),
     ("waggle_fsstore/server/readiness.py", '"strays"'),
     ("waggle_fsstore/service/reaper.py", '"strays"'),  # A field of the log.
 }
