@@ -340,7 +340,7 @@ def test_missing_workspaces_directory_is_not_ready(root: Path) -> None:
     with _hosted(root) as (host, app):
         status, report = _get(app, "/readyz")
         assert (status, report["store"]) == (503, "ok")
-        assert "is missing, or another one: mount its disk, or, if it is" in report["provider"]
+        assert "is missing or is a different one: mount its disk or, if it is" in report["provider"]
         assert report["problems"] == [f"workspaces: {report['provider']}"]
         message = refused(make_server(host.service), "create_environment", runtime="shell")
         assert message == report["provider"]

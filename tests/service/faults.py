@@ -228,12 +228,12 @@ def compare_owner_by_pid_only(patch: Patch) -> None:
     patch.setattr(in_progress, "is_gone", is_gone)
 
 
-@fault("tests/domain/test_process.py::test_a_proc_that_hides_others[missing]")
+@fault("tests/domain/test_process.py::test_process_hidden_by_proc_counts_as_alive[missing]")
 def treat_hidden_processes_as_gone(patch: Patch) -> None:
     patch.setattr(process, "_started_without_proc", nothing)
 
 
-@fault("tests/domain/test_process.py::test_another_boot")
+@fault("tests/domain/test_process.py::test_process_of_earlier_boot_counts_as_gone")
 def ignore_boot_id(patch: Patch) -> None:
     patch.setattr(process, "boot_id", lambda: "")
 
@@ -369,7 +369,7 @@ def end_reaper_after_exception(patch: Patch) -> None:
     patch.setattr("tests.service.fakes.TIMEOUT_S", 0.5)
 
 
-@fault("tests/store/test_server_lock.py::test_a_file_that_was_taken_away")
+@fault("tests/store/test_server_lock.py::test_removed_lock_file_loses_lock")
 def keep_lock_of_removed_file(patch: Patch) -> None:
     patch.setattr(InPlaceFile, "is_in_place", lambda _: True)
 
@@ -397,7 +397,7 @@ def keep_reserved_ports_after_fork(patch: Patch) -> None:
 # Settings
 
 
-@fault("tests/test_config.py::test_addresses_that_others_reach[0.0.0.0:80]")
+@fault("tests/test_config.py::test_open_address_is_recognised[0.0.0.0:80]")
 def treat_every_address_as_loopback(patch: Patch) -> None:
     patch.setattr(Settings, "is_loopback", True)
 
