@@ -5,7 +5,7 @@ import ast
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Final
@@ -258,7 +258,7 @@ def tests_have_different_names(_: str, source: str) -> Iterator[str]:
             yield from (name for name in set(names) if names.count(name) > 1)
 
 
-@lru_cache
+@cache
 def _parse(source: str) -> ast.Module:
     return ast.parse(source)
 
