@@ -25,7 +25,7 @@ class StoreInfo:
       if there is none.
     - ``segments``, ``segment_bytes``: the files of the journal.
     - ``checkpoint``: the last change whose document is durable without the journal, as of the
-      last checkpoint; ``None`` without one. It counts only if it ``is_of_this_place``: a copy
+      last checkpoint; ``None`` without one. It is valid only if it ``is_of_this_place``: a copy
       of a store has the checkpoints of the original.
     - ``file_system``: its type, such as ``ext4``; empty where the system does not report it.
     - ``is_durable``: whether this store object calls fsync; ``durability``: how, in a sentence.

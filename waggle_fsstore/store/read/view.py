@@ -123,7 +123,7 @@ class View:
 
         Together they are the store as of one change, the last that was committed when the
         scan ended: no document is missed, and no batch is seen in part. ``collect`` may be
-        called more than once; the last result counts.
+        called more than once; the last result is used.
         """
         if overlay := self._pending_overlay():
             return overlay.scan(collect)
