@@ -36,7 +36,7 @@ class Reconciliation:
     - ``expired``: it was idle for too long; it is removed now.
     - ``orphans``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
-    - ``problems``: failures on the way, as texts without paths.
+    - ``problems``: failures of single environments or workspaces, as texts without paths.
     - ``is_complete``: whether all environments were checked. If the provider cannot work, or
       the store lock times out, the next pass checks the rest: each of them would fail too.
     """

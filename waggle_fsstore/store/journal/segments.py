@@ -158,7 +158,7 @@ def read_segment(
 
     With ``stop``, bytes from that offset on are not read; with ``after`` but no ``start``,
     lines before the first change after that number may be left out; for ``needle`` see
-    :func:`lines.scan`. A bad line makes all three void: then the whole segment is read.
+    :func:`lines.scan`. If a line is bad, all three are ignored, and the whole segment is read.
     """
     size = _valid_size(layout, first, successor)
     data = load(layout, first, max(stop - start, 0) if stop else -1, start=start)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state record: how far the changes of a store have come.
+"""The state record: the last committed and the last published change of a store.
 
 One line of fixed size in ``.waggle/state``, overwritten in place under the store lock and
 never fsynced. After a power cut it may be out of date, and in a copy of the store it describes
@@ -44,7 +44,7 @@ SUSPECT: Final = 2
 
 
 class State(NamedTuple):
-    """How far the changes have come, as the last writer recorded it.
+    """The progress of the changes, as the last writer recorded it.
 
     Change ``committed`` is the last one in the journal, ``published`` the last one whose
     documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of

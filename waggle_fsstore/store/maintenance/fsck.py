@@ -36,7 +36,7 @@ _RECORDED: Final = "recorded in the history, as external"
 
 
 class _Problem(NamedTuple):
-    """What is wrong with one document; ``repair`` makes it good, and returns what it did."""
+    """A problem of one document; ``repair`` repairs it, and returns the remedy."""
 
     finding: Finding
     reason: str = ""

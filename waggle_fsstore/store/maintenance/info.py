@@ -30,7 +30,7 @@ class StoreInfo:
     - ``file_system``: its type, such as ``ext4``; empty where the system does not report it.
     - ``is_durable``: whether this store object calls fsync; ``durability``: how, in a sentence.
     - ``is_recovery_due``: whether documents may be older than the journal, and could not be
-      brought up to it. Reads return the right versions all the same.
+      brought up to it. Reads still return the right versions.
     """
 
     path: Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers see: the documents, and over them the changes that the journal adds.
+"""The readers' view: the documents, and over them the changes that the journal adds.
 
 Nothing here takes a lock or writes. A scan takes time, in which documents change, and some
 file systems hide a file while it is renamed over: the changes made in the meantime show what

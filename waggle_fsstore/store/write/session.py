@@ -53,7 +53,7 @@ class WriterSession:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
-        #: What recovery could not do, and what it did that the operator should know.
+        #: Findings of recovery for the operator: failures, and repairs.
         self.findings: list[Finding] = []
         self._layout = layout
         self._disk = disk

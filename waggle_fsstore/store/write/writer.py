@@ -65,7 +65,7 @@ class Writer:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What recovery could not do, and what it did that the operator should know."""
+        """Findings of recovery for the operator: failures, and repairs."""
         return tuple(self._session.findings)
 
     @property
