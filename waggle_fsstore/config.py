@@ -29,7 +29,7 @@ def store_location(environ: Mapping[str, str] | None = None) -> str:
     """Return the store's location: ``WAGGLE_STORE_PATH``, else ``store`` in the data directory.
 
     The data directory is ``WAGGLE_DATA_DIR``, else the system's directory for user data of
-    ``waggle``. An empty variable counts as unset.
+    ``waggle``. An empty variable is ignored.
     """
     variables = os.environ if environ is None else environ
     location = variables.get("WAGGLE_STORE_PATH")
@@ -64,7 +64,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Return the settings in the environment variables. An empty variable counts as unset.
+        """Return the settings in the environment variables. An empty variable is ignored.
 
         Raises :class:`SettingError`, which names the variable, for an invalid value.
         """

@@ -265,7 +265,7 @@ def test_held_lock_times_out_with_holder(
     assert (result.exit_code, result.stdout) == (5, "")
     assert result.stderr.startswith(
         f"Error: {store.path}/.waggle/lock: the store lock was not free within 0.02 s; "
-        f"it is held by process {os.getpid()} on "
+        f"last known holder: process {os.getpid()} on "
     )
     assert result.stderr.count("\n") == 1
 
@@ -275,7 +275,7 @@ def test_lock_timeout_begins_with_its_file() -> None:
     holder = errors.LockHolder(7, "there", datetime(2031, 2, 3, tzinfo=UTC))
     message = message_of(errors.LockTimeoutError("/store/lock", holder, 2.5))
     assert message.startswith(
-        "/store/lock: the store lock was not free within 2.5 s; it is held by "
+        "/store/lock: the store lock was not free within 2.5 s; last known holder: "
     )
 
 

@@ -51,5 +51,10 @@ def test_serve_help_names_address_and_effects() -> None:
     result = run("serve", "--help")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    for expected in ("--stdio", "WAGGLE_LISTEN_ADDR (127.0.0.1:8080)", "/mcp", "destroys none"):
+    for expected in (
+        "--stdio",
+        "WAGGLE_LISTEN_ADDR (127.0.0.1:8080)",
+        "/mcp",
+        "destroys no environment",
+    ):
         assert expected in text

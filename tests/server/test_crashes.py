@@ -137,7 +137,7 @@ def test_server_starts_with_damaged_document(tmp_path: Path) -> None:
         assert [one["environment_id"] for one in listed["environments"]] == ["a", "c"]
         assert listed["unreadable"] == report["unreadable"]
         assert refused(server.url, "get_environment", environment_id="b").startswith(
-            "its document is damaged: "
+            "the environment's document is damaged: "
         )
         assert call(server.url, "destroy_environment", environment_id="a")["status"] == "destroyed"
         created = call(server.url, "create_environment", runtime="shell")

@@ -51,15 +51,18 @@ CALLS: list[tuple[str, dict[str, object]]] = [
 
 #: The message for each error, or its beginning.
 ERRORS: list[tuple[Exception, str]] = [
-    (CorruptDocumentError(f"{PLACE}/a.json", "is empty"), "its document is damaged: is empty"),
+    (
+        CorruptDocumentError(f"{PLACE}/a.json", "is empty"),
+        "the environment's document is damaged: is empty",
+    ),
     (
         UnsupportedFormatError(f"{PLACE}/a.json", 99, 1),
-        "its document was written by a newer program",
+        "a newer version wrote the document; the operator must upgrade the server",
     ),
     (LockTimeoutError(f"{PLACE}/lock", None, 10), "the store is busy: try again"),
     (
         JournalDamagedError(f"{PLACE}/1.jsonl", 4),
-        "the journal of the store is damaged: 'waggle-fsstore fsck' says where",
+        "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'",
     ),
     (OutcomeUnknownError(f"{PLACE}/a.json"), "the store failed (OutcomeUnknownError)"),
     (StoreClosedError(), "the server is shutting down"),
@@ -68,7 +71,7 @@ ERRORS: list[tuple[Exception, str]] = [
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{PLACE}/a.json"),
         "the store failed: No space left on device",
     ),
-    (OSError(f"something in {PLACE}"), "it failed (OSError)"),
+    (OSError(f"something in {PLACE}"), "unexpected error (OSError); see the server log"),
     (ProviderError("local", "cannot make its workspace: File exists"), "cannot make its workspace"),
 ]
 
@@ -228,7 +231,11 @@ def test_errors_reveal_no_path() -> None:
 @pytest.mark.parametrize(
     ("error", "message", "code"),
     [
-        (CorruptDocumentError(f"{PLACE}/a.json", "is empty"), "its document is damaged", -32603),
+        (
+            CorruptDocumentError(f"{PLACE}/a.json", "is empty"),
+            "the environment's document is damaged",
+            -32603,
+        ),
         (OSError(errno.EIO, "Input/output error", PLACE), "the store failed: Input", -32603),
         (EnvironmentNotFoundError("a"), "environment not found: 'a'", -32602),
         (RuntimeError(PLACE), "waggle://environments/a", -32603),

@@ -385,7 +385,7 @@ def test_damaged_document_and_orphan_stay_ready(root: Path) -> None:
         status, report = _get(app, "/readyz")
     assert (status, report["status"]) == (200, "ready")
     assert [one["document"] for one in report["unreadable"]] == ["b.json"]
-    assert report["unreadable"][0]["reason"].startswith("its document is damaged: ")
+    assert report["unreadable"][0]["reason"].startswith("the environment's document is damaged: ")
     assert report["strays"][0] == "left-over"
     assert len(report["strays"]) == 2
     assert str(root.parent) not in json.dumps(report)

@@ -210,8 +210,9 @@ def test_list_reports_unreadable_documents(
     assert [one["environment_id"] for one in page["environments"]] == ["a", "d"]
     assert page["count"] == 2
     assert [one["document"] for one in page["unreadable"]] == ["b.json", "c.json"]
-    assert page["unreadable"][0]["reason"].startswith("its document is damaged: ")
-    assert page["unreadable"][1]["reason"] == "its document was written by a newer program"
+    assert page["unreadable"][0]["reason"].startswith("the environment's document is damaged: ")
+    newer = page["unreadable"][1]["reason"]
+    assert newer == "a newer version wrote the document; the operator must upgrade the server"
     assert str(root) not in json.dumps(page["unreadable"])
 
 
@@ -375,11 +376,11 @@ def test_hostile_client_name_is_made_printable(
         ({"runtime": "shell", "timeout_minutes": -1}, "greater than or equal to 1"),
         ({"runtime": "shell", "timeout_minutes": 61}, "less than or equal to 60"),
         ({"runtime": "shell", "timeout_minutes": 10**30}, "less than or equal to 60"),
-        ({"runtime": "shell", "name": ""}, "name: is not 1-200 printable characters"),
-        ({"runtime": "shell", "name": "x" * 201}, "name: is not 1-200 printable characters"),
-        ({"runtime": "shell", "name": "a\nb"}, "name: is not 1-200 printable characters"),
-        ({"runtime": "shell", "name": "\0"}, "name: is not 1-200 printable characters"),
-        ({"runtime": "shell", "name": "\ud800"}, "name: is not 1-200 printable characters"),
+        ({"runtime": "shell", "name": ""}, "name: must be 1-200 printable characters"),
+        ({"runtime": "shell", "name": "x" * 201}, "name: must be 1-200 printable characters"),
+        ({"runtime": "shell", "name": "a\nb"}, "name: must be 1-200 printable characters"),
+        ({"runtime": "shell", "name": "\0"}, "name: must be 1-200 printable characters"),
+        ({"runtime": "shell", "name": "\ud800"}, "name: must be 1-200 printable characters"),
         ({"runtime": "shell", "name": 5}, "valid string"),
         ({"runtime": "shell", "with_pip": 1}, "valid boolean"),
         ({"runtime": "shell", "with_pip": "yes"}, "valid boolean"),

@@ -182,7 +182,10 @@ def test_exception_in_provider_leaves_no_creation(world: World, error: BaseExcep
         world.service().create("shell")
     [stored] = world.store.find_all()
     assert stored.status is Status.ERROR
-    assert stored.status_reason == f"could not be created: it failed ({type(error).__name__})"
+    name = type(error).__name__
+    bug = f"unexpected error ({name}); see the server log"
+    reason = bug if isinstance(error, Exception) else f"interrupted ({name})"
+    assert stored.status_reason == f"could not be created: {reason}"
     assert IN_PROGRESS.wait_until_empty(0)
 
 

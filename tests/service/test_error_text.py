@@ -36,4 +36,4 @@ def test_reason_keeps_what_client_can_act_on() -> None:
     assert reason_of(LockTimeoutError("/s/lock", None, 1.0)) == "the store is busy: try again"
     assert reason_of(StoreClosedError()) == "the server is shutting down"
     assert reason_of(SYSTEM[0]) == "the store failed: No space left on device"
-    assert reason_of(SYSTEM[3]) == "it failed (ValueError)"
+    assert reason_of(SYSTEM[3]) == "unexpected error (ValueError); see the server log"

@@ -203,7 +203,7 @@ def test_environment_of_another_provider_is_kept(world: World) -> None:
     result = world.service().reconcile()
     assert result.finished == []
     assert result.problems == [
-        f"environment {left}: it was made by 'other', which is not the provider here"
+        f"environment {left}: the environment belongs to provider 'other'; this server uses 'fake'"
     ]
     assert world.stored(created.id) == created
     assert other.workspaces() == {created.id}

@@ -214,9 +214,9 @@ def test_environment_of_another_provider_is_kept(world: World) -> None:
     world.clock.advance(60 * MINUTE)
     result = service.sweep()
     assert result.expired == []
-    assert result.problems == [
-        f"environment {created.id}: it was made by 'other', which is not the provider here"
-    ]
+    [problem] = result.problems
+    reason = "the environment belongs to provider 'other'; this server uses 'fake'"
+    assert problem == f"environment {created.id}: {reason}"
     assert world.stored(created.id) == created
 
 

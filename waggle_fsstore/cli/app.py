@@ -83,8 +83,8 @@ def _options(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="The store: a path, file:PATH or memory:. By default WAGGLE_STORE_PATH, else "
-            "'store' in WAGGLE_DATA_DIR, else in the user's data directory.",
+            help="The store: a path, file:PATH or memory:. Default: $WAGGLE_STORE_PATH, else "
+            "$WAGGLE_DATA_DIR/store, else 'store' in the user data directory.",
         ),
     ] = None,
     version: Annotated[  # noqa: ARG001  # The callback does the work.

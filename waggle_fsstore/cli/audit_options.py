@@ -10,14 +10,12 @@ from waggle_fsstore.domain.audit import audit
 
 Actor = Annotated[
     str | None,
-    typer.Option(metavar="WHO", help="Who makes the change, for the history; else user@host."),
+    typer.Option(metavar="WHO", help="Who made the change. Default: user@host."),
 ]
-Reason = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Why the change is made, for the history.")
-]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why the change was made.")]
 
 
 def audit_as(actor: str | None, reason: str | None) -> audit:
-    """Return the block to make the change in. Values that no history accepts are usage errors."""
+    """Return the audit block for a change. A value that no history accepts is a usage error."""
     with usage_errors():
         return audit(actor=actor, reason=reason)

@@ -38,16 +38,17 @@ class _UnchangedError(Exception):
 
 def create(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Its name; else runtime and short id.")] = None,
-    runtime: Annotated[Runtime, typer.Option(help="Its runtime.")] = Runtime.PYTHON,
+    name: Annotated[str | None, typer.Argument(help="Name. Default: RUNTIME-SHORTID.")] = None,
+    runtime: Annotated[Runtime, typer.Option(help="Runtime.")] = Runtime.PYTHON,
     timeout: Annotated[
         str,
         typer.Option(
-            metavar="DURATION", help="Idle timeout, such as 90s, 5m or 1h30m; 0 for never."
+            metavar="DURATION",
+            help="Idle timeout, such as 1h30m; 0: never. (Only the server's tool has a limit, 1h.)",
         ),
     ] = "30m",
     label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; repeat it for more.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Add a label; repeatable.")
     ] = None,
     actor: Actor = None,
     reason: Reason = None,
@@ -75,7 +76,7 @@ def ls(
     runtime: Annotated[Runtime | None, typer.Option(help="Filter by runtime.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat it to require several."),
+        typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat to require several."),
     ] = None,
 ) -> None:
     """List environments, sorted by id.
@@ -113,13 +114,13 @@ def show(
     environment_id: Annotated[
         str,
         typer.Argument(
-            metavar="ID", help="The id, or a unique prefix.", autocompletion=complete_id
+            metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
         ),
     ],
 ) -> None:
     """Print the file of an environment, byte for byte.
 
-    A corrupt file is printed too, with exit code 6.
+    A corrupt file is printed as well, with exit code 6.
     """
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
@@ -139,24 +140,24 @@ def show(
 def set_(
     ctx: typer.Context,
     environment_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The exact id.", autocompletion=complete_id)
+        str, typer.Argument(metavar="ID", help="Exact id.", autocompletion=complete_id)
     ],
     status: Annotated[
-        Status | None, typer.Option(help="The new status, if it may follow the present one.")
+        Status | None, typer.Option(help="New status; it must be allowed after the present one.")
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Add or replace a label; repeat it for more."),
+        typer.Option(metavar="KEY=VALUE", help="Add or replace a label; repeatable."),
     ] = None,
     unlabel: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="Remove a label if it exists; repeat it for more."),
+        typer.Option(metavar="KEY", help="Remove a label if it exists; repeatable."),
     ] = None,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Change an environment in one atomic step.
+    """Change an environment atomically.
 
     Labels are removed before others are added.
     If nothing changes, no new revision is stored.
@@ -220,7 +221,7 @@ def where(ctx: typer.Context) -> None:
     location: StoreLocation = ctx.obj
     with location.open() as store:
         path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
-    # Not escaped: it is the user's own, and for `cd "$(waggle-fsstore where)"`.
+    # Not escaped, so that `cd "$(waggle-fsstore where)"` works. The path comes from the user.
     output.write(path + b"\n")
 
 

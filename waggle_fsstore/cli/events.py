@@ -35,7 +35,7 @@ _PAGE_SIZE: Final = 1_000
 _FOLLOW_WIDTHS: Final = (6, 27, 8, 36, 23)
 
 _After = Annotated[int | None, typer.Option(metavar="SEQ", help="Only events after this change.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def history(
@@ -43,7 +43,7 @@ def history(
     environment_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="ID", help="The exact id; else all.", autocompletion=complete_history
+            metavar="ID", help="Exact id. Default: all.", autocompletion=complete_history
         ),
     ] = None,
     after: _After = None,
@@ -55,9 +55,9 @@ def history(
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List the changes of one environment or of all, oldest first.
+    """List the changes to one environment, or to all, oldest first.
 
-    Works for deleted environments too.
+    Deleted environments keep their history.
     Unless stdout is a terminal, tabs separate the columns.
     For an environment whose id is prune, use: history -- prune.
     """
@@ -85,13 +85,13 @@ def events(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only events from the first one at or after this time, such as "
-            "2026-11-22T22:50:01Z, or 10m for ten minutes ago.",
+            help="Start at the first event at or after TIME, such as 2026-11-22T22:50:01Z, or "
+            "10m for ten minutes ago.",
         ),
     ] = None,
     json: _Json = False,
 ) -> None:
-    """List the changes of all environments, and with --follow new ones as they happen.
+    """List the changes to all environments; with --follow, new ones as they happen.
 
     Without --after or --since, --follow lists only new events.
     """

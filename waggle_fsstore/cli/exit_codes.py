@@ -44,7 +44,7 @@ class FsckBit(IntFlag):
 #: Expected errors, which are reported in one line. Any other is a bug, shown with a traceback.
 EXPECTED: Final = (WaggleError, OSError)
 
-# The first match counts.
+# The first match is used.
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (LockTimeoutError, ExitCode.LOCK_TIMEOUT),
     (EnvironmentNotFoundError, ExitCode.NOT_FOUND),

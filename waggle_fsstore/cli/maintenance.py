@@ -24,16 +24,16 @@ def fsck(
     ctx: typer.Context,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Repair what can be repaired. Never deletes anything."),
+        typer.Option("--repair", help="Repair what can be repaired; nothing is deleted."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
     """Check the store for errors.
 
-    The exit code adds up, as with fsck(8): 1 errors were repaired, 4 errors are left,
-    8 the check is incomplete, 16 wrong usage. Warnings do not count.
+    The exit code is a sum, as for fsck(8): 1 = errors repaired, 4 = errors remain,
+    8 = check incomplete, 16 = usage error. Warnings do not change it.
     """
     if not repair and (actor, reason) != (None, None):
         raise typer.BadParameter("--actor and --reason need --repair")
@@ -76,7 +76,7 @@ def snapshot(
         str, typer.Argument(metavar="DEST", help="A directory that is empty or does not exist.")
     ],
 ) -> None:
-    """Copy all environments, as they are at one moment, to a new store.
+    """Copy all environments, as of one moment, to a new store.
 
     Other programs may write to the store in the meantime.
     The copy has a file SHA256SUMS for sha256sum -c.

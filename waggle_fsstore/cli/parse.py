@@ -23,7 +23,7 @@ def parse_timeout(text: str) -> timedelta:
 
 
 def parse_labels(texts: Iterable[str] | None) -> dict[str, str]:
-    """Return the labels of all ``--label KEY=VALUE``; the last value of a key counts."""
+    """Return the labels of all ``--label KEY=VALUE``; the last value of a key is used."""
     labels = {}
     for text in texts or ():
         key, equals, value = text.partition("=")

@@ -27,7 +27,6 @@ def spinner(label: str) -> Iterator[None]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        # The total is unknown: the bar moves back and forth.
         progress.add_task(label, total=None)
         yield
 

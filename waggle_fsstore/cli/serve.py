@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb that serves environments to AI agents."""
+"""The verb ``serve``: the MCP server, over HTTP or standard input and output."""
 
 import gc
 import sys
@@ -21,8 +21,9 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve environments to AI agents over MCP until stopped, which destroys none.
+    """Serve environments to AI agents over MCP.
 
+    Stopping the server destroys no environment.
     Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
     environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
     docs/configuration.md lists them all.

@@ -33,7 +33,7 @@ def write_table(
     """Write the rows in pages of ``page_size`` as they come, or all at once.
 
     For programs (off a terminal) tabs separate the fields, which are neither cut nor wrapped;
-    no field is empty or contains a tab. On a terminal the columns are aligned, also across
+    no field is empty or contains a tab. On a terminal the columns are aligned, even across
     pages unless a later field is wider. ``widths`` are the minimum widths of the columns, in
     terminal cells.
     """
@@ -43,7 +43,7 @@ def write_table(
 
 
 def in_batches(items: Iterable[_T], size: int | None, put: Callable[[list[_T]], object]) -> None:
-    """Put ``size`` items at a time, or all at once; also those that came before an error."""
+    """Put ``size`` items at a time, or all at once, including those that came before an error."""
     batch: list[_T] = []
     try:
         for item in items:

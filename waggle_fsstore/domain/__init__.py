@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The domain: what an environment is, whatever keeps it. Standard library only."""
+"""The domain: environments, independent of how they are stored. Standard library only."""

@@ -253,7 +253,7 @@ class ConflictError(StoreError):
 
 
 class LockHolder(NamedTuple):
-    """The process that holds the store lock: process id, host name, and since when (UTC)."""
+    """The process that last acquired a lock: process id, host name, and when (UTC)."""
 
     pid: int
     host: str
@@ -266,8 +266,8 @@ class LockHolder(NamedTuple):
 class LockTimeoutError(StoreError, TimeoutError):
     """The store lock did not become free in time; nothing was changed.
 
-    ``holder`` is what the lock holder wrote into the lock file, ``None`` if that is
-    unreadable; ``timeout`` is the time waited, in seconds.
+    ``holder`` is the process that last acquired the lock, as the lock file says, ``None`` if
+    that is unreadable; ``timeout`` is the time waited, in seconds.
     """
 
     _fields = ("path", "holder", "timeout")
@@ -276,7 +276,7 @@ class LockTimeoutError(StoreError, TimeoutError):
         self, path: str | PathLike[str], holder: LockHolder | None, timeout: float
     ) -> None:
         message = (
-            f"the store lock was not free within {timeout:g} s; it is held by "
+            f"the store lock was not free within {timeout:g} s; last known holder: "
             f"{holder or 'an unknown process'}"
         )
         super().__init__(errno.ETIMEDOUT, message, str(path))
@@ -298,7 +298,7 @@ class OutcomeUnknownError(StoreError):
         self.path = Path(path)
         super().__init__(
             f"{self.path}: the change failed and could not be rolled back; it may or may not "
-            "be there after a restart: check the disk, then read the environment again"
+            "be visible after a restart: check the disk, then read the environment again"
         )
 
 

@@ -11,7 +11,7 @@ from waggle_fsstore.domain.errors import HistoryPrunedError
 
 
 class EventKind(StrEnum):
-    """What happened to an environment."""
+    """The kind of a change to an environment."""
 
     CREATED = "created"
     UPDATED = "updated"

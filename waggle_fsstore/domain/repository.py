@@ -40,7 +40,7 @@ class Repository(Protocol):
     def find_by_id(self, environment_id: str) -> Environment:
         """Return an independent copy of the stored version, with its revision.
 
-        Raises :class:`EnvironmentNotFoundError`, also for an invalid id.
+        Raises :class:`EnvironmentNotFoundError`, even for an invalid id.
         """
         ...
 
@@ -64,7 +64,7 @@ class Repository(Protocol):
 class TransactionalRepository(Repository, Protocol):
     """The operations that a correct service needs beyond :class:`Repository`.
 
-    Each call is atomic among all threads and processes that use the store, and also across
+    Each call is atomic among all threads and processes that use the store, and even across
     a crash if the store outlives one. ``create`` and ``update`` treat a bad document as
     ``save`` does.
 
@@ -77,7 +77,7 @@ class TransactionalRepository(Repository, Protocol):
         """Store an environment only if its id is not stored; return the revision.
 
         With ``capacity``, also only while fewer live ones than that (creating, running,
-        destroying) are stored; unreadable ones do not count. Raises
+        destroying) are stored; unreadable ones are not included. Raises
         :class:`EnvironmentAlreadyExistsError`, which takes precedence over
         :class:`CapacityError`.
         """

@@ -43,7 +43,7 @@ class ProcessGroups:
 
         It inherits no environment variables: it has ``PATH``, which is ``path``, and
         ``TMPDIR``, which is the directory. Its files are private. Any exception, including
-        an interrupt, stops the program. Raises ``subprocess.CalledProcessError``, also if
+        an interrupt, stops the program. Raises ``subprocess.CalledProcessError``, even if
         the program was stopped or this object is closed, or ``TimeoutExpired``; their
         ``output`` is what the program wrote.
         """

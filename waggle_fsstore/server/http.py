@@ -42,7 +42,7 @@ def serve(settings: Settings, location: str | None = None) -> None:
     """Serve the store at a location until SIGTERM or Ctrl-C.
 
     Takes the port first and then the store: a server that cannot have both changes nothing.
-    Raises :class:`SettingError`, also if the port is taken, and what :class:`ServiceHost`
+    Raises :class:`SettingError`, including for a taken port, and what :class:`ServiceHost`
     raises.
     """
     with listen(settings) as listener:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of the tools: their fields are what clients see, and each explains itself."""
+"""The results of the tools. Clients read the field names and descriptions."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,7 +15,7 @@ from waggle_fsstore.service.error_text import document_in, reason_of
 
 
 def _inline_enum(values: type[StrEnum]) -> WithJsonSchema:
-    """Return the JSON schema of an enum, to be written out wherever the enum is used.
+    """Return the JSON schema of an enum, written out at each use.
 
     With a ``$ref`` instead, a client takes a third longer to validate a result, and some
     clients do not follow references.
@@ -35,15 +35,15 @@ class EnvironmentInfo(BaseModel):
     name: str
     runtime: RuntimeName
     status: _StatusName = Field(description="Only a running environment can be used.")
-    status_reason: str = Field(description="Why the status is error, or why removal failed.")
+    status_reason: str = Field(description="Why the status is error, or why a removal failed.")
     created_at: datetime
     last_used: datetime
     timeout: str = Field(
         description="The idle timeout, such as 30m0s. An environment that is idle for longer is "
         "removed with its files."
     )
-    ssh_port: int = Field(description="The port reserved for this environment; 0 for none.")
-    workspace: str = Field(description="The directory of its files, on the server's machine.")
+    ssh_port: int = Field(description="A reserved port (0: none). The server does not use it.")
+    workspace: str = Field(description="The directory to work in, on the server's machine.")
 
     @classmethod
     def of(cls, environment: Environment, workspace: str) -> Self:
@@ -64,9 +64,9 @@ class EnvironmentInfo(BaseModel):
 
 
 class Unreadable(BaseModel):
-    """A document that cannot be read. Other environments are unaffected."""
+    """A record that cannot be read. Other environments are unaffected."""
 
-    document: str = Field(description="The name of its file.")
+    document: str = Field(description="The file name of the record.")
     reason: str
 
     @classmethod
@@ -79,12 +79,12 @@ class EnvironmentList(BaseModel):
     """One page of the environments, sorted by id."""
 
     environments: list[EnvironmentInfo]
-    count: int = Field(description="The number of environments on all pages together.")
+    count: int = Field(description="The number of environments on all pages.")
     next: str | None = Field(
-        description="Pass it as 'after' to get the next page; null on the last page."
+        description="Pass this as 'after' to get the next page; null on the last page."
     )
     unreadable: list[Unreadable] = Field(
-        description="Damaged documents, which only the operator can repair."
+        description="Records that cannot be read. Only the operator can fix this."
     )
 
 
@@ -96,7 +96,7 @@ class DestroyResult(BaseModel):
 
 
 class HistoryEntry(BaseModel):
-    """One change of an environment."""
+    """One change to an environment."""
 
     seq: int = Field(description="The sequence number of the change; later ones are greater.")
     at: datetime
@@ -128,8 +128,8 @@ class History(BaseModel):
     environment_id: str
     events: list[HistoryEntry]
     count: int = Field(
-        description="The number of events after 'after'. If it is greater than the number of "
-        "events returned, pass the last seq as 'after' to get more."
+        description="The number of all events after 'after'. If fewer were returned, pass the "
+        "last seq as 'after' to get more."
     )
 
     @classmethod

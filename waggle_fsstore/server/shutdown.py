@@ -98,7 +98,7 @@ def _stop(host: ServiceHost, grace_s: float) -> NoReturn:
         time.sleep(grace_s)
         try:
             host.close()
-        except Exception:  # noqa: BLE001  # The process must end all the same.
+        except Exception:  # noqa: BLE001  # The process must end even then.
             _log.exception("closing failed; the next start of a server recovers the store")
         # os._exit skips what a process that returns from main does at its exit.
         remove_temporary_workspaces()

@@ -30,7 +30,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Creation:
-    """Creates environments, of which at most ``capacity`` may be live."""
+    """Creates environments while fewer than ``capacity`` are live."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class Creation:
     ) -> Environment:
         timeout = self._default_timeout if timeout is None else timeout
         if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
-            raise InvalidEnvironmentError("timeout", "is not above 0 and at most 60 minutes")
+            raise InvalidEnvironmentError("timeout", "must be above 0 and at most 60 minutes")
         if name is not None and not (0 < len(name) <= _MAX_NAME_LENGTH and name.isprintable()):
-            reason = f"is not 1-{_MAX_NAME_LENGTH} printable characters"
+            reason = f"must be 1-{_MAX_NAME_LENGTH} printable characters"
             raise InvalidEnvironmentError("name", reason)
         now = self._now()
         environment_id = str(uuid.uuid4())
@@ -138,8 +138,8 @@ class Creation:
     def _record_failure(self, environment: Environment, error: BaseException) -> None:
         """Store that a creation failed. An incomplete workspace is removed with it later.
 
-        If the environment was destroyed in the meantime, remove what was made since, and
-        raise :class:`EnvironmentNotFoundError`. Leave a manual edit of the status as it is.
+        If the environment was destroyed in the meantime, remove the workspace, and raise
+        :class:`EnvironmentNotFoundError`. Leave a manual edit of the status as it is.
         """
         reason = f"could not be created: {reason_of(error)}"
         try:

@@ -33,20 +33,20 @@ from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 class EnvironmentService:
     """Creates, uses and destroys environments.
 
-    No environment gets lost, and none that was destroyed comes back: each step is stored
-    before it is done, so that :meth:`reconcile` knows what was in progress when a process
-    was killed. Several services, in several processes, may share a store.
+    No environment gets lost, and none that was destroyed comes back: each transition is
+    stored before the action that it announces, so that :meth:`reconcile` knows what was in
+    progress when a process was killed. Several services, in several processes, may share a store.
 
-    ``capacity`` is the maximum number of live environments, of all services that share the
-    store and use the same number. ``default_timeout`` is the idle time after which an
+    ``capacity`` is the maximum number of live environments in the store, if all services
+    that share it use the same number. ``default_timeout`` is the idle time after which an
     environment expires. Each environment gets its ``ssh_port`` from ``ports``. ``now``
     returns the time, ``uptime`` monotonic seconds from any origin, not counting those in
     which the machine was asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
     threads and processes that are creating or removing the environment.
 
     Each change carries the actor and the reason of the :class:`audit` block of the caller.
-    If the block has no reason, the step gives its own. The reason of a failed step is the
-    failure.
+    Without a reason in the block, the transition has a reason of its kind. The reason of a
+    failed transition is the failure.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class EnvironmentService:
     ) -> Environment:
         """Create an environment, and return it once it is running.
 
-        The default ``name`` is the runtime and the beginning of the id. ``timeout`` is above
-        zero and at most an hour. ``labels`` are for the provider and for readers.
+        The default ``name`` is the runtime and the beginning of the id. ``timeout`` must be
+        above zero and at most an hour. ``labels`` are for the provider and for readers.
 
         Raises :class:`InvalidEnvironmentError` (:class:`InvalidRuntimeError`),
         :class:`CapacityError` or :class:`NoFreePortError` without having stored anything.
@@ -107,7 +107,7 @@ class EnvironmentService:
         return self._creation.create(runtime, name, timeout, labels)
 
     def find_by_id(self, environment_id: str) -> Environment:
-        """Return an environment; not a use. Raises :class:`EnvironmentNotFoundError`."""
+        """Return an environment, without touching it. Raises :class:`EnvironmentNotFoundError`."""
         return self._with_last_use(self._repository.find_by_id(environment_id))
 
     def find_all(
@@ -119,7 +119,7 @@ class EnvironmentService:
         ]
 
     def touch(self, environment_id: str) -> Environment:
-        """Record that an environment is used now, which restarts its idle time; return it.
+        """Record that an environment is used now, which resets its idle time; return it.
 
         The use is stored within five seconds, together with later ones. Raises
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
@@ -134,7 +134,7 @@ class EnvironmentService:
         """Ask the provider what an environment offers, and store the answer.
 
         Raises :class:`EnvironmentNotFoundError`, :class:`EnvironmentNotRunningError` (either
-        also if it is destroyed in the meantime) and :class:`ProviderError`.
+        of them if it is destroyed in the meantime) and :class:`ProviderError`.
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
@@ -149,7 +149,7 @@ class EnvironmentService:
         return self._with_last_use(stored)
 
     def locate(self, environment: Environment) -> str:
-        """Return where its user finds an environment, "" if another provider made it."""
+        """Return the location of the workspace, "" if another provider made the environment."""
         is_ours = transitions.belongs_to(environment, self._provider.name)
         return self._provider.locate(environment) if is_ours else ""
 
@@ -158,10 +158,10 @@ class EnvironmentService:
     ) -> bool:
         """Remove an environment, in any status, and its workspace.
 
-        Once this returns, only its history is left. If another thread or process is creating
-        or removing the environment, it is waited for; an interrupted removal is resumed.
-        Returns false, and has changed nothing, if ``only_if`` returns false for the version
-        that is about to be marked as destroying.
+        Once this returns, only its history is left. While another thread or process is creating
+        or removing the environment, this waits, up to ``takeover_after`` seconds. It resumes an
+        interrupted removal. Returns false, and has changed nothing, if ``only_if`` returns false
+        for the version that is about to be marked as destroying.
 
         Raises :class:`EnvironmentNotFoundError`. Raises :class:`ProviderError` and leaves
         the environment in status destroying, so that the call can be repeated, or unchanged
@@ -170,11 +170,11 @@ class EnvironmentService:
         return self._removal.destroy(environment_id, only_if)
 
     def history(self, environment_id: str, *, after: int = 0) -> Iterator[Event]:
-        """Return the events of an environment, oldest first, also of a deleted one."""
+        """Return the events of an environment, oldest first, even of a deleted one."""
         return self._repository.history(environment_id, after=after)
 
     def reconcile(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
-        """Make store and provider agree again, as after a restart; return what was done.
+        """Make store and provider agree again, as after a restart; return the result.
 
         Interrupted creations and running environments without a workspace become *error*;
         interrupted removals are finished. Workspaces without a record and unreadable
@@ -201,7 +201,7 @@ class EnvironmentService:
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
-        """Remove expired environments, and finish what ended processes left halfway.
+        """Remove expired environments, and finish the work that ended processes left halfway.
 
         Those in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
@@ -214,24 +214,24 @@ class EnvironmentService:
         return result
 
     def tick(self, interval: timedelta) -> None:
-        """Let time pass; to be called at least every ``interval``.
+        """Advance the idle clock. Call it at least every ``interval``.
 
-        A longer gap counts as idle time only up to ``interval`` and the flush interval of
-        touches: this process was suspended.
+        Of a longer gap, in which this process was suspended, only ``interval`` and the flush
+        interval of touches are idle time.
         """
         self._idle_clock.tick((interval + FLUSH_INTERVAL).total_seconds())
 
     def is_expired(self, environment: Environment) -> bool:
         """Return whether an environment was idle for longer than its timeout.
 
-        Only time in which this service ran counts. The flush interval of touches is added to
-        the timeout, because another service may have a use that is not stored yet.
+        Only time in which this service ran is idle time. The flush interval of touches is added
+        to the timeout, because another service may have a use that is not stored yet.
         """
         never = environment.timeout <= timedelta(0)
         return not never and self.idle_time(environment) > environment.timeout + FLUSH_INTERVAL
 
     def idle_time(self, environment: Environment) -> timedelta:
-        """Return how long an environment has not been used, at most since this service began.
+        """Return how long an environment has been idle, at most since this service began.
 
         Neither a change of the system clock nor a suspension of this process adds to it.
         """
@@ -242,7 +242,7 @@ class EnvironmentService:
         """Interrupt creations, wait for threads that create or remove, store the touches.
 
         Destroys nothing. Returns whether all threads were done within ``timeout`` seconds;
-        the next :meth:`reconcile` finishes what the others leave. The repository stays open.
+        the next :meth:`reconcile` finishes the work of the others. The repository stays open.
         """
         self._provider.close()
         is_done = IN_PROGRESS.wait_until_empty(timeout)
@@ -273,7 +273,7 @@ class EnvironmentService:
         is_stopping: Callable[[], bool],
         act: Callable[[Environment, Reconciliation], None],
     ) -> None:
-        """Finish what is interrupted, and ``act`` on each of the other environments."""
+        """Finish interrupted creations and removals, and ``act`` on the other environments."""
         for environment in environments:
             if not result.is_complete or is_stopping():
                 break

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of errors that may be stored and shown to a client: they contain no paths."""
+"""Error texts without paths, which may be stored and shown to a client."""
 
 import os
 from urllib.parse import unquote
@@ -18,7 +18,7 @@ from waggle_fsstore.domain.errors import (
 
 
 def document_in(error: Exception) -> str:
-    """Return the name of the file that an error is about, "" if it is about none."""
+    """Return the name of the file that an error concerns, "" if it concerns none."""
     path = getattr(error, "path", None) or getattr(error, "filename", None) or ""
     return os.path.basename(path)
 
@@ -29,14 +29,14 @@ def id_in(error: Exception) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return one line about an error, without the details, which are for the log."""
+    """Return one line about an error, without its details, which go to the log."""
     match error:
         case ProviderError():
             return error.reason
         case CorruptDocumentError():
-            return f"its document is damaged: {error.reason}"
+            return f"the environment's document is damaged: {error.reason}"
         case UnsupportedFormatError():
-            return "its document was written by a newer program"
+            return "a newer version wrote the document; the operator must upgrade the server"
         case LockTimeoutError():
             return "the store is busy: try again"
         case StoreClosedError():
@@ -46,10 +46,12 @@ def reason_of(error: BaseException) -> str:
         ):
             return str(error)
         case JournalDamagedError():
-            return "the journal of the store is damaged: 'waggle-fsstore fsck' says where"
+            return "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'"
         case StoreError():
             return f"the store failed ({type(error).__name__})"
         case OSError() if error.strerror:
             return f"the store failed: {error.strerror}"
+        case Exception():
+            return f"unexpected error ({type(error).__name__}); see the server log"
         case _:
-            return f"it failed ({type(error).__name__})"
+            return f"interrupted ({type(error).__name__})"

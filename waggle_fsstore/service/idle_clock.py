@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Idle time of environments, counted only while this process runs.
 
-Setting the system clock makes no environment idle, nor do hours in which this process was
-suspended or did not run.
+Setting the system clock adds no idle time, nor do hours in which this process was suspended
+or did not run.
 """
 
 import math
@@ -27,7 +27,7 @@ class IdleClock:
         # Both in seconds of running time.
         self._elapsed = 0.0
         self._last_pass_end = 0.0
-        # By id: the last_used of the environment, and the running time that stands for it.
+        # By id: the last_used of the environment, and the running time at that moment.
         self._idle_since: dict[str, tuple[datetime, float]] = {}
         register_at_fork(self)
 
@@ -36,10 +36,10 @@ class IdleClock:
         self._lock = threading.Lock()
 
     def tick(self, max_gap_s: float) -> None:
-        """Let time pass.
+        """Advance the clock.
 
-        From now on, at most ``max_gap_s`` seconds count between two calls of any method: a
-        longer gap means that this process was suspended.
+        From now on, the clock advances at most ``max_gap_s`` seconds between two calls of any
+        method: a longer gap means that this process was suspended.
         """
         with self._lock:
             self._max_gap_s = max_gap_s
@@ -54,7 +54,7 @@ class IdleClock:
             }
 
     def end_pass(self) -> None:
-        """End the pass: an environment first seen later is at most this long idle."""
+        """End the pass: the idle time of an environment first seen later starts no earlier."""
         with self._lock:
             self._last_pass_end = self._elapsed
 
@@ -67,8 +67,8 @@ class IdleClock:
     def idle_time(self, environment_id: str, last_used: datetime, now: datetime) -> timedelta:
         """Return how long an environment was idle at ``now``.
 
-        A ``last_used`` that this process has not seen before counts at most from the end of
-        the last pass on: until then it had another value.
+        For a ``last_used`` that this process has not seen before, the idle time starts at the
+        end of the last pass at the earliest: until then it had another value.
         """
         with self._lock:
             self._advance()

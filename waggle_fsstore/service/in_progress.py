@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environments that this process is creating or removing now, one thread for each."""
+"""The environments that threads of this process are creating or removing now."""
 
 import threading
 import time
@@ -25,8 +25,8 @@ class InProgress:
     def hold(self, environment_id: str, *, deadline: float = 0.0) -> Iterator[None]:
         """Hold an environment for the block, once no other thread holds it.
 
-        From ``deadline`` on, a time of ``time.monotonic``, it is entered all the same: the
-        block then runs beside that of the other thread.
+        After ``deadline``, a time of ``time.monotonic``, the block runs anyway, concurrently
+        with that of the other thread.
         """
         with self._changed:
             self._changed.wait_for(
@@ -43,7 +43,7 @@ class InProgress:
                 self._changed.notify_all()
 
     def includes(self, environment: Environment) -> bool:
-        """Return whether a thread of this or of another process creates or removes it."""
+        """Return whether a thread of any process is creating or removing an environment."""
         if environment.owner is not None and environment.owner == this_process():
             return environment.id in self._threads
         return is_owned_elsewhere(environment)
@@ -54,16 +54,16 @@ class InProgress:
         self._changed = threading.Condition()
 
     def wait_until_empty(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds until no thread holds any; return whether so."""
+        """Wait ``timeout`` seconds until no environment is held; return whether that happened."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._threads, timeout)
 
 
 def is_owned_elsewhere(environment: Environment) -> bool:
-    """Return whether another process, which may be alive, creates or removes it."""
+    """Return whether the owner is another process, which may be alive."""
     owner = environment.owner
     return owner is not None and owner != this_process() and not is_gone(owner)
 
 
-#: One for the whole process, because several of its services can share a store.
+#: One for each process, because several of its services can share a store.
 IN_PROGRESS: Final = InProgress()

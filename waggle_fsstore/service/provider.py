@@ -11,10 +11,10 @@ WITH_PIP: Final = {"pip": "yes"}
 
 
 class Provider(Protocol):
-    """Makes, checks and removes what an environment runs in, its workspace.
+    """Makes, checks and removes the workspaces of environments.
 
     It keeps no records: the store does. The provider finds a workspace by its environment
-    alone, also if another process made it, or this one before it was killed. Every method
+    alone, even if another process made it, or this one before it was killed. Every method
     may be called from any thread, concurrently for different environments and for the same
     one.
 
@@ -55,7 +55,7 @@ class Provider(Protocol):
         ...
 
     def remove(self, environment: Environment) -> None:
-        """Remove the workspace, complete or not. A missing workspace counts as removed.
+        """Remove the workspace, complete or not. A missing workspace is not an error.
 
         Once this returns, nothing of it is left. An interrupted call can be repeated.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconciliation: finish what ended processes left halfway, and find lost workspaces."""
+"""Reconciliation: finish the work of ended processes, and find lost workspaces."""
 
 import logging
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class Reconciliation:
-    """What a pass over all environments found and did.
+    """The result of a pass over all environments.
 
     The first four are lists of ids:
 
@@ -36,10 +36,9 @@ class Reconciliation:
     - ``expired``: it was idle for too long; it is removed now.
     - ``orphans``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
-    - ``problems``: failures on the way, as texts without paths.
-    - ``is_complete``: whether all environments were checked. If the provider cannot work,
-      or the store lock times out, which each of the rest would wait for again, the rest is
-      left to the next pass.
+    - ``problems``: failures of single environments or workspaces, as texts without paths.
+    - ``is_complete``: whether all environments were checked. If the provider cannot work, or
+      the store lock times out, the next pass checks the rest: each of them would fail too.
     """
 
     failed: list[str] = field(default_factory=list)
@@ -76,7 +75,7 @@ def finish_interrupted(
     environment: Environment,
     result: Reconciliation,
 ) -> bool:
-    """Finish what an ended process was doing to an environment; return whether it was.
+    """Finish the work of an ended process on an environment; return whether there was any.
 
     An interrupted creation becomes *error*, an interrupted removal is resumed.
     """

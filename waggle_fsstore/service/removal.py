@@ -28,8 +28,8 @@ _log: Final = logging.getLogger(__name__)
 class Removal:
     """Removes environments.
 
-    While another thread or process is creating or removing the environment, it waits, at
-    most ``takeover_after`` seconds. Then it removes the environment concurrently, which
+    While another thread or process is creating or removing the environment, it waits, up to
+    ``takeover_after`` seconds. Then it removes the environment concurrently, which
     every provider allows.
     """
 
@@ -96,7 +96,7 @@ class Removal:
         self._provider.remove(environment)
 
     def _tear_down(self, environment: Environment) -> None:
-        """Remove the workspace, then the record."""
+        """Remove the workspace, then the record, so that an interrupted removal can be resumed."""
         try:
             self._provider.remove(environment)
         except BaseException as error:

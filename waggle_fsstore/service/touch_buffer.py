@@ -87,7 +87,7 @@ class TouchBuffer:
                     self._start_timer()
 
     def close(self) -> None:
-        """Store the pending uses, and stop the timer, also if they cannot be stored."""
+        """Store the pending uses, and stop the timer even if they cannot be stored."""
         self._is_closed = True
         self.flush()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state transitions of a stored environment, each one an atomic update.
 
-Each checks the stored version in the update that changes it. So a version that changed in
-the meantime never goes back to an earlier status, and a deleted environment stays deleted.
+Each checks the stored version in the same update that changes it. So no status moves
+backwards, and a deleted environment stays deleted.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class BusyError(Exception):
 
 
 def with_reason(reason: str) -> audit:
-    """Return an audit block with the reason of the caller, or else with this one."""
+    """Return an audit block with the caller's reason; ``reason`` is used if it gave none."""
     return audit(reason=current_author().reason or reason)
 
 
@@ -48,7 +48,8 @@ def require_running(environment: Environment) -> None:
 def require_provider(environment: Environment, provider: str) -> None:
     """Raise :class:`ProviderError` if another provider made an environment."""
     if not belongs_to(environment, provider):
-        reason = f"it was made by {environment.provider!r}, which is not the provider here"
+        made_by = environment.provider
+        reason = f"the environment belongs to provider {made_by!r}; this server uses {provider!r}"
         raise ProviderError(provider, reason)
 
 

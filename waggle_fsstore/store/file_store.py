@@ -43,9 +43,9 @@ class FileStore:
 
     The contract is :class:`~waggle_fsstore.TransactionalRepository`. When a write returns, it
     survives a power cut: its line in the journal, which is the history too, is synced. After a
-    crash a write is either complete or absent; so is a whole ``save_all``. Readers take no
-    lock, never see half a document, and see manual edits. Opening the store brings the
-    documents up to the journal if they are older, after a crash or in a copy.
+    crash a write is either complete or absent; so is a whole ``save_all``. Readers never wait
+    for the lock, never see half a document, and see manual edits. Opening the store recovers
+    documents that are older than the journal, after a crash or in a copy, if the lock is free.
 
     ``path`` is the root of the store. Opening creates nothing; the first write does. A
     directory with other contents is refused with :class:`UnsupportedFormatError`; one with
@@ -87,7 +87,8 @@ class FileStore:
         check_id(environment_id)
         return Path(self._layout.document(environment_id))
 
-    # Reads: they take no lock and write nothing.
+    # Reads never wait for the lock. Opening a store, or the first read of a store that another
+    # process has made since, recovers it if that is necessary and the lock is free.
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
@@ -147,7 +148,7 @@ class FileStore:
             return
         self._exists = True
         durable = self._disk.durable
-        if self._writer.is_caught_up or not self._view.needs_recovery(durable=durable):
+        if self._writer.is_current or not self._view.needs_recovery(durable=durable):
             return
         try:
             self._writer.recover(timeout=0)
@@ -215,14 +216,14 @@ class FileStore:
             if result is not None:
                 return result
 
-        def work_alone(tx: Transaction) -> Environment:
+        def work_solo(tx: Transaction) -> Environment:
             stored = tx.get(environment_id)
             return put(tx, changed(stored), stored)
 
-        return self._writer.run(work_alone, alone=True)
+        return self._writer.run(work_solo, solo=True)
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
-        """See :meth:`TransactionalRepository.save_all`. Atomic, also across a crash."""
+        """See :meth:`TransactionalRepository.save_all`. Atomic, even across a crash."""
         batch = inputs.checked_copies(environments)
         return self._writer.run(lambda tx: [tx.put(new, tx.get_or_none(new.id)) for new in batch])
 
@@ -249,9 +250,9 @@ class FileStore:
 
     @property
     def recovery_findings(self) -> tuple[Finding, ...]:
-        """Findings of the last recovery that this object made, for the operator.
+        """Findings of the last recovery that this object ran, for the operator.
 
-        For example a document that a directory is in the way of, or a torn last line.
+        For example a directory in the place of a document, or a torn last line.
         """
         return self._writer.findings
 
@@ -360,7 +361,7 @@ class FileStore:
 
         Removes the segments whose last change is more than ``keep_days`` old, then as many
         as it takes for the journal to have at most ``keep_bytes``. The live segment and what
-        recovery needs always stay; a checkpoint is made first, so that recovery needs
+        recovery needs always stay; a checkpoint is written first, so that recovery needs
         little. ``compress`` compresses the other segments that are left. Raises
         ``ValueError`` without any of the three, :class:`JournalDamagedError`, and what a
         write raises.

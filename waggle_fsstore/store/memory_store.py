@@ -209,7 +209,7 @@ class MemoryStore:
         return [event.seq for event in events]
 
     def _commit(self, events: list[Event]) -> None:
-        """Make these changes, all or none, also if Ctrl-C comes. The lock is held."""
+        """Make these changes, all or none, even on Ctrl-C. The caller holds the lock."""
 
         def apply() -> None:
             if not self._events or self._events[-1] is not events[-1]:

@@ -378,7 +378,7 @@ def test_waiting_thread_is_refused_by_close(root: Path) -> None:
 
     def save() -> None:
         try:
-            store._writer.run(lambda _: None, alone=True)
+            store._writer.run(lambda _: None, solo=True)
         except StoreClosedError as error:
             refused.append(error)
 

@@ -94,7 +94,7 @@ def test_scan_sees_batch_of_stopped_writer(store: FileStore) -> None:
         """Stops before the second rename of a batch."""
 
         def publish(self, disk: Disk, layout: Layout) -> None:
-            if self.document.endswith("b.json"):
+            if self.path.endswith("b.json"):
                 seen.append([environment.name for environment in reader.find_all()])
                 seen.append([str(reader.count())])
             super().publish(disk, layout)

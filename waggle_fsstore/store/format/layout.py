@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layout: the path of each file of a store, and the file name of each id.
 
-A file name is made from an id so that no two ids share one, also on file systems
+A file name is made from an id so that no two ids share one, even on file systems
 that ignore case or normalise Unicode, and so that no name is special to any file
 system. Ordinary ids (lower-case letters, digits, ``-``, ``_``, and dots inside) stay
 as they are. Any other byte of the UTF-8 form becomes ``%`` and two lower-case hex
@@ -25,7 +25,7 @@ _MAX_STEM_BYTES: Final = 250
 _HASH_BYTES: Final = 16
 _PREFIX_BYTES: Final = _MAX_STEM_BYTES - 1 - 2 * _HASH_BYTES
 
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved also before a dot.
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved even before a dot.
 _RESERVED: Final = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)"
 _ORDINARY: Final = rf"(?!{_RESERVED})[a-z0-9_-](?:[a-z0-9_.-]{{0,{MAX_ID_BYTES - 2}}}[a-z0-9_-])?"
 

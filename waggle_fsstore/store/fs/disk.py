@@ -196,7 +196,7 @@ class Disk:
         """Make a private directory, and missing parents, each durable in its own parent.
 
         Leaves an existing directory as it is. Raises ``NotADirectoryError`` for anything else
-        at the path, also for a symbolic link to a directory: the store stays within its root.
+        at the path, even a symbolic link to a directory: the store stays within its root.
         """
         try:
             try:
@@ -207,7 +207,7 @@ class Disk:
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise NotADirectoryError(
-                    errno.ENOTDIR, "is in the way of a directory of the store: move it away", path
+                    errno.ENOTDIR, "must be a directory: move this file or link away", path
                 ) from None
             return
         os.chmod(path, DIR_MODE)  # The umask may have taken our own rights.

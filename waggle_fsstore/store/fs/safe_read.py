@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 
-#: What can be wrong with one file; it affects no other.
+#: The errors of a single file, which affect no other.
 BadFile = CorruptDocumentError | UnsupportedFormatError | OSError
 
 # These concern the process, not the one file that was being opened.

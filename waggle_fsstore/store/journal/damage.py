@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage of the journal: finding bad lines, and blanking them out so that good ones count."""
+"""Damage of the journal: finding bad lines, and blanking them out to keep the good ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,8 +71,8 @@ def repair(layout: Layout, disk: Disk, first: int) -> str:
 def repair_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
     """Blank out the lines of the live segment that were written while ``cp`` copied it.
 
-    ``cp`` reads in chunks: it can read blanks where a line begins, and go on after that line
-    and the next ones were written. Any other damage is left, and then all of it. The caller
+    ``cp`` reads in chunks: it can read blanks where a line begins, and continue after that
+    line and the next ones were written. Any other damage is left, and then all of it. The caller
     holds the store lock.
     """
     segment = _read(layout, first, None)
@@ -81,7 +81,7 @@ def repair_copy(layout: Layout, disk: Disk, first: int) -> list[Finding]:
         return []
     kept = repair(layout, disk, first)
     problem = "has partly blank lines, as after a copy of a store in use: their changes are lost"
-    remedy = f"the complete lines count; the file as it was is {kept}"
+    remedy = f"the complete lines are kept; the original file is {kept}"
     return [Finding(Severity.WARNING, Path(segment.path), problem, remedy, True)]
 
 
@@ -130,7 +130,7 @@ def _finding(segment: Segment, bad: BadLine, published: int) -> Finding:
     number = segment.data.count(b"\n", 0, bad.start) + 1
     if segment.is_sealed or bad.start < max(segment.end, published):
         return Finding(Severity.ERROR, path, f"line {number} is damaged", _REPAIR)
-    problem = f"line {number}, the last, is incomplete: it was never confirmed and does not count"
+    problem = f"line {number}, the last, is incomplete: it was never confirmed and is ignored"
     return Finding(Severity.WARNING, path, problem, _REPAIR)
 
 

@@ -8,7 +8,7 @@ CRC-32 of the rest. A line holds one of
 - ``checkpoint``: the documents of the store ``place`` are durable up to change ``through``,
   and the lines after that change begin at ``offset`` (bytes) of ``segment``;
 - ``follows``: the first line of a segment, which names the segment before (``segment``, 0
-  for none) and says how many of its ``bytes`` count.
+  for none) and says how many of its ``bytes`` are valid.
 """
 
 from collections.abc import Iterator
@@ -78,14 +78,14 @@ def encode(kind: str, value: Any) -> bytes:
 
 
 def checkpoint(cursor: Cursor, store_id: str) -> bytes:
-    """Return the line that says: recovery of this store may begin at ``cursor``."""
+    """Return the line by which recovery of a store may begin at ``cursor``."""
     through, segment, offset = cursor
     value = {"through": through, "place": store_id, "segment": segment, "offset": offset}
     return encode(CHECKPOINT, value)
 
 
 def follows(segment: int, valid_bytes: int) -> bytes:
-    """Return the first line of the segment after ``segment``, of which ``valid_bytes`` count."""
+    """Return the first line of the segment after ``segment``, which has ``valid_bytes``."""
     return encode(FOLLOWS, {"segment": segment, "bytes": valid_bytes})
 
 

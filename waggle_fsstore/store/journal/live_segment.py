@@ -2,8 +2,8 @@
 """The live segment: the one that the holder of the store lock appends lines to.
 
 A file whose fsync failed is not written again, and neither is one with unknown bytes after
-our last line: the only way on is to rotate to a new segment, which says how many bytes of the
-old one count.
+our last line: the writer rotates to a new segment, which says how many bytes of the old one
+are valid.
 """
 
 import errno
@@ -101,7 +101,7 @@ class LiveSegment:
     def rotate(
         self, first: int, valid_bytes: int, *, carry_over: bytes = b"", reserve: int = 0
     ) -> None:
-        """Continue in a new segment named ``first``; of the old one ``valid_bytes`` count.
+        """Continue in a new segment named ``first``; the old one has ``valid_bytes``.
 
         The new one begins with the lines ``carry_over``, and has room for a line of
         ``reserve`` bytes. After a crash at any point either the old segment is the live one,

@@ -22,7 +22,7 @@ _DECOMPRESS_CHUNK_BYTES: Final = 512
 
 
 class Segment(NamedTuple):
-    """The part of a segment that counts: its good and bad lines, and its bytes.
+    """The valid part of a segment: its good and bad lines, and its bytes.
 
     ``first`` is its name. ``data`` begins at offset ``base``, which is 0 if any line is bad.
     """
@@ -132,7 +132,7 @@ def _decompress(packed: bytes) -> bytes:
 
 
 def header(layout: Layout, first: int) -> tuple[int, int]:
-    """Return which segment this one follows, and how many bytes of that count; (0, 0) for none."""
+    """Return the segment that this one follows, and its valid bytes; (0, 0) for none."""
     data = load(layout, first, _HEADER_BYTES)
     content = lines.decode(data[: data.find(b"\n")]) or {}
     follows = content.get(lines.FOLLOWS, {})
@@ -140,7 +140,7 @@ def header(layout: Layout, first: int) -> tuple[int, int]:
 
 
 def valid_prefix(layout: Layout, first: int, successor: int | None) -> bytes:
-    """Return the bytes of a segment that count."""
+    """Return the valid bytes of a segment."""
     return load(layout, first)[: _valid_size(layout, first, successor)]
 
 
@@ -154,11 +154,11 @@ def read_segment(
     after: int = 0,
     needle: bytes = b"",
 ) -> Segment:
-    """Return the part of a segment that counts, with the lines from offset ``start`` on.
+    """Return the valid part of a segment, with the lines from offset ``start`` on.
 
     With ``stop``, bytes from that offset on are not read; with ``after`` but no ``start``,
     lines before the first change after that number may be left out; for ``needle`` see
-    :func:`lines.scan`. A bad line makes all three void: then the whole segment is read.
+    :func:`lines.scan`. If a line is bad, all three are ignored, and the whole segment is read.
     """
     size = _valid_size(layout, first, successor)
     data = load(layout, first, max(stop - start, 0) if stop else -1, start=start)
@@ -179,7 +179,7 @@ def read_segment(
 
 
 def _valid_size(layout: Layout, first: int, successor: int | None) -> int | None:
-    """Return how many bytes of a segment its successor counts; ``None`` if it counts all."""
+    """Return how many bytes of a segment its successor declares valid; ``None`` for all."""
     if successor is None:
         return None
     followed, size = header(layout, successor)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state record: how far the changes of a store have come.
+"""The state record: the last committed and the last published change of a store.
 
 One line of fixed size in ``.waggle/state``, overwritten in place under the store lock and
 never fsynced. After a power cut it may be out of date, and in a copy of the store it describes
-the original. So it counts only for the boot, the mount and the store that it names. Without
+the original. So it is valid only for the boot, the mount and the store that it names. Without
 it, nothing is lost: recovery replays the journal.
 
 A store has identities of three degrees:
 
 - the inode of ``environments/``: a copy has another one (:func:`is_copy`);
-- :func:`store_id`, with the marker file: a checkpoint counts for this store only;
-- :func:`mounted_id`, with boot and mount: the state record counts for this mount only.
+- :func:`store_id`, with the marker file: a checkpoint is valid for this store only;
+- :func:`mounted_id`, with boot and mount: the state record is valid for this mount only.
 """
 
 import os
@@ -35,16 +35,16 @@ _READ_ATTEMPTS: Final = 5
 
 UNKNOWN: Final = "-"
 
-#: The last writer fsynced nothing.
+#: The last writer did not fsync.
 UNSYNCED: Final = 0
-#: All that was published is durable, in the journal or in the documents.
+#: All published changes are durable, in the journal or in the documents.
 DURABLE: Final = 1
 #: Syncing documents failed: the next checkpoint, in any process, must rewrite them first.
 SUSPECT: Final = 2
 
 
 class State(NamedTuple):
-    """How far the changes have come, as the last writer recorded it.
+    """The progress of the changes, as the last writer recorded it.
 
     Change ``committed`` is the last one in the journal, ``published`` the last one whose
     documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of
@@ -88,7 +88,7 @@ class StateRecord:
         self._file.overwrite(b"%-*b %08x\n" % (_RECORD_BYTES - 10, line, crc32(line)))
 
     def close(self) -> None:
-        """Close the file."""
+        """Release the descriptor; the next use opens the file again."""
         self._file.close()
 
 
@@ -119,10 +119,9 @@ def is_trusted(state: State | None, expected: str) -> bool:
 
 
 def store_id(layout: Layout) -> str:
-    """Return a name of this very store: it survives a reboot, and every copy has another.
+    """Return the id of a store, which a reboot keeps and no copy has: its ``place`` on disk.
 
-    A marker file that a manual edit touched or replaced changes it too. "-" where the store
-    is not initialized.
+    A manual edit of the marker file changes it as well. "-" if the store is not initialized.
     """
     try:
         marker, documents = os.stat(layout.marker), os.stat(layout.environments)
@@ -137,10 +136,10 @@ def is_copy(store_id: str, other: str) -> bool:
 
 
 def mounted_id(layout: Layout) -> str:
-    """Return a name of this boot, mount and store, as far as the system can tell.
+    """Return an id of this boot, mount and store, as far as the system can tell.
 
     A disk that was unplugged and mounted again gets another one, on Linux 6.8 and later. "-"
-    where the system has no name for a boot: then no process trusts the record of another.
+    if the system has no id for a boot: then no process trusts the record of another.
     """
     boot, here = boot_id(), store_id(layout)
     if not boot or here == UNKNOWN:

@@ -36,7 +36,7 @@ _RECORDED: Final = "recorded in the history, as external"
 
 
 class _Problem(NamedTuple):
-    """What is wrong with one document; ``repair`` makes it good, and returns what it did."""
+    """A problem of one document; ``repair`` repairs it, and returns the remedy."""
 
     finding: Finding
     reason: str = ""
@@ -118,7 +118,7 @@ def _repair_document(
     try:
         # The history names the actor who repairs, and the reason of that actor if there is one.
         with audit(reason=current_author().reason or f"fsck: {problem.reason}"):
-            finding = writer.run(work, alone=True)
+            finding = writer.run(work, solo=True)
     except _UnknownIdError:
         done = writer.exclusive(partial(examiner.move_away, disk, name))
         finding = replace(problem.finding, remedy=done, is_repaired=True) if done else None

@@ -25,12 +25,12 @@ class StoreInfo:
       if there is none.
     - ``segments``, ``segment_bytes``: the files of the journal.
     - ``checkpoint``: the last change whose document is durable without the journal, as of the
-      last checkpoint; ``None`` without one. It counts only if it ``is_of_this_place``: a copy
+      last checkpoint; ``None`` without one. It is valid only if it ``is_of_this_place``: a copy
       of a store has the checkpoints of the original.
     - ``file_system``: its type, such as ``ext4``; empty where the system does not report it.
     - ``is_durable``: whether this store object calls fsync; ``durability``: how, in a sentence.
     - ``is_recovery_due``: whether documents may be older than the journal, and could not be
-      brought up to it. Reads return the right versions all the same.
+      brought up to it. Reads still return the right versions.
     """
 
     path: Path

@@ -24,7 +24,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was pruned: whole segments of the journal. ``oldest`` is the first change kept."""
+    """The result of pruning whole segments; ``oldest`` is the first change kept."""
 
     segments_removed: int
     segments_compressed: int

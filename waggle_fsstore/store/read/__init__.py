@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers see: documents, listings, history. Readers take no lock."""
+"""The readers' view: documents, listings, history. Readers take no lock."""

@@ -17,29 +17,29 @@ from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced
 class StoredDocument:
     """One good document: its bytes, their contents, and the mode of its file."""
 
-    __slots__ = ("_environment", "checksum", "data", "document", "is_intact", "mode", "path")
+    __slots__ = ("_environment", "checksum", "data", "fields", "is_intact", "mode", "path")
 
     def __init__(self, path: str, data: bytes, mode: int = FILE_MODE) -> None:
         """Parse a document. Raises ``BadFile``."""
         self.path = path
         self.data = data
         self.mode = mode
-        self.document = codec.parse_object(data, path)
-        self.checksum = self.document.get("checksum")
+        self.fields = codec.parse_object(data, path)
+        self.checksum = self.fields.get("checksum")
         self.is_intact = codec.is_intact(data)
         self._environment: Environment | None = None
         # A store of this version has checked the documents that it wrote. Check all others now.
-        if not self.is_intact or self.document.get("schema") != codec.SCHEMA:
+        if not self.is_intact or self.fields.get("schema") != codec.SCHEMA:
             self._environment = codec.decode(data, path, modified_at)
 
     @classmethod
-    def of(cls, path: str, data: bytes, document: dict[str, Any]) -> Self:
+    def of(cls, path: str, data: bytes, fields: dict[str, Any]) -> Self:
         """Return the document that this store has just encoded."""
         stored = object.__new__(cls)
         stored.path = path
         stored.data = data
-        stored.document = document
-        stored.checksum = document["checksum"]
+        stored.fields = fields
+        stored.checksum = fields["checksum"]
         stored.is_intact = True
         stored.mode = FILE_MODE
         stored._environment = None
@@ -55,17 +55,17 @@ class StoredDocument:
     @property
     def id(self) -> str:
         """The id of the environment."""
-        return self._environment.id if self._environment else str(self.document["id"])
+        return self._environment.id if self._environment else str(self.fields["id"])
 
     @property
     def revision(self) -> int:
         """The revision that the document states; a manual edit may have changed it."""
-        return self._environment.revision if self._environment else self.document["revision"]
+        return self._environment.revision if self._environment else self.fields["revision"]
 
     @property
     def status(self) -> Status:
         """The status of the environment."""
-        return Status(self._environment.status if self._environment else self.document["status"])
+        return Status(self._environment.status if self._environment else self.fields["status"])
 
 
 class Documents(DocumentCache):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signatures of files: whether a file is unchanged since it was read, without reading it.
 
-Every change of a file, of whatever kind, sets its change time (ctime) from the system's
+Every change of a file, of any kind, sets its change time (ctime) from the system's
 clock, and no program can set it back. So a file with the same ctime is the same file,
 unchanged, once that time is past: later changes get a later ctime.
 docs/decisions/0007-document-cache.md has the argument.

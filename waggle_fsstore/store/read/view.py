@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers see: the documents, and over them the changes that the journal adds.
+"""The readers' view: the documents, and over them the changes that the journal adds.
 
 Nothing here takes a lock or writes. A scan takes time, in which documents change, and some
 file systems hide a file while it is renamed over: the changes made in the meantime show what
@@ -123,7 +123,7 @@ class View:
 
         Together they are the store as of one change, the last that was committed when the
         scan ended: no document is missed, and no batch is seen in part. ``collect`` may be
-        called more than once; the last result counts.
+        called more than once; the last result is used.
         """
         if overlay := self._pending_overlay():
             return overlay.scan(collect)

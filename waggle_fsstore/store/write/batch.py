@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The changes that share one line of the journal, and the documents they result in."""
+"""The changes that share one line of the journal, and the resulting documents."""
 
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -29,7 +29,7 @@ class _Outcome(NamedTuple):
 
 
 class WriteBatch:
-    """What several callers change together. Each sees the changes of those before it."""
+    """The changes of several callers. Each caller sees the changes of those before it."""
 
     def __init__(self, layout: Layout, documents: Documents, last: int) -> None:
         self.layout = layout
@@ -53,7 +53,7 @@ class WriteBatch:
         return lines.encode(lines.CHANGES, self._changes)
 
     def writes(self) -> list[DocumentWrite]:
-        """Return what is to be done to each document."""
+        """Return the write or removal of each document that differs after the batch."""
         return [
             DocumentWrite(
                 self.layout.document(environment_id),
@@ -82,7 +82,7 @@ class WriteBatch:
     def count_live(self) -> int:
         """Return how many environments are live after the changes so far."""
         live = self._documents.live()
-        replaced = sum(document_name(name) in live for name in self._outcomes)
+        replaced = sum(document_name(one) in live for one in self._outcomes)
         now = sum(bool(one.now and one.now.status.is_live) for one in self._outcomes.values())
         return len(live) - replaced + now
 
@@ -95,7 +95,7 @@ class WriteBatch:
         was: dict[str, Any] | None,
         document: dict[str, Any] | None,
     ) -> None:
-        """Add a change to the line of the journal."""
+        """Add a change, in the form that ``docs/format.md`` specifies, dated now."""
         self.last = seq
         self._changes.append(
             {
@@ -113,14 +113,14 @@ class WriteBatch:
     def put_result(
         self, environment_id: str, now: StoredDocument | None, before: StoredDocument | None
     ) -> None:
-        """Set the new version of a document; ``before`` is the one that the caller replaces."""
+        """Set the new version of a document; the caller replaces version ``before``."""
         outcome = self._outcomes.get(environment_id)
         self._outcomes[environment_id] = _Outcome(outcome.before if outcome else before, now)
         self._size += len(now.data) if now else 0
         self.is_full = self._size > _FULL_BYTES
 
     def quarantine(self, environment_id: str, target: str, now: StoredDocument | None) -> None:
-        """Have a corrupt document moved to a path in lost+found, and set its new version."""
+        """Plan the move of a corrupt document to lost+found, and set its new version."""
         self._outcomes[environment_id] = _Outcome(None, now, target)
         self.is_full = True  # The id can be stored again only once the old file is moved.
 
@@ -128,7 +128,7 @@ class WriteBatch:
         """Return the number of the next change, which is above the revision it replaces."""
         seq = 1 + max(self.last, replaced)
         if seq > MAX_REVISION:
-            raise StoreError(f"{self.layout.root}: there is no revision above {MAX_REVISION}")
+            raise StoreError(f"{self.layout.root}: the last revision, {MAX_REVISION}, is used up")
         return seq
 
 
@@ -158,7 +158,7 @@ class Transaction:
         return self._batch.stored(environment_id)
 
     def count_live(self) -> int:
-        """Return how many environments are live."""
+        """Return how many environments are live after the batch's changes so far."""
         return self._batch.count_live()
 
     def put(self, environment: Environment, stored: StoredDocument | None) -> int:
@@ -171,11 +171,11 @@ class Transaction:
         return self._put(EventKind.EXTERNAL, stored.environment, stored)
 
     def delete(self, stored: StoredDocument) -> None:
-        """Delete a document."""
+        """Delete a document; a manual edit of it becomes part of the history first."""
         batch = self._batch
         stored = self._recorded(stored)
         seq = batch.next(stored.revision)
-        batch.add(self._author, EventKind.DELETED, stored.id, seq, _was(stored), stored.document)
+        batch.add(self._author, EventKind.DELETED, stored.id, seq, _was(stored), stored.fields)
         batch.put_result(stored.id, None, stored)
 
     def quarantine(self, environment_id: str, instead: Environment | None = None) -> int:
@@ -199,7 +199,7 @@ class Transaction:
         return seq
 
     def _recorded(self, stored: StoredDocument) -> StoredDocument:
-        """Return the version to be replaced; a manual edit becomes part of the history first."""
+        """Return the version to replace; record a manual edit in the history first."""
         return stored if stored.is_intact else self.record_external(stored)
 
     def _put(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: the documents are synced in themselves, so that recovery can begin after them."""
+"""Checkpoints: documents synced to disk, so that recovery no longer needs their journal lines."""
 
 from functools import partial
 
@@ -13,9 +13,9 @@ from waggle_fsstore.store.write.sync import sync_redo_range
 
 
 class Checkpointer:
-    """Makes a checkpoint after a segment was rotated, and before the store is closed.
+    """Writes a checkpoint after a segment was rotated, and before the store is closed.
 
-    A checkpoint that fails harms no change: the journal keeps them all, and it is tried again.
+    A failed checkpoint loses no change, because the journal keeps them all. It is retried.
     """
 
     def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, session: WriterSession) -> None:
@@ -29,17 +29,17 @@ class Checkpointer:
         self._session = session
 
     def run_if_due(self) -> None:
-        """Try to make a checkpoint if a segment was rotated. The caller's change is durable."""
+        """Try to write a checkpoint if a segment was rotated. A failure is only logged."""
         if self.is_due:
             self._try()
 
     def run_before_close(self) -> None:
-        """Try to make a checkpoint if there is anything for it to cover."""
+        """Try to write a checkpoint if this object published a change since its last one."""
         if self.has_published:
             self._try()
 
     def run(self) -> None:
-        """Make a checkpoint of what is published now.
+        """Write a checkpoint of the changes that are published now.
 
         The sync, which takes long, runs without the lock; the line is written under it.
         """
@@ -55,7 +55,7 @@ class Checkpointer:
                 directory = self._session.documents_directory()
                 sync_redo_range(self._layout, self._disk, state.published, directory)
         except OSError:
-            # The next sync would report success: only rewritten files count (docs/durability.md).
+            # A second sync would report success: the files must be rewritten (docs/durability.md).
             has_failed = True
         self._lock.run(partial(self._finish, state, has_failed))
 
@@ -82,7 +82,7 @@ class Checkpointer:
             import logging  # Takes 4 ms, and is hardly ever needed.
 
             logging.getLogger("waggle_fsstore.store").error(
-                "%s: no checkpoint: %s; the journal keeps all changes; the next write tries again",
+                "%s: checkpoint failed: %s; no change is lost, the next write retries",
                 self._layout.root,
                 error,
             )

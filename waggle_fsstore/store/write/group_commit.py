@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group commit: the thread that takes the store lock commits the calls of all waiting threads."""
+"""Group commit: the thread that gets the store lock commits the calls of all waiting threads."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from waggle_fsstore.store.write.batch import Transaction, WriteBatch
 
 
 class Call:
-    """What one caller wants done, and how that went."""
+    """The work of one caller, and its result."""
 
     def __init__(self, work: Callable[[Transaction], Any], author: Author, *, solo: bool) -> None:
         self.group: Group | None = None
@@ -24,7 +24,7 @@ class Call:
         self.value: Any = None
         #: Whether its own thread has to run it, in a group without other calls.
         self.solo = solo
-        #: Whether its own thread was the one that committed.
+        #: Whether its own thread committed the group.
         self.has_led = False
         #: Acquired once: by a leader that runs the call, or by the caller that gives up.
         self.claim = threading.Lock()
@@ -32,11 +32,11 @@ class Call:
         self._author = author
 
     def is_done(self) -> bool:
-        """Return whether it is committed or has failed, and will not be run again."""
+        """Return whether it was committed or has failed, and will not run again."""
         return self.group is not None and self.group.is_done
 
     def run(self, group: "Group", batch: WriteBatch) -> None:
-        """Run the work, and add what it changes to the batch, or nothing if it raises."""
+        """Run the work, and add its changes to the batch; add none if it raises."""
         self.group = group
         self.error = self.value = None
         savepoint = batch.savepoint()
@@ -60,14 +60,14 @@ class Call:
 
 
 class Group:
-    """The calls that share one line of the journal: done for all of them in one step."""
+    """The calls that share one line of the journal, and are committed or fail together."""
 
     def __init__(self, leader: Call) -> None:
         self.calls = [leader]
         self.is_done = False
         self.failure: Exception | None = None
-        #: Whether the commit failed at the document of a single call.
-        self.failed_in_one = False
+        #: Whether the commit failed at one document, so at that of a single call.
+        self.failed_at_document = False
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""
@@ -81,12 +81,12 @@ class Group:
                 call.run(self, batch)
 
     def fail(self, error: Exception) -> None:
-        """End all calls with an error, or have each run alone if only one of them is at fault.
+        """End all calls with an error, or let each run solo if only one of them is at fault.
 
-        Nothing is stored of them, unless the outcome is unknown: then no call runs again.
+        None of them is stored, unless the outcome is unknown: then no call runs again.
         """
         can_retry = not isinstance(error, OutcomeUnknownError)
-        if self.failed_in_one and len(self.calls) > 1 and can_retry:
+        if self.failed_at_document and len(self.calls) > 1 and can_retry:
             for call in self.calls:
                 call.solo = True
         else:
@@ -108,9 +108,9 @@ class CommitQueue:
     def run(self, call: Call, commit: Commit) -> None:
         """Return when a call is done: by this thread, or by another that held the lock.
 
-        ``commit`` runs the calls of a group, and the waiting ones that fit, and makes durable
-        and visible what they changed. Raises :class:`LockTimeoutError` and
-        :class:`StoreClosedError`; what the call or the commit raised is its result.
+        ``commit`` runs the calls of a group and the waiting ones that fit, and makes their
+        changes durable and visible. Raises :class:`LockTimeoutError` and
+        :class:`StoreClosedError`; :meth:`Call.result` raises the errors of call and commit.
         """
 
         def wait() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a directory is a store, and how it becomes one.
 
-The marker ``waggle.json`` is written last. What a crash leaves before that is a directory
-that the next write initializes again, and nothing in it counts as durable.
+The marker ``waggle.json`` is written last. After a crash before that, the next write
+initializes the directory again, and nothing in it is assumed to be durable.
 """
 
 import errno
@@ -24,8 +24,8 @@ MARKER: Final = b'{"application": "%s", "format": %d}\n' % (APPLICATION.encode()
 _MAX_MARKER_BYTES: Final = 4096
 _GIT_IGNORE: Final = b".waggle/\njournal/\n"
 
-# A directory that becomes a store may hold what an interrupted first write leaves, and what
-# mkfs puts into the root of a file system.
+# A directory that becomes a store may hold the rest of an interrupted first write, and the
+# directory that mkfs puts into the root of a file system.
 _HARMLESS: Final = frozenset({".waggle", "lost+found"})
 
 
@@ -54,9 +54,9 @@ def ensure_lock_dir(layout: Layout, disk: Disk) -> None:
 
 
 def initialize(layout: Layout, disk: Disk) -> None:
-    """Make what is missing of a store, and remove temp files of writers that died.
+    """Make the missing directories and files of a store; remove temp files of dead writers.
 
-    Runs under the store lock. It can be repeated, and cut short anywhere.
+    Runs under the store lock. It can be repeated, and interrupted anywhere.
     """
     for directory in (layout.internal, layout.temporary, layout.environments, layout.journal):
         disk.make_dir(directory)
@@ -95,7 +95,7 @@ def _refuse_link(directory: str) -> None:
         return
     if not stat.S_ISDIR(mode):
         raise NotADirectoryError(
-            errno.ENOTDIR, "is in the way of a directory of the store: move it away", directory
+            errno.ENOTDIR, "must be a directory: move this file or link away", directory
         )
 
 
@@ -114,12 +114,12 @@ def _is_adoptable(layout: Layout) -> bool:
 
 
 def _sync_ancestors(path: str, disk: Disk) -> None:
-    """Sync the directories above, as far as a process that made this one can have made them."""
+    """Sync all parent directories in this file system that this user may have made."""
     device = os.stat(path).st_dev
     parent = os.path.dirname(path)
     while parent != path and os.stat(parent).st_dev == device:
         try:
             disk.sync_dir(parent)
         except PermissionError:
-            return  # One that this user may not read was not made by this user.
+            return  # This user has made none that this user may not read.
         path, parent = parent, os.path.dirname(parent)

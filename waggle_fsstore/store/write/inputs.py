@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks and copies of what a store is given to write, before it takes its lock."""
+"""Validation and copying of the caller's arguments, before the store lock is taken."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
@@ -38,7 +38,7 @@ def apply(
 
     run_with_cleanup(call, lambda: _running.stores.discard(store))
     if changed.id != environment.id:
-        raise InvalidEnvironmentError("id", "update may not change it")
+        raise InvalidEnvironmentError("id", "cannot be changed by update()")
     return changed.copy()
 
 
@@ -58,7 +58,7 @@ def refuse_inside(store: Hashable) -> None:
 def checked_copy(environment: Environment) -> Environment:
     """Return a checked copy, which later changes of the argument do not affect."""
     if not isinstance(environment, Environment):
-        raise TypeError(f"an Environment is needed, not a {type(environment).__name__}")
+        raise TypeError(f"expected an Environment, got {type(environment).__name__}")
     return environment.copy()
 
 
@@ -68,6 +68,6 @@ def checked_copies(environments: Iterable[Environment]) -> list[Environment]:
     for environment in environments:
         copy = checked_copy(environment)
         if copy.id in copies:
-            raise ValueError(f"the id {copy.id!r} comes twice")
+            raise ValueError(f"duplicate id {copy.id!r}")
         copies[copy.id] = copy
     return list(copies.values())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The renames that make a change visible, and their rollback.
 
-What is published is not synced, because the journal keeps it; what is rolled back is.
+Publishing skips the sync of documents, because the journal has their contents. A rollback syncs.
 """
 
 import os
@@ -16,23 +16,23 @@ from waggle_fsstore.store.read.documents import StoredDocument
 
 
 class DocumentWrite:
-    """What a batch does to one document.
+    """The write or removal of one document, at ``path``.
 
     ``before`` is its old version, ``None`` if there is none or if the file is corrupt, in which
     case the file is moved to the path ``quarantine``. ``after`` is its new contents, ``None`` if
     it is deleted.
     """
 
-    __slots__ = ("after", "before", "document", "mode", "quarantine", "temp")
+    __slots__ = ("after", "before", "mode", "path", "quarantine", "temp")
 
     def __init__(
         self,
-        document: str,
+        path: str,
         before: StoredDocument | None,
         after: bytes | None,
         quarantine: str = "",
     ) -> None:
-        self.document = document
+        self.path = path
         self.before = before
         self.after = after
         self.quarantine = quarantine
@@ -41,9 +41,9 @@ class DocumentWrite:
         self.temp = ""
 
     def write_temp(self, disk: Disk, layout: Layout) -> None:
-        """Write the new contents to a temp file. A full disk shows here."""
+        """Write the new contents to a temp file. A full disk surfaces here."""
         if self.after is not None:
-            # Remembered first: an interrupt leaves no file that is not discarded.
+            # Set first, so that the file is discarded even after an interrupt.
             self.temp = temp_path(layout.temporary)
             disk.write_temp(self.temp, self.after, self.mode, sync=False)
 
@@ -51,41 +51,41 @@ class DocumentWrite:
         """Make the change visible."""
         if self.quarantine:
             disk.make_dir(layout.lost_and_found)
-            disk.replace(self.document, self.quarantine)
+            disk.replace(self.path, self.quarantine)
             disk.sync_dir(layout.lost_and_found)  # The journal does not keep this file.
         if self.after is not None:
-            disk.replace(self.temp, self.document)
+            disk.replace(self.temp, self.path)
         elif not self.quarantine:
-            disk.remove(self.document)
+            disk.remove(self.path)
 
     def is_applied(self) -> bool:
         """Return whether it is visible: an interrupt can come between a rename and its return."""
         if self.after is None or self.quarantine:
-            if not os.path.lexists(self.document):
+            if not os.path.lexists(self.path):
                 return True
             if self.after is None:
                 return False
         with suppress(FileNotFoundError, CorruptDocumentError):
             # The revision is part of the contents, so no other version has the same bytes.
-            return read_regular(self.document, len(self.after)) == self.after
+            return read_regular(self.path, len(self.after)) == self.after
         return False
 
 
 def rollback(writes: Iterable[DocumentWrite], disk: Disk, layout: Layout) -> None:
-    """Restore, durably, what the documents held before. It can be repeated.
+    """Restore the old versions of the documents, durably. It can be repeated.
 
-    A document that holds something else is left alone: the lock file was removed, and another
-    process wrote.
+    A document with other contents is left alone: the lock file was removed, and another
+    process wrote it.
     """
     applied = [write for write in writes if write.is_applied()]
     for write in applied:
         if write.quarantine and os.path.lexists(write.quarantine):
-            disk.replace(write.quarantine, write.document)
+            disk.replace(write.quarantine, write.path)
         elif write.before is not None:
             before = write.before
-            disk.write_atomic(write.document, before.data, layout.temporary, mode=before.mode)
+            disk.write_atomic(write.path, before.data, layout.temporary, mode=before.mode)
         elif write.after is not None:
-            disk.remove(write.document)
+            disk.remove(write.path)
     if applied:
         disk.sync_dir(layout.environments)
         if any(write.quarantine for write in applied):

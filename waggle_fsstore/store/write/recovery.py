@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recovery: the documents brought up to the journal, as after a power cut.
 
-It never goes back: a document of the same or a higher revision stays, and so does one
-of a newer program. It can be repeated, and cut short anywhere.
+It never replaces a document by an older version: a document of the same or a higher revision
+stays, and so does one of a newer program. It can be repeated, and interrupted anywhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,12 +30,12 @@ Changes = Callable[[], Iterator[dict[str, Any]]]
 
 
 class Tail(NamedTuple):
-    """What a writer left in the journal after the state record, when it died or could not undo.
+    """The journal after the state record, left by a writer that died or failed to roll back.
 
-    ``segment`` is the live one, of which ``valid_bytes`` count; ``changes`` are those that may
-    be unpublished, ``text`` the lines that hold them, and ``committed`` is the highest number in
-    use. It is unknown whether the lines were synced: ``must_rotate`` says that there is something
-    to write again, or something that does not count.
+    ``segment`` is the live one, with ``valid_bytes`` before the tail; ``changes`` are those that
+    may be unpublished, ``text`` the lines that hold them, and ``committed`` is the highest number
+    in use. ``must_rotate``: there are lines to write again, because it is unknown whether they
+    were synced, or invalid bytes.
     """
 
     segment: int
@@ -47,9 +47,9 @@ class Tail(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """How recovery left the journal: ``last`` is the last change, committed and published.
+    """The result of recovery: ``last`` is the last change, committed and published.
 
-    ``findings`` is ``None`` where there was no journal to recover from.
+    ``findings`` is ``None`` if there was no journal to recover from.
     """
 
     last: int
@@ -57,16 +57,17 @@ class Recovered(NamedTuple):
     findings: list[Finding] | None = None
 
 
-def read_tail(layout: Layout, state: State, names: list[int]) -> Tail | None:
-    """Return what is in the journal after a state; ``None`` if more than one writer can leave.
+def read_tail(layout: Layout, state: State, segment_numbers: list[int]) -> Tail | None:
+    """Return the journal after a state.
 
-    ``names`` are the segments from that of the state on. Changes nothing.
+    ``None`` if the segments cannot be the work of a single interrupted writer.
+    ``segment_numbers`` are those from the segment of the state on. Changes nothing.
     """
-    if len(names) > 2 or names[:1] != [state.segment]:
+    if len(segment_numbers) > 2 or segment_numbers[:1] != [state.segment]:
         return None
     parts = [
-        segments.read_segment(layout, name, successor, state.offset if name == names[0] else 0)
-        for name, successor in segments.with_successors(names)
+        segments.read_segment(layout, first, after, state.offset if first == state.segment else 0)
+        for first, after in segments.with_successors(segment_numbers)
     ]
     live = parts[-1]
     if live.first != state.segment and not live.good:
@@ -101,16 +102,16 @@ def recover(
 ) -> Recovered:
     """Bring the documents up to the journal, and open its last segment.
 
-    ``highest`` is the highest change known; ``is_synced`` says whether all that earlier writers
-    left was synced, as far as is known; ``redo_all`` distrusts every checkpoint. Raises
+    ``highest`` is the highest change known; ``is_synced`` says whether all files of earlier
+    writers are known to be synced; with ``redo_all`` no checkpoint is trusted. Raises
     :class:`JournalDamagedError`.
     """
-    names = segments.list_segments(layout)
-    if not names:
+    segment_numbers = segments.list_segments(layout)
+    if not segment_numbers:
         return _begin(layout, disk, segment, highest)
     window = FULL_LOG if redo_all else redo_range(layout)
-    findings = repair_copy(layout, disk, names[-1]) if window.is_copy else []
-    live = segments.read_segment(layout, names[-1], None)
+    findings = repair_copy(layout, disk, segment_numbers[-1]) if window.is_copy else []
+    live = segments.read_segment(layout, segment_numbers[-1], None)
     segment.open(live.first, live.end)
     segment.sync_names()
     segment.sync()
@@ -122,19 +123,18 @@ def recover(
     if live.end == 0 or live.bad or segment.is_shared():
         segment.rotate(last + 1, live.end)
     if live.bad and live.end > 0:
-        problem = "ended in a line that was not whole and never confirmed; it does not count"
-        findings.append(
-            Finding(Severity.WARNING, Path(live.path), problem, "nothing is to be done", True)
-        )
+        problem = "the last line was incomplete and never confirmed; it was ignored"
+        remedy = "no action is needed"
+        findings.append(Finding(Severity.WARNING, Path(live.path), problem, remedy, True))
     return Recovered(last, is_synced and not window.is_full_log, findings)
 
 
 def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = False) -> list[Finding]:
     """Publish the last change of each id whose document is older, missing or corrupt.
 
-    ``changes`` returns the changes in order, each time that it is called. With ``rewrite``,
-    documents that are in place are written once more, and all are synced, because a sync of them
-    had failed. Returns what could not be done.
+    ``changes`` returns the changes in order, at each call. With ``rewrite``, documents that are
+    in place are written again, and all are synced, because a sync of them had failed. Returns
+    a finding for each document that could not be published.
     """
     outdated, findings = _outdated(layout, changes, rewrite=rewrite)
     _save_unknown_versions(layout, disk, outdated, changes)
@@ -150,14 +150,14 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = Fals
 
 
 class _Outdated(NamedTuple):
-    """A change to publish, and the document that gives way; ``None`` for a bad or missing one."""
+    """A change to publish, and the document to replace; ``None`` for a bad or missing one."""
 
     change: dict[str, Any]
     stored: StoredDocument | None
 
 
 def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Recovered:
-    """Begin the journal of a new store, or of one that came without it, from git for example."""
+    """Begin the journal of a new store, or of one without a journal, from git for example."""
     documents = Documents(layout)
     highest = max(highest, documents.highest_revision())
     carry = b""
@@ -174,7 +174,7 @@ def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Re
 def _outdated(
     layout: Layout, changes: Changes, *, rewrite: bool
 ) -> tuple[dict[str, _Outdated], list[Finding]]:
-    """Return what is to be published for each id, and what cannot be."""
+    """Return the change to publish for each id, and a finding for each that cannot be."""
     documents = Documents(layout)
     outdated: dict[str, _Outdated] = {}
     findings: list[Finding] = []
@@ -224,17 +224,17 @@ def _publish(
 def _save_unknown_versions(
     layout: Layout, disk: Disk, outdated: dict[str, _Outdated], changes: Changes
 ) -> None:
-    """Copy to lost+found each document that gives way and is in no change that was read."""
-    unknown = {name: entry.stored for name, entry in outdated.items() if entry.stored}
+    """Copy to lost+found each document to be replaced that no change of ``changes`` has."""
+    unknown = {key: entry.stored for key, entry in outdated.items() if entry.stored}
     if not unknown:
         return
     for change in changes():
         stored = unknown.get(change["id"])
         if stored is not None and stored.is_intact and _is_known(stored, change):
             del unknown[change["id"]]
-    for name, stored in unknown.items():
-        revision = stored.revision
-        lost_and_found.save_copy(layout, disk, _stem(name), SUFFIX, revision, stored.data)
+    for environment_id, stored in unknown.items():
+        stem = _stem(environment_id)
+        lost_and_found.save_copy(layout, disk, stem, SUFFIX, stored.revision, stored.data)
 
 
 def _is_known(stored: StoredDocument, change: dict[str, Any]) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lock holder knows of the store: initialized, recovered, end of the journal known."""
+"""The state of the store that a writer caches between its writes."""
 
 import os
 from contextlib import suppress
@@ -30,20 +30,20 @@ from waggle_fsstore.store.write.sync import sync_all
 
 
 class Phase(Enum):
-    """How much of what this process knows about the store can be relied on."""
+    """How much of the cached state can be relied on."""
 
     #: Nothing: its directories may be missing or exchanged.
     UNKNOWN = auto()
-    #: Its directories are in place. The state record counts only if it names this mount.
+    #: Its directories are in place. The state record is valid only if it names this mount.
     INITIALIZED = auto()
-    #: The open files prove that the mount is the same: the state record counts.
+    #: The open files prove that the mount is the same: the state record is valid.
     OPENED = auto()
     #: No other process wrote since: numbers and the end of the journal are known.
     CURRENT = auto()
 
 
 class WriterSession:
-    """What one writer knows of a store. Every method runs under the store lock.
+    """The cached state of one writer. Every method runs under the store lock.
 
     ``committed`` is the last change in the journal, ``published`` the last one whose
     documents are in place.
@@ -53,7 +53,7 @@ class WriterSession:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
-        #: What recovery could not do, or did and the operator should know.
+        #: Findings of recovery for the operator: failures, and repairs.
         self.findings: list[Finding] = []
         self._layout = layout
         self._disk = disk
@@ -63,15 +63,15 @@ class WriterSession:
         self._directories: tuple[int, int, int] | None = None
         self._documents_directory: int | None = None
         self._mounted_id = ""
-        #: Whether the documents' directory had to be made: nothing recorded of it holds.
+        #: Whether the documents' directory had to be made: then no record of it is valid.
         self._is_rebuilt = False
-        #: Whether all that earlier writers left was synced.
+        #: Whether all files of earlier writers are synced.
         self._is_synced = False
         #: Whether a sync of documents failed: they must be rewritten before a checkpoint.
         self._is_suspect = False
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # As in one whose constructor failed.
+        with suppress(AttributeError):  # The constructor may have failed.
             self._close_documents_directory()
 
     @property
@@ -126,7 +126,7 @@ class WriterSession:
         )
 
     def make_room(self, first: int, size: int) -> bool:
-        """Have room for a line of ``size`` bytes; return whether that took a rotation.
+        """Ensure room for a line of ``size`` bytes; return whether it had to rotate.
 
         ``first`` is the number of the first change in the line.
         """
@@ -136,7 +136,7 @@ class WriterSession:
         return True
 
     def checkpoint(self, until: State | None = None) -> None:
-        """Record that the documents are durable in themselves, as of a state or of now."""
+        """Record that recovery needs no journal line up to a state, or up to now."""
         cursor = Cursor(self.published, self.segment.first, self.segment.end)
         if until is not None:
             cursor = until.published_cursor
@@ -146,9 +146,9 @@ class WriterSession:
         self.write_state()
 
     def rewrite_all(self) -> None:
-        """Write all documents that no checkpoint covers once more, and sync each."""
+        """Write all documents of the redo range again, and sync each."""
         self._is_suspect = True
-        self.write_state()  # For the process that makes the next checkpoint, if this fails.
+        self.write_state()  # For the process that writes the next checkpoint, if this fails.
         redo = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
         self._report(replay(self._layout, self._disk, redo, rewrite=True))
         self._is_suspect = False
@@ -161,7 +161,7 @@ class WriterSession:
     def check_journal(self) -> None:
         """Raise :class:`JournalDamagedError` if recovery would raise it after a crash.
 
-        Until then such damage fails no change. Reads what no checkpoint covers.
+        Until then such damage fails no change. Reads the redo range.
         """
         for _ in changes(self._layout, redo_range(self._layout).start, strict=True):
             pass
@@ -173,7 +173,7 @@ class WriterSession:
         return self._documents_directory
 
     def invalidate(self) -> None:
-        """Discard, after an exception, all that was known."""
+        """Discard the cached state, after an exception."""
         self._phase = Phase.UNKNOWN
         self.segment.close()
 
@@ -192,7 +192,7 @@ class WriterSession:
             os.close(descriptor)
 
     def _current_directories(self) -> tuple[int, int, int] | None:
-        """Return what changes when the lock file or the documents' directory is exchanged."""
+        """Return a value that changes if the lock file or the documents' directory is replaced."""
         try:
             status = os.stat(self._layout.environments)
         except FileNotFoundError:
@@ -202,7 +202,7 @@ class WriterSession:
     def _initialize(self) -> None:
         self._phase = Phase.UNKNOWN
         initialize.detect(self._layout)
-        # Its inode may be reused, so that the new directory would look like the old one.
+        # The new directory may get the inode of the old one, and look like it.
         self._is_rebuilt |= not os.path.lexists(self._layout.environments)
         initialize.initialize(self._layout, self._disk)
         self._mounted_id = mounted_id(self._layout)
@@ -213,16 +213,16 @@ class WriterSession:
         self._phase = Phase.INITIALIZED
 
     def _resume(self, state: State) -> bool:
-        """Continue where the state record says; return whether the journal goes that far."""
+        """Continue at the end in the state record; return whether the journal has that end."""
         layout, segment = self._layout, self.segment
         if not segment.reopen(state.segment, state.offset):
             return False
         self.committed, self.published = state.committed, state.published
-        names = [name for name in segments.list_segments(layout) if name >= state.segment]
-        is_quiet = state.published == state.committed and names == [state.segment]
+        segment_numbers = [one for one in segments.list_segments(layout) if one >= state.segment]
+        is_quiet = state.published == state.committed and segment_numbers == [state.segment]
         if is_quiet and segment.tail_is_intact():
             return True
-        tail = read_tail(layout, state, names)
+        tail = read_tail(layout, state, segment_numbers)
         if tail is None:
             return False
         self.committed = tail.committed

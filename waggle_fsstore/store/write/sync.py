@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents synced in themselves: a few one by one, many with their whole file system."""
+"""Syncing documents to disk: a few one by one, many with their whole file system."""
 
 import os
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) ->
 
 
 def sync_all(layout: Layout, disk: Disk) -> None:
-    """Sync every document and segment of the store, whichever program wrote it."""
+    """Sync every document and segment of the store, those of other programs included."""
     directory = os.open(layout.environments, os.O_RDONLY)
     try:
         if disk.sync_filesystem(directory, layout.environments):

@@ -27,7 +27,7 @@ from waggle_fsstore.store.write.session import WriterSession
 
 _ROLLBACK_TRIES: Final = 3
 
-# More than a file system keeps in an inode, so that a full disk shows.
+# More than a file system keeps in an inode, so that a full disk surfaces.
 _PROBE_BYTES: Final = 4096
 
 _T = TypeVar("_T")
@@ -49,15 +49,15 @@ class Writer:
         self._session = WriterSession(layout, disk, self._lock)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
-    def run(self, work: Callable[[Transaction], _T], *, alone: bool = False) -> _T:
-        """Return ``work(transaction)``, once what it changed is durable and visible.
+    def run(self, work: Callable[[Transaction], _T], *, solo: bool = False) -> _T:
+        """Return ``work(transaction)``, once its changes are durable and visible.
 
-        Another thread may run ``work``, and more than once, unless it is to run ``alone``.
+        Unless ``solo``, ``work`` may run in another thread, and more than once.
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, and ``RuntimeError``
         inside an ``update`` of the same store.
         """
         inputs.refuse_inside(self._layout.root)
-        call = Call(work, current_author(), solo=alone)
+        call = Call(work, current_author(), solo=solo)
         self._queue.run(call, self._commit)
         self._checkpointer.run_if_due()
         result: _T = call.result()
@@ -65,24 +65,24 @@ class Writer:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What recovery could not do, or did and the operator should know."""
+        """Findings of recovery for the operator: failures, and repairs."""
         return tuple(self._session.findings)
 
     @property
-    def is_caught_up(self) -> bool:
+    def is_current(self) -> bool:
         """Whether this object has recovered or initialized the store, and nothing failed since."""
         return self._session.is_current
 
     def recover(self, *, timeout: float | None = None) -> None:
-        """Bring the store up to its journal, if the lock is free within ``timeout`` seconds."""
+        """Recover or initialize the store if necessary; wait ``timeout`` seconds for the lock."""
         self._lock.run(self._session.catch_up, timeout=timeout)
 
     def exclusive(self, work: Callable[[], _T]) -> _T:
-        """Return ``work()``, done under the store lock. Neither recovers nor adds a change."""
+        """Return ``work()``, run under the store lock, without recovery and without a change."""
         return self._lock.run(work)
 
     def check(self, *, timeout: float) -> None:
-        """Do what every change begins with, also after a crash, and write and remove a temp file.
+        """Raise what the next change would raise, even after a crash; write and remove a temp file.
 
         Waits ``timeout`` seconds for the lock.
         """
@@ -97,13 +97,13 @@ class Writer:
         self._lock.run(work, timeout=timeout)
 
     def checkpoint(self) -> None:
-        """Make the documents durable as they are published now, and record that."""
+        """Sync the published documents, and write a checkpoint."""
         self._checkpointer.run()
 
     def close(self) -> None:
-        """Refuse further changes, wait for the one under way, and make a checkpoint.
+        """Refuse further changes, wait for the one in progress, and write a checkpoint.
 
-        What was changed is durable whether or not the checkpoint succeeds.
+        All changes are durable even if the checkpoint fails.
         """
         inputs.refuse_inside(self._layout.root)
         try:
@@ -114,7 +114,7 @@ class Writer:
                 self._session.close()
 
     def _commit(self, group: Group, waiting: list[Call]) -> None:
-        """Commit what a group of calls changes. Runs under the store lock."""
+        """Commit the changes of a group of calls. Runs under the store lock."""
         try:
             self._session.catch_up()
             batch = WriteBatch(self._layout, self._documents, self._session.committed)
@@ -124,7 +124,7 @@ class Writer:
             else:
                 group.is_done = True
         finally:
-            if self._lock.closed:  # It was closed during the change: close() left this to us.
+            if self._lock.closed:  # close() was called during the change, and left this to it.
                 self._session.close()
 
     def _write(self, batch: WriteBatch, group: Group) -> None:
@@ -133,28 +133,28 @@ class Writer:
         writes, line = batch.writes(), batch.line()
         attempted: list[DocumentWrite] = []
         start = None
-        current: DocumentWrite | None = None
+        write_in_progress: DocumentWrite | None = None
         try:
-            for current in writes:
-                current.write_temp(disk, layout)
-            current = None
+            for write_in_progress in writes:
+                write_in_progress.write_temp(disk, layout)
+            write_in_progress = None
             self._check_lock()
             if session.make_room(batch.first, len(line)):
                 self._checkpointer.is_due = True
             start = session.segment.end
             session.segment.append(line)
             session.write_state(offset=start, committed=batch.last)
-            for current in writes:
-                attempted.append(current)
-                current.publish(disk, layout)
-            current = None
+            for write_in_progress in writes:
+                attempted.append(write_in_progress)
+                write_in_progress.publish(disk, layout)
+            write_in_progress = None
             session.write_state(published=batch.last)
             group.is_done = True
             self._checkpointer.has_published = True
         except BaseException as error:
             if group.is_done:
                 raise
-            group.failed_in_one = current is not None
+            group.failed_at_document = write_in_progress is not None
             try:
                 if start is not None:
                     self._roll_back(attempted, start, batch.last, error)
@@ -175,9 +175,9 @@ class Writer:
     def _roll_back(
         self, writes: list[DocumentWrite], start: int, last: int, cause: BaseException
     ) -> None:
-        """Undo what is visible, and rotate to a segment that does not count the line.
+        """Undo the visible part, and rotate to a segment that declares the line invalid.
 
-        Raises :class:`OutcomeUnknownError` where that fails.
+        Raises :class:`OutcomeUnknownError` if that fails.
         """
         for _ in range(_ROLLBACK_TRIES):
             # A second, impatient Ctrl-C begins the rollback again; an OSError ends it.
@@ -191,5 +191,4 @@ class Writer:
                     return
                 except OSError:
                     break
-        document = writes[0].document if writes else self._layout.journal
-        raise OutcomeUnknownError(document) from cause
+        raise OutcomeUnknownError(writes[0].path if writes else self._layout.journal) from cause
