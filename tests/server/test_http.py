@@ -282,7 +282,7 @@ def test_unwritable_store_is_not_ready(root: Path, damage: Any) -> None:
         assert _get(app, "/healthz") == (200, {"status": "ok"})
 
 
-DAMAGED = "the journal of the store is damaged: 'waggle-fsstore fsck' says where"
+DAMAGED = "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'"
 
 
 def test_damaged_journal_allows_only_reads(root: Path) -> None:

@@ -4,7 +4,8 @@
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.store import file_store
+from waggle_fsstore.domain.event import Event
+from waggle_fsstore.store import file_store, memory_store
 from waggle_fsstore.store.fs import disk, in_place_file
 from waggle_fsstore.store.journal import (
     live_segment,
@@ -54,3 +55,15 @@ def share_nested_values_between_copies(patch: Patch) -> None:
 @fault("tests/store/test_contracts.py::TestFileStore::test_capacity_counts_live_environments")
 def count_failed_environments_as_live(patch: Patch) -> None:
     patch.setattr(Status, "is_live", True)
+
+
+@fault("tests/store/test_memory_store.py::test_unapplied_event_is_applied_by_next_call")
+def apply_events_only_in_commit(patch: Patch) -> None:
+    def commit(self: memory_store.MemoryStore, events: list[Event]) -> None:
+        self._events.extend(events)
+        for event in events:
+            if event.environment is not None:
+                self._environments[event.environment_id] = event.environment
+
+    patch.setattr(memory_store.MemoryStore, "_commit", commit)
+    patch.setattr(memory_store.MemoryStore, "_apply", nothing)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -229,3 +230,18 @@ def test_second_interrupt_leaves_change_done(monkeypatch: pytest.MonkeyPatch) ->
     assert store.count() == 1
     assert [event.seq for event in watch] == [1]
     assert store.save(make_environment(id="a")) == 2
+
+
+def test_unapplied_event_is_applied_by_next_call() -> None:
+    """A change that two interrupts, or a fork, cut short is complete at the next call."""
+    store = MemoryStore()
+    store.save(make_environment(id="a"))
+    with store._lock:
+        event = next(store.history())
+        environment = make_environment(id="b")
+        environment.revision = 2
+        store._events.append(
+            replace(event, seq=2, revision=2, environment_id="b", environment=environment)
+        )
+    assert store.save(make_environment(id="c")) == 3
+    assert [found.id for found in store.find_all()] == ["a", "b", "c"]

@@ -57,7 +57,7 @@ _DESCRIPTION: Final = (
 _INSTRUCTIONS: Final = (
     "An environment is a directory (its workspace) with a runtime ready to use: python, node or "
     "shell. Work in the workspace with your own tools; in a python environment the interpreter "
-    "is .venv/bin/python. Restarting the server keeps all environments and their ids. An "
+    "is .venv/bin/python. Restarting the server keeps each environment and its environment_id. An "
     "environment that is idle for longer than its timeout is removed with all its files. "
     "get_environment resets the idle timer; writing files does not. "
     "Destroy environments you no longer need: the number of live environments is limited."

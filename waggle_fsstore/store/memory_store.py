@@ -2,10 +2,10 @@
 """MemoryStore: environments in a dict. The reference model that every store is tested against."""
 
 import threading
-from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from operator import attrgetter
+from itertools import islice
 from typing import ClassVar, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
@@ -39,8 +39,10 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._environments: dict[str, Environment] = {}
-        #: The last events, oldest first. An event is what makes its change happen.
-        self._events: list[Event] = []
+        #: The last events, oldest first, one for each number. A change happens when it is added.
+        self._events: deque[Event] = deque()
+        #: The number of the last event that is applied to the environments.
+        self._applied = 0
         self._closed = False
         register_at_fork(self)
 
@@ -126,7 +128,7 @@ class MemoryStore:
             self._check_open()
             check_range(after, until, oldest=self._first_seq, last=self._last_seq)
             end = len(self._events) if until is None else self._position(until)
-            events = self._events[self._position(after) : end]
+            events = list(islice(self._events, self._position(after), end))
         return (event.copy() for event in events if environment_id in (None, event.environment_id))
 
     def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
@@ -183,6 +185,7 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosedError
+        self._apply()
 
     def _check_writable(self) -> None:
         inputs.refuse_inside(id(self))
@@ -209,35 +212,38 @@ class MemoryStore:
         return [event.seq for event in events]
 
     def _commit(self, events: list[Event]) -> None:
-        """Make these changes, all or none, even on Ctrl-C. The caller holds the lock."""
+        """Make these changes, all or none, even if Ctrl-C comes. The lock is held."""
+        # Added in one step, which no Ctrl-C divides. If one cuts short what follows, or a fork
+        # copies the store before it, the next call of any method completes it.
+        run_with_cleanup(lambda: self._events.extend(events), self._apply)
 
-        def apply() -> None:
-            if not self._events or self._events[-1] is not events[-1]:
-                return  # Ctrl-C came before the change.
-            for event in events:
-                if event.kind is EventKind.DELETED:
-                    self._environments.pop(event.environment_id, None)
-                elif event.environment is not None:
-                    self._environments[event.environment_id] = event.environment
-            del self._events[: -self.HISTORY_LIMIT]
-            self._changed.notify_all()
-
-        # The change happens in one step, which no Ctrl-C divides.
-        run_with_cleanup(lambda: self._events.extend(events), apply)
+    def _apply(self) -> None:
+        """Bring the environments up to the events. It can be repeated. The lock is held."""
+        if self._applied == self._last_seq:
+            return
+        for event in islice(self._events, self._position(self._applied), None):
+            if event.kind is EventKind.DELETED:
+                self._environments.pop(event.environment_id, None)
+            elif event.environment is not None:
+                self._environments[event.environment_id] = event.environment
+        self._changed.notify_all()
+        self._applied = self._last_seq
+        while len(self._events) > self.HISTORY_LIMIT:
+            self._events.popleft()
 
     @property
     def _first_seq(self) -> int:
         """The number of the oldest event that is kept."""
-        return self._events[0].seq if self._events else 1
+        return self._events[0].seq if self._events else self._applied + 1
 
     @property
     def _last_seq(self) -> int:
         """The number of the last change."""
-        return self._events[-1].seq if self._events else 0
+        return self._events[-1].seq if self._events else self._applied
 
     def _position(self, seq: int) -> int:
         """Return how many of the kept events come up to and including this number."""
-        return bisect_right(self._events, seq, key=attrgetter("seq"))
+        return min(max(seq + 1 - self._first_seq, 0), len(self._events))
 
 
 def _event(

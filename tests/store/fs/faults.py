@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store import file_store
-from waggle_fsstore.store.fs import disk, in_place_file, lock, safe_read
+from waggle_fsstore.store.fs import disk, in_place_file, lock, lost_and_found, safe_read
 
 
 @fault("tests/store/test_durability.py::test_save_over_old_version_syncs_alike")
@@ -122,3 +122,8 @@ def skip_fsync_of_new_segment(patch: Patch) -> None:
 @fault("tests/store/test_durability.py::test_rotation_makes_new_segment_durable_before_use")
 def skip_fsync_of_segment_name(patch: Patch) -> None:
     patch.setattr(disk.Disk, "sync_dir", nothing)
+
+
+@fault("tests/store/fs/test_lost_and_found.py::test_unreadable_file_stops_no_copy")
+def fail_on_unreadable_file_in_lost_and_found(patch: Patch) -> None:
+    patch.setattr(lost_and_found, "read_or_error", lambda read: read())

@@ -232,3 +232,15 @@ def test_watch_raises_again_after_error(store: FileStore) -> None:
             next(watch)
     segment.write_bytes(data)
     assert [event.environment_id for event in watch] == ["b", "c"]
+
+
+def test_empty_range_reads_no_damaged_line(store: FileStore) -> None:
+    """A history that ends where it begins reads nothing, so damage in the journal is no error."""
+    for name in "ab":
+        store.save(make_environment(id=name))
+    [segment] = segment_paths(store)
+    segment.write_bytes(segment.read_bytes().replace(b'"id":"a"', b'"id":"x"', 1))
+    assert list(store.history(after=2)) == []
+    assert list(store.history(after=1, until=1)) == []
+    with pytest.raises(JournalDamagedError):
+        list(store.history())

@@ -256,3 +256,28 @@ def checkpoint_suspect_documents(patch: Patch) -> None:
         self._is_suspect = False
 
     patch.setattr(session.WriterSession, "rewrite_all", forget)
+
+
+@fault("tests/store/write/test_session.py::test_failed_sync_of_suspect_copy_is_repeated")
+def treat_suspect_as_synced(patch: Patch) -> None:
+    real = state.State.__new__
+
+    def new(cls: Any, mounted_id: str, durable: int, *rest: int) -> Any:
+        return real(cls, mounted_id, min(durable, state.SUSPECT), *rest)
+
+    patch.setattr(state.State, "__new__", new)
+
+
+@fault("tests/store/write/test_writer.py::test_calls_leave_no_reference_cycle")
+def keep_calls_of_group(patch: Patch) -> None:
+    class Calls(list[Any]):
+        def clear(self) -> None:
+            pass
+
+    real = group_commit.Group.__init__
+
+    def init(self: group_commit.Group, leader: group_commit.Call) -> None:
+        real(self, leader)
+        self.calls = Calls(self.calls)
+
+    patch.setattr(group_commit.Group, "__init__", init)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the lock holder knows of the store, and how it opens the journal."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import pytest
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.state import DURABLE, SUSPECT, State, StateRecord, read_state
+from waggle_fsstore.store.journal.state import (
+    DURABLE,
+    SUSPECT,
+    UNSYNCED_SUSPECT,
+    State,
+    StateRecord,
+    read_state,
+)
 from waggle_fsstore.store.write import session
 from waggle_fsstore.store.write.recovery import read_tail
 from waggle_fsstore.testing import make_environment
@@ -66,6 +74,41 @@ def test_interrupted_resume_keeps_suspicion(
         FileStore(layout.root).save(make_environment(id="c"))
     assert recorded(layout).durable == SUSPECT
     assert recorded(layout).segment > state.segment
+
+
+def test_unsynced_suspect_store_is_synced(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync and changes without fsync, a durable open syncs and rewrites all."""
+    record(layout, recorded(layout)._replace(durable=SUSPECT))
+    FileStore(layout.root, durable=False).save(make_environment(id="c"))
+    assert recorded(layout).durable == UNSYNCED_SUSPECT
+    synced: list[str] = []
+    monkeypatch.setattr(session, "sync_all", lambda layout, _: synced.append(layout.root))
+    before = Path(layout.document("c")).stat().st_ino
+    FileStore(layout.root).save(make_environment(id="d"))
+    assert synced == [layout.root]
+    assert Path(layout.document("c")).stat().st_ino != before
+    assert recorded(layout).durable == DURABLE
+
+
+def test_failed_sync_of_suspect_copy_is_repeated(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a suspect store accepts no change before everything in it is synced."""
+    record(layout, recorded(layout)._replace(durable=SUSPECT))
+    copy = Layout(str(tmp_path / "copy"))
+    shutil.copytree(layout.root, copy.root)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "sync_all", fail)
+        store = FileStore(copy.root)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                store.save(make_environment(id="c"))
+    store.save(make_environment(id="c"))
+    assert recorded(copy).durable == DURABLE
 
 
 def test_tail_has_unpublished_changes(layout: Layout) -> None:

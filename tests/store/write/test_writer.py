@@ -2,6 +2,7 @@
 """Callers that wait for the lock together: one line, one flush, and to each his own."""
 
 import errno
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from waggle_fsstore import (
     audit,
 )
 from waggle_fsstore.store.write.batch import Transaction
-from waggle_fsstore.store.write.group_commit import CommitQueue
+from waggle_fsstore.store.write.group_commit import CommitQueue, Group
 from waggle_fsstore.testing import make_environment
 
 PATIENCE = 60
@@ -226,6 +227,18 @@ def test_bad_document_fails_only_its_own_call(
     ]
     assert [environment.id for environment in store.find_all()] == ["a", "x", "y", "z"]
     assert {event.environment_id for event in store.history()} == {"a", "x", "y", "z"}
+
+
+def test_calls_leave_no_reference_cycle(store: FileStore) -> None:
+    """What a call holds is freed when it returns, without a garbage collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        store.save(make_environment(id="b"))
+        left = [one for one in gc.get_objects() if isinstance(one, Group)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 @pytest.mark.parametrize("number", range(1, 40))

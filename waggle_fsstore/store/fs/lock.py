@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeVar, overload
 
 from filelock import lock_descriptor, unlock_descriptor
@@ -106,11 +107,9 @@ class StoreLock:
         """
         self._refuse_nesting()
         self._closed = True
-        try:
-            free = self._threads.acquire(timeout=self._timeout)
-        finally:
-            self._release()
-        return free
+        return run_with_cleanup(
+            partial(self._threads.acquire, timeout=self._timeout), self._release
+        )
 
     def is_in_place(self) -> bool:
         """Return whether the lock is held, on the file that other processes see."""

@@ -3,11 +3,12 @@
 
 import itertools
 import os
+from functools import partial
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.fs.safe_read import is_regular
+from waggle_fsstore.store.fs.safe_read import is_regular, read_or_error, read_regular
 
 # Leaves room for a number and a suffix in a file name.
 _MAX_STEM_BYTES: Final = 200
@@ -17,9 +18,8 @@ _CHUNK_BYTES: Final = 1 << 20
 
 def free_path(directory: str, stem: str, suffix: str, number: int) -> str:
     """Return an unused path in lost+found, with the first free number from ``number`` on."""
-    stem = stem[:_MAX_STEM_BYTES]
-    names = (f"{directory}{os.sep}{stem}.{n}{suffix}" for n in itertools.count(number))
-    return next(name for name in names if not os.path.lexists(name))
+    paths = (_path(directory, stem, suffix, n) for n in itertools.count(number))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def target_for(directory: str, stem: str, suffix: str, number: int, source: str) -> str:
@@ -29,20 +29,26 @@ def target_for(directory: str, stem: str, suffix: str, number: int, source: str)
     """
     if is_regular(source):
         for path in _candidates(directory, stem, suffix):
-            if _are_equal(source, path):
+            if read_or_error(partial(_are_equal, source, path)) is True:
                 return path
     return free_path(directory, stem, suffix, number)
 
 
 def save_copy(layout: Layout, disk: Disk, stem: str, suffix: str, number: int, data: bytes) -> str:
-    """Make ``data`` durable in lost+found, unless an equal file is there, and return its path."""
+    """Make ``data`` durable in lost+found, unless it is there, and return its path.
+
+    It is there if a file with this stem, and ``number`` or one of the next numbers, has it.
+    """
     directory = layout.lost_and_found
-    for path in _candidates(directory, stem, suffix):
-        if os.lstat(path).st_size == len(data) and _holds(path, data):
+    target = free_path(directory, stem, suffix, number)
+    for used in itertools.count(number):
+        path = _path(directory, stem, suffix, used)
+        if path == target:
+            break
+        if read_or_error(partial(read_regular, path, len(data))) == data:
             return path
     for needed in (directory, layout.temporary):
         disk.make_dir(needed)
-    target = free_path(directory, stem, suffix, number)
     disk.write_atomic(target, data, layout.temporary)
     disk.sync_dir(directory)
     return target
@@ -56,6 +62,10 @@ def move_in(layout: Layout, disk: Disk, source: str, stem: str, suffix: str, num
     disk.sync_dir(layout.lost_and_found)
     disk.sync_dir(os.path.dirname(source))
     return target
+
+
+def _path(directory: str, stem: str, suffix: str, number: int) -> str:
+    return f"{directory}{os.sep}{stem[:_MAX_STEM_BYTES]}.{number}{suffix}"
 
 
 def _candidates(directory: str, stem: str, suffix: str) -> list[str]:
@@ -80,8 +90,3 @@ def _are_equal(first: str, second: str) -> bool:
             if other.read(_CHUNK_BYTES) != data:
                 return False
     return True
-
-
-def _holds(path: str, data: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read() == data

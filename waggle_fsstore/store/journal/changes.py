@@ -69,6 +69,8 @@ def changes(
     reading reaches them, and a segment that another process removed after reading began
     raises :class:`HistoryPrunedError`.
     """
+    if end is not None and end.seq <= start.seq:
+        return
     last = start.seq
     needle = b"" if only is None else lines.id_needle(only)
     for segment in _segments(layout, start, end, needle, strict=strict):

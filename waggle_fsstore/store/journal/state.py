@@ -41,6 +41,8 @@ UNSYNCED: Final = 0
 DURABLE: Final = 1
 #: Syncing documents failed: the next checkpoint, in any process, must rewrite them first.
 SUSPECT: Final = 2
+#: Both: the last writer did not fsync, and syncing documents had failed before.
+UNSYNCED_SUSPECT: Final = 3
 
 
 class State(NamedTuple):
@@ -48,7 +50,7 @@ class State(NamedTuple):
 
     Change ``committed`` is the last one in the journal, ``published`` the last one whose
     documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of
-    ``segment``. ``durable`` is UNSYNCED, DURABLE or SUSPECT.
+    ``segment``. ``durable`` is UNSYNCED, DURABLE, SUSPECT or UNSYNCED_SUSPECT.
     """
 
     mounted_id: str
@@ -57,6 +59,16 @@ class State(NamedTuple):
     offset: int
     committed: int
     published: int
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the last writer synced what it committed."""
+        return self.durable in (DURABLE, SUSPECT)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next checkpoint must rewrite the documents first."""
+        return self.durable in (SUSPECT, UNSYNCED_SUSPECT)
 
     @property
     def published_cursor(self) -> Cursor:

@@ -140,8 +140,8 @@ class DocumentCache:
                 self._contents = self._updated(before, changed, is_watched=is_watched)
             except BaseException:
                 # The events are lost, perhaps including the one that ends the watch.
-                self._detector.stop()
                 self._contents = _EMPTY
+                self._detector.stop()
                 raise
             return self._contents
 

@@ -57,13 +57,19 @@ class History:
         seq = state.published if after is None else after
         self._check(seq, None, state.published)
         next_event = self._follow(Cursor(seq))
+        has_failed = False
 
         def wait() -> Event | None:
+            nonlocal has_failed
             started = time.monotonic()
             pause = _MIN_POLL_S
+            if has_failed:  # A caller that ignores errors must not read without a pause.
+                time.sleep(_MAX_POLL_S)
             while True:
                 check()
+                has_failed = True
                 event = next_event()
+                has_failed = False
                 waited = time.monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event

@@ -58,7 +58,7 @@ class View:
         if state is None or not is_trusted(state, mounted_id(self._layout)):
             return bool(segments.list_segments(self._layout))
         is_half_done = state.published != state.committed
-        return is_half_done or (durable and not state.durable) or self._has_line_after(state)
+        return is_half_done or (durable and not state.is_synced) or self._has_line_after(state)
 
     def _has_line_after(self, state: State) -> bool:
         """Return whether the journal continues behind its end according to the state record."""

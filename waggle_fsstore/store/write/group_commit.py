@@ -140,12 +140,15 @@ class CommitQueue:
         call.claim.acquire(blocking=False)
         try:
             commit(group, self._waiting)
-        except Exception as error:  # noqa: BLE001  # Each of the callers raises it.
-            group.fail(error)
+        except Exception as error:
+            if group.is_done:
+                raise
+            group.fail(error)  # Each of the callers raises it.
         finally:
             if not group.is_done:
                 for claimed in group.calls:
                     claimed.claim.release()
+            group.calls.clear()  # A reference cycle: each call refers to the group.
 
     def _remove(self, call: Call) -> None:
         if call in self._waiting:  # Only its own thread removes it.

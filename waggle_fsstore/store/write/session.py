@@ -18,6 +18,7 @@ from waggle_fsstore.store.journal.state import (
     DURABLE,
     SUSPECT,
     UNSYNCED,
+    UNSYNCED_SUSPECT,
     State,
     StateRecord,
     is_trusted,
@@ -91,8 +92,8 @@ class WriterSession:
                 return
             self._phase = Phase.OPENED
         state = self._record.read()
-        self._is_synced = state is not None and state.durable != UNSYNCED
-        self._is_suspect |= state is not None and state.durable == SUSPECT
+        self._is_synced = state is not None and state.is_synced
+        self._is_suspect |= state is not None and state.is_suspect
         # Compared once: from then on the open files prove that it is the same mount.
         is_ours = self._phase is Phase.OPENED or is_trusted(state, self._mounted_id)
         if state is None or self._is_rebuilt or not is_ours or not self._resume(state):
@@ -113,11 +114,14 @@ class WriterSession:
         """Write the state record; ``offset`` is where unpublished lines begin, else the end."""
         self.committed = committed or self.committed
         self.published = published or self.published
-        durable = DURABLE if self._disk.durable and self._is_synced else UNSYNCED
+        if self._disk.durable and self._is_synced:
+            durable = SUSPECT if self._is_suspect else DURABLE
+        else:
+            durable = UNSYNCED_SUSPECT if self._is_suspect else UNSYNCED
         self._record.write(
             State(
                 self._mounted_id,
-                SUSPECT if self._is_suspect else durable,
+                durable,
                 self.segment.first,
                 self.segment.end if offset is None else offset,
                 self.committed,
@@ -156,7 +160,7 @@ class WriterSession:
     def must_rewrite_all(self) -> bool:
         """Return whether a sync of documents had failed, in this process or in another one."""
         state = self._record.read()
-        return self._is_suspect or (state is not None and state.durable == SUSPECT)
+        return self._is_suspect or (state is not None and state.is_suspect)
 
     def check_journal(self) -> None:
         """Raise :class:`JournalDamagedError` if recovery would raise it after a crash.

@@ -79,7 +79,14 @@ class Writer:
 
     def exclusive(self, work: Callable[[], _T]) -> _T:
         """Return ``work()``, run under the store lock, without recovery and without a change."""
-        return self._lock.run(work)
+
+        def work_and_close() -> _T:
+            try:
+                return work()
+            finally:
+                self._close_if_late()
+
+        return self._lock.run(work_and_close)
 
     def check(self, *, timeout: float) -> None:
         """Raise what the next change would raise, even after a crash; write and remove a temp file.
@@ -124,8 +131,12 @@ class Writer:
             else:
                 group.is_done = True
         finally:
-            if self._lock.closed:  # close() was called during the change, and left this to it.
-                self._session.close()
+            self._close_if_late()
+
+    def _close_if_late(self) -> None:
+        """Close the session if the store was closed while this thread held the lock."""
+        if self._lock.closed:
+            self._session.close()
 
     def _write(self, batch: WriteBatch, group: Group) -> None:
         """Make a batch durable and visible, or roll it back."""
