@@ -12,6 +12,9 @@ from typing import Protocol, Self
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.event import Event
 
+#: Called with the error of each document that cannot be read.
+OnCorrupt = Callable[[Exception], object]
+
 
 class Repository(Protocol):
     """Keeps environments by id.
@@ -109,9 +112,7 @@ class TransactionalRepository(Repository, Protocol):
         """
         ...
 
-    def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
-    ) -> list[Environment]:
+    def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:
         """Do as :meth:`Repository.find_all`; a bad document never hides the good ones.
 
         ``on_corrupt`` is called with the error of each bad one

@@ -13,7 +13,7 @@ from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.domain.event import Event
-from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.repository import OnCorrupt, TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
@@ -110,9 +110,7 @@ class EnvironmentService:
         """Return an environment, without touching it. Raises :class:`EnvironmentNotFoundError`."""
         return self._with_last_use(self._repository.find_by_id(environment_id))
 
-    def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
-    ) -> list[Environment]:
+    def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:
         """Return all environments by id, see :meth:`TransactionalRepository.find_all`."""
         return [
             self._with_last_use(one) for one in self._repository.find_all(on_corrupt=on_corrupt)

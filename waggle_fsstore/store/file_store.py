@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from waggle_fsstore.domain.event import Event
     from waggle_fsstore.domain.finding import Finding
+    from waggle_fsstore.domain.repository import OnCorrupt
     from waggle_fsstore.store.maintenance.info import StoreInfo
     from waggle_fsstore.store.maintenance.prune import Pruned
     from waggle_fsstore.store.maintenance.restore import Restored
@@ -67,7 +68,7 @@ class FileStore:
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
-        self._writer = Writer(self._layout, self._documents, self._disk, lock_timeout=lock_timeout)
+        self._writer = Writer(self._layout, self._documents, self._disk, timeout=lock_timeout)
         self._view = View(self._layout, self._documents)
         self._history = History(self._layout, self._view)
         self._closed = False
@@ -95,9 +96,7 @@ class FileStore:
         self._begin_reading()
         return self._view.find(environment_id)
 
-    def find_all(
-        self, *, on_corrupt: Callable[[Exception], object] | None = None
-    ) -> list[Environment]:
+    def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:
         """See :meth:`TransactionalRepository.find_all`."""
         self._begin_reading()
         good, bad = self._view.find_all()
@@ -299,10 +298,7 @@ class FileStore:
         return fsck.repair(self._layout, self._disk, self._writer)
 
     def snapshot(
-        self,
-        dest: str | os.PathLike[str],
-        *,
-        on_corrupt: Callable[[Exception], object] | None = None,
+        self, dest: str | os.PathLike[str], *, on_corrupt: OnCorrupt | None = None
     ) -> Snapshot:
         """Copy all documents, as of one change, to a new directory; others may keep writing.
 

@@ -21,6 +21,7 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
 )
 from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
+from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
@@ -51,11 +52,7 @@ class MemoryStore:
         with self._lock:
             return self._find(environment_id).copy()
 
-    def find_all(
-        self,
-        *,
-        on_corrupt: Callable[[Exception], object] | None = None,  # noqa: ARG002  # nothing is
-    ) -> list[Environment]:
+    def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:  # noqa: ARG002
         """See :meth:`TransactionalRepository.find_all`."""
         with self._lock:
             self._check_open()
@@ -246,20 +243,18 @@ class MemoryStore:
         return min(max(seq + 1 - self._first_seq, 0), len(self._events))
 
 
-def _event(
-    seq: int, kind: EventKind, environment: Environment, before: Environment | None
-) -> Event:
+def _event(seq: int, kind: EventKind, version: Environment, before: Environment | None) -> Event:
     """Return the event of a change by the calling thread, which stored or deleted a version."""
     author = current_author()
     return Event(
         seq=seq,
         at=datetime.now(UTC),
         kind=kind,
-        environment_id=environment.id,
-        revision=environment.revision,
-        status=None if kind is EventKind.DELETED else environment.status,
+        environment_id=version.id,
+        revision=version.revision,
+        status=None if kind is EventKind.DELETED else version.status,
         previous_status=before.status if before else None,
         actor=author.actor,
         reason=author.reason,
-        environment=environment,
+        environment=version,
     )

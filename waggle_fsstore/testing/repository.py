@@ -242,9 +242,7 @@ class RepositoryContract:
             ("extra", {"x": "y" * (1 << 20)}),
         ],
     )
-    def test_bad_values_are_refused(
-        self, repository: Repository, field: str, value: object
-    ) -> None:
+    def test_bad_value_is_refused(self, repository: Repository, field: str, value: object) -> None:
         """An invalid value is refused on saving, by field name, and nothing is stored."""
         environment = make_environment()
         repository.save(environment)

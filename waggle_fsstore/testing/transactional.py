@@ -52,9 +52,7 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         repository.create(make_environment(), capacity=4)
         assert repository.count() == 6
 
-    def test_existing_id_takes_precedence_over_capacity(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_existing_id_precedes_capacity(self, repository: TransactionalRepository) -> None:
         """Where both errors apply, the one for the existing id is raised."""
         environment = make_environment()
         repository.create(environment)
@@ -97,9 +95,7 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         assert len(refused) == 9
         assert [repository.find_by_id("one").ssh_port] == created
 
-    def test_conditional_save_replaces_expected_revision(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_conditional_save_replaces_revision(self, repository: TransactionalRepository) -> None:
         """The expected revision is replaced; any other one is a conflict that changes nothing."""
         environment = make_environment()
         first = repository.save(environment)

@@ -116,9 +116,7 @@ class UpdateContract:
             repository.update("a", change)
         assert repository.count() == 0
 
-    def test_update_succeeds_despite_repeated_conflicts(
-        self, repository: TransactionalRepository
-    ) -> None:
+    def test_update_succeeds_despite_conflicts(self, repository: TransactionalRepository) -> None:
         """An update that conflicts repeatedly succeeds in the end."""
         repository.save(make_environment(id="a", ssh_port=0))
         runs: list[int] = []
@@ -143,7 +141,7 @@ class UpdateContract:
     @pytest.mark.parametrize(
         "write", ["save", "create", "save_all", "delete", "delete missing", "update", "close"]
     )
-    def test_update_refuses_to_write_inside(
+    def test_update_refuses_write_inside(
         self, repository: TransactionalRepository, write: str
     ) -> None:
         """Writing to or closing the same store inside ``change`` raises; reading works."""

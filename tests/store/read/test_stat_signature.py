@@ -12,7 +12,7 @@ import pytest
 from waggle_fsstore.store.fs import linux
 from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.read import stat_signature
-from waggle_fsstore.store.read.stat_signature import is_settled, signature_of
+from waggle_fsstore.store.read.stat_signature import settled_signature, signature_of
 
 pytestmark = pytest.mark.usefixtures("trusted_change_times")
 
@@ -21,7 +21,8 @@ NOW = 1_800_000_000 * SECOND + 5
 
 
 def status(changed: int, mode: int = stat.S_IFREG | 0o600) -> Any:
-    return SimpleNamespace(st_ctime_ns=changed, st_mode=mode, st_dev=1)
+    rest = {"st_ino": 1, "st_size": 1, "st_mtime_ns": changed}
+    return SimpleNamespace(st_ctime_ns=changed, st_mode=mode, st_dev=1, **rest)
 
 
 @pytest.mark.parametrize(
@@ -37,23 +38,23 @@ def status(changed: int, mode: int = stat.S_IFREG | 0o600) -> Any:
 )
 def test_file_settles_two_seconds_after_its_change(changed: int, settled: bool) -> None:
     """A change time that a later change may share, or that lies ahead, proves nothing."""
-    assert is_settled(status(changed), "directory", NOW) == settled
+    assert (settled_signature(status(changed), "directory", NOW) is not None) == settled
 
 
 def test_whole_second_times_never_settle() -> None:
     """A file system that counts whole seconds too easily gives two changes the same time."""
-    assert not is_settled(status(NOW - 60 * SECOND - 5), "directory", NOW)
+    assert settled_signature(status(NOW - 60 * SECOND - 5), "directory", NOW) is None
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
 def test_irregular_files_never_settle(kind: int) -> None:
     """The target of a link or a device can change while the link stays the same."""
-    assert not is_settled(status(NOW - 60 * SECOND, kind), "directory", NOW)
+    assert settled_signature(status(NOW - 60 * SECOND, kind), "directory", NOW) is None
 
 
 def test_nothing_settles_without_clock() -> None:
     """Without a clock of file times, shown by a 0, no file settles."""
-    assert not is_settled(status(1), "directory", 0)
+    assert settled_signature(status(1), "directory", 0) is None
 
 
 def test_file_clock_is_never_ahead_of_changes(tmp_path: Path) -> None:

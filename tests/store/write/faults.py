@@ -67,7 +67,7 @@ def create_files_readable_by_all(patch: Patch) -> None:
         patch.setattr(module, "FILE_MODE", 0o644)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_bad_values_are_refused")
+@fault("tests/store/test_contracts.py::TestFileStore::test_bad_value_is_refused")
 def skip_validation_on_save(patch: Patch) -> None:
     patch.setattr(inputs, "checked_copy", lambda value: value)
 
@@ -99,7 +99,7 @@ def treat_every_store_as_copy(patch: Patch) -> None:
     patch.setattr(changes, "is_copy", lambda *_: True)
 
 
-@fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_to_write_inside")
+@fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_write_inside")
 def allow_writes_inside_update(patch: Patch) -> None:
     patch.setattr(inputs, "refuse_inside", nothing)
 

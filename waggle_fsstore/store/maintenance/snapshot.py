@@ -3,7 +3,6 @@
 
 import errno
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
@@ -35,9 +35,7 @@ class Snapshot:
     path: Path
 
 
-def snapshot(
-    layout: Layout, disk: Disk, view: View, dest: str, on_corrupt: Callable[[Exception], object]
-) -> Snapshot:
+def snapshot(layout: Layout, disk: Disk, view: View, dest: str, on_corrupt: OnCorrupt) -> Snapshot:
     """See :meth:`FileStore.snapshot`."""
     _check_dest(layout, dest)
     is_new = not os.path.lexists(dest)

@@ -54,7 +54,7 @@ class ChangeDetector:
                 self._watcher = DirectoryWatcher.try_open(self._directory)
             names = None
         else:
-            names = self._changed_names(self._watcher, has_other_links=has_other_links)
+            names = self._watched(self._watcher, has_other_links=has_other_links)
         if names is None:
             self._checked_at = time.monotonic()
         return names
@@ -65,9 +65,7 @@ class ChangeDetector:
         if watcher is not None:
             watcher.close()
 
-    def _changed_names(
-        self, watcher: DirectoryWatcher, *, has_other_links: bool
-    ) -> set[str] | None:
+    def _watched(self, watcher: DirectoryWatcher, *, has_other_links: bool) -> set[str] | None:
         names = watcher.changed()
         if not watcher.is_in_place():
             self.stop()

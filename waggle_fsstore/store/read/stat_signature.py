@@ -36,18 +36,14 @@ def settled_signature(status: os.stat_result, directory: str, now: int) -> Signa
     ``now`` is the :func:`~waggle_fsstore.store.fs.linux.file_clock` before the status was
     taken (ns). ``None`` means that the signature proves nothing.
     """
-    return signature_of(status) if is_settled(status, directory, now) else None
-
-
-def is_settled(status: os.stat_result, directory: str, now: int) -> bool:
-    """Return whether every later change of a file will alter its signature."""
     changed = status.st_ctime_ns
-    return (
+    is_settled = (
         changed < now - _SETTLING_TIME_NS
         # Otherwise the file system may count whole seconds, which two changes easily share.
         and changed % _SECOND_NS != 0
         and has_change_times(status, directory)
     )
+    return signature_of(status) if is_settled else None
 
 
 def unchanged(directory: str, signatures: Mapping[str, Signature]) -> set[str]:

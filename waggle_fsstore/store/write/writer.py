@@ -36,15 +36,13 @@ _T = TypeVar("_T")
 class Writer:
     """Changes a store: one thread of one process at a time."""
 
-    def __init__(
-        self, layout: Layout, documents: Documents, disk: Disk, *, lock_timeout: float
-    ) -> None:
+    def __init__(self, layout: Layout, documents: Documents, disk: Disk, *, timeout: float) -> None:
         self._layout = layout
         self._documents = documents
         self._disk = disk
         # No method of this object: a reference cycle would keep the descriptors of a dropped store.
         make_dir = partial(initialize.ensure_lock_dir, layout, disk)
-        self._lock = StoreLock(layout.lock, timeout=lock_timeout, make_dir=make_dir)
+        self._lock = StoreLock(layout.lock, timeout=timeout, make_dir=make_dir)
         self._queue = CommitQueue(self._lock)
         self._session = WriterSession(layout, disk, self._lock)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)

@@ -59,7 +59,7 @@ def test_quick_rewrites_are_all_seen(store: FileStore) -> None:
 
 def coarsen_clock(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """Round file times to a tick of this length (ns), as on a kernel with a coarse clock."""
-    signature_of, is_settled = stat_signature.signature_of, stat_signature.is_settled
+    signature_of = stat_signature.signature_of
 
     def rounded(time: int) -> int:
         return time // length * length + 1
@@ -72,9 +72,9 @@ def coarsen_clock(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
 
     monkeypatch.setattr(stat_signature, "signature_of", lambda status: signature_of(coarse(status)))
     monkeypatch.setattr(
-        stat_signature,
-        "is_settled",
-        lambda status, directory, now: is_settled(coarse(status), directory, now),
+        document_cache,
+        "settled_signature",
+        lambda status, *where: stat_signature.settled_signature(coarse(status), *where),
     )
     monkeypatch.setattr(document_cache, "file_clock", lambda: rounded(file_clock()))
 
