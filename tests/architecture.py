@@ -116,6 +116,7 @@ def part(module: str) -> str:
     return f"{module}.".split(".")[1]
 
 
+@cache
 def code_lines(source: str) -> set[int]:
     """Return the numbers of the lines that are code: no comment, no docstring, not blank."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}

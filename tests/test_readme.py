@@ -148,6 +148,7 @@ def run_python(text: str, directory: Path, output: str | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.longest
 def test_python_examples_print_what_pages_show(directory: Path) -> None:
     """Every example in Python runs, one after the other, and prints what its page shows."""
     for block in BLOCKS:
@@ -163,6 +164,7 @@ def test_client_session_prints_what_page_shows(directory: Path, server_url: str)
     run_python(session.text.replace(URL, server_url), directory, session.output)
 
 
+@pytest.mark.longest
 def test_commands_print_what_pages_show(directory: Path) -> None:
     """Every command runs, one after the other, and prints what its page shows."""
     missing = [name for name in ("git", "jq") if shutil.which(name) is None]

@@ -47,6 +47,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_confirmed_changes_survive(
     name: str, scratch: Path, record_property: Callable[[str, object], None]
@@ -95,6 +96,7 @@ def no_new_boot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Identity, "rebooted", lambda identity: identity)
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize(
     ("fault", "name"),
     [

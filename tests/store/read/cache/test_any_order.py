@@ -103,5 +103,5 @@ class WatchedStores(CachedStores):
 
 CachedStores.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 WatchedStores.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
-TestCachedStores = CachedStores.TestCase
-TestWatchedStores = WatchedStores.TestCase
+TestCachedStores = pytest.mark.longest(CachedStores.TestCase)
+TestWatchedStores = pytest.mark.longest(WatchedStores.TestCase)
