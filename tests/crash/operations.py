@@ -67,7 +67,7 @@ class Fsync:
 
 @dataclass(frozen=True, slots=True)
 class FailedFsync:
-    """A fsync that reported an error: nobody knows what is durable, and no later one repairs it."""
+    """An fsync that reported an error: what is durable is unknown, and no later one repairs it."""
 
     inode: int
 

@@ -40,13 +40,12 @@ def save_copy(layout: Layout, disk: Disk, stem: str, suffix: str, number: int, d
     It is there if a file with this stem, and ``number`` or one of the next numbers, has it.
     """
     directory = layout.lost_and_found
-    target = free_path(directory, stem, suffix, number)
     for used in itertools.count(number):
-        path = _path(directory, stem, suffix, used)
-        if path == target:
+        target = _path(directory, stem, suffix, used)
+        if not os.path.lexists(target):
             break
-        if read_or_error(partial(read_regular, path, len(data))) == data:
-            return path
+        if read_or_error(partial(read_regular, target, len(data))) == data:
+            return target
     for needed in (directory, layout.temporary):
         disk.make_dir(needed)
     disk.write_atomic(target, data, layout.temporary)
