@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider as LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService as EnvironmentService
     from waggle_fsstore.service.ports import Ports as Ports
+    from waggle_fsstore.service.provider import Leftovers as Leftovers
     from waggle_fsstore.service.provider import Provider as Provider
     from waggle_fsstore.service.reaper import Reaper as Reaper
     from waggle_fsstore.service.reconcile import Reconciliation as Reconciliation
@@ -99,7 +100,7 @@ _NAMES: Final = {
     "provider.local": "LocalProvider",
     "service.environments": "EnvironmentService",
     "service.ports": "Ports",
-    "service.provider": "Provider",
+    "service.provider": "Leftovers Provider",
     "service.reaper": "Reaper",
     "service.reconcile": "Reconciliation",
     "store.file_store": "FileStore",

@@ -41,6 +41,7 @@ def make_environment(**fields: Any) -> Environment:
         "provider": "local",
         "owner": Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654),
         "status_reason": "started manually",
+        "discard_files": True,
         "extra": {"colour": ["amber", {"depth": 2.5}], "count": 3},
     }
     return Environment(**{**values, **fields})

@@ -110,6 +110,7 @@ def environment_of(
             provider=take("provider", None),
             owner=_owner(take("owner", None)),
             status_reason=take("status_reason", ""),
+            discard_files=take("discard_files", False),
             revision=take("revision", 0),
             extra=document,
         )
@@ -164,7 +165,7 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")
     capabilities = environment.capabilities
     owner = environment.owner
-    return {
+    document = {
         **environment.extra,
         "capabilities": None if capabilities is None else _capabilities_document(capabilities),
         "created_at": timestamp(environment.created_at),
@@ -182,6 +183,9 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         "status_reason": environment.status_reason,
         "timeout_seconds": _number(environment.timeout),
     }
+    if environment.discard_files:
+        document["discard_files"] = True
+    return document
 
 
 def _is_untouched(data: bytes) -> bool:
