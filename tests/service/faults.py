@@ -70,6 +70,11 @@ def keep_workspace_of_environment_destroyed_during_creation(patch: Patch) -> Non
     patch.setattr(Creation, "_is_destroyed", lambda *_: False)
 
 
+@fault("tests/service/test_ports.py::test_port_is_given_out_where_no_socket_can_be_made")
+def require_sockets(patch: Patch) -> None:
+    patch.setattr("waggle_fsstore.service.ports.RuntimeError", KeyError, raising=False)
+
+
 @fault("tests/service/test_ports.py::test_later_of_two_services_changes_shared_port[memory]")
 def skip_check_for_shared_ports(patch: Patch) -> None:
     patch.setattr(Ports, "is_shared", lambda *_: False)

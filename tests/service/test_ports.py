@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ports of environments, which are unique over all services of a store."""
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +81,38 @@ def test_port_in_use_by_another_program_is_skipped(listener: socket.socket) -> N
         pool.reserve()
     listener.close()
     assert pool.reserve() == port
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("A test tried to use socket.socket."),  # As pytest-socket raises.
+        PermissionError(errno.EPERM, os.strerror(errno.EPERM)),
+        OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT)),
+    ],
+    ids=repr,
+)
+def test_port_is_given_out_where_no_socket_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Nothing can be checked there, so no port is known to be in use."""
+
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert Ports(range(10, 12)).reserve() == 10
+
+
+def test_exhausted_descriptors_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process out of descriptors has not checked the port, and says so."""
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        Ports(range(10, 12)).reserve()
 
 
 def test_checking_a_port_leaves_it_free() -> None:

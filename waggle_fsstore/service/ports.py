@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SSH ports of environments: no two environments get the same one."""
 
+import errno
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
 from waggle_fsstore.domain.repository import TransactionalRepository
+
+_NO_SOCKETS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT})
 
 
 class Ports:
@@ -104,7 +108,15 @@ class Ports:
 def _is_free(port: int) -> bool:
     import socket  # Deferred: the import of the package must stay fast.
 
-    with socket.socket() as probe:
+    try:
+        probe = socket.socket()
+    except (OSError, RuntimeError) as error:
+        # Where no socket can be made, no port can be checked: in a sandbox, on a machine without
+        # IPv4, and in tests with pytest-socket, which raises a RuntimeError.
+        if isinstance(error, OSError) and error.errno not in _NO_SOCKETS:
+            raise
+        return True
+    with probe:
         try:
             probe.bind(("", port))  # On all interfaces. Never listens, so nothing can connect.
         except OSError:
