@@ -448,7 +448,7 @@ class Special(FileStore):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickled_store_opens_anew(tmp_path: Path, protocol: int) -> None:
+def test_pickled_store_is_opened_again(tmp_path: Path, protocol: int) -> None:
     """It has the class, the path and the options, and a life that does not end with the first."""
     with Special(tmp_path / "store", durable=False, lock_timeout=0.01) as store:
         store.save(make_environment(id="a"))

@@ -54,7 +54,7 @@ class FileStore:
     ``environments/`` alone, restored from git for example, becomes a store at its first
     write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
     the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
-    Pickling a store pickles its path and options; loading that opens the store anew.
+    Pickling a store pickles its path and options; loading that opens the store again.
 
     Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
     old document is unchanged then.
@@ -87,7 +87,7 @@ class FileStore:
         return f"FileStore({self._layout.root!r})"
 
     def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
-        """Pickle the path and the options: another process opens the store anew."""
+        """Pickle the path and the options: another process opens the store itself."""
         reopen = partial(type(self), durable=self._disk.durable, lock_timeout=self._lock_timeout)
         return reopen, (self._layout.root,)
 
