@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The environment service: create, use, destroy and reconcile environments durably."""
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Self
 
 from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -59,7 +59,7 @@ class EnvironmentService:
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        uptime: Callable[[], float] = time.monotonic,
+        uptime: Callable[[], float] = monotonic,
         takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository

@@ -20,6 +20,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.cleanup import run_with_cleanup
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
@@ -128,7 +129,7 @@ class StoreLock:
         return True
 
     def _acquire(self, timeout: float, skip_if: Callable[[], bool] | None = None) -> bool:
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             raise self._timed_out(timeout)
         if skip_if is not None and skip_if():
@@ -181,7 +182,7 @@ class StoreLock:
         while not lock_descriptor(descriptor, blocking=False):
             if self._closed:
                 raise StoreClosedError
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 raise self._timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
 from waggle_fsstore.domain.validation import is_id
@@ -61,7 +62,7 @@ class History:
 
         def wait() -> Event | None:
             nonlocal has_failed
-            started = time.monotonic()
+            started = monotonic()
             pause = _MIN_POLL_S
             if has_failed:  # A caller that ignores errors must not read without a pause.
                 time.sleep(_MAX_POLL_S)
@@ -70,7 +71,7 @@ class History:
                 has_failed = True
                 event = next_event()
                 has_failed = False
-                waited = time.monotonic() - started
+                waited = monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event
                 time.sleep(pause if timeout is None else min(pause, timeout - waited))

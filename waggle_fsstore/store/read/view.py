@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.store.format.layout import Layout, document_name
@@ -164,10 +165,10 @@ class View:
         A following read of one document then cannot return an older version. Only a writer
         that was stopped or killed at that very point takes longer.
         """
-        deadline = time.monotonic() + _PUBLISH_TIMEOUT_S
+        deadline = monotonic() + _PUBLISH_TIMEOUT_S
         now: State | None = state
         while now is not None and now.published < state.committed:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 return
             time.sleep(_PUBLISH_POLL_S)
             now = read_state(self._layout.state)
