@@ -112,7 +112,7 @@ class FileStore:
         return self._view.count()
 
     def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+        self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`.
 
@@ -121,7 +121,9 @@ class FileStore:
         self._begin_reading()
         return self._history.events(environment_id, after, until)
 
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+    def watch(
+        self, *, after: int | str | None = None, timeout: float | None = None
+    ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.watch`. Polls at least every 50 ms."""
         self._begin_reading()
 
