@@ -23,6 +23,7 @@ from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import entries
 from waggle_fsstore.store.journal.lines import NO_ERA, Cursor
 from waggle_fsstore.store.journal.segments import Anchor
+from waggle_fsstore.store.read.presence import Presence
 from waggle_fsstore.store.read.view import View
 
 # A waiting watch polls the state record, at first often and then less so.
@@ -45,8 +46,9 @@ class _Position(NamedTuple):
 class History:
     """The events of one store: only published changes, which no crash can undo."""
 
-    def __init__(self, layout: Layout, view: View) -> None:
+    def __init__(self, layout: Layout, view: View, presence: Presence) -> None:
         self._layout = layout
+        self._presence = presence
         self._view = view
         # The last change that was read: a caller that follows the changes continues there.
         self._last_read = Anchor()
@@ -166,9 +168,11 @@ class History:
     def _verify(self, position: _Position) -> Anchor:
         """Return where the last change of a position is now, as far as it is kept.
 
-        Raises :class:`HistoryLostError` if the journal does not continue that position.
+        Raises :class:`HistoryLostError` if the journal does not continue that position, and
+        :class:`StoreGoneError`.
         """
         anchor, era = position
+        self._presence.check()
         if segments.era(self._layout) != era:
             raise HistoryLostError(anchor.seq)
         if segments.is_in_place(self._layout, anchor):
