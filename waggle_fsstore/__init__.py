@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
         EnvironmentNotFoundError as EnvironmentNotFoundError,
         EnvironmentNotRunningError as EnvironmentNotRunningError,
+        HistoryLostError as HistoryLostError,
         HistoryPrunedError as HistoryPrunedError,
         InvalidEnvironmentError as InvalidEnvironmentError,
         InvalidEnvironmentIdError as InvalidEnvironmentIdError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         SettingError as SettingError,
         StoreClosedError as StoreClosedError,
         StoreError as StoreError,
+        StoreGoneError as StoreGoneError,
         UnsupportedFormatError as UnsupportedFormatError,
         WaggleError as WaggleError,
         WorkspaceGoneError as WorkspaceGoneError,
@@ -86,12 +88,12 @@ _NAMES: Final = {
     "domain.environment": "Capabilities Environment Owner Runtime Status",
     "domain.errors": (
         "CapacityError ConflictError CorruptDocumentError EnvironmentAlreadyExistsError "
-        "EnvironmentNotFoundError EnvironmentNotRunningError HistoryPrunedError "
-        "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
+        "EnvironmentNotFoundError EnvironmentNotRunningError HistoryLostError "
+        "HistoryPrunedError InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
         "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
         "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
-        "SettingError StoreClosedError StoreError UnsupportedFormatError WaggleError "
-        "WorkspaceGoneError"
+        "SettingError StoreClosedError StoreError StoreGoneError UnsupportedFormatError "
+        "WaggleError WorkspaceGoneError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",

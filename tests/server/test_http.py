@@ -264,8 +264,14 @@ def _file_in_place_of_documents(root: Path) -> None:
     (root / "environments").touch()
 
 
+def _empty_root(root: Path) -> None:
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+
+
 @pytest.mark.parametrize(
-    "damage", [_file_in_place_of_tmp, _file_in_place_of_root, _file_in_place_of_documents]
+    "damage",
+    [_file_in_place_of_tmp, _file_in_place_of_root, _file_in_place_of_documents, _empty_root],
 )
 def test_unwritable_store_is_not_ready(root: Path, damage: Any) -> None:
     """The report says why, without a path; the server is still alive."""
@@ -280,6 +286,11 @@ def test_unwritable_store_is_not_ready(root: Path, damage: Any) -> None:
         assert report["provider"] == "ok"
         assert str(root.parent) not in json.dumps(report)
         assert _get(app, "/healthz") == (200, {"status": "ok"})
+        if damage is _empty_root:
+            assert list(root.iterdir()) == []
+            root.rmdir()
+            root.with_name("moved").rename(root)
+            assert _get(app, "/readyz")[0] == 200
 
 
 DAMAGED = "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'"

@@ -167,7 +167,7 @@ class EnvironmentService:
         """
         return self._removal.destroy(environment_id, only_if)
 
-    def history(self, environment_id: str, *, after: int = 0) -> Iterator[Event]:
+    def history(self, environment_id: str, *, after: int | str = 0) -> Iterator[Event]:
         """Return the events of an environment, oldest first, even of a deleted one."""
         return self._repository.history(environment_id, after=after)
 
