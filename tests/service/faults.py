@@ -4,6 +4,7 @@
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -226,6 +227,14 @@ def compare_owner_by_pid_only(patch: Patch) -> None:
         return process._started(owner.pid) is None
 
     patch.setattr(in_progress, "is_gone", is_gone)
+
+
+@fault("tests/domain/test_process.py::test_process_of_another_pid_namespace_counts_as_alive")
+def compare_owner_across_pid_namespaces(patch: Patch) -> None:
+    real = process.is_gone
+    patch.setattr(
+        "tests.domain.test_process.is_gone", lambda owner: real(replace(owner, pid_namespace=0))
+    )
 
 
 @fault("tests/domain/test_process.py::test_process_hidden_by_proc_counts_as_alive[missing]")

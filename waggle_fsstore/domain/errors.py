@@ -74,7 +74,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is already stored."""
+    """An environment with this id is already stored, or has the same idempotency key."""
 
     _fields = ("environment_id",)
 
