@@ -101,7 +101,7 @@ def test_invalid_key_is_refused(world: World, key: str) -> None:
     """A key has 1-200 printable characters that are not all blank."""
     with pytest.raises(InvalidEnvironmentError) as caught:
         world.service().create("shell", idempotency_key=key)
-    assert caught.value.field == "idempotency.key"
+    assert caught.value.field == "idempotency_key"
     assert world.store.find_all() == []
 
 

@@ -76,7 +76,8 @@ class Creation:
         new = self._new_environment(runtime, name, timeout, labels)
         if idempotency_key is not None:
             arguments = digest(new.runtime, name, timeout, labels)
-            new.idempotency = Idempotency(key=idempotency_key, arguments=arguments)
+            key = title("idempotency_key", idempotency_key)
+            new.idempotency = Idempotency(key=key, arguments=arguments)
         existing = find_key_of(self._repository, new)
         while True:
             if existing is not None:
