@@ -13,6 +13,8 @@
       InvalidTransitionError(ValueError)       .source .target
       CapacityError                            .capacity
       NoFreePortError                          .first .last
+      IdempotencyKeyReusedError                .idempotency_key .environment_id
+      CreationCancelledError
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
@@ -76,7 +78,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is already stored."""
+    """An environment with this id is already stored, or has the same idempotency key."""
 
     _fields = ("environment_id",)
 
@@ -160,6 +162,32 @@ class NoFreePortError(WaggleError):
         super().__init__(
             f"no port from {first} to {last} is free: destroy an environment or widen the range"
         )
+
+
+class IdempotencyKeyReusedError(WaggleError):
+    """The idempotency key belongs to a creation with other arguments. Nothing was created.
+
+    ``environment_id`` is the environment that was created with it.
+    """
+
+    _fields = ("idempotency_key", "environment_id")
+
+    def __init__(self, idempotency_key: str, environment_id: str) -> None:
+        self.idempotency_key = idempotency_key
+        self.environment_id = environment_id
+        super().__init__(
+            f"the idempotency key {_quoted(idempotency_key)} was used with other arguments, for "
+            f"environment {_quoted(environment_id)}: repeat those arguments, or use a new key"
+        )
+
+
+class CreationCancelledError(WaggleError):
+    """The creation was cancelled; neither a record nor a workspace is left of it."""
+
+    _fields = ()
+
+    def __init__(self) -> None:
+        super().__init__("the creation was cancelled")
 
 
 class ProviderError(WaggleError):

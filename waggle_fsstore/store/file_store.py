@@ -217,6 +217,8 @@ class FileStore:
         def work(tx: Transaction) -> int:
             if tx.get_or_none(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
+            if (existing := tx.find_key_of(new)) is not None:
+                raise EnvironmentAlreadyExistsError(existing)
             if capacity is not None and tx.count_live() >= capacity:
                 raise CapacityError(capacity)
             return tx.put(new, None)
