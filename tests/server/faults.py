@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the server: each breaks one of its promises."""
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.server import http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.server.sessions import Session, Sessions
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
@@ -313,3 +318,92 @@ from waggle_fsstore.service.reconcile import Reconciliation
 EnvironmentService.reconcile = lambda self, is_stopping: Reconciliation()
 """,
     )
+
+
+# Sessions
+
+
+@fault("tests/server/test_sessions.py::test_session_outlives_its_server[2025-11-25]")
+def accept_only_own_sessions(patch: Patch) -> None:
+    own: set[str] = set()
+    begin, parse = Session.begin, Session.parse
+
+    def remember(connection: Connection) -> Session:
+        session = begin(connection)
+        own.add(str(session))
+        return session
+
+    patch.setattr(Session, "begin", remember)
+    patch.setattr(Session, "parse", lambda text: parse(text) if text in own else None)
+    real = ServiceHost.close
+
+    def close(self: ServiceHost) -> None:
+        own.clear()
+        real(self)
+
+    patch.setattr(ServiceHost, "close", close)
+
+
+@fault("tests/server/test_sessions.py::test_session_outlives_its_server[2025-06-18]")
+def leave_client_name_out_of_session(patch: Patch) -> None:
+    real = Session.__str__
+    patch.setattr(Session, "__str__", lambda self: real(self._replace(name="")))
+
+
+@fault("tests/server/test_sessions.py::test_abandoned_sessions_cost_nothing")
+def keep_every_session(patch: Patch) -> None:
+    kept: list[Connection] = []
+    real = Session.begin
+
+    def begin(connection: Connection) -> Session:
+        kept.append(connection)
+        return real(connection)
+
+    patch.setattr(Session, "begin", begin)
+
+
+@fault("tests/server/test_sessions.py::test_ended_session_is_refused")
+def forget_ended_sessions(patch: Patch) -> None:
+    patch.setattr(Sessions, "_delete", lambda *_: Response())
+
+
+@fault("tests/server/test_sessions.py::test_cancellation_finds_its_request[number]")
+def ignore_cancellation(patch: Patch) -> None:
+    patch.setattr(Sessions, "_notice", nothing)
+
+
+@fault("tests/server/test_sessions.py::test_cancellation_concerns_one_session")
+def find_requests_of_any_session(patch: Patch) -> None:
+    real = Session.parse
+
+    def parse(text: str) -> Session | None:
+        session = real(text)
+        return session and session._replace(nonce="x" * 22)
+
+    patch.setattr(Session, "parse", parse)
+
+
+@fault("tests/server/test_sessions.py::test_lost_connection_is_no_cancellation")
+def cancel_on_lost_connection(patch: Patch) -> None:
+    real = Exchange.run
+
+    async def run(self: Exchange, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        async def watch() -> None:
+            while (await self._request.receive())["type"] != "http.disconnect":
+                pass
+            self.cancel()
+
+        watching = asyncio.create_task(watch())
+        answer = await real(self, work)
+        watching.cancel()
+        return answer
+
+    patch.setattr(Exchange, "run", run)
+
+
+@fault("tests/server/test_sessions.py::test_long_call_is_answered_by_a_stream")
+def leave_long_calls_silent(patch: Patch) -> None:
+    async def ping(_: Exchange) -> None:
+        pass
+
+    patch.setattr(Exchange, "_ping", ping)

@@ -24,6 +24,7 @@ from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.server.json_log import LoopErrors
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.readiness import readiness
+from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.shutdown import run, schedule_stop
 from waggle_fsstore.server.tools import make_server
 
@@ -157,9 +158,10 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
     security = security_settings(settings)
-    app = make_server(host.service).streamable_http_app(transport_security=security)
+    server = make_server(host.service)
+    app = server.streamable_http_app(transport_security=security)
     app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
-    return _Guard(app, security)
+    return _Guard(Sessions(app, server.session_manager.app), security)
 
 
 def security_settings(settings: Settings) -> TransportSecuritySettings:
