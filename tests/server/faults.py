@@ -5,22 +5,26 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from tests.planted import Patch, fault, nothing
 from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
 from waggle_fsstore.server.exchange import Exchange
+from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
 from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
@@ -108,23 +112,66 @@ tools.in_threads = lambda _, call: call
 # HTTP
 
 
-@fault("tests/server/test_http.py::test_host_check_covers_every_path[/healthz]")
+@fault("tests/server/test_hosts.py::test_host_check_covers_every_other_path[/]")
 def check_host_of_protocol_only(patch: Patch) -> None:
-    real = http._Guard.__call__
+    real = Guard._refusal
+    patch.setattr(
+        Guard, "_refusal", lambda self, scope: scope["path"] == "/mcp" and real(self, scope)
+    )
 
-    async def guard(self: http._Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        await (
-            real(self, scope, receive, send)
-            if scope["path"] == "/mcp"
-            else self._app(scope, receive, send)
-        )
 
-    patch.setattr(http._Guard, "__call__", guard)
+@fault("tests/server/test_hosts.py::test_probe_may_use_any_host[headers0-/readyz]")
+def check_host_of_probes(patch: Patch) -> None:
+    patch.setattr(hosts, "HEALTH_PATHS", ())
+
+
+@fault("tests/server/test_hosts.py::test_allowed_host_is_answered[my-macbook.local:8080]")
+def compare_hosts_as_they_are_written(patch: Patch) -> None:
+    def parse(cls: type[Host], text: str) -> Host:
+        name, _, port = text.rpartition(":") if text[-1:].isdigit() else (text, "", "")
+        return cls(name, port)
+
+    patch.setattr(Host, "parse", classmethod(parse))
+
+
+@fault("tests/server/test_hosts.py::test_server_answers_to_the_address_it_listens_at[127.0.0.2:0]")
+def allow_default_names_only(patch: Patch) -> None:
+    real = AllowedHosts.__init__
+    patch.setattr(
+        AllowedHosts,
+        "__init__",
+        lambda self, settings: real(self, replace(settings, host="localhost")),
+    )
+
+
+@fault(
+    "tests/server/test_hosts.py::test_web_page_of_allowed_origin_may_call[vscode-webview://1a2b]"
+)
+def answer_no_preflight(patch: Patch) -> None:
+    patch.setattr(http, "CORSMiddleware", lambda app, **_: app)
+
+
+@fault("tests/server/test_hosts.py::test_web_page_of_other_origin_may_not_ask")
+def allow_web_pages_of_any_origin(patch: Patch) -> None:
+    def middleware(app: ASGIApp, **options: Any) -> CORSMiddleware:
+        return CORSMiddleware(app, **{**options, "allow_origins": ["*"]})
+
+    patch.setattr(http, "CORSMiddleware", middleware)
+
+
+@fault("tests/server/test_http.py::test_final_slash_makes_no_difference[/mcp/-405]")
+def redirect_to_path_without_slash(patch: Patch) -> None:
+    patch.setattr(http, "_without_final_slash", lambda app: app)
+
+
+@fault("tests/server/test_http.py::test_answer_names_no_file[error0-full]")
+def name_files_in_answers(patch: Patch) -> None:
+    patch.setattr(readiness, "_code_of", str)
 
 
 @fault("tests/server/test_http.py::test_unwritable_store_is_not_ready[_file_in_place_of_tmp]")
 def skip_store_check_in_readiness(patch: Patch) -> None:
-    patch.setattr(readiness, "_store_status", lambda _: "ok")
+    patch.setattr(Readiness, "_check_store", nothing)
 
 
 @fault("tests/server/test_http.py::test_journal_damaged_while_serving_is_not_ready")
@@ -134,17 +181,17 @@ def skip_journal_check_in_readiness(patch: Patch) -> None:
 
 @fault("tests/server/test_http.py::test_unusable_provider_is_not_ready")
 def skip_provider_check_in_readiness(patch: Patch) -> None:
-    patch.setattr(readiness, "_provider_status", lambda _: "ok")
+    real = Readiness._code
+    patch.setattr(
+        Readiness,
+        "_code",
+        lambda self, name, check: real(self, name, nothing if name == "provider" else check),
+    )
 
 
 @fault("tests/server/test_http.py::test_missing_workspaces_directory_is_not_ready")
 def forget_that_workspaces_exist(patch: Patch) -> None:
     patch.setattr(wiring, "any", lambda _: False, raising=False)
-
-
-@fault("tests/server/test_http.py::test_damaged_document_and_orphan_stay_ready")
-def report_undecoded_file_names(patch: Patch) -> None:
-    patch.setattr(readiness, "_as_text", list)
 
 
 @fault("tests/server/test_http.py::test_descriptor_exhaustion_is_survived")
