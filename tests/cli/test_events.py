@@ -319,7 +319,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
         (("history", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("history", "--after", "-1"), "after: -1 is negative"),
         (("history", "--until", "-1"), "until: -1 is negative"),
-        (("history", "--after", "x"), "'--after'"),
+        (("history", "--after", "x"), "after: 'x' is neither the cursor of an event nor a number"),
         (("history", "-n", "0"), "must be at least 1"),
         (("history", "a", "b"), "unexpected extra argument"),
         (("events", "--after", "6"), "after: 6 is beyond the last change, 5"),

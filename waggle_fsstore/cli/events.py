@@ -34,7 +34,10 @@ _PAGE_SIZE: Final = 1_000
 # Wide enough for a time, a generated id and two statuses, so that most rows are aligned.
 _FOLLOW_WIDTHS: Final = (6, 27, 8, 36, 23)
 
-_After = Annotated[int | None, typer.Option(metavar="SEQ", help="Only events after this change.")]
+_After = Annotated[
+    str | None,
+    typer.Option(metavar="CURSOR", help="Only events after this one: its cursor or SEQ."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import typer
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
@@ -22,6 +22,8 @@ def usage_errors() -> Iterator[None]:
     """Turn a ``ValueError`` of the store into a usage error."""
     try:
         yield
+    except StoreError:  # Of the store, not of the value.
+        raise
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -15,6 +15,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import describe_holder, read_holder, try_lock
+from waggle_fsstore.store.read.presence import Presence
 from waggle_fsstore.store.write import initialize
 
 
@@ -24,6 +25,7 @@ class ServerLock:
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
         self._file = InPlaceFile(os.path.join(self._layout.internal, name))
+        self._presence = Presence(self._layout)
         self._threads = threading.Lock()
         self._is_held = False
         register_at_fork(self)
@@ -37,14 +39,16 @@ class ServerLock:
         """Take the lock if it is free, and return whether this object holds it now.
 
         Makes the directory of the lock if there is no store yet. Raises
-        :class:`UnsupportedFormatError` where no store may be, and ``OSError``.
+        :class:`UnsupportedFormatError` where no store may be, :class:`StoreGoneError` where
+        there was one, and ``OSError``.
         """
         with self._threads:
+            self._presence.check()
             if self._is_held and self._file.is_in_place():
                 return True
             # Not held, or on a file that other processes no longer see: ``git clean`` removed it.
             self._release()
-            initialize.ensure_lock_dir(self._layout, Disk(durable=False))
+            initialize.ensure_lock_dir(self._layout, Disk(durable=False), self._presence)
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():
                 self._release()

@@ -220,6 +220,14 @@ def is_held(path: str) -> bool:
     return False
 
 
+def is_left_behind(path: str, is_there: Callable[[], bool]) -> bool:
+    """Return whether something is there that no holder of a lock is just about to change.
+
+    A holder may have changed it just before the lock was tried, so it is looked for again.
+    """
+    return is_there() and not is_held(path) and is_there()
+
+
 def try_lock(descriptor: int) -> bool:
     """Lock an open file for this process if it is free, and return whether that succeeded."""
     return bool(lock_descriptor(descriptor, blocking=False))

@@ -142,8 +142,9 @@ class View:
             self._wait_until_published(after)
             if start.published == after.committed:
                 break
-            missed = changes(self._layout, start.published_cursor, Cursor(seq))
-            return Scan(result, last_of_each(missed), seq)
+            missed = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
+            if segments.has_all_after(self._layout, start.published):
+                return Scan(result, missed, seq)
         return Scan(result, {}, seq)
 
     def pending(self) -> Changes:
