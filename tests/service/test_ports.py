@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -86,34 +86,35 @@ def test_port_in_use_by_another_program_is_skipped(listener: socket.socket) -> N
     assert pool.reserve() == port
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("A test tried to use socket.socket."),  # As pytest-socket raises.
-        PermissionError(errno.EPERM, os.strerror(errno.EPERM)),
-        OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT)),
-    ],
-    ids=repr,
-)
+def refuse(code: int) -> Callable[[], None]:
+    def make_socket() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return make_socket
+
+
+def test_port_is_checked_where_tests_disable_sockets(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check does without the class that pytest-socket replaces, and sends nothing."""
+    port = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(NoFreePortError):
+        Ports(range(port, port + 1)).reserve()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT])
 def test_port_is_given_out_where_no_socket_can_be_made(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
+    monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """Nothing can be checked there, so no port is known to be in use."""
-
-    def refuse() -> None:
-        raise error
-
-    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "SocketType", refuse(code))
     assert Ports(range(10, 12)).reserve() == 10
 
 
 def test_exhausted_descriptors_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process out of descriptors has not checked the port, and says so."""
-
-    def refuse() -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "SocketType", refuse(errno.EMFILE))
     with pytest.raises(OSError, match="Too many open files"):
         Ports(range(10, 12)).reserve()
 

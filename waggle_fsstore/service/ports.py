@@ -5,6 +5,7 @@ import errno
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
@@ -12,6 +13,7 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
 from waggle_fsstore.domain.repository import TransactionalRepository
 
+# In a sandbox, and on a machine without IPv4: there no port can be checked.
 _NO_SOCKETS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT})
 
 
@@ -121,14 +123,13 @@ def _is_free(port: int) -> bool:
     import socket  # Deferred: the import of the package must stay fast.
 
     try:
-        probe = socket.socket()
-    except (OSError, RuntimeError) as error:
-        # Where no socket can be made, no port can be checked: in a sandbox, on a machine without
-        # IPv4, and in tests with pytest-socket, which raises a RuntimeError.
-        if isinstance(error, OSError) and error.errno not in _NO_SOCKETS:
+        # Not the class socket.socket, which pytest-socket replaces. The check sends nothing.
+        probe = socket.SocketType()
+    except OSError as error:
+        if error.errno not in _NO_SOCKETS:
             raise
         return True
-    with probe:
+    with closing(probe):
         try:
             probe.bind(("", port))  # On all interfaces. Never listens, so nothing can connect.
         except OSError:
