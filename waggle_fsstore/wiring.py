@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
+from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -16,7 +17,7 @@ from waggle_fsstore.store.memory_store import MemoryStore
 if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
-    from waggle_fsstore.store.server_lock import ServerLock
+    from waggle_fsstore.store.server_lock import Presence, ServerLock
 
 # At least two letters: "C:" is a drive.
 _match_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
@@ -77,6 +78,14 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
+def server_presence(location: str | os.PathLike[str] | None = None) -> "Presence | None":
+    """Return the lock by which a server of a store shows that it runs, as :func:`server_lock`."""
+    from waggle_fsstore.store.server_lock import Presence
+
+    path = _path_of(location)
+    return None if path is None else Presence(path)
+
+
 def remove_temporary_workspaces() -> None:
     """Remove the workspaces of stores in memory, as the exit of the process does.
 
@@ -93,7 +102,8 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     if isinstance(repository, FileStore):
         stored = repository.find_all(on_corrupt=lambda _: None)
         has_workspaces = any(
-            one.is_running and one.provider == LocalProvider.name for one in stored
+            one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
+            for one in stored
         )
         return LocalProvider(f"{repository.path}-workspaces", has_workspaces=has_workspaces)
     import shutil
