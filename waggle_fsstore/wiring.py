@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
 from waggle_fsstore.domain.environment import Status
+from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -36,7 +37,8 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
     ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
     system's directory for user data of ``waggle``.
 
-    Raises ``ValueError`` for any other location.
+    Raises ``ValueError`` for any other location, and :class:`SettingError`, which names the
+    variable, if the location comes from one.
     """
     path = _path_of(location)
     return MemoryStore() if path is None else FileStore(path)
@@ -120,6 +122,10 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
     """Return the path of the store at a location; ``None`` for a store in memory."""
     if location is None:
         location = config.store_location()
+        try:
+            return _path_of(location)
+        except ValueError as error:
+            raise SettingError("WAGGLE_STORE_PATH", str(error)) from None
     if isinstance(location, os.PathLike):
         return os.fspath(location)
     if not location:
@@ -128,7 +134,7 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
         raise ValueError("the location of the store contains a NUL character")
     scheme = _match_scheme(location)
     if scheme is None:
-        return os.path.expanduser(location)
+        return config.local_path(location)
     match scheme[1].lower():
         case "memory" if location[len(scheme[0]) :].strip("/") == "":
             return None
@@ -144,6 +150,8 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
 def _path_in_url(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
+    if path and config.local_path(parts.path) != parts.path:
+        raise ValueError(f"the location {url!r} has a '~': write file:///path")
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path:
         raise ValueError(f"the location {url!r} names no local path: write file:///path")
     if os.name == "nt" and re.match(r"/[A-Za-z]:", path):  # pragma: no cover

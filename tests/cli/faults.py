@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the command line."""
 
+import os
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
+from waggle_fsstore import config
 from waggle_fsstore.cli import environments
+from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.store import server_lock
 from waggle_fsstore.store.fs.lock import try_lock
 from waggle_fsstore.store.server_lock import Presence
@@ -43,3 +46,26 @@ def keep_file_of_ended_server(patch: Patch) -> None:
 @fault("tests/store/test_server_lock.py::test_files_of_dead_servers_are_removed")
 def keep_files_of_dead_servers(patch: Patch) -> None:
     patch.setattr(Presence, "_remove_dead", nothing)
+
+
+_WIRING = "tests/test_wiring.py"
+
+
+@fault(f"{_WIRING}::test_unexpanded_location_is_refused[${{HOME}}/store]")
+def take_unexpanded_variable_for_name(patch: Patch) -> None:
+    patch.setattr(config, "_find_unexpanded", nothing)
+
+
+@fault(f"{_WIRING}::test_unexpanded_location_is_refused[~no-such-user/store]")
+def take_unknown_home_for_name(patch: Patch) -> None:
+    patch.setattr(config, "local_path", os.path.expanduser)
+
+
+@fault(f"{_WIRING}::test_store_in_snap_is_temporary")
+def overlook_revision_of_snap(patch: Patch) -> None:
+    patch.setattr(config, "_find_snap_revision", nothing)
+
+
+@fault("tests/test_config.py::test_refused_interval_is_advised_valid_ones[1x]")
+def advise_any_duration(patch: Patch) -> None:
+    patch.setattr(config, "_interval", parse_duration)

@@ -318,6 +318,15 @@ def test_where_prints_the_path(root: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not root.exists()
 
 
+def test_where_warns_of_temporary_store(tmp_path: Path) -> None:
+    """The path is printed alone; a warning about it goes to stderr."""
+    path = tmp_path / "snap" / "code" / "165" / "store"
+    result = run("--store", str(path), "where")
+    assert (result.exit_code, result.stdout) == (0, f"{path}\n")
+    assert result.stderr.startswith("Warning: this store belongs to revision 165 of the snap code")
+    assert run("where").stderr == ""
+
+
 def test_store_option_chooses_the_store(root: Path, tmp_path: Path) -> None:
     """With --store, the default store is not touched."""
     other = str(tmp_path / "other")

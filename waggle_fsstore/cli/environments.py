@@ -19,6 +19,7 @@ from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
 from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
 from waggle_fsstore.cli.table import STATUS, write_table
+from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
@@ -276,6 +277,8 @@ def where(ctx: typer.Context) -> None:
         path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
     # Not escaped, so that `cd "$(waggle-fsstore where)"` works. The path comes from the user.
     output.write(path + b"\n")
+    if warning := why_temporary(os.fsdecode(path)):
+        output.print_status(f"Warning: {warning}")
 
 
 def _row(environment: Environment) -> Sequence[str]:

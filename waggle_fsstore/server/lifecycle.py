@@ -5,7 +5,7 @@ import logging
 import threading
 from typing import Final, Self
 
-from waggle_fsstore.config import Settings
+from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service.environments import EnvironmentService
@@ -45,9 +45,10 @@ class ServiceHost:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
             self._leader = server_lock(_LEADER_LOCK, location)
             self._presence = server_presence(location)
+        except SettingError:
+            raise
         except ValueError as error:
-            source = "WAGGLE_STORE_PATH" if location is None else "--store"
-            raise SettingError(source, str(error)) from None
+            raise SettingError("--store", str(error)) from None
         # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
@@ -80,6 +81,8 @@ class ServiceHost:
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)
+        if warning := why_temporary(str(getattr(self.repository, "path", ""))):
+            _log.warning("%s", warning)
         self.service = open_service(self.repository, self._settings)
         self.reaper = Reaper(
             self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
