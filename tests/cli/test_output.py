@@ -209,10 +209,10 @@ def test_hostile_texts_are_escaped_in_errors(store: FileStore) -> None:
         json.dumps({"id": "bad", "name": "n", "runtime": "node", "owner": {_HOSTILE: 1}})
     )
     results = [run("show", _HOSTILE), run("ls", "-q"), run("rm", _HOSTILE), run("show", "bad")]
-    assert [result.exit_code for result in results] == [2, 6, 3, 6]
+    assert [result.exit_code for result in results] == [2, 6, 2, 6]
     for result in results:
         assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stderr) is None
-    assert results[0].stderr.splitlines()[1:] == [f"  {_ESCAPED}1", f"  {_ESCAPED}2"]
+    assert f"is a prefix of 2 ids: {_ESCAPED}1, {_ESCAPED}2\n" in results[0].stderr
     assert len(results[1].stderr.splitlines()) == 1
 
 
@@ -251,7 +251,7 @@ def test_ls_ends_when_its_reader_leaves(
     process.stdout.close()
     assert process.stderr.read() == b""
     process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 def test_partial_writes_are_completed(store: FileStore) -> None:

@@ -230,6 +230,15 @@ def open_store_before_lock(patch: Patch) -> None:
     patch.setattr(lifecycle, "server_lock", lock)
 
 
+@fault("tests/server/test_starting.py::test_each_server_shows_that_it_runs")
+def hide_servers_that_do_not_lead(patch: Patch) -> None:
+    def announce(self: ServiceHost, _: int = 0) -> None:
+        if self._leader is not None and self._leader.try_acquire() and self._presence:
+            self._presence.try_acquire()
+
+    patch.setattr(ServiceHost, "_announce", announce)
+
+
 @fault("tests/server/test_starting.py::test_taken_port_is_refused")
 def open_store_before_port(patch: Patch) -> None:
     def serve(settings: Settings, location: str) -> None:

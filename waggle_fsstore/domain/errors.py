@@ -19,7 +19,7 @@
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
-      ServerRunningError                       .holder
+      ServerRunningError                       .holder .advice
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -419,18 +419,23 @@ class SettingError(WaggleError, ValueError):
 
 
 class ServerRunningError(WaggleError):
-    """Another server already serves this store. Nothing was changed.
+    """A server already serves this store. Nothing was changed.
 
-    ``holder`` is the process of that server, ``None`` if it is unknown.
+    ``holder`` is the process of that server, ``None`` if it is unknown; ``advice`` is what
+    to do.
     """
 
-    _fields = ("holder",)
+    _fields = ("holder", "advice")
 
-    def __init__(self, holder: LockHolder | None) -> None:
+    def __init__(
+        self,
+        holder: LockHolder | None,
+        advice: str = "stop that server, or choose another store for this one",
+    ) -> None:
         self.holder = holder
+        self.advice = advice
         super().__init__(
-            f"the store is already served by {holder or 'an unknown process'}: "
-            "stop that server, or choose another store for this one"
+            f"the store is already served by {holder or 'an unknown process'}: {advice}"
         )
 
 

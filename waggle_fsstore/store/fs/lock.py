@@ -9,6 +9,7 @@ open: to lock it takes a microsecond, to open the file each time a hundred.
 import os
 import platform
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -204,20 +205,21 @@ class StoreLock:
 
 
 def is_held(path: str) -> bool:
-    """Return whether any process holds a lock. Tries to take it for an instant; writes nothing."""
+    """Return whether any process holds a lock. Writes nothing.
+
+    Two processes that ask at once do not take each other for a holder: where the system has
+    shared locks, that is what each tries to take for an instant.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        if not lock_descriptor(descriptor, blocking=False):
-            return True
-        unlock_descriptor(descriptor)
-    except OSError:  # NFS locks only what is open for writing.
+        return not _try_lock_shared(descriptor)
+    except OSError:  # A file system without locks, or whose locks need a writable file.
         return True
     finally:
-        os.close(descriptor)
-    return False
+        os.close(descriptor)  # This frees the lock.
 
 
 def is_left_behind(path: str, is_there: Callable[[], bool]) -> bool:
@@ -231,6 +233,18 @@ def is_left_behind(path: str, is_there: Callable[[], bool]) -> bool:
 def try_lock(descriptor: int) -> bool:
     """Lock an open file for this process if it is free, and return whether that succeeded."""
     return bool(lock_descriptor(descriptor, blocking=False))
+
+
+def _try_lock_shared(descriptor: int) -> bool:
+    if sys.platform == "win32":  # pragma: no cover
+        return try_lock(descriptor)
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def describe_holder() -> bytes:
