@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -57,6 +58,7 @@ class FileStore:
     ``environments/`` alone, restored from git for example, becomes a store at its first
     write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
     the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
+    Pickling a store pickles its path and options; loading that opens the store again.
 
     Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
     old document is unchanged then.
@@ -69,6 +71,7 @@ class FileStore:
             raise ValueError("the path of the store is empty: '.' is the current directory")
         # Resolved once: a link that changes later cannot lead half of a change elsewhere.
         self._layout = Layout(os.path.realpath(path))
+        self._lock_timeout = lock_timeout
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
@@ -89,6 +92,11 @@ class FileStore:
 
     def __repr__(self) -> str:
         return f"FileStore({self._layout.root!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        """Pickle the path and the options: another process opens the store itself."""
+        reopen = partial(type(self), durable=self._disk.durable, lock_timeout=self._lock_timeout)
+        return reopen, (self._layout.root,)
 
     def document_path(self, environment_id: str) -> Path:
         """Return the path of the document of an id, stored or not. Raises for an invalid id."""
