@@ -19,7 +19,7 @@ from waggle_fsstore.store.format.layout import SUFFIX, Layout, environment_id_of
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import read_or_error
-from waggle_fsstore.store.journal import damage, latest, segments
+from waggle_fsstore.store.journal import damage, latest
 from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges
 from waggle_fsstore.store.journal.state import trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
@@ -80,7 +80,9 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     for finding, first in damage.find_damage(layout):
         if first is not None and first not in kept:
             kept[first] = writer.exclusive(partial(damage.repair, layout, disk, first))
-        if first is not None and kept[first]:
+        if first is not None:
+            if not kept[first]:
+                continue  # Another process has repaired or pruned the segment.
             done = f"blanked out; the damaged file is kept as {kept[first]}"
             finding = replace(finding, remedy=done, is_repaired=True)
         yield finding
@@ -147,9 +149,6 @@ class _Examiner:
         error = read_or_error(lambda: self._latest.read_to(trusted_state(layout)))
         #: Whether the journal cannot be read, so that the documents cannot be compared with it.
         self.journal_unreadable = error is not None
-        self._oldest = 0
-        if segments.is_pruned(layout):
-            self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:
         """Yield the file names of the documents that exist, or should exist."""
@@ -227,7 +226,7 @@ class _Examiner:
         if not stored.is_intact:
             return "was edited manually" if last else "was added manually"
         if last is None:
-            return "" if stored.revision < self._oldest else "is unknown to the journal"
+            return "" if stored.revision < self._latest.oldest else "is unknown to the journal"
         if last.is_deleted:
             return f"exists, but change {last.seq} deleted it"
         if stored.revision != last.seq:

@@ -122,8 +122,9 @@ def recover(
         highest = max(highest, Documents(layout).highest_revision())
     numbers = [change["seq"] for line in live.good for change in line.changes]
     last = max(highest, live.first - 1, *numbers)
-    if live.end == 0 or live.bad or segment.is_shared():
-        segment.rotate(last + 1, live.end)
+    if window.is_copy or live.end == 0 or live.bad or segment.is_shared():
+        last = max(last, live.first) if window.is_copy else last
+        segment.rotate(last + 1, live.end, begins_era=window.is_copy)
     if live.bad and live.end > 0:
         problem = "the last line was incomplete and never confirmed; it was ignored"
         remedy = "no action is needed"
