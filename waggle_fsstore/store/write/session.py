@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
+from typing import TypeGuard
 
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
@@ -21,9 +22,11 @@ from waggle_fsstore.store.journal.state import (
     UNSYNCED_SUSPECT,
     State,
     StateRecord,
+    checkpoint_identity,
+    is_set_back,
     is_trusted,
+    last_modified,
     mounted_id,
-    store_id,
 )
 from waggle_fsstore.store.read.presence import Presence
 from waggle_fsstore.store.write import initialize
@@ -98,9 +101,7 @@ class WriterSession:
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
-        # Compared once: from then on the open files prove that it is the same mount.
-        is_ours = self._phase is Phase.OPENED or is_trusted(state, self._mounted_id)
-        if state is None or self._is_rebuilt or not is_ours or not self._resume(state):
+        if self._is_rebuilt or not self._is_ours(state) or not self._resume(state):
             self._recover(state)
         self._phase = Phase.OPENED
         self._is_rebuilt = False
@@ -130,6 +131,7 @@ class WriterSession:
                 self.segment.end if offset is None else offset,
                 self.committed,
                 self.published,
+                os.fstat(self.documents_directory()).st_mtime_ns,
             )
         )
 
@@ -146,9 +148,10 @@ class WriterSession:
     def checkpoint(self, until: State | None = None) -> None:
         """Record that recovery needs no journal line up to a state, or up to now."""
         cursor = Cursor(self.published, self.segment.first, self.segment.end)
+        modified = last_modified(self._layout)
         if until is not None:
-            cursor = until.published_cursor
-        line = lines.checkpoint(cursor, store_id(self._layout))
+            cursor, modified = until.published_cursor, until.modified
+        line = lines.checkpoint(cursor, checkpoint_identity(self._layout, modified))
         self.make_room(self.committed + 1, len(line))
         self.segment.append(line)
         self.write_state()
@@ -225,6 +228,13 @@ class WriterSession:
         self._close_documents_directory()
         self.documents_directory()
         self._phase = Phase.INITIALIZED
+
+    def _is_ours(self, state: State | None) -> TypeGuard[State]:
+        """Return whether a state describes this store, as it is mounted now."""
+        if state is None or self._phase is not Phase.OPENED:
+            return is_trusted(state, self._layout)
+        # The open files prove that it is the same mount.
+        return not is_set_back(self._layout, state.modified)
 
     def _resume(self, state: State) -> bool:
         """Continue at the end in the state record; return whether the journal has that end."""
