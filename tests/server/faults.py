@@ -10,7 +10,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from starlette.types import Receive, Scope, Send
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
@@ -185,6 +185,11 @@ def open_store_before_port(patch: Patch) -> None:
             pass
 
     patch.setattr(http, "serve", serve)
+
+
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
 
 
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
