@@ -40,6 +40,8 @@ _EXPECTED = {
     errors.InvalidTransitionError("running", "creating"): 1,
     errors.CapacityError(3): 1,
     errors.NoFreePortError(1, 2): 1,
+    errors.IdempotencyKeyReusedError("key", "a"): 4,
+    errors.CreationCancelledError(): 1,
     errors.ProviderError("local", "is wrong"): 1,
     errors.RuntimeUnavailableError("local", "is wrong", "node"): 1,
     errors.WorkspaceGoneError("local", "is wrong"): 1,

@@ -13,11 +13,13 @@
       InvalidTransitionError(ValueError)       .source .target
       CapacityError                            .capacity
       NoFreePortError                          .first .last
+      IdempotencyKeyReusedError                .idempotency_key .environment_id
+      CreationCancelledError
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
-      ServerRunningError                       .holder
+      ServerRunningError                       .holder .advice
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -76,7 +78,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is already stored."""
+    """An environment with this id is already stored, or has the same idempotency key."""
 
     _fields = ("environment_id",)
 
@@ -160,6 +162,32 @@ class NoFreePortError(WaggleError):
         super().__init__(
             f"no port from {first} to {last} is free: destroy an environment or widen the range"
         )
+
+
+class IdempotencyKeyReusedError(WaggleError):
+    """The idempotency key belongs to a creation with other arguments. Nothing was created.
+
+    ``environment_id`` is the environment that was created with it.
+    """
+
+    _fields = ("idempotency_key", "environment_id")
+
+    def __init__(self, idempotency_key: str, environment_id: str) -> None:
+        self.idempotency_key = idempotency_key
+        self.environment_id = environment_id
+        super().__init__(
+            f"the idempotency key {_quoted(idempotency_key)} was used with other arguments, for "
+            f"environment {_quoted(environment_id)}: repeat those arguments, or use a new key"
+        )
+
+
+class CreationCancelledError(WaggleError):
+    """The creation was cancelled; neither a record nor a workspace is left of it."""
+
+    _fields = ()
+
+    def __init__(self) -> None:
+        super().__init__("the creation was cancelled")
 
 
 class ProviderError(WaggleError):
@@ -395,18 +423,23 @@ class SettingError(WaggleError, ValueError):
 
 
 class ServerRunningError(WaggleError):
-    """Another server already serves this store. Nothing was changed.
+    """A server already serves this store. Nothing was changed.
 
-    ``holder`` is the process of that server, ``None`` if it is unknown.
+    ``holder`` is the process of that server, ``None`` if it is unknown; ``advice`` is what
+    to do.
     """
 
-    _fields = ("holder",)
+    _fields = ("holder", "advice")
 
-    def __init__(self, holder: LockHolder | None) -> None:
+    def __init__(
+        self,
+        holder: LockHolder | None,
+        advice: str = "stop that server, or choose another store for this one",
+    ) -> None:
         self.holder = holder
+        self.advice = advice
         super().__init__(
-            f"the store is already served by {holder or 'an unknown process'}: "
-            "stop that server, or choose another store for this one"
+            f"the store is already served by {holder or 'an unknown process'}: {advice}"
         )
 
 

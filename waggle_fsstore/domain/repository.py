@@ -77,12 +77,12 @@ class TransactionalRepository(Repository, Protocol):
     """
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
-        """Store an environment only if its id is not stored; return the revision.
+        """Store an environment only if neither its id nor its idempotency key is stored.
 
-        With ``capacity``, also only while fewer live ones than that (creating, running,
-        destroying) are stored; unreadable ones are not included. Raises
-        :class:`EnvironmentAlreadyExistsError`, which takes precedence over
-        :class:`CapacityError`.
+        Returns the revision. With ``capacity``, stores only while fewer live environments than
+        that (creating, running, destroying) are stored. Unreadable ones are not included, nor
+        are their keys found. Raises :class:`EnvironmentAlreadyExistsError` with the id of the
+        one that is stored, which takes precedence over :class:`CapacityError`.
         """
         ...
 

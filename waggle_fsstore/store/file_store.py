@@ -217,6 +217,8 @@ class FileStore:
         def work(tx: Transaction) -> int:
             if tx.get_or_none(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
+            if (existing := tx.find_key_of(new)) is not None:
+                raise EnvironmentAlreadyExistsError(existing)
             if capacity is not None and tx.count_live() >= capacity:
                 raise CapacityError(capacity)
             return tx.put(new, None)
@@ -305,13 +307,14 @@ class FileStore:
         Errors: a damaged or missing segment of the journal; a document that is corrupt, of a
         newer schema, missing or unreadable. Warnings: a document that a manual edit changed,
         put back or added; foreign files, and temp files of dead writers; modes that give
-        other users access. Changes nothing, takes no lock, and works on a read-only disk.
+        other users access; what a recovery by this object moved to lost+found. Changes
+        nothing, takes no lock, and works on a read-only disk.
         Memory grows only with the number of ids.
         """
         from waggle_fsstore.store.maintenance import fsck
 
         self._begin_reading()
-        return fsck.check(self._layout, self._view) if self._exists else iter(())
+        return fsck.check(self._layout, self._view, self._writer) if self._exists else iter(())
 
     def repair(self) -> Iterator[Finding]:
         """Repair what :meth:`check` finds, and yield each finding after its repair.

@@ -94,6 +94,10 @@ class MemoryStore:
             self._check_writable()
             if environment.id in self._environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
+            if environment.idempotency is not None:
+                for other in self._environments.values():
+                    if other.has_key_of(environment):
+                        raise EnvironmentAlreadyExistsError(other.id)
             if capacity is not None:
                 live = sum(other.status.is_live for other in self._environments.values())
                 if live >= capacity:

@@ -2,6 +2,7 @@
 """Planted faults of reading: each breaks one of its promises."""
 
 import os
+import time
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -24,6 +25,11 @@ from waggle_fsstore.store.read import (
 from waggle_fsstore.store.write import batch, initialize
 
 CACHE = "tests/store/read/cache"
+
+
+@fault("tests/store/test_contracts.py::TestFileStore::test_watch_ends_where_time_is_frozen")
+def watch_by_frozen_clock(patch: Patch) -> None:
+    patch.setattr(history, "monotonic", lambda: time.monotonic())
 
 
 @fault("tests/store/test_file_store.py::test_replaced_files_keep_their_mode")

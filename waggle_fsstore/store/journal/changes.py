@@ -32,8 +32,14 @@ FULL_LOG: Final = RedoRange(BEGINNING, is_full_log=True)
 def last_checkpoint(layout: Layout) -> dict[str, Any] | None:
     """Return the last checkpoint of the journal; reads no segment before the one it is in."""
     successor = None
-    for first in reversed(segments.list_segments(layout)):
-        checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
+    names = segments.list_segments(layout)
+    for first in reversed(names):
+        try:
+            checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
+        except FileNotFoundError:
+            if segments.list_segments(layout) == names:
+                raise
+            return last_checkpoint(layout)  # It was pruned: there are newer checkpoints now.
         if checkpoint is not None:
             return checkpoint
         successor = first

@@ -94,10 +94,22 @@ def with_successors(names: list[int]) -> Iterator[tuple[int, int | None]]:
     return zip(names, [*names[1:], None], strict=False)
 
 
-def is_pruned(layout: Layout) -> bool:
-    """Return whether the journal once had segments before its first one."""
+def oldest_kept(layout: Layout) -> int:
+    """Return the name of the first segment if earlier ones were pruned, else 0.
+
+    All changes from that number on are in the journal, and possibly none before it.
+    """
     first = next(iter(list_segments(layout)), 1)
-    return first > 1 and header(layout, first) != (0, 0)
+    try:
+        return first if first > 1 and header(layout, first) != (0, 0) else 0
+    except FileNotFoundError:
+        # Pruned just now; otherwise a dangling link.
+        return 0 if first in list_segments(layout) else oldest_kept(layout)
+
+
+def has_all_after(layout: Layout, seq: int) -> bool:
+    """Return whether no change after a number is pruned. Ask after reading what follows it."""
+    return next(iter(list_segments(layout)), 0) <= seq + 1
 
 
 def path_of(layout: Layout, first: int) -> str:
@@ -120,6 +132,11 @@ def size_of(layout: Layout, first: int) -> int:
         return os.lstat(path_of(layout, first)).st_size
     except FileNotFoundError:
         return 0
+
+
+def total_size(layout: Layout) -> int:
+    """Return the size of the files of all segments (bytes)."""
+    return sum(size_of(layout, first) for first in list_segments(layout))
 
 
 def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:

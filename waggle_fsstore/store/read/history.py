@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.domain.errors import HistoryLostError
 from waggle_fsstore.domain.event import (
@@ -77,7 +78,7 @@ class History:
 
         def wait() -> Event | None:
             nonlocal has_failed
-            started = time.monotonic()
+            started = monotonic()
             pause = _MIN_POLL_S
             if has_failed:  # A caller that ignores errors must not read without a pause.
                 time.sleep(_MAX_POLL_S)
@@ -86,7 +87,7 @@ class History:
                 has_failed = True
                 event = next_event()
                 has_failed = False
-                waited = time.monotonic() - started
+                waited = monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event
                 time.sleep(pause if timeout is None else min(pause, timeout - waited))

@@ -192,7 +192,12 @@ class WriterSession:
         self._close_documents_directory()
 
     def _report(self, findings: list[Finding]) -> None:
-        self.findings += [finding for finding in findings if finding not in self.findings]
+        new = [finding for finding in findings if finding not in self.findings]
+        self.findings += new
+        for finding in new:
+            import logging  # Takes 4 ms, and is hardly ever needed.
+
+            logging.getLogger("waggle_fsstore.store").warning("%s", finding)
 
     def _close_documents_directory(self) -> None:
         descriptor, self._documents_directory = self._documents_directory, None
@@ -258,5 +263,6 @@ class WriterSession:
         self.committed = self.published = recovered.last
         self._is_synced = recovered.is_synced
         if recovered.findings is not None:
-            self.findings = recovered.findings
+            self.findings = []
+            self._report(recovered.findings)
         self.write_state()
