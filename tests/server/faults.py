@@ -248,6 +248,11 @@ def open_store_before_port(patch: Patch) -> None:
     patch.setattr(http, "serve", serve)
 
 
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
+
+
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
 def keep_locks_after_failed_start(patch: Patch) -> None:
     patch.setattr(lifecycle, "_release", lambda *_: None)
