@@ -24,7 +24,7 @@ from waggle_fsstore import (
     UnsupportedFormatError,
     audit,
 )
-from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.event import EventKind, cursor_of
 from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import canonical
@@ -227,7 +227,11 @@ def test_line_examples_are_good() -> None:
         assert after["was"]["revision"] == before["seq"]
     (line,), bad = lines.scan(FOLLOWING)
     assert not bad
-    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT)}
+    era = good[0].content[lines.FOLLOWS]["era"]
+    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT), "era": era}
+    assert line.content[lines.FOLLOWS].keys() == names("member of `follows`")
+    cursor = cursor_of(2, f"{era}{lines.crc_of(SEGMENT[good[3].start :])}")
+    assert f"`{cursor}`" in PAGE
 
 
 def test_byte_table_locates_checksum() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
         EnvironmentNotFoundError as EnvironmentNotFoundError,
         EnvironmentNotRunningError as EnvironmentNotRunningError,
+        HistoryLostError as HistoryLostError,
         HistoryPrunedError as HistoryPrunedError,
         IdempotencyKeyReusedError as IdempotencyKeyReusedError,
         InvalidEnvironmentError as InvalidEnvironmentError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         SettingError as SettingError,
         StoreClosedError as StoreClosedError,
         StoreError as StoreError,
+        StoreGoneError as StoreGoneError,
         UnsupportedFormatError as UnsupportedFormatError,
         WaggleError as WaggleError,
         WorkspaceGoneError as WorkspaceGoneError,
@@ -91,12 +93,12 @@ _NAMES: Final = {
     "domain.errors": (
         "CapacityError ConflictError CorruptDocumentError CreationCancelledError "
         "EnvironmentAlreadyExistsError EnvironmentNotFoundError EnvironmentNotRunningError "
-        "HistoryPrunedError IdempotencyKeyReusedError "
+        "HistoryLostError HistoryPrunedError IdempotencyKeyReusedError "
         "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
         "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
         "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
-        "SettingError StoreClosedError StoreError UnsupportedFormatError WaggleError "
-        "WorkspaceGoneError"
+        "SettingError StoreClosedError StoreError StoreGoneError UnsupportedFormatError "
+        "WaggleError WorkspaceGoneError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",

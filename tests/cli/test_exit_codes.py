@@ -55,6 +55,8 @@ _EXPECTED = {
     errors.OutcomeUnknownError("/a"): 1,
     errors.JournalDamagedError("/a", 8): 6,
     errors.HistoryPrunedError(7): 1,
+    errors.HistoryLostError(7): 1,
+    errors.StoreGoneError("/a"): 1,
     errors.StoreClosedError(): 1,
 }
 

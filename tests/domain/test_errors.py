@@ -91,6 +91,8 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         ("/x/journal/1.jsonl", "17", "fsck --repair"),
     ),
     (errors.HistoryPrunedError(7), {"oldest": 7}, ("7",)),
+    (errors.HistoryLostError(7), {"after": 7}, ("change 7", "put back")),
+    (errors.StoreGoneError("/s"), {"path": Path("/s")}, ("/s", "gone", "put it back")),
     (errors.StoreClosedError(), {}, ("closed",)),
 ]
 

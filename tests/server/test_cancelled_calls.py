@@ -14,10 +14,12 @@ from mcp import Client
 from mcp.server import MCPServer
 from starlette.types import Message, Scope
 
+from tests.server.asgi import HEADERS, LegacyClient
 from tests.server.client import ask, talk
 from tests.service import fakes
 from tests.service.fakes import Gate, World
 from waggle_fsstore import MemoryStore
+from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.tools import make_server
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 
@@ -129,9 +131,8 @@ def _request(tool: str, arguments: dict[str, object]) -> tuple[Scope, bytes]:
     params = {"name": tool, "arguments": arguments, "_meta": meta}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     headers = {
-        "host": "localhost:80",
-        "content-type": "application/json",
-        "accept": "application/json, text/event-stream",
+        **HEADERS,
+        "Host": "localhost:80",
         "mcp-protocol-version": MODERN,
         "mcp-method": "tools/call",
         "mcp-name": tool,
@@ -143,7 +144,7 @@ def _request(tool: str, arguments: dict[str, object]) -> tuple[Scope, bytes]:
         "method": "POST",
         "path": "/mcp",
         "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
     }
     return scope, json.dumps(body).encode()
 
@@ -185,6 +186,37 @@ def test_closed_stream_cancels_creation(world: World) -> None:
     assert IN_PROGRESS.wait_until_empty(fakes.TIMEOUT_S)
     assert world.provider.workspaces() == set()
     assert {event.actor for event in world.store.history()} == {"mcp:tester"}
+
+
+async def _create_over_legacy_http(world: World, *, is_lost: bool) -> None:
+    """Begin a creation in a session, which the client cancels unless its connection is lost."""
+    server, gate = _until_creating(world)
+    client = await LegacyClient(
+        Sessions(server.streamable_http_app(), server.session_manager.app)
+    ).begin()
+    arguments: dict[str, Any] = {"name": "create_environment", "arguments": {"runtime": "shell"}}
+    call = asyncio.create_task(client.ask("tools/call", is_lost=is_lost, **arguments))
+    await to_thread.run_sync(gate.wait_until_reached)
+    if not is_lost:
+        await client.notify("notifications/cancelled", requestId=2)
+        await _wait_for_removal(world)
+    gate.open()
+    await call
+
+
+def test_notification_over_http_cancels_creation(world: World) -> None:
+    """Over HTTP before 2026-07-28, a notification in a request of its own cancels."""
+    asyncio.run(_create_over_legacy_http(world, is_lost=False))
+    assert IN_PROGRESS.wait_until_empty(fakes.TIMEOUT_S)
+    assert world.provider.workspaces() == set()
+    assert {event.actor for event in world.store.history()} == {"mcp:tester"}
+
+
+def test_lost_connection_over_http_is_no_cancellation(world: World) -> None:
+    """Over HTTP before 2026-07-28, a creation outlives the connection of its client."""
+    asyncio.run(_create_over_legacy_http(world, is_lost=True))
+    [stored] = world.store.find_all()
+    assert stored.is_running
 
 
 def test_answered_creation_is_not_cancelled(world: World) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a server starts, and what a refused start leaves untouched."""
 
+import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from waggle_fsstore import (
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
 from waggle_fsstore.server.lifecycle import ServiceHost
-from waggle_fsstore.store.server_lock import ServerLock
+from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
 from waggle_fsstore.testing import make_environment
 
 FREE_PORT = Settings.from_env({"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
@@ -247,6 +249,31 @@ def test_first_server_leads(root: Path) -> None:
             assert not lock.try_acquire()
     assert lock.try_acquire()
     lock.release()
+
+
+def test_each_server_shows_that_it_runs(root: Path) -> None:
+    """Leading or not, over HTTP or not, other processes see it until it is closed."""
+    with ServiceHost(FREE_PORT, str(root)) as first:
+        with ServiceHost(FREE_PORT, str(root)), ServiceHost(FREE_PORT, str(root), is_http=True):
+            assert len(running_servers(root)) == 3
+        shutil.rmtree(root / ".waggle" / "servers")
+        first.try_to_lead()
+        assert len(running_servers(root)) == 1
+    assert running_servers(root) == []
+
+
+def test_server_starts_where_it_cannot_show_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk is no reason not to serve, because a server is what frees it."""
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "file")
+
+    monkeypatch.setattr(ServerPresence, "try_acquire", fail)
+    with ServiceHost(FREE_PORT, str(root)) as host:
+        assert host.try_to_lead()
+    assert "cannot see that this server runs" in caplog.text
 
 
 def test_closing_twice_destroys_nothing(root: Path) -> None:

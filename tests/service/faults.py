@@ -14,7 +14,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, reconcile, transitions
+from waggle_fsstore.service import creation, in_progress, ports, reconcile, transitions
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
@@ -476,3 +476,9 @@ def treat_every_address_as_loopback(patch: Patch) -> None:
 )
 def skip_delete_on_full_disk(patch: Patch) -> None:
     patch.setattr(Removal, "_free_disk_space", nothing)
+
+
+@fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")
+def follow_ports_by_number(patch: Patch) -> None:
+    real = ports._cursor_of
+    patch.setattr(ports, "_cursor_of", lambda *given: (real(*given) or "").partition("-")[0])

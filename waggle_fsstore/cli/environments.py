@@ -12,16 +12,20 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
+from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
+from waggle_fsstore.cli.environment_ids import full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
-from waggle_fsstore.cli.parse import parse_labels, parse_timeout
+from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
 from waggle_fsstore.cli.table import STATUS, write_table
+from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
+    ProviderError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
@@ -30,7 +34,6 @@ from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
 
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
-_SHOWN_CANDIDATES: Final = 5
 
 
 class _UnchangedError(Exception):
@@ -40,7 +43,7 @@ class _UnchangedError(Exception):
 def create(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Name. Default: RUNTIME-SHORTID.")] = None,
-    runtime: Annotated[Runtime, typer.Option(help="Runtime.")] = Runtime.PYTHON,
+    runtime: Annotated[Runtime, typer.Option(help="Runtime.", **choice(Runtime))] = Runtime.PYTHON,
     timeout: Annotated[
         str,
         typer.Option(
@@ -51,6 +54,7 @@ def create(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Add a label; repeatable.")
     ] = None,
+    force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
@@ -65,6 +69,7 @@ def create(
     )
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
+        refuse_beside_server(store, force=force, tool="create_environment")
         store.create(environment)
     output.write_lines([environment.id])
 
@@ -73,8 +78,12 @@ def ls(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array of documents.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
-    status: Annotated[Status | None, typer.Option(help="Filter by status.")] = None,
-    runtime: Annotated[Runtime | None, typer.Option(help="Filter by runtime.")] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Filter by status.", **choice(Status))
+    ] = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="Filter by runtime.", **choice(Runtime))
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat to require several."),
@@ -126,7 +135,8 @@ def show(
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         try:
-            environment = _find(store, environment_id)
+            environment_id = full_id(store, environment_id)
+            environment = store.find_by_id(environment_id)
         except (CorruptDocumentError, UnsupportedFormatError):
             data = b""
             if isinstance(store, FileStore):
@@ -141,10 +151,16 @@ def show(
 def set_(
     ctx: typer.Context,
     environment_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Exact id.", autocompletion=complete_id)
+        str,
+        typer.Argument(
+            metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
+        ),
     ],
     status: Annotated[
-        Status | None, typer.Option(help="New status; it must be allowed after the present one.")
+        Status | None,
+        typer.Option(
+            help="New status; it must be allowed after the present one.", **choice(Status)
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
     label: Annotated[
@@ -155,6 +171,7 @@ def set_(
         list[str] | None,
         typer.Option(metavar="KEY", help="Remove a label if it exists; repeatable."),
     ] = None,
+    force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
@@ -162,6 +179,7 @@ def set_(
 
     Labels are removed before others are added.
     If nothing changes, no new revision is stored.
+    Only a change of the status is refused while a server runs.
     """
     if status is None and name is None and not label and not unlabel:
         raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
@@ -181,33 +199,69 @@ def set_(
 
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store, suppress(_UnchangedError):
-        store.update(environment_id, change)
+        if status is not None:
+            refuse_beside_server(store, force=force)
+        store.update(full_id(store, environment_id), change)
 
 
 def rm(
     ctx: typer.Context,
     environment_ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Exact ids.", autocompletion=complete_id)
+        list[str],
+        typer.Argument(
+            metavar="ID...", help="Ids, or unique prefixes.", autocompletion=complete_id
+        ),
     ],
+    force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Remove environments.
+    """Remove environments, with their workspaces.
 
     All ids are tried; the exit code is that of the first failure.
     A corrupt document is moved to lost+found in the store.
+    With --force, a workspace that cannot be removed is left behind and reported.
     """
     first: Exception | None = None
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
-        for environment_id in environment_ids:
+        refuse_beside_server(store, force=force, tool="destroy_environment")
+        # Before anything is removed, because a prefix may be ambiguous.
+        ids = dict.fromkeys(full_id(store, given) for given in environment_ids)
+        for environment_id in ids:
             try:
-                store.delete(environment_id)
+                _remove(store, environment_id, force=force)
             except EXPECTED as error:
                 output.report_error(error)
                 first = first or error
     if first is not None:
         raise typer.Exit(code_of(first))
+
+
+def _remove(store: TransactionalRepository, environment_id: str, *, force: bool) -> None:
+    """Remove an environment; if a provider of this machine made its workspace, that as well."""
+    try:
+        has_workspace = store.find_by_id(environment_id).provider is not None
+    except EnvironmentNotFoundError:
+        has_workspace = False
+    except CorruptDocumentError:
+        store.delete(environment_id)
+        output.print_status(f"{environment_id}: moved to lost+found; a workspace is left behind")
+        return
+    if not (has_workspace and isinstance(store, FileStore)):
+        store.delete(environment_id)
+        return
+    from waggle_fsstore.wiring import open_service  # Only workspaces need it.
+
+    try:
+        with open_service(store) as service:
+            service.destroy(environment_id)
+    except ProviderError as error:
+        if not force:
+            hint = "repeat with --force to remove only the record"
+            raise ProviderError(error.provider, f"{error.reason}; {hint}") from error
+        store.delete(environment_id)
+        output.print_status(f"{environment_id}: its workspace is left behind: {error.reason}")
 
 
 def count(ctx: typer.Context) -> None:
@@ -224,6 +278,8 @@ def where(ctx: typer.Context) -> None:
         path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
     # Not escaped, so that `cd "$(waggle-fsstore where)"` works. The path comes from the user.
     output.write(path + b"\n")
+    if warning := why_temporary(os.fsdecode(path)):
+        output.print_status(f"Warning: {warning}")
 
 
 def _row(environment: Environment) -> Sequence[str]:
@@ -237,24 +293,3 @@ def _row(environment: Environment) -> Sequence[str]:
         "never" if never else format_duration(environment.timeout),
         labels,
     )
-
-
-def _find(store: TransactionalRepository, environment_id: str) -> Environment:
-    """Return the environment with this id, else the only readable one with this prefix."""
-    try:
-        return store.find_by_id(environment_id)
-    except EnvironmentNotFoundError:
-        if not environment_id:  # An empty shell variable, not a prefix of every id.
-            raise
-        readable = store.find_all(on_corrupt=lambda _: None)
-        found = [other for other in readable if other.id.startswith(environment_id)]
-        if not found:
-            raise
-    if len(found) > 1:
-        candidates = [other.id for other in found[:_SHOWN_CANDIDATES]]
-        if len(found) > _SHOWN_CANDIDATES:
-            candidates.append("...")
-        problem = f"{environment_id!r} is a prefix of {len(found)} ids:"
-        output.report_error(problem, details=candidates)
-        raise typer.Exit(ExitCode.USAGE)
-    return found[0]

@@ -12,7 +12,8 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
-from waggle_fsstore.cli.parse import parse_time
+from waggle_fsstore.cli.environment_ids import full_id
+from waggle_fsstore.cli.parse import parse_time, whole_number
 from waggle_fsstore.cli.store_option import StoreLocation, usage_errors
 from waggle_fsstore.cli.table import STATUS, in_batches, write_table
 from waggle_fsstore.domain.errors import (
@@ -34,7 +35,10 @@ _PAGE_SIZE: Final = 1_000
 # Wide enough for a time, a generated id and two statuses, so that most rows are aligned.
 _FOLLOW_WIDTHS: Final = (6, 27, 8, 36, 23)
 
-_After = Annotated[int | None, typer.Option(metavar="SEQ", help="Only events after this change.")]
+_After = Annotated[
+    str | None,
+    typer.Option(metavar="CURSOR", help="Only events after this one: its cursor or SEQ."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
@@ -43,15 +47,21 @@ def history(
     environment_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="ID", help="Exact id. Default: all.", autocompletion=complete_history
+            metavar="ID",
+            help="Id, or a unique prefix of it. Default: all.",
+            autocompletion=complete_history,
         ),
     ] = None,
     after: _After = None,
     until: Annotated[
-        int | None, typer.Option(metavar="SEQ", help="Only events up to this change.")
+        int | None,
+        typer.Option(metavar="SEQ", parser=whole_number, help="Only events up to this change."),
     ] = None,
     last: Annotated[
-        int | None, typer.Option("-n", "--last", metavar="LAST", help="Only the last LAST events.")
+        int | None,
+        typer.Option(
+            "-n", "--last", metavar="LAST", parser=whole_number, help="Only the last LAST events."
+        ),
     ] = None,
     json: _Json = False,
 ) -> None:
@@ -65,6 +75,8 @@ def history(
         raise typer.BadParameter("must be at least 1", param_hint="'-n'")
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
+        if environment_id is not None:
+            environment_id = full_id(store, environment_id, is_in_history=True)
         with usage_errors():
             found = store.history(environment_id, after=after or 0, until=until)
         if last is not None:

@@ -30,7 +30,9 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     LOCK_TIMEOUT = 5
     CORRUPT = 6
+    # As a shell reports a program that a signal ended: 128 and the number of the signal.
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 class FsckBit(IntFlag):

@@ -19,7 +19,7 @@
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
-      ServerRunningError                       .holder
+      ServerRunningError                       .holder .advice
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -28,6 +28,8 @@
         OutcomeUnknownError                    .path
         JournalDamagedError                    .path .line
         HistoryPrunedError                     .oldest
+        HistoryLostError(ValueError)           .after
+        StoreGoneError                         .path
         StoreClosedError
 
 Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
@@ -358,6 +360,41 @@ class HistoryPrunedError(StoreError):
         super().__init__(f"the history starts at {oldest}: earlier changes were pruned")
 
 
+class HistoryLostError(StoreError, ValueError):
+    """The history no longer has the change that a cursor names: it cannot be continued there.
+
+    An older state of the store was put back, or a copy or another store took its place.
+    ``after`` is the number of the change. Read the environments again, and then the history
+    from a new cursor.
+    """
+
+    _fields = ("after",)
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        super().__init__(
+            f"the history cannot be continued after change {after}: an older state of the store "
+            "was put back, or a copy or another store took its place; read the environments "
+            "again, and the history from its beginning (after 0)"
+        )
+
+
+class StoreGoneError(StoreError):
+    """The store was at this path, and is gone: removed, moved or unmounted.
+
+    Nothing is made in its place. Once it is back, every call works again.
+    """
+
+    _fields = ("path",)
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        super().__init__(
+            f"{self.path}: the store is gone: it was removed or moved, or its disk is not "
+            "mounted; put it back, and no restart is needed"
+        )
+
+
 class StoreClosedError(StoreError):
     """The store was closed; open a new one."""
 
@@ -382,18 +419,23 @@ class SettingError(WaggleError, ValueError):
 
 
 class ServerRunningError(WaggleError):
-    """Another server already serves this store. Nothing was changed.
+    """A server already serves this store. Nothing was changed.
 
-    ``holder`` is the process of that server, ``None`` if it is unknown.
+    ``holder`` is the process of that server, ``None`` if it is unknown; ``advice`` is what
+    to do.
     """
 
-    _fields = ("holder",)
+    _fields = ("holder", "advice")
 
-    def __init__(self, holder: LockHolder | None) -> None:
+    def __init__(
+        self,
+        holder: LockHolder | None,
+        advice: str = "stop that server, or choose another store for this one",
+    ) -> None:
         self.holder = holder
+        self.advice = advice
         super().__init__(
-            f"the store is already served by {holder or 'an unknown process'}: "
-            "stop that server, or choose another store for this one"
+            f"the store is already served by {holder or 'an unknown process'}: {advice}"
         )
 
 

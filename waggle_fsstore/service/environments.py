@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The environment service: create, use, destroy and reconcile environments durably."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -9,6 +8,7 @@ from functools import partial
 from typing import Self
 
 from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -65,7 +65,7 @@ class EnvironmentService:
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        uptime: Callable[[], float] = time.monotonic,
+        uptime: Callable[[], float] = monotonic,
         takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository
@@ -190,7 +190,7 @@ class EnvironmentService:
         """
         return self._removal.destroy(environment_id, only_if)
 
-    def history(self, environment_id: str, *, after: int = 0) -> Iterator[Event]:
+    def history(self, environment_id: str, *, after: int | str = 0) -> Iterator[Event]:
         """Return the events of an environment, oldest first, even of a deleted one."""
         return self._repository.history(environment_id, after=after)
 
