@@ -581,6 +581,67 @@ def test_resource_template_is_listed(server: MCPServer[Any]) -> None:
     assert talk(server, dialogue) == ["waggle://environments/{environment_id}"]
 
 
+def test_live_environments_are_listed_as_resources(
+    server: MCPServer[Any], store: FileStore
+) -> None:
+    """Each page leads to the next one; every live environment is on one, and can be read."""
+    live = [make_environment(id=f"e {n:03d}", status=Status.RUNNING) for n in range(201)]
+    live[7].status = Status.CREATING
+    others = [make_environment(status=status) for status in (Status.ERROR, Status.DESTROYED)]
+    store.save_all([*live, *others])
+
+    async def dialogue(client: Client) -> list[tuple[str, str, str | None]]:
+        found: list[tuple[str, str, str | None]] = []
+        page = await client.list_resources()
+        while page.next_cursor is not None:
+            assert len(page.resources) == 100
+            found += [(one.uri, one.name, one.description) for one in page.resources]
+            page = await client.list_resources(cursor=page.next_cursor)
+        [last] = page.resources
+        content = (await client.read_resource(last.uri)).contents[0]
+        assert isinstance(content, TextResourceContents)
+        assert json.loads(content.text)["environment_id"] == live[-1].id
+        return [*found, (last.uri, last.name, last.description)]
+
+    for mode in ("auto", "legacy"):
+        found = talk(server, dialogue, mode=mode)
+        assert [name for _, name, _ in found] == [one.name for one in live]
+        assert found[7] == (
+            "waggle://environments/e%20007",
+            live[7].name,
+            "A node environment, creating.",
+        )
+
+
+def test_unreadable_document_hides_no_resource(
+    server: MCPServer[Any], store: FileStore, root: Path
+) -> None:
+    """A damaged document is left out of the resources, and harms no other."""
+    store.save_all([make_environment(id=name) for name in ("a", "b")])
+    (root / "environments" / "a.json").write_text("{")
+
+    async def dialogue(client: Client) -> list[str]:
+        return [one.uri for one in (await client.list_resources()).resources]
+
+    assert talk(server, dialogue) == ["waggle://environments/b"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_prompts_are_not_declared(server: MCPServer[Any], mode: str) -> None:
+    """The server declares what it has: tools and resources, no prompts."""
+
+    async def dialogue(client: Client) -> None:
+        assert client.server_capabilities is not None
+        declared = client.server_capabilities.model_dump(exclude_none=True).keys()
+        assert declared == {"tools", "resources"}
+        for ask_for_prompts in (client.list_prompts, lambda: client.get_prompt("any")):
+            with pytest.raises(MCPError) as caught:
+                await ask_for_prompts()
+            assert caught.value.error.code == -32601
+
+    talk(server, dialogue, mode=mode)
+
+
 def test_resource_does_not_count_as_use(server: MCPServer[Any], store: FileStore) -> None:
     """The resource has the fields of get_environment, and does not reset the idle timer."""
     made = make_environment(id="a", last_used=datetime(2026, 1, 2, tzinfo=UTC))

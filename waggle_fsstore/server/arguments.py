@@ -17,6 +17,9 @@ from typing import Any, Final, NamedTuple, get_args
 # A longer value is shown shortened in an error.
 _MAX_SHOWN_CHARACTERS: Final = 40
 
+# A client that sends nonsense may send much of it.
+_MAX_SHOWN_PROBLEMS: Final = 8
+
 # Python converts no longer ones, and no argument comes near.
 _MAX_DIGITS: Final = 20
 
@@ -194,7 +197,8 @@ class Arguments:
         names = {name: name for name in self.known}
         names |= {one.kind.alias: name for name, one in self.known.items() if one.kind.alias}
         values: dict[str, Any] = {}
-        problems = [self._unknown(name, list(names)) for name in sent if name not in names]
+        unknown = [name for name in sent if name not in names]
+        problems = [self._unknown(name, list(names)) for name in unknown[:_MAX_SHOWN_PROBLEMS]]
         for given, name in names.items():
             if sent.get(given) is None:  # Many hosts send null for what they leave out.
                 continue
@@ -213,7 +217,7 @@ class Arguments:
         return values
 
     def _unknown(self, name: str, known: list[str]) -> str:
-        [nearest] = get_close_matches(name, known, n=1) or [""]
+        [nearest] = get_close_matches(name[:_MAX_SHOWN_CHARACTERS], known, n=1) or [""]
         hint = f"did you mean {nearest}?" if nearest else f"it takes {', '.join(known)}"
         return f"{self.tool} has no argument {_shown(name)}: {hint}"
 
