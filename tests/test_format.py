@@ -24,7 +24,7 @@ from waggle_fsstore import (
     UnsupportedFormatError,
     audit,
 )
-from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.event import EventKind, cursor_of
 from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import canonical
@@ -119,7 +119,7 @@ def members(store: FileStore) -> dict[str, set[str]]:
                 documents.append(change["document"])
     for document in documents:
         found["member of a document"] |= document.keys() - {_UNKNOWN}
-        for name in ("capabilities", "owner"):
+        for name in ("capabilities", "idempotency", "owner"):
             found[f"member of `{name}`"] |= (document[name] or {}).keys()
     found["member of the marker"] |= json.loads((store.path / "waggle.json").read_bytes()).keys()
     return found
@@ -178,7 +178,8 @@ def test_missing_members_get_defaults(tmp_path: Path) -> None:
                 codec.decode(canonical(rest), str(path), modified_at)
             continue
         found = codec.encode(codec.decode(canonical(rest), str(path), modified_at), 0)
-        value = json.loads(found)[name]
+        # What is written only where it has a value reads as the default elsewhere.
+        value = json.loads(found).get(name, 0 if name == "owner_pid_namespace" else None)
         if re.fullmatch(r"null|\d+|`\{}`|`\"\"`", default):
             assert value == json.loads(default.strip("`")), name
         elif name == "status":
@@ -226,7 +227,11 @@ def test_line_examples_are_good() -> None:
         assert after["was"]["revision"] == before["seq"]
     (line,), bad = lines.scan(FOLLOWING)
     assert not bad
-    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT)}
+    era = good[0].content[lines.FOLLOWS]["era"]
+    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT), "era": era}
+    assert line.content[lines.FOLLOWS].keys() == names("member of `follows`")
+    cursor = cursor_of(2, f"{era}{lines.crc_of(SEGMENT[good[3].start :])}")
+    assert f"`{cursor}`" in PAGE
 
 
 def test_byte_table_locates_checksum() -> None:

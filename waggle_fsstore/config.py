@@ -23,6 +23,13 @@ from waggle_fsstore.domain.errors import SettingError
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
 
+# A name or an address, and a port; an IPv6 address with a port is in brackets.
+_HOST: Final = re.compile(
+    r"(?:[^\s/*:@\[\]]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?|[\da-fA-F.]*(?::[\da-fA-F.]*){2,}", re.ASCII
+)
+
+_ORIGIN: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s/*@?#]+", re.ASCII)
+
 # ${HOME}, $HOME, $env:HOME, $(pwd) and %USERPROFILE%.
 _find_unexpanded: Final = re.compile(
     r"\$\{[^/}]*\}?|\$\([^/)]*\)?|(?<![^/\\])\$[A-Za-z_][\w:]*|%[A-Za-z_][\w()]*%"
@@ -109,6 +116,7 @@ class Settings:
     - ``ssh_ports``: the ports to assign to environments.
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
       may call the server in addition to those of the loopback interface.
+    - ``allowed_origins``: the origins of web pages that may call the server from a browser.
     """
 
     host: str = "127.0.0.1"
@@ -118,6 +126,7 @@ class Settings:
     reaper_interval: timedelta = DEFAULT_REAPER_INTERVAL
     ssh_ports: range = DEFAULT_PORTS
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -150,6 +159,7 @@ class Settings:
             reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
+            allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
         )
 
     @property
@@ -202,10 +212,19 @@ def _interval(text: str) -> timedelta:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
-    for host in hosts:
-        if "/" in host or "*" in host or any(character.isspace() for character in host):
-            raise ValueError(
-                f"{host!r:.100} is not a host name or address, such as waggle.local:8080"
-            )
-    return hosts
+    return _list(text, _HOST, "a host name or address, such as waggle.local:8080")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(
+        origin.lower()
+        for origin in _list(text, _ORIGIN, "an origin, such as https://app.example:8443")
+    )
+
+
+def _list(text: str, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in parts:
+        if not pattern.fullmatch(part):
+            raise ValueError(f"{part!r:.100} is not {what}")
+    return parts

@@ -18,7 +18,7 @@ from waggle_fsstore.store.memory_store import MemoryStore
 if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
-    from waggle_fsstore.store.server_lock import Presence, ServerLock
+    from waggle_fsstore.store.server_lock import ServerLock, ServerPresence
 
 # At least two letters: "C:" is a drive.
 _match_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
@@ -80,12 +80,12 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
-def server_presence(location: str | os.PathLike[str] | None = None) -> "Presence | None":
+def server_presence(location: str | os.PathLike[str] | None = None) -> "ServerPresence | None":
     """Return the lock by which a server of a store shows that it runs, as :func:`server_lock`."""
-    from waggle_fsstore.store.server_lock import Presence
+    from waggle_fsstore.store.server_lock import ServerPresence
 
     path = _path_of(location)
-    return None if path is None else Presence(path)
+    return None if path is None else ServerPresence(path)
 
 
 def remove_temporary_workspaces() -> None:

@@ -11,7 +11,7 @@ from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.store import server_lock
 from waggle_fsstore.store.fs.lock import try_lock
-from waggle_fsstore.store.server_lock import Presence
+from waggle_fsstore.store.server_lock import ServerPresence
 
 _BESIDE = "tests/cli/test_beside_server.py"
 
@@ -41,12 +41,12 @@ def look_for_servers_with_exclusive_lock(patch: Patch) -> None:
 
 @fault("tests/store/test_server_lock.py::test_presence_is_visible_while_server_runs")
 def keep_file_of_ended_server(patch: Patch) -> None:
-    patch.setattr(Presence, "_release", server_lock.ServerLock._release)
+    patch.setattr(ServerPresence, "_release", server_lock.ServerLock._release)
 
 
 @fault("tests/store/test_server_lock.py::test_files_of_dead_servers_are_removed")
 def keep_files_of_dead_servers(patch: Patch) -> None:
-    patch.setattr(Presence, "_remove_dead", nothing)
+    patch.setattr(ServerPresence, "_remove_dead", nothing)
 
 
 _WIRING = "tests/test_wiring.py"

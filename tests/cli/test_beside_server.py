@@ -10,15 +10,15 @@ import pytest
 from tests.cli.cli_runner import environment, run
 from waggle_fsstore import Status
 from waggle_fsstore.store.file_store import FileStore
-from waggle_fsstore.store.server_lock import Presence
+from waggle_fsstore.store.server_lock import ServerPresence
 from waggle_fsstore.wiring import open_service
 
 
 @pytest.fixture
-def server(store: FileStore) -> Iterator[Presence]:
+def server(store: FileStore) -> Iterator[ServerPresence]:
     """Show that a server runs on a store with one running environment, ``alpha``."""
     store.save(environment("alpha"))
-    presence = Presence(store.path)
+    presence = ServerPresence(store.path)
     assert presence.try_acquire()
     yield presence
     presence.release()
@@ -72,7 +72,7 @@ def test_harmless_verbs_work_beside_server(store: FileStore, tmp_path: Path) -> 
     assert store.find_by_id("alpha").name == "new"
 
 
-def test_ended_server_refuses_nothing(store: FileStore, server: Presence) -> None:
+def test_ended_server_refuses_nothing(store: FileStore, server: ServerPresence) -> None:
     """Once the server has ended, verbs work, also beside the file of one that was killed."""
     (server.path.parent / "0123456789abcdef").write_bytes(b"\n1 1.0 here\n")
     server.release()
@@ -80,7 +80,7 @@ def test_ended_server_refuses_nothing(store: FileStore, server: Presence) -> Non
     assert store.count() == 0
 
 
-def test_refusal_concerns_one_store(server: Presence, tmp_path: Path) -> None:
+def test_refusal_concerns_one_store(server: ServerPresence, tmp_path: Path) -> None:
     """A server of another store, and a store in memory, do not matter."""
     assert server.path.exists()
     assert run("--store", str(tmp_path / "other"), "create").exit_code == 0

@@ -41,6 +41,8 @@ _EXPECTED = {
     errors.InvalidTransitionError("running", "creating"): 1,
     errors.CapacityError(3): 1,
     errors.NoFreePortError(1, 2): 1,
+    errors.IdempotencyKeyReusedError("key", "a"): 4,
+    errors.CreationCancelledError(): 1,
     errors.ProviderError("local", "is wrong"): 1,
     errors.RuntimeUnavailableError("local", "is wrong", "node"): 1,
     errors.WorkspaceGoneError("local", "is wrong"): 1,
@@ -54,6 +56,8 @@ _EXPECTED = {
     errors.OutcomeUnknownError("/a"): 1,
     errors.JournalDamagedError("/a", 8): 6,
     errors.HistoryPrunedError(7): 1,
+    errors.HistoryLostError(7): 1,
+    errors.StoreGoneError("/a"): 1,
     errors.StoreClosedError(): 1,
 }
 

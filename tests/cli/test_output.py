@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.cli_runner import PROGRAM, PYTHON, document, environment, execute, run
+from tests.cli.cli_runner import PROGRAM, document, environment, execute, run, start
+from tests.fork_server import PYTHON
 from waggle_fsstore.cli import table
 from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.cli.output import printable
@@ -26,17 +27,21 @@ from waggle_fsstore.store.file_store import FileStore
 _HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 _ESCAPED = r"\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 
+# The standard output of "python -u".
+_UNBUFFERED = """
+import io, sys
+from waggle_fsstore.cli import main
+sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False), write_through=True)
+main()
+"""
+
 
 def _on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return the output on a terminal of 40 columns, with line ends as the program wrote them."""
     control, terminal = pty.openpty()
     try:
-        process = subprocess.Popen(
-            [*PROGRAM, *arguments],
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "40", **variables},
-            stdout=terminal,
-            stderr=terminal,
-        )
+        variables = {"TERM": "xterm-256color", "COLUMNS": "40", **variables}
+        process = start(*arguments, stdout=terminal, stderr=terminal, **variables)
         os.close(terminal)
         data = b""
         while True:
@@ -49,7 +54,8 @@ def _on_a_terminal(*arguments: str, **variables: str) -> str:
             if not more:
                 break
             data += more
-        assert process.wait(timeout=60) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     finally:
         os.close(control)
     return data.decode().replace("\r\n", "\n")
@@ -289,37 +295,33 @@ def test_printable_returns_printable_text(text: str) -> None:
         assert printable(text) == text
 
 
-def test_letters_missing_in_locale_are_escaped(store: FileStore) -> None:
+def test_letters_missing_in_locale_are_escaped(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Letters that the output cannot encode are escaped, and are no failure."""
     store.save(environment("\u00e4", name="\u6f22"))
-    result = execute("ls", PYTHONIOENCODING="ascii")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = subprocess.run([*PROGRAM, "ls"], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
     assert rb"\xe4" + b"\t" + rb"\u6f22" + b"\t" in result.stdout
     # JSON is UTF-8 in any locale.
-    shown = execute("show", "\u00e4", PYTHONIOENCODING="ascii")
+    shown = subprocess.run([*PROGRAM, "show", "\u00e4"], capture_output=True, check=False)
     assert shown.stdout == document(store.path, "%c3%a4").read_bytes()
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("code", [None, _UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize("option", [(), ("-q",), ("--json",)])
 def test_ls_ends_when_its_reader_leaves(
-    store: FileStore, option: tuple[str, ...], unbuffered: str
+    store: FileStore, option: tuple[str, ...], code: str | None
 ) -> None:
     """When the reader has seen enough (head -1), the program ends silently."""
     store.save_all(environment(f"{number:0200}") for number in range(1000))
-    process = subprocess.Popen(
-        [*PROGRAM, "ls", *option],
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = start("ls", *option, code=code)
     assert process.stdout.read(1) != b""
     process.stdout.close()
     assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(timeout=60) == 141
+    process.communicate(timeout=60)
+    assert process.returncode == 141
 
 
 def test_partial_writes_are_completed(store: FileStore) -> None:
@@ -346,25 +348,20 @@ main()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("code", [None, _UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize(
     "verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",), ("history",), ("events", "-f")]
 )
 def test_full_output_is_reported_once(
-    store: FileStore, verb: tuple[str, ...], unbuffered: str
+    store: FileStore, verb: tuple[str, ...], code: str | None
 ) -> None:
     """Output that cannot be written is an error, reported once."""
     store.save(environment("a"))
     with open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            [*PROGRAM, *verb],
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert result.stderr == b"Error: standard output: No space left on device\n"
+        process = start(*verb, code=code, stdout=full.fileno())
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == b"Error: standard output: No space left on device\n"
 
 
 def test_closed_output_is_ignored(store: FileStore) -> None:

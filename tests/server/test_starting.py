@@ -23,7 +23,7 @@ from waggle_fsstore import (
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
 from waggle_fsstore.server.lifecycle import ServiceHost
-from waggle_fsstore.store.server_lock import Presence, ServerLock, running_servers
+from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
 from waggle_fsstore.testing import make_environment
 
 FREE_PORT = Settings.from_env({"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
@@ -270,7 +270,7 @@ def test_server_starts_where_it_cannot_show_itself(
     def fail(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "file")
 
-    monkeypatch.setattr(Presence, "try_acquire", fail)
+    monkeypatch.setattr(ServerPresence, "try_acquire", fail)
     with ServiceHost(FREE_PORT, str(root)) as host:
         assert host.try_to_lead()
     assert "cannot see that this server runs" in caplog.text

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ports of environments, which are unique over all services of a store."""
 
+import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from tests.service.fakes import TIMEOUT_S, Gate, World, failing
 from waggle_fsstore import (
     CapacityError,
     EnvironmentNotFoundError,
+    FileStore,
     HistoryPrunedError,
     MemoryStore,
     NoFreePortError,
@@ -178,6 +181,27 @@ def test_unreadable_history_falls_back_to_documents(monkeypatch: pytest.MonkeyPa
         raise HistoryPrunedError(7)
 
     monkeypatch.setattr(store, "history", raise_pruned)
+    pool.catch_up(store, store.save(own))
+    own.ssh_port = 11
+    assert pool.is_shared(own)
+
+
+@pytest.mark.parametrize("saves", [1, 6])
+def test_journal_that_began_again_falls_back_to_documents(tmp_path: Path, saves: int) -> None:
+    """Where a cleaned-up journal gave way to a new one, ports that others stored are known."""
+    pool, store = ports(10, 12), FileStore(tmp_path / "store", durable=False)
+    own = make_environment(id="own", ssh_port=10)
+    pool.catch_up(store, store.save(own))
+    for _ in range(4):
+        store.save(make_environment(id="short-lived"))
+    store.delete("short-lived")
+    pool.catch_up(store, store.save(make_environment(id="own-2", ssh_port=0)))
+    store.delete("own-2")
+    for name in (".waggle", "journal"):  # As git clean -fdx does.
+        shutil.rmtree(store.path / name)
+    with FileStore(store.path, durable=False) as other:
+        for _ in range(saves):
+            other.save(make_environment(id="foreign", ssh_port=11))
     pool.catch_up(store, store.save(own))
     own.ssh_port = 11
     assert pool.is_shared(own)

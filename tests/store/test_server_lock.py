@@ -17,7 +17,7 @@ from tests.service.fakes import together
 from tests.store.locks import lock_held
 from tests.store.recorder import open_descriptors
 from waggle_fsstore import FileStore, LockTimeoutError, UnsupportedFormatError
-from waggle_fsstore.store.server_lock import Presence, ServerLock, running_servers
+from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
 from waggle_fsstore.testing import make_environment
 
 HOLD = """
@@ -223,7 +223,7 @@ def test_presence_is_visible_while_server_runs(root: Path) -> None:
     """Each of several servers is seen until it ends; nothing is left of it then."""
     assert running_servers(root) == []
     assert not root.exists()
-    servers = [Presence(root), Presence(root)]
+    servers = [ServerPresence(root), ServerPresence(root)]
     assert [server.try_acquire() for server in servers * 2] == [True] * 4
     assert [holder and holder.pid for holder in running_servers(root)] == [os.getpid()] * 2
     servers[0].release()
@@ -234,7 +234,7 @@ def test_presence_is_visible_while_server_runs(root: Path) -> None:
 
 def test_presence_returns_after_cleaning(root: Path) -> None:
     """A server whose file was removed, as by ``git clean``, shows itself again."""
-    server = Presence(root)
+    server = ServerPresence(root)
     assert server.try_acquire()
     shutil.rmtree(root / ".waggle")
     assert running_servers(root) == []
@@ -245,7 +245,7 @@ def test_presence_returns_after_cleaning(root: Path) -> None:
 
 def test_files_of_dead_servers_are_removed(root: Path) -> None:
     """The next server removes them, and no file of a server that runs."""
-    servers = [Presence(root), Presence(root)]
+    servers = [ServerPresence(root), ServerPresence(root)]
     assert servers[0].try_acquire()
     dead = servers[0].path.with_name("dead")
     dead.touch()
@@ -258,7 +258,7 @@ def test_files_of_dead_servers_are_removed(root: Path) -> None:
 
 def test_concurrent_looks_see_no_server(root: Path) -> None:
     """Processes that look at the same time do not take each other for a server."""
-    server = Presence(root)
+    server = ServerPresence(root)
     assert server.try_acquire()
     dead = server.path.with_name("dead")
     dead.touch()
@@ -270,7 +270,7 @@ def test_concurrent_looks_see_no_server(root: Path) -> None:
 
 def test_presence_ends_with_parent_of_fork(root: Path) -> None:
     """A forked child neither shows a server nor removes the file of its parent."""
-    server = Presence(root)
+    server = ServerPresence(root)
     assert server.try_acquire()
     child = os.fork()
     if not child:

@@ -39,8 +39,8 @@ _PAGE_SIZE: Final = 1_000
 _FOLLOW_WIDTHS: Final = (6, 8, 7, 8, 23)
 
 _After = Annotated[
-    int | None,
-    typer.Option(metavar="SEQ", parser=whole_number, help="Only events after this change."),
+    str | None,
+    typer.Option(metavar="CURSOR", help="Only events after this one: its cursor or SEQ."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 

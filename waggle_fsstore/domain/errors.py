@@ -13,6 +13,8 @@
       InvalidTransitionError(ValueError)       .source .target
       CapacityError                            .capacity
       NoFreePortError                          .first .last
+      IdempotencyKeyReusedError                .idempotency_key .environment_id
+      CreationCancelledError
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
@@ -26,6 +28,8 @@
         OutcomeUnknownError                    .path
         JournalDamagedError                    .path .line
         HistoryPrunedError                     .oldest
+        HistoryLostError(ValueError)           .after
+        StoreGoneError                         .path
         StoreClosedError
 
 Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
@@ -74,7 +78,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is already stored."""
+    """An environment with this id is already stored, or has the same idempotency key."""
 
     _fields = ("environment_id",)
 
@@ -158,6 +162,32 @@ class NoFreePortError(WaggleError):
         super().__init__(
             f"no port from {first} to {last} is free: destroy an environment or widen the range"
         )
+
+
+class IdempotencyKeyReusedError(WaggleError):
+    """The idempotency key belongs to a creation with other arguments. Nothing was created.
+
+    ``environment_id`` is the environment that was created with it.
+    """
+
+    _fields = ("idempotency_key", "environment_id")
+
+    def __init__(self, idempotency_key: str, environment_id: str) -> None:
+        self.idempotency_key = idempotency_key
+        self.environment_id = environment_id
+        super().__init__(
+            f"the idempotency key {_quoted(idempotency_key)} was used with other arguments, for "
+            f"environment {_quoted(environment_id)}: repeat those arguments, or use a new key"
+        )
+
+
+class CreationCancelledError(WaggleError):
+    """The creation was cancelled; neither a record nor a workspace is left of it."""
+
+    _fields = ()
+
+    def __init__(self) -> None:
+        super().__init__("the creation was cancelled")
 
 
 class ProviderError(WaggleError):
@@ -328,6 +358,41 @@ class HistoryPrunedError(StoreError):
     def __init__(self, oldest: int) -> None:
         self.oldest = oldest
         super().__init__(f"the history starts at {oldest}: earlier changes were pruned")
+
+
+class HistoryLostError(StoreError, ValueError):
+    """The history no longer has the change that a cursor names: it cannot be continued there.
+
+    An older state of the store was put back, or a copy or another store took its place.
+    ``after`` is the number of the change. Read the environments again, and then the history
+    from a new cursor.
+    """
+
+    _fields = ("after",)
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        super().__init__(
+            f"the history cannot be continued after change {after}: an older state of the store "
+            "was put back, or a copy or another store took its place; read the environments "
+            "again, and the history from its beginning (after 0)"
+        )
+
+
+class StoreGoneError(StoreError):
+    """The store was at this path, and is gone: removed, moved or unmounted.
+
+    Nothing is made in its place. Once it is back, every call works again.
+    """
+
+    _fields = ("path",)
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        super().__init__(
+            f"{self.path}: the store is gone: it was removed or moved, or its disk is not "
+            "mounted; put it back, and no restart is needed"
+        )
 
 
 class StoreClosedError(StoreError):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self, TypeAlias
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -28,7 +28,13 @@ _StatusName: TypeAlias = Annotated[Status, _inline_enum(Status)]
 _EventKindName: TypeAlias = Annotated[EventKind, _inline_enum(EventKind)]
 
 
-class EnvironmentInfo(BaseModel):
+class _Result(BaseModel):
+    """A result, whose schema has no description: ``python -OO`` would drop the docstring."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("description", None))
+
+
+class EnvironmentInfo(_Result):
     """An environment."""
 
     environment_id: str = Field(description="The id to pass to all other tools.")
@@ -63,7 +69,7 @@ class EnvironmentInfo(BaseModel):
         )
 
 
-class Unreadable(BaseModel):
+class Unreadable(_Result):
     """A record that cannot be read. Other environments are unaffected."""
 
     document: str = Field(description="The file name of the record.")
@@ -75,7 +81,7 @@ class Unreadable(BaseModel):
         return cls(document=document_in(error), reason=reason_of(error))
 
 
-class EnvironmentList(BaseModel):
+class EnvironmentList(_Result):
     """One page of the environments, sorted by id."""
 
     environments: list[EnvironmentInfo]
@@ -88,14 +94,14 @@ class EnvironmentList(BaseModel):
     )
 
 
-class DestroyResult(BaseModel):
+class DestroyResult(_Result):
     """The outcome of destroying an environment."""
 
     status: _StatusName
     message: str
 
 
-class HistoryEntry(BaseModel):
+class HistoryEntry(_Result):
     """One change to an environment."""
 
     seq: int = Field(description="The sequence number of the change; later ones are greater.")
@@ -122,7 +128,7 @@ class HistoryEntry(BaseModel):
         )
 
 
-class History(BaseModel):
+class History(_Result):
     """The history of an environment, oldest change first."""
 
     environment_id: str

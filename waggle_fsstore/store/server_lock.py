@@ -17,9 +17,10 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import describe_holder, is_held, read_holder, try_lock
+from waggle_fsstore.store.read.presence import Presence
 from waggle_fsstore.store.write import initialize
 
-#: The directory of the files of :class:`Presence`, in ``.waggle``.
+#: The directory of the files of :class:`ServerPresence`, in ``.waggle``.
 _SERVERS: Final = "servers"
 
 # A look by another process is over in microseconds.
@@ -32,6 +33,7 @@ class ServerLock:
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
         self._file = InPlaceFile(os.path.join(self._layout.internal, name))
+        self._presence = Presence(self._layout)
         self._threads = threading.Lock()
         self._is_held = False
         register_at_fork(self)
@@ -45,15 +47,17 @@ class ServerLock:
         """Take the lock if it is free, and return whether this object holds it now.
 
         Makes the directory of the lock if there is no store yet. Raises
-        :class:`UnsupportedFormatError` where no store may be, and ``OSError``.
+        :class:`UnsupportedFormatError` where no store may be, :class:`StoreGoneError` where
+        there was one, and ``OSError``.
         """
         with self._threads:
+            self._presence.check()
             if self._is_held and self._file.is_in_place():
                 return True
             # Not held, or on a file that other processes no longer see: ``git clean`` removed it.
             self._release()
             disk = Disk(durable=False)
-            initialize.ensure_lock_dir(self._layout, disk)
+            initialize.ensure_lock_dir(self._layout, disk, self._presence)
             disk.make_dir(os.path.dirname(self._file.path))
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():
@@ -83,7 +87,7 @@ class ServerLock:
         self._file.close()  # This frees the lock.
 
 
-class Presence(ServerLock):
+class ServerPresence(ServerLock):
     """The lock by which a server of the store at ``path`` shows that it runs.
 
     Each server has a separate file in ``.waggle/servers``, and removes it with its release.
@@ -129,7 +133,7 @@ def running_servers(path: str | os.PathLike[str]) -> list[LockHolder | None]:
 
 
 def _files(layout: Layout) -> list[str]:
-    """Return the files of :class:`Presence`."""
+    """Return the files of :class:`ServerPresence`."""
     try:
         return [entry.path for entry in os.scandir(os.path.join(layout.internal, _SERVERS))]
     except FileNotFoundError:

@@ -21,6 +21,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.cleanup import run_with_cleanup
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
@@ -129,7 +130,7 @@ class StoreLock:
         return True
 
     def _acquire(self, timeout: float, skip_if: Callable[[], bool] | None = None) -> bool:
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             raise self._timed_out(timeout)
         if skip_if is not None and skip_if():
@@ -182,7 +183,7 @@ class StoreLock:
         while not lock_descriptor(descriptor, blocking=False):
             if self._closed:
                 raise StoreClosedError
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 raise self._timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
@@ -219,6 +220,14 @@ def is_held(path: str) -> bool:
         return True
     finally:
         os.close(descriptor)  # This frees the lock.
+
+
+def is_left_behind(path: str, is_there: Callable[[], bool]) -> bool:
+    """Return whether something is there that no holder of a lock is just about to change.
+
+    A holder may have changed it just before the lock was tried, so it is looked for again.
+    """
+    return is_there() and not is_held(path) and is_there()
 
 
 def try_lock(descriptor: int) -> bool:

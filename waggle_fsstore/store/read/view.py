@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.store.format.layout import Layout, document_name
@@ -141,8 +142,9 @@ class View:
             self._wait_until_published(after)
             if start.published == after.committed:
                 break
-            missed = changes(self._layout, start.published_cursor, Cursor(seq))
-            return Scan(result, last_of_each(missed), seq)
+            missed = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
+            if segments.has_all_after(self._layout, start.published):
+                return Scan(result, missed, seq)
         return Scan(result, {}, seq)
 
     def pending(self) -> Changes:
@@ -164,10 +166,10 @@ class View:
         A following read of one document then cannot return an older version. Only a writer
         that was stopped or killed at that very point takes longer.
         """
-        deadline = time.monotonic() + _PUBLISH_TIMEOUT_S
+        deadline = monotonic() + _PUBLISH_TIMEOUT_S
         now: State | None = state
         while now is not None and now.published < state.committed:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 return
             time.sleep(_PUBLISH_POLL_S)
             now = read_state(self._layout.state)
