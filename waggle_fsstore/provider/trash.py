@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -30,7 +29,7 @@ _CLOCK: Final = ".lived"
 _MIN_FREE_BYTES: Final = 64 << 20
 _MIN_FREE_SHARE: Final = 0.01
 
-_entry: Final = re.compile(r"([^.]+)\.(keep|drop)(-in-place)?\.([0-9]+)\.([0-9a-f]+)").fullmatch
+_entry: Final = re.compile(r"([^.]+)\.(keep|drop)(-in-place)?\.([0-9]+)\.([0-9a-f]{16})").fullmatch
 
 _log: Final = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Entry(NamedTuple):
     - ``is_kept``: whether it may be brought back.
     - ``in_place``: whether the workspace could not be moved.
     - ``since_ms``: the lived time at which it was removed.
-    - ``key``: unique, and rising with the system clock within a server.
+    - ``key``: unique, and higher than that of every entry that was there before.
     """
 
     workspace: str
@@ -211,7 +210,8 @@ class Trash:
     def _new(self, workspace: str, *, keep: bool, in_place: bool) -> Entry:
         with suppress(FileExistsError):
             make_dir(self._path)
-        key = f"{time.time_ns():016x}{os.urandom(4).hex()}"
+        number = 1 + max((int(entry.key[:8], 16) for entry in self._entries()), default=0)
+        key = f"{number:08x}{os.urandom(4).hex()}"
         return Entry(workspace, keep and self._keep_ms > 0, in_place, self._now_ms(), key)
 
     def _now_ms(self) -> int:

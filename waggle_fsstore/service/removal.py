@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
@@ -55,7 +56,7 @@ class Removal:
         that they are not.
         """
         self._repository.find_by_id(environment_id)
-        deadline = time.monotonic() + self._takeover_after
+        deadline = monotonic() + self._takeover_after
         with IN_PROGRESS.hold(environment_id, deadline=deadline):
             try:
                 environment = self._claim(environment_id, only_if, deadline, discard=discard)
@@ -81,7 +82,7 @@ class Removal:
                     environment_id,
                     self._provider.name,
                     only_if=only_if,
-                    is_forced=time.monotonic() >= deadline,
+                    is_forced=monotonic() >= deadline,
                     discard=discard,
                 )
             except transitions.BusyError:

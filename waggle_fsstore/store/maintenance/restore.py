@@ -51,13 +51,13 @@ def restore_revision(
     layout: Layout, writer: Writer, view: View, environment_id: str, revision: int
 ) -> Environment:
     """See :meth:`FileStore.restore_revision`."""
-    oldest = min(segments.list_segments(layout), default=0)
-    if 0 < revision < oldest:
-        raise HistoryPrunedError(oldest)
     version = None
     if 0 < revision <= view.state().published:
         version = latest.version(layout, environment_id, revision)
     if version is None:
+        oldest = min(segments.list_segments(layout), default=0)
+        if 0 < revision < oldest:
+            raise HistoryPrunedError(oldest)
         raise EnvironmentNotFoundError(environment_id)
     restored = version
 
