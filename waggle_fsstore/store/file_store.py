@@ -24,7 +24,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction
@@ -75,12 +75,12 @@ class FileStore:
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
-        self._presence = presence = Presence(self._layout)
+        self._seen_store = seen_store = SeenStore(self._layout)
         self._writer = Writer(
-            self._layout, self._documents, self._disk, presence, timeout=lock_timeout
+            self._layout, self._documents, self._disk, seen_store, timeout=lock_timeout
         )
         self._view = View(self._layout, self._documents)
-        self._history = History(self._layout, self._view, presence)
+        self._history = History(self._layout, self._view, seen_store)
         self._closed = False
         self._exists = False
         self._detect()
@@ -156,7 +156,7 @@ class FileStore:
             raise StoreClosedError
         if not self._exists:
             self._detect()
-        self._presence.check()
+        self._seen_store.check()
 
     def _scan(self, scan: Callable[[], _T]) -> _T:
         """Return what a scan finds. Where it looked at nothing, that is not what is stored."""
@@ -169,7 +169,7 @@ class FileStore:
 
         Raises :class:`StoreGoneError` where the whole store is missing.
         """
-        self._presence.check()
+        self._seen_store.check()
         if not self._exists or os.path.isdir(self._layout.environments):
             return True
         self._recover()
