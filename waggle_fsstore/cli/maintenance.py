@@ -4,6 +4,7 @@
 import os
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -191,9 +192,14 @@ def _require_path(path: str) -> None:
 
 def _json_fields(found: Any) -> dict[str, Any]:
     """Return the fields of a dataclass as JSON values."""
-    values = {field.name: getattr(found, field.name) for field in fields(found)}
-    # A file name may hold bytes that are not UTF-8.
-    return {**values, "path": os.fsencode(values["path"]).decode(errors="backslashreplace")}
+    return {field.name: _json_value(getattr(found, field.name)) for field in fields(found)}
+
+
+def _json_value(value: object) -> object:
+    """Return a value as JSON knows it: a path may hold bytes that are not UTF-8."""
+    if isinstance(value, (str, Path)):
+        return os.fsencode(value).decode(errors="backslashreplace")
+    return value
 
 
 def _format_value(value: object) -> str:
