@@ -295,7 +295,7 @@ def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
         assert _line(process) != ""
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 141
 
 
 def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
@@ -306,7 +306,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 # Errors
@@ -318,7 +318,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     [
         (("history", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("history", "--after", "-1"), "after: -1 is negative"),
-        (("history", "--until", "-1"), "until: -1 is negative"),
+        (("history", "--until", "-1"), "'-1' is not a whole number"),
         (("history", "--after", "x"), "after: 'x' is neither the cursor of an event nor a number"),
         (("history", "-n", "0"), "must be at least 1"),
         (("history", "a", "b"), "unexpected extra argument"),

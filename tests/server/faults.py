@@ -252,6 +252,11 @@ def open_store_before_port(patch: Patch) -> None:
     patch.setattr(http, "serve", serve)
 
 
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
+
+
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
 def keep_locks_after_failed_start(patch: Patch) -> None:
     patch.setattr(lifecycle, "_release", lambda *_: None)
@@ -526,12 +531,12 @@ def ignore_unknown_arguments(patch: Patch) -> None:
 
 @fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
 def refuse_numbers_in_quotes(patch: Patch) -> None:
-    real = WholeNumber._number
-    patch.setattr(
-        WholeNumber,
-        "_number",
-        lambda self, value: None if isinstance(value, str) else real(self, value),
-    )
+    real = WholeNumber.parse
+
+    def parse(self: WholeNumber, value: object) -> int:
+        return real(self, None if isinstance(value, str) else value)
+
+    patch.setattr(WholeNumber, "parse", parse)
 
 
 @fault("tests/server/test_tools.py::test_arguments_have_plain_types")
@@ -560,7 +565,7 @@ def declare_prompts(patch: Patch) -> None:
 # Leadership
 
 
-@fault("tests/server/test_leadership.py::test_follower_stands_in_for_silent_leader")
+@fault("tests/server/test_leadership.py::test_follower_replaces_silent_leader")
 def wait_for_stalled_leader(patch: Patch) -> None:
     patch.setattr(Leadership, "_is_silent", lambda *_: False)
 
@@ -582,4 +587,4 @@ def lead_without_beats(patch: Patch) -> None:
 
 @fault("tests/server/test_leadership.py::test_readiness_reports_stalled_leader")
 def report_stalled_leader_as_ok(patch: Patch) -> None:
-    patch.setattr(ServiceHost, "stands_in", False)
+    patch.setattr(ServiceHost, "is_substitute", False)

@@ -75,30 +75,30 @@ def test_follower_does_not_beat(servers: Servers) -> None:
     assert servers.locks[0].last_beat() == before
 
 
-def test_follower_stands_in_for_silent_leader(
+def test_follower_replaces_silent_leader(
     servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After three intervals without a beat it sweeps, names the leader, and ends at its beat."""
     caplog.set_level(logging.INFO)
     assert [servers.pass_time(beats=True) for _ in range(8)] == [False] * 8
     assert [servers.pass_time(beats=False) for _ in range(8)] == [False] * 5 + [True] * 3
-    assert servers.follower.is_standing_in
+    assert servers.follower.is_substitute
     [warning] = [record.getMessage() for record in caplog.records]
     assert f"process {os.getpid()} on" in warning
     assert "has not done so for 3m0s" in warning
     assert not servers.pass_time(beats=True)
-    assert not servers.follower.is_standing_in
+    assert not servers.follower.is_substitute
     assert caplog.records[-1].levelno == logging.INFO
     assert not servers.pass_time(beats=False)
 
 
 def test_follower_takes_over_from_ended_leader(servers: Servers) -> None:
-    """A server that stood in leads for good once the stalled leader has ended."""
+    """A substitute leads for good once the stalled leader has ended."""
     while not servers.pass_time(beats=False):
         pass
     servers.locks[0].release()
     assert servers.pass_time(beats=False)
-    assert not servers.follower.is_standing_in
+    assert not servers.follower.is_substitute
     assert not servers.leader.try_to_lead()
 
 
@@ -112,11 +112,11 @@ def test_store_in_memory_has_one_server() -> None:
     """A server of a store that no other process shares leads."""
     leadership = Leadership(None, INTERVAL)
     assert leadership.try_to_lead()
-    assert not leadership.is_standing_in
+    assert not leadership.is_substitute
 
 
 def test_readiness_reports_stalled_leader(root: Path) -> None:
-    """A server that stands in is ready, and reports that an operator should look."""
+    """A substitute is ready, and reports that an operator should look."""
     settings = Settings.from_env({"WAGGLE_REAPER_INTERVAL": "1h"})
     with ExitStack() as stack:
         lock = ServerLock(root, "server.lock")

@@ -39,7 +39,7 @@ TOOLS = {
     "destroy_environment": ({"environment_id", "reason"}, {"status", "message"}),
     "environment_history": (
         {"environment_id", "limit", "after"},
-        {"environment_id", "events", "count"},
+        {"environment_id", "events", "count", "next"},
     ),
 }
 
@@ -325,9 +325,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     history = talk(server, dialogue, name="claude", mode=mode)
     assert history["count"] == len(history["events"]) == 4
     assert [list(event) for event in history["events"]] == [
-        ["seq", "at", "kind", "status", "previous_status", "actor", "reason"]
+        ["seq", "cursor", "at", "kind", "status", "previous_status", "actor", "reason"]
     ] * 4
-    assert [tuple(event.values())[2:] for event in history["events"]] == [
+    assert [tuple(event.values())[3:] for event in history["events"]] == [
         ("created", "creating", None, "mcp:claude", "create was called"),
         ("updated", "running", "creating", "mcp:claude", "its workspace is ready"),
         ("updated", "destroying", "running", "mcp:claude", "no use"),
@@ -335,8 +335,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     ]
 
 
-def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> None:
-    """The seq of the last event leads to the next page."""
+@pytest.mark.parametrize("key", ["next", "cursor", "seq"])
+def test_history_pages_follow_cursor(server: MCPServer[Any], store: FileStore, key: str) -> None:
+    """The cursor or seq of the last event leads to the next page, and so does the page's own."""
     store.save(make_environment(id="other"))
     made = make_environment(id="a")
     for _ in range(5):
@@ -344,7 +345,7 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
 
     async def dialogue(client: Client) -> list[tuple[list[int], int]]:
         pages: list[tuple[list[int], int]] = []
-        after = 0
+        after: Any = 0
         while True:
             page = await ask(
                 client, "environment_history", environment_id="a", limit=2, after=after
@@ -352,17 +353,25 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
             if not page["events"]:
                 return pages
             pages.append(([event["seq"] for event in page["events"]], page["count"]))
-            after = page["events"][-1]["seq"]
+            after = page["next"] if key == "next" else page["events"][-1][key]
+            if after is None:
+                return pages
 
     assert talk(server, dialogue) == [([2, 3], 5), ([4, 5], 3), ([6], 1)]
 
 
 def test_history_after_last_change_is_refused(server: MCPServer[Any], store: FileStore) -> None:
-    """A number beyond the last change is refused, and named."""
+    """A number beyond the last change is refused, and a cursor of another store; 0 is neither."""
     store.save(make_environment(id="a"))
-    for after in (2, 2**70):
+    for after in (2, 10**19, "2", 2.0):
         message = refused(server, "environment_history", environment_id="a", after=after)
-        assert message == f"after: {after} is beyond the last change"
+        assert message == f"after: {int(after)} is beyond the last change, 1"
+    message = refused(server, "environment_history", environment_id="a", after=f"1-{'f' * 16}")
+    assert message.startswith("the history cannot be continued after change 1: ")
+    assert call(server, "environment_history", environment_id="a", after="0")["count"] == 1
+    for after in (0, "0", ""):
+        message = refused(server, "environment_history", environment_id="b", after=after)
+        assert message == "environment not found: 'b'"
 
 
 @pytest.mark.parametrize(
@@ -518,8 +527,9 @@ def test_repeated_create_returns_first_environment(server: MCPServer[Any]) -> No
         ("destroy_environment", {"environment_id": "a", "reason": "x" * 1001}, "1000 characters"),
         ("destroy_environment", {"environment_id": "a", "reason": "\0"}, "reason: holds a NUL"),
         ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "lone surrogate"),
-        ("environment_history", {"environment_id": "a", "after": -1}, "of at least 0, not -1"),
-        ("environment_history", {"environment_id": "a", "after": True}, "whole number"),
+        ("environment_history", {"environment_id": "a", "after": -1}, "after: -1 is negative"),
+        ("environment_history", {"environment_id": "a", "after": True}, "must be a text"),
+        ("environment_history", {"environment_id": "a", "after": "x"}, "neither the cursor"),
         ("environment_history", {"environment_id": "a", "limit": 0}, "from 1 to 1000, not 0"),
     ],
 )

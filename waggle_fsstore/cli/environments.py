@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -14,11 +14,12 @@ from waggle_fsstore.cli import output
 from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
 from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
-from waggle_fsstore.cli.environment_ids import full_id
+from waggle_fsstore.cli.environment_ids import ShortIds, full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
 from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
+from waggle_fsstore.cli.relative_time import short_duration, until_expiry
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
-from waggle_fsstore.cli.table import STATUS, write_table
+from waggle_fsstore.cli.table import STATUS, NoTrunc, without_empty_columns, write_table
 from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -34,6 +35,7 @@ from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
 
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
+_TERMINAL_HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "AGE", "EXPIRES", "REASON", "LABELS")
 
 
 class _UnchangedError(Exception):
@@ -88,11 +90,13 @@ def ls(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat to require several."),
     ] = None,
+    no_trunc: NoTrunc = False,
 ) -> None:
     """List environments, sorted by id.
 
     Unreadable files are reported on stderr afterwards, with exit code 6.
-    Unless stdout is a terminal, tabs separate the columns.
+    On a terminal, ids and other fields are shortened to fit, and times are relative.
+    Otherwise tabs separate the columns, and all values are whole.
     """
     if json and quiet:
         raise typer.BadParameter("choose one of --json and --quiet")
@@ -100,9 +104,10 @@ def ls(
     broken: list[Exception] = []
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
+        stored = store.find_all(on_corrupt=broken.append)
         found = [
             environment
-            for environment in store.find_all(on_corrupt=broken.append)
+            for environment in stored
             if status in (None, environment.status)
             and runtime in (None, environment.runtime)
             and labels <= environment.labels.items()
@@ -111,6 +116,10 @@ def ls(
         output.write_json(codec.encode_array(found))
     elif quiet:
         output.write_lines(environment.id for environment in found)
+    elif output.is_terminal():
+        ids = ShortIds(environment.id for environment in stored)
+        rows = [_terminal_row(one, one.id if no_trunc else ids.of(one.id)) for one in found]
+        write_table(*without_empty_columns(_TERMINAL_HEADER, rows), is_cut=not no_trunc)
     else:
         write_table(_HEADER, map(_row, found))
     for error in broken:
@@ -282,8 +291,25 @@ def where(ctx: typer.Context) -> None:
         output.print_status(f"Warning: {warning}")
 
 
+def _terminal_row(environment: Environment, shown_id: str) -> Sequence[str]:
+    now = datetime.now(UTC)
+    return (
+        shown_id,
+        environment.name,
+        environment.runtime,
+        environment.status,
+        short_duration(now - environment.created_at),
+        until_expiry(environment, now),
+        environment.status_reason,
+        _labels(environment),
+    )
+
+
+def _labels(environment: Environment) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
+
+
 def _row(environment: Environment) -> Sequence[str]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
     never = environment.timeout <= timedelta(0)
     return (
         environment.id,
@@ -291,5 +317,5 @@ def _row(environment: Environment) -> Sequence[str]:
         environment.runtime,
         environment.status,
         "never" if never else format_duration(environment.timeout),
-        labels,
+        _labels(environment),
     )

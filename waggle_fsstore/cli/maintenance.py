@@ -177,7 +177,9 @@ def info(
         output.write_json(compact(found) + b"\n")
     else:
         write_table(
-            ("NAME", "VALUE"), ((name, _format_value(value)) for name, value in found.items())
+            ("NAME", "VALUE"),
+            ((name, _format_value(value)) for name, value in found.items()),
+            is_cut=False,  # A path is copied whole.
         )
 
 

@@ -82,19 +82,21 @@ class WholeNumber(Kind):
 
     def parse(self, value: object) -> int:
         """See :meth:`Kind.parse`."""
-        number = self._number(value)
+        number = _whole_number(value)
         if number is not None and number >= self.low and (self.high or number) >= number:
             return number
         limits = f"from {self.low} to {self.high}" if self.high else f"of at least {self.low}"
         raise ValueError(f"must be a whole number {limits}")
 
-    def _number(self, value: object) -> int | None:
-        if isinstance(value, str):
-            text = value.strip()
-            return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
-        if isinstance(value, float):
-            return int(value) if value.is_integer() else None
-        return value if type(value) is int else None
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor(Text):
+    """The cursor of an event, or its number."""
+
+    def parse(self, value: object) -> str:
+        """See :meth:`Kind.parse`."""
+        number = _whole_number(value)
+        return super().parse(value if number is None else number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,16 @@ class Choice(Kind):
             *others, last = self.values
             raise ValueError(f"must be {', '.join(others)} or {last}")
         return self.values(text)
+
+
+def _whole_number(value: object) -> int | None:
+    """Return the whole number that a value means, if any."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if type(value) is int else None
 
 
 class _Argument(NamedTuple):

@@ -2,15 +2,15 @@
 """Leadership: which of the servers of a store reconciles and sweeps."""
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.store.server_lock import ServerLock
 
-# A leader that was not heard of for so many intervals, and at least for so long, is stalled: a
+# A leader without a beat for this number of intervals, and for at least this time, is stalled: a
 # busy machine must not look like a stopped process.
 _MAX_MISSED_BEATS: Final = 3
 _MIN_PATIENCE: Final = timedelta(seconds=10)
@@ -22,7 +22,7 @@ class Leadership:
     """The leader holds ``lock``; ``None`` stands for a store of this process alone.
 
     A process that is stopped keeps its lock. So the leader beats at each ``interval``, and a
-    server that misses its beats stands in for it until they are back. Nothing is done twice,
+    server that misses its beats takes its place until they are back. Nothing is done twice,
     because each removal is claimed in an atomic update; what a stopped leader had claimed waits
     for it. ``uptime`` returns monotonic seconds.
     """
@@ -32,7 +32,7 @@ class Leadership:
         lock: ServerLock | None,
         interval: timedelta,
         *,
-        uptime: Callable[[], float] = time.monotonic,
+        uptime: Callable[[], float] = monotonic,
     ) -> None:
         self._lock = lock
         self._interval_s = interval.total_seconds()
@@ -41,12 +41,12 @@ class Leadership:
         self._looked_at = uptime()
         self._beat = 0
         self._silence_s = 0.0
-        self._is_standing_in = False
+        self._is_substitute = False
 
     @property
-    def is_standing_in(self) -> bool:
+    def is_substitute(self) -> bool:
         """Whether this server sweeps in place of a leader that is stalled."""
-        return self._is_standing_in
+        return self._is_substitute
 
     def try_to_lead(self) -> bool:
         """Return whether this server has to sweep now. Call it at least at each interval."""
@@ -55,8 +55,8 @@ class Leadership:
         leads = self._lock.try_acquire()
         if leads:
             self._lock.beat()
-        self._stand_in(not leads and self._is_silent(self._lock))
-        return leads or self._is_standing_in
+        self._substitute(not leads and self._is_silent(self._lock))
+        return leads or self._is_substitute
 
     def _is_silent(self, lock: ServerLock) -> bool:
         now = self._uptime()
@@ -68,10 +68,10 @@ class Leadership:
         self._beat, self._looked_at = beat, now
         return self._silence_s >= self._patience.total_seconds()
 
-    def _stand_in(self, is_stalled: bool) -> None:
-        if is_stalled == self._is_standing_in or self._lock is None:
+    def _substitute(self, is_stalled: bool) -> None:
+        if is_stalled == self._is_substitute or self._lock is None:
             return
-        self._is_standing_in = is_stalled
+        self._is_substitute = is_stalled
         holder = self._lock.holder() or "an unknown process"
         if is_stalled:
             _log.warning(

@@ -12,7 +12,13 @@ from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.wiring import open_repository, open_service, server_lock, server_presence
+from waggle_fsstore.wiring import (
+    open_repository,
+    open_service,
+    require_store,
+    server_lock,
+    server_presence,
+)
 
 #: Held by the server that reconciles and sweeps, of all that serve a store.
 _LEADER_LOCK: Final = "server.lock"
@@ -29,6 +35,7 @@ _log: Final = logging.getLogger(__name__)
 class ServiceHost:
     """A store with its service and its reaper, for one server process.
 
+    Begins no store where only the workspaces of one are left, unless ``may_init``.
     The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
     location.
     """
@@ -38,9 +45,15 @@ class ServiceHost:
     reaper: Reaper
 
     def __init__(
-        self, settings: Settings, location: str | None = None, *, is_http: bool = False
+        self,
+        settings: Settings,
+        location: str | None = None,
+        *,
+        is_http: bool = False,
+        may_init: bool = False,
     ) -> None:
         self._settings = settings
+        self._may_init = may_init
         self._location = location
         try:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
@@ -80,6 +93,8 @@ class ServiceHost:
         return not self._is_interrupted
 
     def _open(self) -> None:
+        if not self._may_init:
+            require_store(self._location)
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)
@@ -107,9 +122,9 @@ class ServiceHost:
         return self._leadership.try_to_lead()
 
     @property
-    def stands_in(self) -> bool:
+    def is_substitute(self) -> bool:
         """Whether this server sweeps in place of a leader that is stalled."""
-        return self._leadership.is_standing_in
+        return self._leadership.is_substitute
 
     @property
     def log_fields(self) -> dict[str, object]:

@@ -25,7 +25,7 @@ _OK: Final = "ok"
 # Another server of the store reconciles and sweeps.
 _FOLLOWS: Final = "follows"
 
-# That server does not respond. This one stands in for it, but an operator should look.
+# That server does not respond. This one acts in its place, but an operator should look.
 _STALLED: Final = "stalled"
 
 #: The codes of a server that is ready.
@@ -82,7 +82,7 @@ class Readiness:
         }
 
     def _leader_code(self) -> str:
-        if self._host.stands_in:
+        if self._host.is_substitute:
             return _STALLED
         return _FOLLOWS if self._host.reaper.reconciliation is None else _OK
 
