@@ -3,10 +3,8 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
