@@ -313,8 +313,6 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
-            except StoreError:
-                raise
             except ValueError as error:
                 raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
