@@ -11,7 +11,6 @@ from typing import Any
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -546,8 +545,15 @@ def declare_optional_arguments_as_nullable(patch: Patch) -> None:
 
 
 @fault("tests/server/test_tools.py::test_texts_do_not_depend_on_docstrings")
-def describe_results_by_docstring(patch: Patch) -> None:
-    patch.setattr(tools, "DestroyResult", create_model("DestroyResult", __doc__="An outcome."))
+def describe_tools_by_docstring(patch: Patch) -> None:
+    real = tools._tool
+
+    def tool(*arguments: Any, **options: Any) -> Any:
+        made = real(*arguments, **options)
+        made.description = arguments[2].__doc__ or ""
+        return made
+
+    patch.setattr(tools, "_tool", tool)
 
 
 @fault("tests/server/test_tools.py::test_live_environments_are_listed_as_resources")
