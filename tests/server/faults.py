@@ -21,8 +21,8 @@ from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
-from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
+from waggle_fsstore.server import arguments, hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.arguments import Arguments, Text
 from waggle_fsstore.server.calls import Calls
 from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
@@ -530,11 +530,11 @@ def ignore_unknown_arguments(patch: Patch) -> None:
 
 @fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
 def refuse_numbers_in_quotes(patch: Patch) -> None:
-    real = WholeNumber._number
+    real = arguments._whole_number
     patch.setattr(
-        WholeNumber,
-        "_number",
-        lambda self, value: None if isinstance(value, str) else real(self, value),
+        arguments,
+        "_whole_number",
+        lambda value: None if isinstance(value, str) else real(value),
     )
 
 

@@ -15,7 +15,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, reconcile, transitions
+from waggle_fsstore.service import creation, in_progress, ports, reconcile, transitions
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
