@@ -372,7 +372,7 @@ class Tools:
 
 
 async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Declare and serve no prompts, which the SDK always does."""
+    """Neither declare nor serve prompts, as the SDK always does: there are none."""
     if ctx.method.startswith("prompts/"):
         raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method)
     result = await call_next(ctx)
