@@ -13,6 +13,7 @@ from waggle_fsstore.config import Settings
 
 PREFIX = "WAGGLE_"
 ALLOWED = "WAGGLE_ALLOWED_HOSTS"
+ORIGINS = "WAGGLE_ALLOWED_ORIGINS"
 VARIABLES = {
     "WAGGLE_LISTEN_ADDR",
     "WAGGLE_MAX_ENVIRONMENTS",
@@ -21,6 +22,7 @@ VARIABLES = {
     "WAGGLE_SSH_PORT_BASE",
     "WAGGLE_SSH_PORT_MAX",
     ALLOWED,
+    ORIGINS,
 }
 DEFAULT = Settings(
     host="127.0.0.1",
@@ -79,6 +81,7 @@ def test_each_variable_sets_one_field() -> None:
         SSH_PORT_BASE="2000",
         SSH_PORT_MAX="2009",
         ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
+        ALLOWED_ORIGINS="https://App.example:8443,tauri://localhost",
     )
     assert settings == Settings(
         host="0.0.0.0",  # noqa: S104  # The subject of the test.
@@ -88,6 +91,7 @@ def test_each_variable_sets_one_field() -> None:
         reaper_interval=timedelta(seconds=90),
         ssh_ports=range(2000, 2010),
         allowed_hosts=("waggle.local", "10.0.0.1:9000"),
+        allowed_origins=("https://app.example:8443", "tauri://localhost"),
     )
 
 
@@ -165,7 +169,11 @@ INVALID_VALUES = {
     "REAPER_INTERVAL": ["0", "9ms", "-1m", "60", "1 m", "25h", "24h0.1s", "99999999h", "m"],
     "SSH_PORT_BASE": ["0", "65536", "ssh", "-1", "12000"],
     "SSH_PORT_MAX": ["0", "65536", "9999", "10000-11000"],
-    "ALLOWED_HOSTS": ["*", "http://waggle.local", "waggle.local/mcp", "a b", "ok,*.local"],
+    "ALLOWED_HOSTS": [
+        *("*", "http://waggle.local", "waggle.local/mcp", "a b", "ok,*.local"),
+        *("waggle.local:", "waggle.local:http", "a@b", "[::1", "[::1]x"),
+    ],
+    "ALLOWED_ORIGINS": ["*", "null", "app.example", "https://app.example/", "https://*.example"],
 }
 
 
@@ -180,6 +188,13 @@ def test_invalid_value_is_refused(name: str, text: str) -> None:
     assert str(error).startswith(f"{PREFIX}{expected}: ")
     assert len(str(error)) < 300
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("text", ["1x", "0", "-1m"])
+def test_refused_interval_is_advised_valid_ones(text: str) -> None:
+    """The error suggests only values that are accepted."""
+    message = str(refused(REAPER_INTERVAL=text))
+    assert message.endswith(f"{text!r} is not a duration from 10ms to 24h, such as 30s or 5m")
 
 
 @pytest.mark.parametrize("text", ["1", "60"])

@@ -2,6 +2,7 @@
 """The settings, read from the ``WAGGLE_*`` environment variables, and their defaults."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,20 @@ from waggle_fsstore.domain.errors import SettingError
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
 
+# A name or an address, and a port; an IPv6 address with a port is in brackets.
+_HOST: Final = re.compile(
+    r"(?:[^\s/*:@\[\]]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?|[\da-fA-F.]*(?::[\da-fA-F.]*){2,}", re.ASCII
+)
+
+_ORIGIN: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s/*@?#]+", re.ASCII)
+
+# ${HOME}, $HOME, $env:HOME, $(pwd) and %USERPROFILE%.
+_find_unexpanded: Final = re.compile(
+    r"\$\{[^/}]*\}?|\$\([^/)]*\)?|(?<![^/\\])\$[A-Za-z_][\w:]*|%[A-Za-z_][\w()]*%"
+).search
+
+_find_snap_revision: Final = re.compile(r"/snap/([^/]+)/(x?[0-9]+)/").search
+
 _T = TypeVar("_T")
 
 
@@ -29,16 +44,65 @@ def store_location(environ: Mapping[str, str] | None = None) -> str:
     """Return the store's location: ``WAGGLE_STORE_PATH``, else ``store`` in the data directory.
 
     The data directory is ``WAGGLE_DATA_DIR``, else the system's directory for user data of
-    ``waggle``. An empty variable is ignored.
+    ``waggle``. Surrounding blanks do not count, and an empty variable is ignored.
+
+    Raises :class:`SettingError` for an invalid data directory, and where there is none.
     """
     variables = os.environ if environ is None else environ
-    location = variables.get("WAGGLE_STORE_PATH")
+    location = variables.get("WAGGLE_STORE_PATH", "").strip()
     if location:
         return location
-    directory = variables.get("WAGGLE_DATA_DIR")
-    if not directory:
-        directory = platformdirs.user_data_dir("waggle", appauthor=False)
-    return os.path.join(directory, "store")
+    directory = variables.get("WAGGLE_DATA_DIR", "").strip()
+    try:
+        data = local_path(directory) if directory else _user_data_dir()
+    except ValueError as error:
+        variable = "WAGGLE_DATA_DIR" if directory else "WAGGLE_STORE_PATH"
+        raise SettingError(variable, str(error)) from None
+    return os.path.join(data, "store")
+
+
+def local_path(text: str) -> str:
+    """Return the path that a user wrote, with ``~`` and ``~user`` as home directories.
+
+    Raises ``ValueError`` for what a shell would have replaced, such as ``${HOME}`` in the
+    settings of a program that does not expand it: it would become the name of a directory.
+    """
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise ValueError(f"{text!r:.100} names no home directory: write the whole path")
+    if text[0] in "'\"" and text[0] == text[-1]:
+        raise ValueError(f"{text!r:.100} has quotes that belong to no path: remove them")
+    found = _find_unexpanded(text)
+    if found:
+        raise ValueError(
+            f"{text!r:.100} contains {found[0]!r:.50}, which was not replaced by its value: "
+            "write the whole path"
+        )
+    return path
+
+
+def why_temporary(path: str) -> str:
+    """Return why the next start of the same program may use another store; "" if it will not.
+
+    A program in a snap has a data directory for each revision, as ``XDG_DATA_HOME`` says.
+    """
+    found = _find_snap_revision(path)
+    if found is None:
+        return ""
+    return (
+        f"this store belongs to revision {found[2]} of the snap {found[1]}, and other revisions "
+        "have others: set WAGGLE_STORE_PATH to a path outside of that directory"
+    )
+
+
+def _user_data_dir() -> str:
+    try:
+        return platformdirs.user_data_dir("waggle", appauthor=False)
+    except RuntimeError:
+        raise ValueError(
+            "is not set, and this user has no home directory, where the default store would "
+            "be: set it to the path of the store"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +116,7 @@ class Settings:
     - ``ssh_ports``: the ports to assign to environments.
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
       may call the server in addition to those of the loopback interface.
+    - ``allowed_origins``: the origins of web pages that may call the server from a browser.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +126,7 @@ class Settings:
     reaper_interval: timedelta = DEFAULT_REAPER_INTERVAL
     ssh_ports: range = DEFAULT_PORTS
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -93,6 +159,7 @@ class Settings:
             reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
+            allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
         )
 
     @property
@@ -135,17 +202,29 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _interval(text: str) -> timedelta:
-    interval = parse_duration(text)
+    try:
+        interval = parse_duration(text)
+    except ValueError:
+        interval = timedelta(0)
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
-        raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h")
+        raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h, such as 30s or 5m")
     return interval
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
-    for host in hosts:
-        if "/" in host or "*" in host or any(character.isspace() for character in host):
-            raise ValueError(
-                f"{host!r:.100} is not a host name or address, such as waggle.local:8080"
-            )
-    return hosts
+    return _list(text, _HOST, "a host name or address, such as waggle.local:8080")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(
+        origin.lower()
+        for origin in _list(text, _ORIGIN, "an origin, such as https://app.example:8443")
+    )
+
+
+def _list(text: str, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in parts:
+        if not pattern.fullmatch(part):
+            raise ValueError(f"{part!r:.100} is not {what}")
+    return parts

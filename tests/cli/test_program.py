@@ -102,7 +102,8 @@ sys.exit(main())
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"Error: No module named {missing!r}: "
-        'install the command line: pip install "waggle-fsstore[cli]"\n'
+        "install the command line: pip install '/path/to/clone[cli]', "
+        "with the path of your clone of the repository\n"
     )
 
 

@@ -1,22 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the server: each breaks one of its promises."""
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from starlette.types import Receive, Scope, Send
+from pydantic import create_model
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls
+from waggle_fsstore.server.exchange import Exchange
+from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
 from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.server.readiness import Readiness
+from waggle_fsstore.server.sessions import Session, Sessions
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
@@ -103,23 +115,66 @@ tools.in_threads = lambda _, call: call
 # HTTP
 
 
-@fault("tests/server/test_http.py::test_host_check_covers_every_path[/healthz]")
+@fault("tests/server/test_hosts.py::test_host_check_covers_every_other_path[/]")
 def check_host_of_protocol_only(patch: Patch) -> None:
-    real = http._Guard.__call__
+    real = Guard._refusal
+    patch.setattr(
+        Guard, "_refusal", lambda self, scope: scope["path"] == "/mcp" and real(self, scope)
+    )
 
-    async def guard(self: http._Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        await (
-            real(self, scope, receive, send)
-            if scope["path"] == "/mcp"
-            else self._app(scope, receive, send)
-        )
 
-    patch.setattr(http._Guard, "__call__", guard)
+@fault("tests/server/test_hosts.py::test_probe_may_use_any_host[headers0-/readyz]")
+def check_host_of_probes(patch: Patch) -> None:
+    patch.setattr(hosts, "HEALTH_PATHS", ())
+
+
+@fault("tests/server/test_hosts.py::test_allowed_host_is_answered[my-macbook.local:8080]")
+def compare_hosts_as_they_are_written(patch: Patch) -> None:
+    def parse(cls: type[Host], text: str) -> Host:
+        name, _, port = text.rpartition(":") if text[-1:].isdigit() else (text, "", "")
+        return cls(name, port)
+
+    patch.setattr(Host, "parse", classmethod(parse))
+
+
+@fault("tests/server/test_hosts.py::test_server_answers_to_the_address_it_listens_at[127.0.0.2:0]")
+def allow_default_names_only(patch: Patch) -> None:
+    real = AllowedHosts.__init__
+    patch.setattr(
+        AllowedHosts,
+        "__init__",
+        lambda self, settings: real(self, replace(settings, host="localhost")),
+    )
+
+
+@fault(
+    "tests/server/test_hosts.py::test_web_page_of_allowed_origin_may_call[vscode-webview://1a2b]"
+)
+def answer_no_preflight(patch: Patch) -> None:
+    patch.setattr(http, "CORSMiddleware", lambda app, **_: app)
+
+
+@fault("tests/server/test_hosts.py::test_web_page_of_other_origin_may_not_ask")
+def allow_web_pages_of_any_origin(patch: Patch) -> None:
+    def middleware(app: ASGIApp, **options: Any) -> CORSMiddleware:
+        return CORSMiddleware(app, **{**options, "allow_origins": ["*"]})
+
+    patch.setattr(http, "CORSMiddleware", middleware)
+
+
+@fault("tests/server/test_http.py::test_final_slash_makes_no_difference[/mcp/-405]")
+def redirect_to_path_without_slash(patch: Patch) -> None:
+    patch.setattr(http, "_without_final_slash", lambda app: app)
+
+
+@fault("tests/server/test_http.py::test_answer_names_no_file[error0-full]")
+def name_files_in_answers(patch: Patch) -> None:
+    patch.setattr(readiness, "_code_of", str)
 
 
 @fault("tests/server/test_http.py::test_unwritable_store_is_not_ready[_file_in_place_of_tmp]")
 def skip_store_check_in_readiness(patch: Patch) -> None:
-    patch.setattr(readiness, "_store_status", lambda _: "ok")
+    patch.setattr(Readiness, "_check_store", nothing)
 
 
 @fault("tests/server/test_http.py::test_journal_damaged_while_serving_is_not_ready")
@@ -129,17 +184,17 @@ def skip_journal_check_in_readiness(patch: Patch) -> None:
 
 @fault("tests/server/test_http.py::test_unusable_provider_is_not_ready")
 def skip_provider_check_in_readiness(patch: Patch) -> None:
-    patch.setattr(readiness, "_provider_status", lambda _: "ok")
+    real = Readiness._code
+    patch.setattr(
+        Readiness,
+        "_code",
+        lambda self, name, check: real(self, name, nothing if name == "provider" else check),
+    )
 
 
 @fault("tests/server/test_http.py::test_missing_workspaces_directory_is_not_ready")
 def forget_that_workspaces_exist(patch: Patch) -> None:
     patch.setattr(wiring, "any", lambda _: False, raising=False)
-
-
-@fault("tests/server/test_http.py::test_damaged_document_and_orphan_stay_ready")
-def report_undecoded_file_names(patch: Patch) -> None:
-    patch.setattr(readiness, "_as_text", list)
 
 
 @fault("tests/server/test_http.py::test_descriptor_exhaustion_is_survived")
@@ -178,6 +233,15 @@ def open_store_before_lock(patch: Patch) -> None:
     patch.setattr(lifecycle, "server_lock", lock)
 
 
+@fault("tests/server/test_starting.py::test_each_server_shows_that_it_runs")
+def hide_servers_that_do_not_lead(patch: Patch) -> None:
+    def announce(self: ServiceHost, _: int = 0) -> None:
+        if self._leader is not None and self._leader.try_acquire() and self._presence:
+            self._presence.try_acquire()
+
+    patch.setattr(ServiceHost, "_announce", announce)
+
+
 @fault("tests/server/test_starting.py::test_taken_port_is_refused")
 def open_store_before_port(patch: Patch) -> None:
     def serve(settings: Settings, location: str) -> None:
@@ -185,6 +249,11 @@ def open_store_before_port(patch: Patch) -> None:
             pass
 
     patch.setattr(http, "serve", serve)
+
+
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
 
 
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
@@ -313,3 +382,180 @@ from waggle_fsstore.service.reconcile import Reconciliation
 EnvironmentService.reconcile = lambda self, is_stopping: Reconciliation()
 """,
     )
+
+
+# Sessions
+
+
+@fault("tests/server/test_sessions.py::test_session_outlives_its_server[2025-11-25]")
+def accept_only_own_sessions(patch: Patch) -> None:
+    own: set[str] = set()
+    begin, parse = Session.begin, Session.parse
+
+    def remember(connection: Connection) -> Session:
+        session = begin(connection)
+        own.add(str(session))
+        return session
+
+    patch.setattr(Session, "begin", remember)
+    patch.setattr(Session, "parse", lambda text: parse(text) if text in own else None)
+    real = ServiceHost.close
+
+    def close(self: ServiceHost) -> None:
+        own.clear()
+        real(self)
+
+    patch.setattr(ServiceHost, "close", close)
+
+
+@fault("tests/server/test_sessions.py::test_session_outlives_its_server[2025-06-18]")
+def leave_client_name_out_of_session(patch: Patch) -> None:
+    real = Session.__str__
+    patch.setattr(Session, "__str__", lambda self: real(self._replace(name="")))
+
+
+@fault("tests/server/test_sessions.py::test_abandoned_sessions_cost_nothing")
+def keep_every_session(patch: Patch) -> None:
+    kept: list[Connection] = []
+    real = Session.begin
+
+    def begin(connection: Connection) -> Session:
+        kept.append(connection)
+        return real(connection)
+
+    patch.setattr(Session, "begin", begin)
+
+
+@fault("tests/server/test_sessions.py::test_ended_session_is_refused")
+def forget_ended_sessions(patch: Patch) -> None:
+    patch.setattr(Sessions, "_delete", lambda *_: Response())
+
+
+@fault("tests/server/test_sessions.py::test_cancellation_finds_its_request[number]")
+def ignore_cancellation(patch: Patch) -> None:
+    patch.setattr(Sessions, "_notice", nothing)
+
+
+@fault("tests/server/test_sessions.py::test_cancellation_concerns_one_session")
+def find_requests_of_any_session(patch: Patch) -> None:
+    real = Session.parse
+
+    def parse(text: str) -> Session | None:
+        session = real(text)
+        return session and session._replace(nonce="x" * 22)
+
+    patch.setattr(Session, "parse", parse)
+
+
+@fault("tests/server/test_sessions.py::test_lost_connection_is_no_cancellation")
+def cancel_on_lost_connection(patch: Patch) -> None:
+    real = Exchange.run
+
+    async def run(self: Exchange, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        async def watch() -> None:
+            while (await self._request.receive())["type"] != "http.disconnect":
+                pass
+            self.cancel()
+
+        watching = asyncio.create_task(watch())
+        answer = await real(self, work)
+        watching.cancel()
+        return answer
+
+    patch.setattr(Exchange, "run", run)
+
+
+@fault("tests/server/test_sessions.py::test_long_call_is_answered_by_a_stream")
+def leave_long_calls_silent(patch: Patch) -> None:
+    async def ping(_: Exchange) -> None:
+        pass
+
+    patch.setattr(Exchange, "_ping", ping)
+
+
+# Calls
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_creation")
+def ignore_cancellation_by_notification(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "observe", lambda _, ctx, call_next: call_next(ctx))
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_only_its_call")
+def cancel_all_calls_of_a_client(patch: Patch) -> None:
+    real = Calls.observe
+
+    async def observe(self: Calls, ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "notifications/cancelled":
+            for cancellation in self._in_progress.values():
+                cancellation.request()
+        return await real(self, ctx, call_next)
+
+    patch.setattr(Calls, "observe", observe)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_closed_stream_cancels_creation")
+def finish_creation_after_its_stream_is_closed(patch: Patch) -> None:
+    async def cancel(*_: object) -> None:
+        """Cancel nothing."""
+
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "_cancel", cancel)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_lost_client_is_no_cancellation")
+def cancel_calls_of_a_lost_client(patch: Patch) -> None:
+    real = Calls.make
+
+    async def make(self: Calls, request: Any, *arguments: Any, **options: Any) -> Any:
+        return await real(self, replace(request, request=object()), *arguments, **options)
+
+    patch.setattr(Calls, "make", make)
+
+
+# Arguments
+
+
+@fault("tests/server/test_tools.py::test_create_refuses_invalid_arguments")
+def ignore_unknown_arguments(patch: Patch) -> None:
+    real = Arguments.parse
+
+    def parse(self: Arguments, sent: dict[str, object]) -> dict[str, Any]:
+        known = {*self.known, "language"}
+        return real(self, {name: value for name, value in sent.items() if name in known})
+
+    patch.setattr(Arguments, "parse", parse)
+
+
+@fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
+def refuse_numbers_in_quotes(patch: Patch) -> None:
+    real = WholeNumber._number
+    patch.setattr(
+        WholeNumber,
+        "_number",
+        lambda self, value: None if isinstance(value, str) else real(self, value),
+    )
+
+
+@fault("tests/server/test_tools.py::test_arguments_have_plain_types")
+def declare_optional_arguments_as_nullable(patch: Patch) -> None:
+    patch.setattr(Text, "schema", lambda _: {"anyOf": [{"type": "string"}, {"type": "null"}]})
+
+
+@fault("tests/server/test_tools.py::test_texts_do_not_depend_on_docstrings")
+def describe_results_by_docstring(patch: Patch) -> None:
+    patch.setattr(tools, "DestroyResult", create_model("DestroyResult", __doc__="An outcome."))
+
+
+@fault("tests/server/test_tools.py::test_live_environments_are_listed_as_resources")
+def list_resources_without_pages(patch: Patch) -> None:
+    patch.setattr(tools, "_RESOURCE_PAGE_SIZE", 1_000)
+
+
+@fault("tests/server/test_tools.py::test_prompts_are_not_declared")
+def declare_prompts(patch: Patch) -> None:
+    async def declare(ctx: Any, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    patch.setattr(tools, "_without_prompts", declare)

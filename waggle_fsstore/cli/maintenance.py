@@ -11,9 +11,11 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
+from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
+from waggle_fsstore.cli.environment_ids import full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit
-from waggle_fsstore.cli.parse import parse_size
+from waggle_fsstore.cli.parse import number, parse_size, whole_number
 from waggle_fsstore.cli.progress import spinner, with_progress
 from waggle_fsstore.cli.store_option import StoreLocation, require_file_store, usage_errors
 from waggle_fsstore.cli.table import write_table
@@ -102,14 +104,17 @@ def restore(
         str,
         typer.Argument(
             metavar="SOURCE|ID",
-            help="The directory of a snapshot; with --revision, the exact id of an environment.",
+            help="The directory of a snapshot; with --revision, the id of an environment.",
             autocompletion=complete_id,
         ),
     ],
     revision: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Restore this revision of one environment."),
+        typer.Option(
+            metavar="N", parser=whole_number, help="Restore this revision of one environment."
+        ),
     ] = None,
+    force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
@@ -120,7 +125,9 @@ def restore(
     """
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), require_file_store(location.open()) as store:
+        refuse_beside_server(store, force=force)
         if revision is not None:
+            source = full_id(store, source, is_in_history=True)
             done = str(store.restore_revision(source, revision).revision)
         else:
             _require_path(source)
@@ -134,7 +141,7 @@ def history_prune(
     ctx: typer.Context,
     keep_days: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Keep events younger than N days."),
+        typer.Option(metavar="N", parser=number, help="Keep events younger than N days."),
     ] = None,
     keep_bytes: Annotated[
         str | None,
@@ -171,7 +178,9 @@ def info(
         output.write_json(compact(found) + b"\n")
     else:
         write_table(
-            ("NAME", "VALUE"), ((name, _format_value(value)) for name, value in found.items())
+            ("NAME", "VALUE"),
+            ((name, _format_value(value)) for name, value in found.items()),
+            is_cut=False,  # A path is copied whole.
         )
 
 

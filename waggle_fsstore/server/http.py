@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 from anyio import CapacityLimiter, to_thread
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -21,13 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, url_host
 from waggle_fsstore.server.json_log import LoopErrors
 from waggle_fsstore.server.lifecycle import ServiceHost
-from waggle_fsstore.server.readiness import readiness
+from waggle_fsstore.server.readiness import Readiness
+from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.shutdown import run, schedule_stop
 from waggle_fsstore.server.tools import make_server
-
-_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 # How long calls in progress may take after a signal.
 _GRACE_S: Final = 3
@@ -38,7 +38,7 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 _log: Final = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, location: str | None = None) -> None:
+def serve(settings: Settings, location: str | None = None, *, may_init: bool = False) -> None:
     """Serve the store at a location until SIGTERM or Ctrl-C.
 
     Takes the port first and then the store: a server that cannot have both changes nothing.
@@ -46,7 +46,7 @@ def serve(settings: Settings, location: str | None = None) -> None:
     raises.
     """
     with listen(settings) as listener:
-        host = ServiceHost(settings, location, is_http=True)
+        host = ServiceHost(settings, location, is_http=True, may_init=may_init)
         run(host, lambda: _serve(host, listener, settings))
 
 
@@ -106,9 +106,8 @@ class _Listener(socket.socket):
 async def _serve(host: ServiceHost, listener: socket.socket, settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
     server = _Server(application(host, settings), host)
-    address, port = listener.getsockname()[:2]
-    fields = {"fields": host.log_fields}
-    _log.info("serving on http://%s:%s/mcp", _in_brackets(address), port, extra=fields)
+    url = f"http://{url_host(settings, listener.getsockname()[1])}/mcp"
+    _log.info("serving on %s", url, extra={"fields": host.log_fields})
     await server.serve(sockets=[listener])
 
 
@@ -146,6 +145,7 @@ class _Server(uvicorn.Server):
 
 def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     """Return the ASGI application of an open host."""
+    readiness = Readiness(host)
     # A thread reserved for probes: they do not wait for calls that occupy all other threads.
     probe_thread = CapacityLimiter(1)
 
@@ -153,53 +153,36 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        is_ready, report = await to_thread.run_sync(readiness, host, limiter=probe_thread)
+        is_ready, report = await to_thread.run_sync(readiness.report, limiter=probe_thread)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
-    security = security_settings(settings)
-    app = make_server(host.service).streamable_http_app(transport_security=security)
+    server = make_server(host.service)
+    # The guard checks hosts and origins, for all paths.
+    unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = server.streamable_http_app(transport_security=unguarded)
     app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
-    return _Guard(app, security)
+    sessions: ASGIApp = Sessions(app, server.session_manager.app)
+    if settings.allowed_origins:
+        sessions = CORSMiddleware(
+            sessions,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version"],
+        )
+    return _without_final_slash(Guard(sessions, settings))
 
 
-def security_settings(settings: Settings) -> TransportSecuritySettings:
-    """Return the allowed hosts and origins: those of the loopback interface and the configured."""
-    hosts = [*_LOOPBACK_NAMES, *map(_in_brackets, settings.allowed_hosts)]
-    return TransportSecuritySettings(
-        allowed_hosts=list(_with_any_port(hosts)),
-        allowed_origins=[
-            f"{scheme}://{host}" for scheme in ("http", "https") for host in _with_any_port(hosts)
-        ],
-    )
+def _without_final_slash(app: ASGIApp) -> ASGIApp:
+    """Return an application for which ``/mcp/`` is ``/mcp``.
 
-
-def _with_any_port(hosts: Iterable[str]) -> Iterable[str]:
-    for host in hosts:
-        yield host
-        if not host.rpartition(":")[2].isdigit():
-            yield f"{host}:*"
-
-
-def _in_brackets(host: str) -> str:
-    """Return the host as it is written in a URL: an IPv6 address is put in brackets."""
-    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
-
-
-class _Guard:
-    """Refuses requests to a host name or from an origin that is not allowed.
-
-    This protects against a web page that makes a browser call this server by another name
-    (https://en.wikipedia.org/wiki/DNS_rebinding). The SDK protects only its own path.
+    A redirect would have to name the server as its client does, which may be behind a proxy.
     """
 
-    def __init__(self, app: ASGIApp, security: TransportSecuritySettings) -> None:
-        self._app = app
-        self._check = TransportSecurityMiddleware(security)
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "").removesuffix("/")
+        if path in ("/mcp", *HEALTH_PATHS):
+            scope = {**scope, "path": path}
+        await app(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            refusal = await self._check.validate_request(Request(scope))
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    return route

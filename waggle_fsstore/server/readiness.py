@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readiness: whether the server can create and remove environments, as ``/readyz`` reports it."""
 
-import os
-from collections.abc import Iterable
+import errno
+import logging
+from collections.abc import Callable
 from typing import Any, Final
 
-from waggle_fsstore.domain.errors import WaggleError
+from waggle_fsstore.domain.errors import (
+    JournalDamagedError,
+    LockTimeoutError,
+    StoreClosedError,
+    UnsupportedFormatError,
+    WaggleError,
+)
 from waggle_fsstore.server.lifecycle import ServiceHost
-from waggle_fsstore.server.models import Unreadable
-from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.store.file_store import FileStore
 
 # How long to wait for the store lock: a busy store is still ready, and a probe wants a
@@ -17,53 +22,108 @@ _LOCK_TIMEOUT_S: Final = 1.0
 
 _OK: Final = "ok"
 
+# Another server of the store reconciles and sweeps.
+_FOLLOWS: Final = "follows"
 
-def readiness(host: ServiceHost) -> tuple[bool, dict[str, Any]]:
-    """Return whether environments can be created and removed now, and a report for the operator.
+#: The codes of a server that is ready.
+_GOOD: Final = frozenset({_OK, _FOLLOWS})
 
-    The report names files, without their directories. Damaged documents, orphaned workspaces
-    and other findings are reported, but the server stays ready: it works without them.
+# Codes of errors of the operating system; the others are "failed".
+_ERRNO_CODES: Final = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "read-only",
+    errno.EACCES: "forbidden",
+    errno.EPERM: "forbidden",
+    errno.EMFILE: "no-descriptors",
+    errno.ENFILE: "no-descriptors",
+}
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Answers probes about a host.
+
+    An answer has no names and no paths, because any caller gets it. The details go to the log
+    when they change.
     """
-    store, provider = _store_status(host), _provider_status(host)
-    is_ready = store == provider == _OK
-    unreadable: list[Exception] = []
-    findings: list[str] = []
-    try:
-        host.service.find_all(on_corrupt=unreadable.append)
-    except (WaggleError, OSError) as error:
-        findings.append(reason_of(error))
-    if isinstance(host.repository, FileStore):
-        findings += [f"{one.path.name}: {one.problem}" for one in host.repository.recovery_findings]
-    reconciliation = host.reaper.reconciliation
-    return is_ready, {
-        "status": "ready" if is_ready else "not ready",
-        "store": store,
-        "provider": provider,
-        "leads": reconciliation is not None,
-        "findings": findings,
-        "unreadable": [Unreadable.of(error).model_dump() for error in unreadable],
-        "strays": list(_as_text(reconciliation.orphans)) if reconciliation else [],
-        "problems": reconciliation.problems if reconciliation else [],
-    }
 
+    def __init__(self, host: ServiceHost) -> None:
+        self._host = host
+        self._logged: dict[str, list[str]] = {}
 
-def _store_status(host: ServiceHost) -> str:
-    if isinstance(host.repository, FileStore):
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether environments can be created and removed now, and the answer.
+
+        ``components`` decide. ``counts`` are for the operator: the server works in spite of
+        damaged documents, orphans and other findings.
+        """
+        reconciliation = self._host.reaper.reconciliation
+        components = {
+            "store": self._code("store", self._check_store),
+            "provider": self._code("provider", self._host.service.provider.check),
+            "leader": _FOLLOWS if reconciliation is None else _OK,
+        }
+        is_ready = _GOOD.issuperset(components.values())
+        return is_ready, {
+            "status": "ready" if is_ready else "not ready",
+            "components": components,
+            "counts": {
+                "findings": self._count("findings", self._findings()),
+                "unreadable": self._count("unreadable", self._unreadable()),
+                "orphans": len(reconciliation.orphans) if reconciliation else 0,
+                "problems": len(reconciliation.problems) if reconciliation else 0,
+            },
+        }
+
+    def _check_store(self) -> None:
+        if isinstance(self._host.repository, FileStore):
+            self._host.repository.check_writable(timeout=_LOCK_TIMEOUT_S)
+
+    def _findings(self) -> list[str]:
+        if not isinstance(self._host.repository, FileStore):
+            return []
+        return [f"{one.path}: {one.problem}" for one in self._host.repository.recovery_findings]
+
+    def _unreadable(self) -> list[str]:
+        errors: list[Exception] = []
         try:
-            host.repository.check_writable(timeout=_LOCK_TIMEOUT_S)
+            self._host.service.find_all(on_corrupt=errors.append)
         except (WaggleError, OSError) as error:
-            return reason_of(error)
-    return _OK
+            errors.append(error)
+        return [str(error) for error in errors]
+
+    def _code(self, component: str, check: Callable[[], object]) -> str:
+        failure: Exception | None = None
+        try:
+            check()
+        except (WaggleError, OSError) as error:
+            failure = error
+        self._count(component, [] if failure is None else [str(failure)])
+        return _OK if failure is None else _code_of(failure)
+
+    def _count(self, name: str, details: list[str]) -> int:
+        """Return the number of details; log them if they are other ones than before."""
+        if details != self._logged.get(name, []):
+            level = logging.WARNING if details else logging.INFO
+            _log.log(level, "%s: %s", name, "; ".join(details) or "no problem any more")
+        self._logged[name] = details
+        return len(details)
 
 
-def _provider_status(host: ServiceHost) -> str:
-    try:
-        host.service.provider.check()
-    except WaggleError as error:
-        return reason_of(error)
-    return _OK
-
-
-def _as_text(names: Iterable[str]) -> Iterable[str]:
-    """Return file names as JSON text: bytes that are not UTF-8 become a replacement character."""
-    return (os.fsencode(name).decode(errors="replace") for name in names)
+def _code_of(error: Exception) -> str:
+    """Return a word about an error, without the names of files."""
+    match error:
+        case LockTimeoutError():
+            return "busy"
+        case JournalDamagedError():
+            return "damaged"
+        case UnsupportedFormatError():
+            return "unsupported"
+        case StoreClosedError():
+            return "closed"
+        case OSError(errno=number):
+            return _ERRNO_CODES.get(number or 0, "failed")
+        case _:
+            return "failed"

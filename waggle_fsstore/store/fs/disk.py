@@ -12,6 +12,7 @@ import stat
 import sys
 import warnings
 from contextlib import suppress
+from types import BuiltinFunctionType
 from typing import Final
 
 from waggle_fsstore.store.fs.linux import can_syncfs
@@ -279,6 +280,8 @@ def temp_path(directory: str) -> str:
 def open_to_write(path: str, flags: int = 0) -> int:
     """Open a file to read and write it. A new one is private, and owned as its directory is."""
     descriptor = os.open(path, _WRITE | flags, FILE_MODE)
+    if not isinstance(os.open, BuiltinFunctionType):
+        _refuse_another_file(descriptor, path)
     if descriptor <= _STANDARD_ERROR:
         descriptor = _move_up(descriptor)
     if flags & os.O_CREAT:
@@ -316,6 +319,28 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
     os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover
     return os.write(descriptor, data)  # pragma: no cover
+
+
+def _refuse_another_file(descriptor: int, path: str) -> None:
+    """Raise unless the descriptor is that of the file at the path; leave it open then.
+
+    Tests may replace ``os.open`` by a simulation with its own numbers, and not ``os.pwrite``: a
+    write would go to the real file that has this number. Because all of ``os`` may be simulated,
+    the module below it answers.
+    """
+    if sys.platform == "win32":  # pragma: no cover
+        return
+    import posix
+
+    with suppress(OSError):
+        if os.path.samestat(posix.fstat(descriptor), posix.lstat(path)):
+            return
+    raise OSError(
+        errno.EBADF,
+        "a simulated os.open, such as that of pyfakefs, opened another file than this one: pause "
+        "the simulation while a FileStore is used, or use a MemoryStore",
+        path,
+    )
 
 
 def _move_up(descriptor: int) -> int:

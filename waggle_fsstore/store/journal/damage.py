@@ -190,9 +190,10 @@ def _header(layout: Layout, first: int, names: list[int]) -> bytes:
     previous = max((name for name in names if name < first), default=0)
     if previous == 0 and first > 1:
         return b""
-    return lines.follows(
-        previous, segments.read_segment(layout, previous, first).end if previous else 0
-    )
+    if previous == 0:
+        return lines.follows(0, 0)
+    valid_bytes = segments.read_segment(layout, previous, first).end
+    return lines.follows(previous, valid_bytes, segments.era_of(layout, previous))
 
 
 def _read(layout: Layout, first: int, successor: int | None) -> Segment | None:

@@ -49,8 +49,9 @@ class _UnknownIdError(Exception):
     """Neither the name of a corrupt file nor the journal gives the id of its document."""
 
 
-def check(layout: Layout, view: View) -> Iterator[Finding]:
+def check(layout: Layout, view: View, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
+    yield from _recovered(writer)
     for finding, _ in damage.find_damage(layout):
         yield finding
     record = fsck_files.state_record(layout)
@@ -73,6 +74,8 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
 
 def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
+    recovered = _recovered(writer)
+    yield from recovered
     kept: dict[int, str] = {}
     for finding, first in damage.find_damage(layout):
         if first is not None and first not in kept:
@@ -88,6 +91,7 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
         writer.exclusive(partial(fsck_files.move_state_record, layout, disk))
     # A transaction without changes: it initializes and recovers the store as any other does.
     writer.run(lambda _: None)
+    yield from (finding for finding in _recovered(writer) if finding not in recovered)
     if record is not None:
         yield replace(record, remedy="written again", is_repaired=True)
     yield from _other_files(layout)
@@ -98,6 +102,11 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
             yield from _repair_document(examiner, writer, disk, name, problem)
         elif problem is not None:
             yield problem.finding
+
+
+def _recovered(writer: Writer) -> list[Finding]:
+    """Return what the last recovery repaired: the files no longer show it."""
+    return [finding for finding in writer.findings if finding.is_repaired]
 
 
 def _other_files(layout: Layout) -> Iterator[Finding]:

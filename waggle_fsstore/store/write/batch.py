@@ -2,6 +2,7 @@
 """The changes that share one line of the journal, and the resulting documents."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.audit import Author
@@ -95,6 +96,14 @@ class WriteBatch:
         now = sum(bool(one.now and one.now.status.is_live) for one in self._outcomes.values())
         return len(live) - replaced + now
 
+    def find_key_of(self, new: Environment) -> str | None:
+        """Return the id of the environment with the same idempotency key after the changes."""
+        now = (one.now.environment for one in self._outcomes.values() if one.now)
+        # None of those on disk that have changed since: their present versions come first.
+        stored = (one for one in self._documents.with_key_of(new) if one.id not in self._outcomes)
+        found = next((one for one in chain(now, stored) if one.has_key_of(new)), None)
+        return found.id if found else None
+
     def add(
         self,
         author: Author,
@@ -169,6 +178,10 @@ class Transaction:
     def count_live(self) -> int:
         """Return how many environments are live after the batch's changes so far."""
         return self._batch.count_live()
+
+    def find_key_of(self, new: Environment) -> str | None:
+        """Return the id of the environment with the same idempotency key; ``None`` without one."""
+        return self._batch.find_key_of(new) if new.idempotency else None
 
     def put(self, environment: Environment, stored: StoredDocument | None) -> int:
         """Store a version in place of ``stored``, ``None`` for a new id; return its revision."""

@@ -18,6 +18,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.read.documents import Documents
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction, WriteBatch
 from waggle_fsstore.store.write.checkpoint import Checkpointer
@@ -37,16 +38,24 @@ _T = TypeVar("_T")
 class Writer:
     """Changes a store: one thread of one process at a time."""
 
-    def __init__(self, layout: Layout, documents: Documents, disk: Disk, *, timeout: float) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        documents: Documents,
+        disk: Disk,
+        seen_store: SeenStore,
+        *,
+        timeout: float,
+    ) -> None:
         self._layout = layout
         self._documents = documents
         self._disk = disk
         # No method of this object: a reference cycle would keep the descriptors of a dropped store.
-        make_dir = partial(initialize.ensure_lock_dir, layout, disk)
+        make_dir = partial(initialize.ensure_lock_dir, layout, disk, seen_store)
         self._lock = StoreLock(layout.lock, timeout=timeout, make_dir=make_dir)
         self._queue = CommitQueue(self._lock)
         self._reserve = Reserve(layout, disk)
-        self._session = WriterSession(layout, disk, self._lock)
+        self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
     def run(self, work: Callable[[Transaction], _T], *, solo: bool = False) -> _T:
