@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.domain.errors import SettingError, StoreGoneError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -80,6 +80,26 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
+def require_store(location: str | os.PathLike[str] | None = None) -> None:
+    """Raise :class:`StoreGoneError` if only the workspaces of a store are left.
+
+    A server must not begin a new store beside them: its disk may not be mounted yet.
+    """
+    from waggle_fsstore.store.format.layout import Layout
+    from waggle_fsstore.store.write import initialize
+
+    path = _path_of(location)
+    if path is None or initialize.detect(Layout(os.path.realpath(path))):
+        return
+    workspaces = _workspaces_of(os.path.realpath(path))
+    if os.path.isdir(workspaces) and os.listdir(workspaces):
+        remedy = (
+            f"its workspaces are in {workspaces}; put it back, or begin a new store beside "
+            "them with 'serve --init'"
+        )
+        raise StoreGoneError(path, remedy)
+
+
 def server_presence(location: str | os.PathLike[str] | None = None) -> "ServerPresence | None":
     """Return the lock by which a server of a store shows that it runs, as :func:`server_lock`."""
     from waggle_fsstore.store.server_lock import ServerPresence
@@ -107,7 +127,8 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
             one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
             for one in stored
         )
-        return LocalProvider(f"{repository.path}-workspaces", has_workspaces=has_workspaces)
+        workspaces = _workspaces_of(str(repository.path))
+        return LocalProvider(workspaces, has_workspaces=has_workspaces)
     import shutil
     import tempfile
 
@@ -116,6 +137,10 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     remove = finalize(provider, shutil.rmtree, directory, ignore_errors=True)
     _temporary_workspaces[provider] = remove
     return provider
+
+
+def _workspaces_of(path: str) -> str:
+    return f"{path}-workspaces"
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:

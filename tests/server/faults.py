@@ -11,6 +11,7 @@ from typing import Any
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -21,6 +22,8 @@ from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls
 from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
 from waggle_fsstore.server.lifecycle import ServiceHost
@@ -248,6 +251,11 @@ def open_store_before_port(patch: Patch) -> None:
     patch.setattr(http, "serve", serve)
 
 
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
+
+
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
 def keep_locks_after_failed_start(patch: Patch) -> None:
     patch.setattr(lifecycle, "_release", lambda *_: None)
@@ -463,3 +471,91 @@ def leave_long_calls_silent(patch: Patch) -> None:
         pass
 
     patch.setattr(Exchange, "_ping", ping)
+
+
+# Calls
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_creation")
+def ignore_cancellation_by_notification(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "observe", lambda _, ctx, call_next: call_next(ctx))
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_only_its_call")
+def cancel_all_calls_of_a_client(patch: Patch) -> None:
+    real = Calls.observe
+
+    async def observe(self: Calls, ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "notifications/cancelled":
+            for cancellation in self._in_progress.values():
+                cancellation.request()
+        return await real(self, ctx, call_next)
+
+    patch.setattr(Calls, "observe", observe)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_closed_stream_cancels_creation")
+def finish_creation_after_its_stream_is_closed(patch: Patch) -> None:
+    async def cancel(*_: object) -> None:
+        """Cancel nothing."""
+
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "_cancel", cancel)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_lost_client_is_no_cancellation")
+def cancel_calls_of_a_lost_client(patch: Patch) -> None:
+    real = Calls.make
+
+    async def make(self: Calls, request: Any, *arguments: Any, **options: Any) -> Any:
+        return await real(self, replace(request, request=object()), *arguments, **options)
+
+    patch.setattr(Calls, "make", make)
+
+
+# Arguments
+
+
+@fault("tests/server/test_tools.py::test_create_refuses_invalid_arguments")
+def ignore_unknown_arguments(patch: Patch) -> None:
+    real = Arguments.parse
+
+    def parse(self: Arguments, sent: dict[str, object]) -> dict[str, Any]:
+        known = {*self.known, "language"}
+        return real(self, {name: value for name, value in sent.items() if name in known})
+
+    patch.setattr(Arguments, "parse", parse)
+
+
+@fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
+def refuse_numbers_in_quotes(patch: Patch) -> None:
+    real = WholeNumber._number
+    patch.setattr(
+        WholeNumber,
+        "_number",
+        lambda self, value: None if isinstance(value, str) else real(self, value),
+    )
+
+
+@fault("tests/server/test_tools.py::test_arguments_have_plain_types")
+def declare_optional_arguments_as_nullable(patch: Patch) -> None:
+    patch.setattr(Text, "schema", lambda _: {"anyOf": [{"type": "string"}, {"type": "null"}]})
+
+
+@fault("tests/server/test_tools.py::test_texts_do_not_depend_on_docstrings")
+def describe_results_by_docstring(patch: Patch) -> None:
+    patch.setattr(tools, "DestroyResult", create_model("DestroyResult", __doc__="An outcome."))
+
+
+@fault("tests/server/test_tools.py::test_live_environments_are_listed_as_resources")
+def list_resources_without_pages(patch: Patch) -> None:
+    patch.setattr(tools, "_RESOURCE_PAGE_SIZE", 1_000)
+
+
+@fault("tests/server/test_tools.py::test_prompts_are_not_declared")
+def declare_prompts(patch: Patch) -> None:
+    async def declare(ctx: Any, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    patch.setattr(tools, "_without_prompts", declare)

@@ -2,6 +2,7 @@
 """Planted faults of the service: each breaks one of its promises."""
 
 import errno
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, ports, reconcile, transitions
+from waggle_fsstore.service import creation, in_progress, reconcile, transitions
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
@@ -26,6 +27,7 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
+from waggle_fsstore.store.read import history
 from waggle_fsstore.store.write.batch import WriteBatch
 
 # Creating
@@ -72,6 +74,16 @@ def skip_storing_creation_failure(patch: Patch) -> None:
 )
 def keep_workspace_of_environment_destroyed_during_creation(patch: Patch) -> None:
     patch.setattr(Creation, "_is_destroyed", lambda *_: False)
+
+
+@fault("tests/service/test_ports.py::test_port_is_checked_where_tests_disable_sockets")
+def check_ports_with_replaced_class(patch: Patch) -> None:
+    patch.setattr(socket, "SocketType", lambda: socket.socket())
+
+
+@fault("tests/service/test_ports.py::test_port_is_given_out_where_no_socket_can_be_made")
+def require_sockets_for_ports(patch: Patch) -> None:
+    patch.setattr(ports, "_NO_SOCKETS", ())
 
 
 @fault("tests/service/test_ports.py::test_later_of_two_services_changes_shared_port[memory]")
@@ -480,5 +492,4 @@ def skip_delete_on_full_disk(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")
 def follow_ports_by_number(patch: Patch) -> None:
-    real = ports._cursor_of
-    patch.setattr(ports, "_cursor_of", lambda *given: (real(*given) or "").partition("-")[0])
+    patch.setattr(history, "cursor_of", lambda seq, _: str(seq))

@@ -37,6 +37,16 @@ def ignore_expected_revision_0(patch: Patch) -> None:
     patch.setattr(file_store.FileStore, "save", save)
 
 
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def pickle_locks_of_store(patch: Patch) -> None:
+    patch.delattr(file_store.FileStore, "__reduce__")
+
+
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def drop_options_of_pickled_store(patch: Patch) -> None:
+    patch.setattr(file_store, "partial", lambda kind, **_: kind)
+
+
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
 def omit_file_name_from_errors(patch: Patch) -> None:
     for module in (disk, in_place_file, live_segment):

@@ -30,6 +30,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.validation import title
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
 
@@ -66,7 +67,7 @@ def create(
     environment_id = str(uuid.uuid4())
     environment = Environment(
         id=environment_id,
-        name=f"{runtime}-{environment_id[:8]}" if name is None else name,
+        name=f"{runtime}-{environment_id[:8]}" if name is None else title("name", name),
         runtime=runtime,
         timeout=parse_timeout(timeout),
         labels=parse_labels(label),
@@ -195,7 +196,7 @@ def set_(
         if status is not None and status != environment.status:
             environment.transition_to(status)
         if name is not None:
-            environment.name = name
+            environment.name = title("name", name)
         for key in unlabel or ():
             environment.labels.pop(key, None)
         environment.labels.update(labels)

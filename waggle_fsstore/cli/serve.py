@@ -22,6 +22,12 @@ def serve(
             help="Serve over standard input and output, for a client that starts this program.",
         ),
     ] = False,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init", help="Begin a new store even where workspaces of an earlier one are left."
+        ),
+    ] = False,
 ) -> None:
     """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
@@ -44,6 +50,6 @@ def serve(
     if stdio and sys.stdin is None:
         raise typer.BadParameter("standard input is closed", param_hint="'--stdio'")
     if stdio:
-        standard_io.serve(settings, store.location)
+        standard_io.serve(settings, store.location, may_init=init)
     else:
-        http.serve(settings, store.location)
+        http.serve(settings, store.location, may_init=init)

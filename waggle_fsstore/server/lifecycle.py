@@ -11,7 +11,13 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.wiring import open_repository, open_service, server_lock, server_presence
+from waggle_fsstore.wiring import (
+    open_repository,
+    open_service,
+    require_store,
+    server_lock,
+    server_presence,
+)
 
 #: Held by the server that reconciles and sweeps, of all that serve a store.
 _LEADER_LOCK: Final = "server.lock"
@@ -28,6 +34,7 @@ _log: Final = logging.getLogger(__name__)
 class ServiceHost:
     """A store with its service and its reaper, for one server process.
 
+    Begins no store where only the workspaces of one are left, unless ``may_init``.
     The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
     location.
     """
@@ -37,9 +44,15 @@ class ServiceHost:
     reaper: Reaper
 
     def __init__(
-        self, settings: Settings, location: str | None = None, *, is_http: bool = False
+        self,
+        settings: Settings,
+        location: str | None = None,
+        *,
+        is_http: bool = False,
+        may_init: bool = False,
     ) -> None:
         self._settings = settings
+        self._may_init = may_init
         self._location = location
         try:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
@@ -78,6 +91,8 @@ class ServiceHost:
         return not self._is_interrupted
 
     def _open(self) -> None:
+        if not self._may_init:
+            require_store(self._location)
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)

@@ -36,7 +36,7 @@ from waggle_fsstore.domain.errors import (
     StoreError,
     WaggleError,
 )
-from waggle_fsstore.server.arguments import Arguments, Choice, Flag, Text, WholeNumber
+from waggle_fsstore.server.arguments import Arguments, Choice, Cursor, Flag, Text, WholeNumber
 from waggle_fsstore.server.calls import Calls, Request, actor_of
 from waggle_fsstore.server.models import (
     DestroyResult,
@@ -314,19 +314,19 @@ class Tools:
         environment_id: _Id,
         limit: _Limit = _PAGE_SIZE,
         after: Annotated[
-            int, WholeNumber(description="Return only events with a greater seq.", low=0)
-        ] = 0,
+            str, Cursor(description="Return only events after this one: its cursor, or its seq.")
+        ] = "",
     ) -> History:
         """Return one page of the events of an environment, even of a destroyed one."""
         with _tool_errors():
             try:
-                events = self._service.history(environment_id, after=after)
-            except ValueError:
-                if not after:
-                    raise
-                raise ToolError(f"after: {after} is beyond the last change") from None
+                events = self._service.history(environment_id, after=after or 0)
+            except StoreError:
+                raise
+            except ValueError as error:
+                raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
-            if not history.count and not after:
+            if not history.count and not after.strip("0"):
                 self._service.find_by_id(environment_id)
         return history
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
@@ -58,6 +58,13 @@ class MemoryStore:
         self._applied = 0
         self._closed = False
         register_at_fork(self)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, with a sentence."""
+        raise TypeError(
+            "a MemoryStore cannot be pickled or copied, because it exists in one process only: "
+            "use a FileStore"
+        )
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""

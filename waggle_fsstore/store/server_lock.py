@@ -17,7 +17,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import describe_holder, is_held, read_holder, try_lock
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 
 #: The directory of the files of :class:`ServerPresence`, in ``.waggle``.
@@ -33,7 +33,7 @@ class ServerLock:
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
         self._file = InPlaceFile(os.path.join(self._layout.internal, name))
-        self._presence = Presence(self._layout)
+        self._seen_store = SeenStore(self._layout)
         self._threads = threading.Lock()
         self._is_held = False
         register_at_fork(self)
@@ -51,13 +51,13 @@ class ServerLock:
         there was one, and ``OSError``.
         """
         with self._threads:
-            self._presence.check()
+            self._seen_store.check()
             if self._is_held and self._file.is_in_place():
                 return True
             # Not held, or on a file that other processes no longer see: ``git clean`` removed it.
             self._release()
             disk = Disk(durable=False)
-            initialize.ensure_lock_dir(self._layout, disk, self._presence)
+            initialize.ensure_lock_dir(self._layout, disk, self._seen_store)
             disk.make_dir(os.path.dirname(self._file.path))
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():

@@ -9,7 +9,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.lines import Cursor, Line
 from waggle_fsstore.store.journal.segments import Segment
-from waggle_fsstore.store.journal.state import is_copy, store_id
+from waggle_fsstore.store.journal.state import is_copy, is_valid
 
 
 class RedoRange(NamedTuple):
@@ -17,7 +17,7 @@ class RedoRange(NamedTuple):
 
     They begin at ``start``. ``is_full_log`` if no checkpoint of this very store exists, so
     that they are the whole journal. ``is_copy`` if the last checkpoint is of the store that
-    this one was copied from.
+    this one was copied from, or if a copy was put back here.
     """
 
     start: Cursor
@@ -51,9 +51,8 @@ def redo_range(layout: Layout) -> RedoRange:
     checkpoint = last_checkpoint(layout)
     if checkpoint is None:
         return FULL_LOG
-    here = store_id(layout)
-    if checkpoint["place"] != here:
-        return FULL_LOG._replace(is_copy=is_copy(checkpoint["place"], here))
+    if not is_valid(checkpoint, layout):
+        return FULL_LOG._replace(is_copy=is_copy(checkpoint, layout))
     start = Cursor(checkpoint["through"], checkpoint["segment"], checkpoint["offset"])
     return RedoRange(start, is_full_log=False)
 

@@ -5,7 +5,7 @@ A line is ``{"crc":"xxxxxxxx",``, the rest of an object, and a newline; the chec
 CRC-32 of the rest. A line holds one of
 
 - ``changes``: the changes that one fsync made durable, all or none of them;
-- ``checkpoint``: the documents of the store ``place`` are durable up to change ``through``,
+- ``checkpoint``: the documents of the store ``store`` are durable up to change ``through``,
   and the lines after that change begin at ``offset`` (bytes) of ``segment``;
 - ``follows``: the first line of a segment, which names the segment before (``segment``, 0
   for none) and says how many of its ``bytes`` are valid. ``era`` is a random number: a
@@ -83,11 +83,15 @@ def encode(kind: str, value: Any) -> bytes:
     return b"%b%b\n" % (_HEAD % crc32(rest), rest)
 
 
-def checkpoint(cursor: Cursor, store_id: str) -> bytes:
-    """Return the line by which recovery of a store may begin at ``cursor``."""
+def checkpoint(cursor: Cursor, identity: dict[str, Any]) -> bytes:
+    """Return the line by which recovery of a store may begin at ``cursor``.
+
+    ``identity`` says of which store, and how old its documents are at least.
+    """
     through, segment, offset = cursor
-    value = {"through": through, "place": store_id, "segment": segment, "offset": offset}
-    return encode(CHECKPOINT, value)
+    return encode(
+        CHECKPOINT, {"through": through, **identity, "segment": segment, "offset": offset}
+    )
 
 
 def follows(segment: int, valid_bytes: int, era: str = NO_ERA) -> bytes:

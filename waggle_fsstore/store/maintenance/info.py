@@ -13,7 +13,7 @@ from waggle_fsstore.store.fs.linux import filesystem_type
 from waggle_fsstore.store.fs.lock import is_left_behind
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import last_checkpoint
-from waggle_fsstore.store.journal.state import store_id
+from waggle_fsstore.store.journal.state import is_valid
 from waggle_fsstore.store.read.view import View
 
 
@@ -65,7 +65,7 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
         segments=len(names),
         segment_bytes=segments.total_size(layout),
         checkpoint=checkpoint["through"] if checkpoint else None,
-        is_of_this_place=checkpoint is not None and checkpoint["place"] == store_id(layout),
+        is_of_this_place=checkpoint is not None and is_valid(checkpoint, layout),
         file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),

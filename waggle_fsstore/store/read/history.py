@@ -24,7 +24,7 @@ from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import entries
 from waggle_fsstore.store.journal.lines import NO_ERA, Cursor
 from waggle_fsstore.store.journal.segments import Anchor
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 
 # A waiting watch polls the state record, at first often and then less so.
@@ -47,9 +47,9 @@ class _Position(NamedTuple):
 class History:
     """The events of one store: only published changes, which no crash can undo."""
 
-    def __init__(self, layout: Layout, view: View, presence: Presence) -> None:
+    def __init__(self, layout: Layout, view: View, seen_store: SeenStore) -> None:
         self._layout = layout
-        self._presence = presence
+        self._seen_store = seen_store
         self._view = view
         # The last change that was read: a caller that follows the changes continues there.
         self._last_read = Anchor()
@@ -173,7 +173,7 @@ class History:
         :class:`StoreGoneError`.
         """
         anchor, era = position
-        self._presence.check()
+        self._seen_store.check()
         if segments.era(self._layout) != era:
             raise HistoryLostError(anchor.seq)
         if segments.is_in_place(self._layout, anchor):

@@ -18,7 +18,7 @@ from waggle_fsstore.store.fs.safe_read import BadFile
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state
+from waggle_fsstore.store.journal.state import State, is_trusted, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.pending_overlay import (
     Changes,
@@ -56,7 +56,7 @@ class View:
         is committed and not published, or if a writer died before it updated the record.
         """
         state = read_state(self._layout.state)
-        if state is None or not is_trusted(state, mounted_id(self._layout)):
+        if not is_trusted(state, self._layout):
             return bool(segments.list_segments(self._layout))
         is_half_done = state.published != state.committed
         return is_half_done or (durable and not state.is_synced) or self._has_line_after(state)
@@ -156,7 +156,7 @@ class View:
         """Return the overlay, until a process has recovered the store."""
         if self._overlay is not None:
             state = read_state(self._layout.state)
-            if is_trusted(state, mounted_id(self._layout)):
+            if is_trusted(state, self._layout):
                 self._overlay = None
         return self._overlay
 

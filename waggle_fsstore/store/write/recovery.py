@@ -24,7 +24,7 @@ from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each
 from waggle_fsstore.store.journal.damage import repair_copy
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
-from waggle_fsstore.store.journal.state import State, store_id
+from waggle_fsstore.store.journal.state import State, checkpoint_identity, last_modified
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.sync import sync_all
 
@@ -172,7 +172,8 @@ def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Re
         if documents.names():
             sync_all(layout, disk)
         # It covers all up to the end of the first line, wherever that is.
-        carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(layout))
+        identity = checkpoint_identity(layout, last_modified(layout))
+        carry = lines.checkpoint(Cursor(highest, highest + 1), identity)
     segment.close()
     segment.rotate(highest + 1, 0, carry_over=carry)
     return Recovered(highest, is_synced=disk.durable)

@@ -18,7 +18,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.read.documents import Documents
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction, WriteBatch
 from waggle_fsstore.store.write.checkpoint import Checkpointer
@@ -42,7 +42,7 @@ class Writer:
         layout: Layout,
         documents: Documents,
         disk: Disk,
-        presence: Presence,
+        seen_store: SeenStore,
         *,
         timeout: float,
     ) -> None:
@@ -50,10 +50,10 @@ class Writer:
         self._documents = documents
         self._disk = disk
         # No method of this object: a reference cycle would keep the descriptors of a dropped store.
-        make_dir = partial(initialize.ensure_lock_dir, layout, disk, presence)
+        make_dir = partial(initialize.ensure_lock_dir, layout, disk, seen_store)
         self._lock = StoreLock(layout.lock, timeout=timeout, make_dir=make_dir)
         self._queue = CommitQueue(self._lock)
-        self._session = WriterSession(layout, disk, self._lock, presence)
+        self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
     def run(self, work: Callable[[Transaction], _T], *, solo: bool = False) -> _T:
