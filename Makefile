@@ -41,9 +41,13 @@ test: $(VENV)/ready-dev ## Run all tests
 conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server (needs npm)
 	@$(BIN)/python -m tests.conformance
 
-foreign: $(VENV)/ready-dev ## Run the tests of another project, with the plugins that such projects use
+$(VENV)/foreign/ready: tests/foreign/pyproject.toml $(VENV)/ready-dev
+	@echo "Setting up $(VENV)/foreign for the tests of another project" >&2
 	@$(PYTHON) -m venv --clear $(VENV)/foreign
-	@$(BIN)/python -m pip --python $(VENV)/foreign install --quiet . --group tests/foreign/pyproject.toml:test
+	@$(BIN)/python -m pip --python $(VENV)/foreign install --quiet --editable . --group tests/foreign/pyproject.toml:test
+	@touch $@
+
+foreign: $(VENV)/foreign/ready ## Run the tests of another project, with the plugins that such projects use
 	cd tests/foreign && $(CURDIR)/$(VENV)/foreign/bin/python -m pytest -p no:cacheprovider
 
 lint: $(VENV)/ready-dev ## Check style and types

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs on a whole store in a directory: fsck, snapshot, restore, history prune, info."""
 
+import os
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -193,8 +195,15 @@ def _require_path(path: str) -> None:
 
 
 def _fields(found: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass."""
-    return {field.name: getattr(found, field.name) for field in fields(found)}
+    """Return the fields of a dataclass as JSON values."""
+    return {field.name: _json_value(getattr(found, field.name)) for field in fields(found)}
+
+
+def _json_value(value: object) -> object:
+    """Return a value as JSON knows it: a path may hold bytes that are not UTF-8."""
+    if isinstance(value, (str, Path)):
+        return os.fsencode(value).decode(errors="backslashreplace")
+    return value
 
 
 def _format_value(value: object) -> str:
