@@ -93,6 +93,13 @@ IO_MODULES: Final = frozenset(
     {"fcntl", "glob", "io", "mmap", "pathlib", "shutil", "socket", "subprocess", "tempfile"}
 )
 
+CLOCK: Final = "waggle_fsstore.domain.clock"
+
+#: Clocks of the module ``time`` that tests freeze.
+FROZEN_CLOCKS: Final = frozenset(
+    {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time_ns"}
+)
+
 MAX_MODULE_LINES: Final = 400
 MAX_FUNCTION_LINES: Final = 40
 
@@ -210,6 +217,18 @@ def changes_of_files(source: str) -> Iterator[str]:
             case ast.Call(ast.Name("open")):
                 if set(_mode(node)) & set("wax+"):
                     yield ast.unparse(node)
+
+
+def intervals_have_one_clock(module: str, source: str) -> Iterator[str]:
+    """No timeout and no interval depends on a clock that a test freezes."""
+    if module == CLOCK:
+        return
+    for node in ast.walk(_parse(source)):
+        match node:
+            case ast.ImportFrom(module="time"):
+                yield from (alias.name for alias in node.names if alias.name in FROZEN_CLOCKS)
+            case ast.Attribute(ast.Name("time"), name) if name in FROZEN_CLOCKS:
+                yield f"time.{name}"
 
 
 def sources_have_headers(_: str, source: str) -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
+from tests import fork_server
+
 Patch = pytest.MonkeyPatch
 
 
@@ -34,10 +36,11 @@ def fault(test: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], No
     return register
 
 
-def run(name: str, output: str) -> None:
+def run(name: str, output: str, fork_server_address: str) -> None:
     """Plant a fault in this process, run its test, and end with pytest's exit code."""
     # What was imported before the fork stays: pytest collects garbage several times.
     gc.freeze()
+    fork_server.use(fork_server_address)
     settings.load_profile("faults")
     with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
         FAULTS[name].plant(pytest.MonkeyPatch())

@@ -22,6 +22,7 @@ OF_MODULES: dict[str, Rule] = {
         architecture.domain_is_standard_library_only,
         architecture.format_does_no_io,
         architecture.only_disk_changes_files,
+        architecture.intervals_have_one_clock,
         architecture.modules_are_short,
         architecture.functions_are_short,
     )
@@ -125,6 +126,8 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
         f"{_STORE}.server_lock",
         "from waggle_fsstore.store.file_store import FileStore",
     ),
+    (architecture.intervals_have_one_clock, f"{_STORE}.x", "import time\ntime.monotonic()"),
+    (architecture.intervals_have_one_clock, f"{_STORE}.x", "from time import monotonic"),
     (architecture.third_party_packages_have_one_importer, f"{_STORE}.x", "import orjson"),
     (architecture.third_party_packages_have_one_importer, f"{_STORE}.x", "import numpy.random"),
     (

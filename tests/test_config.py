@@ -190,6 +190,13 @@ def test_invalid_value_is_refused(name: str, text: str) -> None:
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize("text", ["1x", "0", "-1m"])
+def test_refused_interval_is_advised_valid_ones(text: str) -> None:
+    """The error suggests only values that are accepted."""
+    message = str(refused(REAPER_INTERVAL=text))
+    assert message.endswith(f"{text!r} is not a duration from 10ms to 24h, such as 30s or 5m")
+
+
 @pytest.mark.parametrize("text", ["1", "60"])
 def test_timeout_limits_are_accepted(text: str) -> None:
     """A timeout can be from one minute to one hour."""

@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,14 +25,15 @@ from waggle_fsstore import (
     UnsupportedFormatError,
     audit,
 )
-from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.event import EventKind, cursor_of
 from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name, environment_id_of
+from waggle_fsstore.store.fs.linux import birth_time
 from waggle_fsstore.store.fs.safe_read import modified_at
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.state import State, store_id
+from waggle_fsstore.store.journal.state import State, read_state
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
 
@@ -119,7 +121,7 @@ def members(store: FileStore) -> dict[str, set[str]]:
                 documents.append(change["document"])
     for document in documents:
         found["member of a document"] |= document.keys() - {_UNKNOWN}
-        for name in ("capabilities", "owner"):
+        for name in ("capabilities", "idempotency", "owner"):
             found[f"member of `{name}`"] |= (document[name] or {}).keys()
     found["member of the marker"] |= json.loads((store.path / "waggle.json").read_bytes()).keys()
     return found
@@ -178,7 +180,8 @@ def test_missing_members_get_defaults(tmp_path: Path) -> None:
                 codec.decode(canonical(rest), str(path), modified_at)
             continue
         found = codec.encode(codec.decode(canonical(rest), str(path), modified_at), 0)
-        value = json.loads(found)[name]
+        # What is written only where it has a value reads as the default elsewhere.
+        value = json.loads(found).get(name, 0 if name == "owner_pid_namespace" else None)
         if re.fullmatch(r"null|\d+|`\{}`|`\"\"`", default):
             assert value == json.loads(default.strip("`")), name
         elif name == "status":
@@ -226,7 +229,11 @@ def test_line_examples_are_good() -> None:
         assert after["was"]["revision"] == before["seq"]
     (line,), bad = lines.scan(FOLLOWING)
     assert not bad
-    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT)}
+    era = good[0].content[lines.FOLLOWS]["era"]
+    assert line.content[lines.FOLLOWS] == {"segment": 1, "bytes": len(SEGMENT), "era": era}
+    assert line.content[lines.FOLLOWS].keys() == names("member of `follows`")
+    cursor = cursor_of(2, f"{era}{lines.crc_of(SEGMENT[good[3].start :])}")
+    assert f"`{cursor}`" in PAGE
 
 
 def test_byte_table_locates_checksum() -> None:
@@ -261,15 +268,22 @@ def test_segment_names_bound_their_seqs(store: FileStore) -> None:
         assert successor is None or seqs[-1] < successor
 
 
-def test_place_has_documented_parts(store: FileStore) -> None:
-    """A place consists of the parts that the page lists."""
-    inode = (store.path / "environments").stat().st_ino
-    marker = (store.path / "waggle.json").stat()
-    expected = f"{inode:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
-    assert store_id(Layout(str(store.path))) == expected
+def test_checkpoint_names_store_as_documented(store: FileStore) -> None:
+    """What a checkpoint says of its store consists of the parts that the page lists."""
+    layout = Layout(str(store.path))
+    documents, marker = os.stat(layout.environments), os.stat(layout.marker)
+    place = f"{documents.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
+    born = birth_time(layout.environments)
+    expected = f"{documents.st_ino:x}-{born:x}" if born else place
     store.close()
     checkpoints = [line["checkpoint"] for line in written(store) if "checkpoint" in line]
-    assert {checkpoint["place"] for checkpoint in checkpoints} == {expected}
+    assert {checkpoint["place"] for checkpoint in checkpoints} == {place}
+    assert {checkpoint["store"] for checkpoint in checkpoints} == {expected}
+    modified = os.stat(layout.environments).st_mtime_ns
+    assert checkpoints[-1]["modified"] == f"{modified:x}"
+    state = read_state(layout.state)
+    assert state is not None
+    assert state.mounted_id.split(":")[3] == expected
 
 
 def test_marker_example_is_that_of_the_code() -> None:
@@ -281,11 +295,11 @@ def test_state_record_has_documented_fields(store: FileStore) -> None:
     """The state record has the fields of the table, in the form that the page describes."""
     data = (store.path / ".waggle" / "state").read_bytes()
     assert names("field", section=".waggle") == set(State._fields)
-    assert f"one line of {len(data)} bytes: `waggle-state 2`" in PAGE
+    assert f"one line of {len(data)} bytes: `waggle-state 3`" in PAGE
     head, digits = data[:-9].rstrip(), data[-9:-1]
     assert data[-1:] == b"\n"
     assert digits == b"%08x" % crc32(head)
-    assert len(head.removeprefix(b"waggle-state 2 ").split(b" ")) == len(State._fields)
+    assert len(head.removeprefix(b"waggle-state 3 ").split(b" ")) == len(State._fields)
 
 
 def test_root_table_has_every_file(store: FileStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import planted
+from tests import fork_server, planted
 
 _TESTS = Path(__file__).parent
 _MODULES = [
@@ -34,7 +34,8 @@ _processes.set_forkserver_preload(
 def test_planted_fault_is_caught(name: str, tmp_path: Path) -> None:
     """The guarantee that the fault breaks has a test that fails without it."""
     output = tmp_path / "output"
-    process = _processes.Process(target=planted.run, args=(name, str(output)))
+    arguments = (name, str(output), fork_server.address())
+    process = _processes.Process(target=planted.run, args=arguments)
     process.start()
     process.join(timeout=300)
     process.kill()

@@ -18,7 +18,7 @@ from waggle_fsstore import (
     open_repository,
     open_service,
 )
-from waggle_fsstore.config import Settings, store_location
+from waggle_fsstore.config import Settings, store_location, why_temporary
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.wiring import server_lock
 
@@ -92,6 +92,76 @@ def test_nul_character_is_refused(location: str) -> None:
         open_repository(location)
 
 
+UNEXPANDED = [
+    *("${HOME}/store", "$HOME/store", "/srv/$USER/store", "${env:HOME}/store", "$env:HOME/x"),
+    *("${workspaceFolder}/store", "$(pwd)/store", "%USERPROFILE%\\store", "${HOME", "$HOME"),
+    *("~no-such-user/store", "'/srv/store'", '"/srv/store"'),
+]
+
+
+@pytest.mark.parametrize("text", UNEXPANDED)
+def test_unexpanded_location_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only a shell replaces is no path; the error names the variable that has it."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for location in (text, *([] if text[0] in "~'\"" else [f"file:{text}"])):
+        with pytest.raises(ValueError, match=r"^(?!WAGGLE)"):
+            open_repository(location)
+    for variable in ("WAGGLE_DATA_DIR", "WAGGLE_STORE_PATH"):
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(SettingError) as caught:
+            open_repository()
+        assert caught.value.variable == variable
+        with pytest.raises(SettingError, match=f"^{variable}: "):
+            server_lock("server.lock")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["a$b", "100%", "50%-60%", "$", "a~", "it's", "'a'b", "x{y}"])
+def test_unusual_path_is_a_path(name: str, tmp_path: Path) -> None:
+    """A name that no shell would have replaced is taken as it is."""
+    assert path_of(str(tmp_path / name)) == tmp_path / name
+
+
+def test_url_or_path_object_has_any_name(tmp_path: Path) -> None:
+    """A directory with such a name can still be given, escaped in a URL or as a Path."""
+    assert path_of(f"file://{tmp_path}/%24HOME") == tmp_path / "$HOME"
+    assert path_of(tmp_path / "$HOME") == tmp_path / "$HOME"
+
+
+def test_url_with_home_directory_is_refused() -> None:
+    """A URL is no path: its ``~`` would become the name of a directory."""
+    with pytest.raises(ValueError, match="write file:///path"):
+        open_repository("file:~/store")
+
+
+def test_missing_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home directory there is no default store, and the error names the variable."""
+
+    def fail(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("WAGGLE_DATA_DIR")
+    monkeypatch.setattr("platformdirs.user_data_dir", fail)
+    with pytest.raises(SettingError, match=r"^WAGGLE_STORE_PATH: is not set, and .*: set it to"):
+        open_repository()
+    assert isinstance(open_repository("memory:"), MemoryStore)
+    monkeypatch.setenv("WAGGLE_STORE_PATH", "~/store")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(SettingError, match=r"^WAGGLE_STORE_PATH: '~/store' names no home"):
+        open_repository()
+
+
+def test_store_in_snap_is_temporary(tmp_path: Path) -> None:
+    """A snap has a data directory for each revision, and one that lasts."""
+    assert "revision 165 of the snap code" in why_temporary("/home/a/snap/code/165/.local/store")
+    assert "revision x1" in why_temporary("/home/a/snap/code/x1/store")
+    for path in ("/home/a/snap/code/common/store", "/home/a/snapshot/1/store", str(tmp_path)):
+        assert why_temporary(path) == ""
+
+
 def test_store_path_precedes_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``WAGGLE_STORE_PATH`` wins over ``WAGGLE_DATA_DIR``, the argument over both."""
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "data"))
@@ -108,7 +178,8 @@ def test_empty_location_variables_count_as_unset() -> None:
     default = os.path.join(platformdirs.user_data_dir("waggle", appauthor=False), "store")
     assert store_location({}) == default
     assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": ""}) == default
-    assert store_location({"WAGGLE_STORE_PATH": "", "WAGGLE_DATA_DIR": "/d"}) == "/d/store"
+    assert store_location({"WAGGLE_STORE_PATH": " ", "WAGGLE_DATA_DIR": "/d "}) == "/d/store"
+    assert store_location({"WAGGLE_STORE_PATH": "/s\r\n"}) == "/s"
 
 
 def test_default_store_is_in_user_data_directory(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.domain.environment import (
         Capabilities as Capabilities,
         Environment as Environment,
+        Idempotency as Idempotency,
         Owner as Owner,
         Runtime as Runtime,
         Status as Status,
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
         CapacityError as CapacityError,
         ConflictError as ConflictError,
         CorruptDocumentError as CorruptDocumentError,
+        CreationCancelledError as CreationCancelledError,
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
         EnvironmentNotFoundError as EnvironmentNotFoundError,
         EnvironmentNotRunningError as EnvironmentNotRunningError,
+        HistoryLostError as HistoryLostError,
         HistoryPrunedError as HistoryPrunedError,
+        IdempotencyKeyReusedError as IdempotencyKeyReusedError,
         InvalidEnvironmentError as InvalidEnvironmentError,
         InvalidEnvironmentIdError as InvalidEnvironmentIdError,
         InvalidRuntimeError as InvalidRuntimeError,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
         SettingError as SettingError,
         StoreClosedError as StoreClosedError,
         StoreError as StoreError,
+        StoreGoneError as StoreGoneError,
         UnsupportedFormatError as UnsupportedFormatError,
         WaggleError as WaggleError,
         WorkspaceGoneError as WorkspaceGoneError,
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
         TransactionalRepository as TransactionalRepository,
     )
     from waggle_fsstore.provider.local import LocalProvider as LocalProvider
+    from waggle_fsstore.service.cancellation import Cancellation as Cancellation
     from waggle_fsstore.service.environments import EnvironmentService as EnvironmentService
     from waggle_fsstore.service.ports import Ports as Ports
     from waggle_fsstore.service.provider import Provider as Provider
@@ -83,20 +89,22 @@ __version__: Final = "0.1.0"
 _NAMES: Final = {
     "config": "Settings",
     "domain.audit": "audit",
-    "domain.environment": "Capabilities Environment Owner Runtime Status",
+    "domain.environment": "Capabilities Environment Idempotency Owner Runtime Status",
     "domain.errors": (
-        "CapacityError ConflictError CorruptDocumentError EnvironmentAlreadyExistsError "
-        "EnvironmentNotFoundError EnvironmentNotRunningError HistoryPrunedError "
+        "CapacityError ConflictError CorruptDocumentError CreationCancelledError "
+        "EnvironmentAlreadyExistsError EnvironmentNotFoundError EnvironmentNotRunningError "
+        "HistoryLostError HistoryPrunedError IdempotencyKeyReusedError "
         "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
         "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
         "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
-        "SettingError StoreClosedError StoreError UnsupportedFormatError WaggleError "
-        "WorkspaceGoneError"
+        "SettingError StoreClosedError StoreError StoreGoneError UnsupportedFormatError "
+        "WaggleError WorkspaceGoneError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",
     "domain.repository": "Repository TransactionalRepository",
     "provider.local": "LocalProvider",
+    "service.cancellation": "Cancellation",
     "service.environments": "EnvironmentService",
     "service.ports": "Ports",
     "service.provider": "Provider",

@@ -30,6 +30,13 @@ _HOST: Final = re.compile(
 
 _ORIGIN: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s/*@?#]+", re.ASCII)
 
+# ${HOME}, $HOME, $env:HOME, $(pwd) and %USERPROFILE%.
+_find_unexpanded: Final = re.compile(
+    r"\$\{[^/}]*\}?|\$\([^/)]*\)?|(?<![^/\\])\$[A-Za-z_][\w:]*|%[A-Za-z_][\w()]*%"
+).search
+
+_find_snap_revision: Final = re.compile(r"/snap/([^/]+)/(x?[0-9]+)/").search
+
 _T = TypeVar("_T")
 
 
@@ -37,16 +44,65 @@ def store_location(environ: Mapping[str, str] | None = None) -> str:
     """Return the store's location: ``WAGGLE_STORE_PATH``, else ``store`` in the data directory.
 
     The data directory is ``WAGGLE_DATA_DIR``, else the system's directory for user data of
-    ``waggle``. An empty variable is ignored.
+    ``waggle``. Surrounding blanks do not count, and an empty variable is ignored.
+
+    Raises :class:`SettingError` for an invalid data directory, and where there is none.
     """
     variables = os.environ if environ is None else environ
-    location = variables.get("WAGGLE_STORE_PATH")
+    location = variables.get("WAGGLE_STORE_PATH", "").strip()
     if location:
         return location
-    directory = variables.get("WAGGLE_DATA_DIR")
-    if not directory:
-        directory = platformdirs.user_data_dir("waggle", appauthor=False)
-    return os.path.join(directory, "store")
+    directory = variables.get("WAGGLE_DATA_DIR", "").strip()
+    try:
+        data = local_path(directory) if directory else _user_data_dir()
+    except ValueError as error:
+        variable = "WAGGLE_DATA_DIR" if directory else "WAGGLE_STORE_PATH"
+        raise SettingError(variable, str(error)) from None
+    return os.path.join(data, "store")
+
+
+def local_path(text: str) -> str:
+    """Return the path that a user wrote, with ``~`` and ``~user`` as home directories.
+
+    Raises ``ValueError`` for what a shell would have replaced, such as ``${HOME}`` in the
+    settings of a program that does not expand it: it would become the name of a directory.
+    """
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise ValueError(f"{text!r:.100} names no home directory: write the whole path")
+    if text[0] in "'\"" and text[0] == text[-1]:
+        raise ValueError(f"{text!r:.100} has quotes that belong to no path: remove them")
+    found = _find_unexpanded(text)
+    if found:
+        raise ValueError(
+            f"{text!r:.100} contains {found[0]!r:.50}, which was not replaced by its value: "
+            "write the whole path"
+        )
+    return path
+
+
+def why_temporary(path: str) -> str:
+    """Return why the next start of the same program may use another store; "" if it will not.
+
+    A program in a snap has a data directory for each revision, as ``XDG_DATA_HOME`` says.
+    """
+    found = _find_snap_revision(path)
+    if found is None:
+        return ""
+    return (
+        f"this store belongs to revision {found[2]} of the snap {found[1]}, and other revisions "
+        "have others: set WAGGLE_STORE_PATH to a path outside of that directory"
+    )
+
+
+def _user_data_dir() -> str:
+    try:
+        return platformdirs.user_data_dir("waggle", appauthor=False)
+    except RuntimeError:
+        raise ValueError(
+            "is not set, and this user has no home directory, where the default store would "
+            "be: set it to the path of the store"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,9 +202,12 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _interval(text: str) -> timedelta:
-    interval = parse_duration(text)
+    try:
+        interval = parse_duration(text)
+    except ValueError:
+        interval = timedelta(0)
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
-        raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h")
+        raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h, such as 30s or 5m")
     return interval
 
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
+from waggle_fsstore.domain.environment import Status
+from waggle_fsstore.domain.errors import SettingError, StoreGoneError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -16,7 +18,7 @@ from waggle_fsstore.store.memory_store import MemoryStore
 if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
-    from waggle_fsstore.store.server_lock import ServerLock
+    from waggle_fsstore.store.server_lock import ServerLock, ServerPresence
 
 # At least two letters: "C:" is a drive.
 _match_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
@@ -35,7 +37,8 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
     ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
     system's directory for user data of ``waggle``.
 
-    Raises ``ValueError`` for any other location.
+    Raises ``ValueError`` for any other location, and :class:`SettingError`, which names the
+    variable, if the location comes from one.
     """
     path = _path_of(location)
     return MemoryStore() if path is None else FileStore(path)
@@ -77,6 +80,34 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
+def require_store(location: str | os.PathLike[str] | None = None) -> None:
+    """Raise :class:`StoreGoneError` if only the workspaces of a store are left.
+
+    A server must not begin a new store beside them: its disk may not be mounted yet.
+    """
+    from waggle_fsstore.store.format.layout import Layout
+    from waggle_fsstore.store.write import initialize
+
+    path = _path_of(location)
+    if path is None or initialize.detect(Layout(os.path.realpath(path))):
+        return
+    workspaces = _workspaces_of(os.path.realpath(path))
+    if os.path.isdir(workspaces) and os.listdir(workspaces):
+        remedy = (
+            f"its workspaces are in {workspaces}; put it back, or begin a new store beside "
+            "them with 'serve --init'"
+        )
+        raise StoreGoneError(path, remedy)
+
+
+def server_presence(location: str | os.PathLike[str] | None = None) -> "ServerPresence | None":
+    """Return the lock by which a server of a store shows that it runs, as :func:`server_lock`."""
+    from waggle_fsstore.store.server_lock import ServerPresence
+
+    path = _path_of(location)
+    return None if path is None else ServerPresence(path)
+
+
 def remove_temporary_workspaces() -> None:
     """Remove the workspaces of stores in memory, as the exit of the process does.
 
@@ -93,9 +124,11 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     if isinstance(repository, FileStore):
         stored = repository.find_all(on_corrupt=lambda _: None)
         has_workspaces = any(
-            one.is_running and one.provider == LocalProvider.name for one in stored
+            one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
+            for one in stored
         )
-        return LocalProvider(f"{repository.path}-workspaces", has_workspaces=has_workspaces)
+        workspaces = _workspaces_of(str(repository.path))
+        return LocalProvider(workspaces, has_workspaces=has_workspaces)
     import shutil
     import tempfile
 
@@ -106,10 +139,18 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     return provider
 
 
+def _workspaces_of(path: str) -> str:
+    return f"{path}-workspaces"
+
+
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:
     """Return the path of the store at a location; ``None`` for a store in memory."""
     if location is None:
         location = config.store_location()
+        try:
+            return _path_of(location)
+        except ValueError as error:
+            raise SettingError("WAGGLE_STORE_PATH", str(error)) from None
     if isinstance(location, os.PathLike):
         return os.fspath(location)
     if not location:
@@ -118,7 +159,7 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
         raise ValueError("the location of the store contains a NUL character")
     scheme = _match_scheme(location)
     if scheme is None:
-        return os.path.expanduser(location)
+        return config.local_path(location)
     match scheme[1].lower():
         case "memory" if location[len(scheme[0]) :].strip("/") == "":
             return None
@@ -134,6 +175,8 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
 def _path_in_url(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
+    if path and config.local_path(parts.path) != parts.path:
+        raise ValueError(f"the location {url!r} has a '~': write file:///path")
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path:
         raise ValueError(f"the location {url!r} names no local path: write file:///path")
     if os.name == "nt" and re.match(r"/[A-Za-z]:", path):  # pragma: no cover

@@ -3,19 +3,18 @@
 
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from tests.fork_server import PYTHON, Program
 from waggle_fsstore.cli.app import app
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 
 # The runner is not a terminal, even if "pytest -s" runs on one.
 app.rich_markup_mode = None
 
-PYTHON = (sys.executable, "-W", "error")
 PROGRAM = (*PYTHON, "-m", "waggle_fsstore")
 
 
@@ -31,15 +30,23 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def start(
+    *arguments: str,
+    code: str | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    **variables: str,
+) -> Program:
+    """Start the program in another process, with additional environment variables."""
+    env = {**os.environ, **variables}
+    return Program(*arguments, env=env, code=code, stdout=stdout, stderr=stderr)
+
+
 def execute(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run the program in another process, with additional environment variables."""
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        env={**os.environ, **variables},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    process = Program(*arguments, env={**os.environ, **variables})
+    output, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.wait(), output, errors)
 
 
 def environment(environment_id: str, **fields: object) -> Environment:

@@ -4,14 +4,14 @@
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.cli.cli_runner import PROGRAM, PYTHON, document, environment, execute, run
+from tests.cli.cli_runner import document, environment, execute, run, start
+from tests.fork_server import Program
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.table import in_batches, write_table
 from waggle_fsstore.domain.audit import audit
@@ -128,6 +128,17 @@ def test_history_options_narrow_the_list(options: tuple[str, ...], expected: lis
     assert _seqs("history", *options) == expected
 
 
+def test_cursor_in_json_is_taken_and_checked(past: FileStore) -> None:
+    """The cursor of an event continues after it; that of another history exits with 1."""
+    cursor = json.loads(run("history", "--json").stdout.splitlines()[2])["cursor"]
+    for verb in ("history", "events"):
+        assert _seqs(verb, "--after", cursor) == [4, 5]
+        result = run(verb, "--after", cursor[:-1] + ("0" if cursor[-1] != "0" else "1"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "the history cannot be continued after change 3" in result.stderr
+    past.close()
+
+
 @pytest.mark.usefixtures("past")
 @pytest.mark.parametrize("unknown", ["c", "", "prune", "x" * 300])
 def test_history_of_unknown_id_is_not_found(unknown: str) -> None:
@@ -224,26 +235,21 @@ def test_events_since_a_time(past: FileStore) -> None:
 
 
 @contextmanager
-def _following(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+def _following(*options: str) -> Iterator[Program]:
     """Yield a process that follows the events, and end it with the block."""
-    process = subprocess.Popen(
-        [*PYTHON, "-c", _INTERRUPTIBLE, "events", "--follow", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start("events", "--follow", *options, code=_INTERRUPTIBLE)
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
-def _line(process: subprocess.Popen[bytes]) -> str:
-    assert process.stdout is not None
+def _line(process: Program) -> str:
     return process.stdout.readline().decode()
 
 
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
+def _interrupt(process: Program) -> None:
     """Send Ctrl-C: the process ends as a shell expects, silently."""
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == (b"", b"")
@@ -298,26 +304,20 @@ def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
     """It ends at once and silently, even if no more events come."""
     with _following(*option) as process:
         assert _line(process) != ""
-        assert process.stdout is not None
         process.stdout.close()
-        assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 141
 
 
 def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     """When the reader has seen enough (head -1), the program ends silently."""
     store.save_all(environment(f"{number:0200}") for number in range(3000))
-    process = subprocess.Popen(
-        [*PROGRAM, "history"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = start("history")
     assert process.stdout.read(1) != b""
     process.stdout.close()
     assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    process.communicate(timeout=60)
+    assert process.returncode == 141
 
 
 # Errors
@@ -329,8 +329,8 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     [
         (("history", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("history", "--after", "-1"), "after: -1 is negative"),
-        (("history", "--until", "-1"), "until: -1 is negative"),
-        (("history", "--after", "x"), "'--after'"),
+        (("history", "--until", "-1"), "'-1' is not a whole number"),
+        (("history", "--after", "x"), "after: 'x' is neither the cursor of an event nor a number"),
         (("history", "-n", "0"), "must be at least 1"),
         (("history", "a", "b"), "unexpected extra argument"),
         (("events", "--after", "6"), "after: 6 is beyond the last change, 5"),

@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -40,6 +41,8 @@ _EXPECTED = {
     errors.InvalidTransitionError("running", "creating"): 1,
     errors.CapacityError(3): 1,
     errors.NoFreePortError(1, 2): 1,
+    errors.IdempotencyKeyReusedError("key", "a"): 4,
+    errors.CreationCancelledError(): 1,
     errors.ProviderError("local", "is wrong"): 1,
     errors.RuntimeUnavailableError("local", "is wrong", "node"): 1,
     errors.WorkspaceGoneError("local", "is wrong"): 1,
@@ -53,6 +56,8 @@ _EXPECTED = {
     errors.OutcomeUnknownError("/a"): 1,
     errors.JournalDamagedError("/a", 8): 6,
     errors.HistoryPrunedError(7): 1,
+    errors.HistoryLostError(7): 1,
+    errors.StoreGoneError("/a"): 1,
     errors.StoreClosedError(): 1,
 }
 
@@ -182,7 +187,57 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         run("count")
 
 
+@pytest.mark.parametrize(
+    "arguments", ["ls", "--help", "ls --help", "--version", "history", "count"]
+)
+def test_gone_reader_is_no_error(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """A reader that has seen enough ends the program silently, as a signal would."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.write", fail)
+    for kind in ("TyperGroup", "TyperCommand"):
+        monkeypatch.setattr(f"typer.core.{kind}.format_help", fail)
+    result = run(*arguments.split())
+    assert (result.exit_code, result.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "ls --help", "--version", "ls"])
+def test_help_to_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """Output that cannot be written is an error of one line, whatever is printed."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.write", fail)
+    for kind in ("TyperGroup", "TyperCommand"):
+        monkeypatch.setattr(f"typer.core.{kind}.format_help", fail)
+    result = run(*arguments.split())
+    assert result.exit_code == 1
+    assert result.stderr == "Error: standard output: No space left on device\n"
+
+
 # 2: usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("nonsense", "--bogus", "ls --bogus", "show", "set a", "set a --status asleep"),
+        *("create --runtime ruby", "create --timeout soon", "history --after x", "history -n x"),
+        *("restore a --revision x", "history prune --keep-days x", "history prune"),
+        *("--store s3://x ls", "show a b", "fsck --bogus"),
+    ],
+)
+def test_usage_errors_have_one_style(arguments: str) -> None:
+    """One line says what is wrong, in words of this program, and one where the help is."""
+    result = run(*arguments.split())
+    assert result.exit_code == (16 if "fsck" in arguments else 2)
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert re.fullmatch("  see: waggle-fsstore( [a-z ]+)? --help", hint)
+    assert not re.search("value error|input should|pydantic|http", error, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.cli_runner import PROGRAM, document, environment, run
+from tests.cli.cli_runner import document, environment, run, start
 from tests.store.locks import lock_held
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.file_store import FileStore
@@ -104,6 +104,19 @@ def test_fsck_json_has_every_field(intact: FileStore) -> None:
         assert values["remedy"] == one.remedy
 
 
+def test_repair_prints_json_in_store_of_any_path(intact: FileStore) -> None:
+    """A remedy that names a path that is not UTF-8 is printed, with the bytes escaped."""
+    _zero(document(intact.path, "a"))
+    root = intact.path.with_name("\udcff")
+    intact.close()
+    intact.path.rename(root)
+    [found] = map(
+        json.loads, run("--store", str(root), "fsck", "--repair", "--json").stdout.splitlines()
+    )
+    assert found["path"].endswith("\\xff/environments/a.json")
+    assert found["is_repaired"]
+
+
 def test_fsck_adds_up_exit_codes(intact: FileStore) -> None:
     """One error corrected and one left give the sum (5)."""
     _zero(document(intact.path, "a"))
@@ -157,14 +170,12 @@ def test_fsck_ends_when_its_reader_leaves(intact: FileStore) -> None:
     """It ends silently: 8 for an incomplete check, and the bits so far."""
     for number in range(2000):
         (intact.path / "environments" / f"{number:0200}.txt").touch()
-    process = subprocess.Popen([*PROGRAM, "fsck"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = start("fsck")
     assert process.stdout.read(1) == b"w"
     process.stdout.close()
     assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(timeout=60) == 8
+    process.communicate(timeout=60)
+    assert process.returncode == 8
 
 
 def test_findings_are_escaped(intact: FileStore) -> None:

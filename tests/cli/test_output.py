@@ -7,12 +7,16 @@ import os
 import pty
 import re
 import subprocess
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.cli_runner import PROGRAM, PYTHON, document, environment, execute, run
+from tests.cli.cli_runner import PROGRAM, document, environment, execute, run, start
+from tests.fork_server import PYTHON
+from waggle_fsstore.cli import table
+from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.cli.output import printable
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.audit import audit
@@ -23,17 +27,21 @@ from waggle_fsstore.store.file_store import FileStore
 _HOSTILE = "\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 _ESCAPED = r"\x1b[2J\x9b31m\u202e[red]x[/nope]\ty\nz"
 
+# The standard output of "python -u".
+_UNBUFFERED = """
+import io, sys
+from waggle_fsstore.cli import main
+sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False), write_through=True)
+main()
+"""
+
 
 def _on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return the output on a terminal of 40 columns, with line ends as the program wrote them."""
     control, terminal = pty.openpty()
     try:
-        process = subprocess.Popen(
-            [*PROGRAM, *arguments],
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "40", **variables},
-            stdout=terminal,
-            stderr=terminal,
-        )
+        variables = {"TERM": "xterm-256color", "COLUMNS": "40", **variables}
+        process = start(*arguments, stdout=terminal, stderr=terminal, **variables)
         os.close(terminal)
         data = b""
         while True:
@@ -46,7 +54,8 @@ def _on_a_terminal(*arguments: str, **variables: str) -> str:
             if not more:
                 break
             data += more
-        assert process.wait(timeout=60) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     finally:
         os.close(control)
     return data.decode().replace("\r\n", "\n")
@@ -68,10 +77,10 @@ def test_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
 
 
 def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
-    """Columns are aligned with their headers, and uncut however narrow the terminal is."""
+    """With --no-trunc, columns are aligned and uncut however narrow the terminal is."""
     store.save(environment("i" * 60))
     store.save(environment("short", labels={"k": "v" * 90}))
-    written = _on_a_terminal("ls")
+    written = _on_a_terminal("ls", "--no-trunc")
     assert "\x1b[32mrunning\x1b[0m" in written
     header, first, second = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
     for row in (first, second):
@@ -83,20 +92,87 @@ def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
     assert first.endswith("team=blue")
 
 
+def test_table_fits_terminal(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are short but unique, other fields are cut, and columns are left out at the end."""
+    one, other = "0a2ae22e-cf09-4ed5-9a57-04d2cd548ca0", "0a2ae22e-df09-4ed5-9a57-04d2cd548ca0"
+    now = datetime.now(UTC)
+    for name in (one, other):
+        store.save(
+            environment(
+                name,
+                name="a long name",
+                created_at=now - timedelta(hours=3, seconds=9),
+                last_used=now,
+            )
+        )
+    store.save(environment("web", status=Status.ERROR, status_reason="its disk is full"))
+    store.save(environment("zoo", status=Status.RUNNING, timeout=timedelta(0)))
+    rows = {}
+    with monkeypatch.context() as patch:
+        patch.setattr("waggle_fsstore.cli.output.is_terminal", lambda: True)
+        patch.setenv("NO_COLOR", "1")
+        for columns in (40, 76, 200):
+            patch.setenv("COLUMNS", str(columns))
+            rows[columns] = run("ls").stdout.splitlines()
+    for columns, (header, *lines) in rows.items():
+        assert len(lines) == 4
+        assert max(map(len, [header, *lines])) <= columns
+    assert rows[200][0].split() == [
+        *("ID", "NAME", "RUNTIME", "STATUS", "AGE", "EXPIRES", "REASON", "LABELS"),
+    ]
+    assert rows[200][1].split("  ")[:2] == ["0a2ae22e-c", "a long name"]
+    assert rows[200][1].split()[5:] == ["running", "3h", "44m", "-", "team=blue"]
+    assert rows[200][3].endswith("-        its disk is full  team=blue")
+    assert "never" in rows[200][4]
+    assert rows[76][3].endswith("its disk\N{HORIZONTAL ELLIPSIS}  team=blue")
+    assert rows[40][0].split() == ["ID", "NAME", "RUNTIME", "STATUS"]
+    assert rows[40][1].startswith("0a2ae22e-c  a long na\N{HORIZONTAL ELLIPSIS}  ")
+    for shown, whole in zip(rows[40][1:3], (one, other), strict=True):
+        assert json.loads(run("inspect", shown.split()[0]).stdout)["id"] == whole
+
+
 def test_events_are_aligned_and_coloured_on_a_terminal(store: FileStore) -> None:
     """Columns are aligned with their headers, and the new status has its colour."""
     store.save(environment("i" * 60, status=Status.CREATING))
     store.save(environment("a"))
     store.delete("a")
-    written = _on_a_terminal("history")
+    written = _on_a_terminal("history", COLUMNS="80")
     assert "\x1b[33m- -> creating\x1b[0m" in written
     assert "\x1b[32m- -> running\x1b[0m" in written
     header, *rows = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
     assert [row[header.index("KIND") :].split()[0] for row in rows] == [
         *("created", "created", "deleted"),
     ]
+    assert rows[0][header.index("ID") :].startswith("iiiiiiii  ")
+    assert header.split()[1] == "AGE"
     for row, status in zip(rows, ("- -> creating", "- -> running", "running -> -"), strict=True):
         assert row.index(status) == header.index("STATUS")
+
+
+_IDS = st.builds(lambda end: f"shared-beginning-{end}", st.text("ab\u6f22", max_size=9))
+
+
+@given(st.lists(_IDS, min_size=1, unique=True))
+def test_short_id_is_prefix_of_one_id(ids: list[str]) -> None:
+    """What is shown of an id is the id, or a prefix that no other id has."""
+    short = ShortIds(ids)
+    for one in ids:
+        shown = short.of(one)
+        assert one.startswith(shown)
+        assert shown == one or not any(other.startswith(shown) for other in ids if other != one)
+        assert len(shown) >= 8
+
+
+@given(st.lists(st.text(alphabet="ab\u6f22", max_size=40), min_size=7, max_size=7))
+def test_any_row_fits_any_terminal(row: list[str]) -> None:
+    """A line is at most as wide as the terminal, if its first field is."""
+    header = ("ID", "NAME", "STATUS", "AGE", "REASON", "ACTOR", "LABELS")
+    for columns in (1, 20, 40, 80):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            drawn = table._TerminalTable(header, (), is_cut=True)([header, row])
+        widest = max(table._cells(line) for line in drawn.splitlines())
+        assert widest <= max(columns, table._cells(row[0]), 2)
 
 
 def test_columns_never_get_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +241,7 @@ def test_hostile_texts_are_escaped_off_a_terminal() -> None:
 @pytest.mark.usefixtures("hostile")
 def test_hostile_texts_are_escaped_on_a_terminal() -> None:
     """No escape sequence reaches the terminal, and markup is printed as text."""
-    written = _on_a_terminal("ls", NO_COLOR="1")
+    written = _on_a_terminal("ls", "--no-trunc", NO_COLOR="1")
     assert written.count(_ESCAPED) == 4
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
 
@@ -174,7 +250,7 @@ def test_hostile_texts_are_escaped_in_events(hostile: FileStore) -> None:
     """Id, actor and reason are escaped on a terminal, off it and as JSON."""
     with audit(actor=_HOSTILE, reason=_HOSTILE):
         hostile.delete(_HOSTILE)
-    drawn = _on_a_terminal("history", "-n", "1", NO_COLOR="1")
+    drawn = _on_a_terminal("history", "-n", "1", "--no-trunc", NO_COLOR="1")
     tabbed, lines = run("history").stdout, run("events", "--json").stdout
     assert drawn.count(_ESCAPED) == 3
     assert [field for field in tabbed.splitlines()[2].split("\t") if field == _ESCAPED] == [
@@ -203,10 +279,10 @@ def test_hostile_texts_are_escaped_in_errors(store: FileStore) -> None:
         json.dumps({"id": "bad", "name": "n", "runtime": "node", "owner": {_HOSTILE: 1}})
     )
     results = [run("show", _HOSTILE), run("ls", "-q"), run("rm", _HOSTILE), run("show", "bad")]
-    assert [result.exit_code for result in results] == [2, 6, 3, 6]
+    assert [result.exit_code for result in results] == [2, 6, 2, 6]
     for result in results:
         assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stderr) is None
-    assert results[0].stderr.splitlines()[1:] == [f"  {_ESCAPED}1", f"  {_ESCAPED}2"]
+    assert f"is a prefix of 2 ids: {_ESCAPED}1, {_ESCAPED}2\n" in results[0].stderr
     assert len(results[1].stderr.splitlines()) == 1
 
 
@@ -219,37 +295,33 @@ def test_printable_returns_printable_text(text: str) -> None:
         assert printable(text) == text
 
 
-def test_letters_missing_in_locale_are_escaped(store: FileStore) -> None:
+def test_letters_missing_in_locale_are_escaped(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Letters that the output cannot encode are escaped, and are no failure."""
     store.save(environment("\u00e4", name="\u6f22"))
-    result = execute("ls", PYTHONIOENCODING="ascii")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = subprocess.run([*PROGRAM, "ls"], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
     assert rb"\xe4" + b"\t" + rb"\u6f22" + b"\t" in result.stdout
     # JSON is UTF-8 in any locale.
-    shown = execute("show", "\u00e4", PYTHONIOENCODING="ascii")
+    shown = subprocess.run([*PROGRAM, "show", "\u00e4"], capture_output=True, check=False)
     assert shown.stdout == document(store.path, "%c3%a4").read_bytes()
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("code", [None, _UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize("option", [(), ("-q",), ("--json",)])
 def test_ls_ends_when_its_reader_leaves(
-    store: FileStore, option: tuple[str, ...], unbuffered: str
+    store: FileStore, option: tuple[str, ...], code: str | None
 ) -> None:
     """When the reader has seen enough (head -1), the program ends silently."""
     store.save_all(environment(f"{number:0200}") for number in range(1000))
-    process = subprocess.Popen(
-        [*PROGRAM, "ls", *option],
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = start("ls", *option, code=code)
     assert process.stdout.read(1) != b""
     process.stdout.close()
     assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    process.communicate(timeout=60)
+    assert process.returncode == 141
 
 
 def test_partial_writes_are_completed(store: FileStore) -> None:
@@ -276,25 +348,20 @@ main()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("code", [None, _UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize(
     "verb", [("ls",), ("ls", "--json"), ("show", "a"), ("count",), ("history",), ("events", "-f")]
 )
 def test_full_output_is_reported_once(
-    store: FileStore, verb: tuple[str, ...], unbuffered: str
+    store: FileStore, verb: tuple[str, ...], code: str | None
 ) -> None:
     """Output that cannot be written is an error, reported once."""
     store.save(environment("a"))
     with open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            [*PROGRAM, *verb],
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert result.stderr == b"Error: standard output: No space left on device\n"
+        process = start(*verb, code=code, stdout=full.fileno())
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == b"Error: standard output: No space left on device\n"
 
 
 def test_closed_output_is_ignored(store: FileStore) -> None:

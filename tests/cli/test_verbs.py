@@ -45,6 +45,17 @@ def test_create_generates_name_from_runtime_and_id(store: FileStore) -> None:
     assert uuid.UUID(environment_id).version == 4
 
 
+@pytest.mark.parametrize("name", ["", " ", "\t", "\u3000", "a\nb", "x" * 201])
+def test_unreadable_name_is_refused(store: FileStore, name: str) -> None:
+    """A name has 1-200 printable characters that are not all blank, also in set."""
+    environment_id = run("create", "data").stdout.strip()
+    for verb in (["create", "--", name], ["set", environment_id, "--name", name]):
+        result = run(*verb)
+        assert result.exit_code == 2
+        assert "name: must" in result.stderr
+    assert [one.name for one in store.find_all()] == ["data"]
+
+
 def test_create_with_zero_timeout_never_expires(store: FileStore) -> None:
     """The environment never expires, and ls says so."""
     environment_id = run("create", "--timeout", "0").stdout.strip()
@@ -148,11 +159,8 @@ def test_show_of_ambiguous_prefix_names_candidates(store: FileStore) -> None:
         store.save(environment(f"alpha-{number}"))
     result = run("show", "alpha")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.splitlines() == [
-        "Error: 'alpha' is a prefix of 7 ids:",
-        *(f"  alpha-{number}" for number in range(5)),
-        "  ...",
-    ]
+    candidates = ", ".join(f"alpha-{number}" for number in range(5))
+    assert f"'alpha' is a prefix of 7 ids: {candidates}, ...\n" in result.stderr
 
 
 def test_show_ignores_corrupt_candidates(store: FileStore) -> None:
@@ -244,11 +252,14 @@ def test_set_keeps_concurrent_change(store: FileStore, monkeypatch: pytest.Monke
     assert (stored.name, stored.labels) == ("new", {"other": "1"})
 
 
-def test_set_requires_exact_id(store: FileStore) -> None:
-    """A prefix is not enough to change an environment."""
-    store.save(environment("alpha"))
-    assert run("set", "alp", "--name", "new").exit_code == 3
-    assert store.find_by_id("alpha").name == "name of alpha"
+def test_set_takes_unique_prefix(store: FileStore) -> None:
+    """A unique prefix is enough; one of several ids is wrong usage, and changes none."""
+    for name in ("alpha", "alphabet", "beta"):
+        store.save(environment(name))
+    assert run("set", "b", "--name", "new").exit_code == 0
+    assert run("set", "al", "--name", "new").exit_code == 2
+    assert run("set", "alpha", "--name", "exact").exit_code == 0
+    assert [stored.name for stored in store.find_all()] == ["exact", "name of alphabet", "new"]
 
 
 # rm
@@ -278,11 +289,16 @@ def test_rm_tries_all_and_exits_with_first_failure(store: FileStore) -> None:
     assert run("rm", "newer", "missing").exit_code == 6
 
 
-def test_rm_requires_exact_id(store: FileStore) -> None:
-    """A prefix is not enough to remove an environment."""
-    store.save(environment("alpha"))
-    assert run("rm", "alp").exit_code == 3
-    assert store.count() == 1
+def test_rm_takes_unique_prefixes(store: FileStore) -> None:
+    """If one of them fits several ids, none is removed."""
+    for name in ("alpha", "beta-1", "beta-2", "gamma"):
+        store.save(environment(name))
+    result = run("rm", "al", "beta")
+    assert result.exit_code == 2
+    assert "'beta' is a prefix of 2 ids: beta-1, beta-2" in result.stderr
+    assert store.count() == 4
+    assert run("rm", "al", "alpha", "beta-2").exit_code == 0
+    assert [left.id for left in store.find_all()] == ["beta-1", "gamma"]
 
 
 def test_rm_takes_option_as_id_after_dashes(store: FileStore) -> None:
@@ -311,6 +327,15 @@ def test_where_prints_the_path(root: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("WAGGLE_STORE_PATH")
     assert run("where").stdout == f"{tmp_path}/data/store\n"
     assert not root.exists()
+
+
+def test_where_warns_of_temporary_store(tmp_path: Path) -> None:
+    """The path is printed alone; a warning about it goes to stderr."""
+    path = tmp_path / "snap" / "code" / "165" / "store"
+    result = run("--store", str(path), "where")
+    assert (result.exit_code, result.stdout) == (0, f"{path}\n")
+    assert result.stderr.startswith("Warning: this store belongs to revision 165 of the snap code")
+    assert run("where").stderr == ""
 
 
 def test_store_option_chooses_the_store(root: Path, tmp_path: Path) -> None:

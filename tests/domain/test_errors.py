@@ -38,6 +38,12 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     (errors.CapacityError(10), {"capacity": 10}, ("10",)),
     (errors.NoFreePortError(10, 20), {"first": 10, "last": 20}, ("10", "20")),
     (
+        errors.IdempotencyKeyReusedError("key", "env-1"),
+        {"idempotency_key": "key", "environment_id": "env-1"},
+        ("'key'", "'env-1'", "use a new key"),
+    ),
+    (errors.CreationCancelledError(), {}, ("cancelled",)),
+    (
         errors.ProviderError("local", "no room"),
         {"provider": "local", "reason": "no room"},
         ("local: no room",),
@@ -85,6 +91,9 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         ("/x/journal/1.jsonl", "17", "fsck --repair"),
     ),
     (errors.HistoryPrunedError(7), {"oldest": 7}, ("7",)),
+    (errors.HistoryLostError(7), {"after": 7}, ("change 7", "put back")),
+    (errors.StoreGoneError("/s"), {"path": Path("/s")}, ("/s", "gone", "put it back")),
+    (errors.StoreGoneError("/s", "mount it"), {"remedy": "mount it"}, ("mounted: mount it",)),
     (errors.StoreClosedError(), {}, ("closed",)),
 ]
 

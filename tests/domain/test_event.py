@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from waggle_fsstore import Event, EventKind, HistoryPrunedError, Status
-from waggle_fsstore.domain.event import check_range, check_timeout
+from waggle_fsstore.domain.event import check_range, check_timeout, cursor_of, parse_after
 from waggle_fsstore.testing import make_environment
 
 
@@ -107,6 +107,25 @@ def test_pruned_range_is_refused_with_oldest_event(after: int, oldest: int) -> N
     with pytest.raises(HistoryPrunedError) as caught:
         check_range(after, None, oldest=oldest, last=9)
     assert caught.value.oldest == oldest
+
+
+def test_cursor_is_parsed_back() -> None:
+    """A cursor is a text with the number of a change; a number, also as a text, has no token."""
+    digits = "0123456789abcdef"
+    assert parse_after(cursor_of(57, digits)) == (57, digits)
+    assert parse_after("57") == parse_after(57) == (57, "")
+    assert make_event(cursor="57-x", environment=None) == make_event(environment=None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "5-", "5-xyz", " 5", "5\n", "\u0665", "x" * 999, "5-0123456789ABCDEF", "9" * 21],
+)
+def test_other_text_is_no_cursor(text: str) -> None:
+    """Any other text is refused with the name of the argument, in a bounded message."""
+    with pytest.raises(ValueError, match=r"after: .* neither") as caught:
+        parse_after(text)
+    assert len(str(caught.value)) < 200
 
 
 def test_timeouts_are_finite_seconds_or_none() -> None:

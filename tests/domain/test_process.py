@@ -142,6 +142,42 @@ def test_process_of_another_host_counts_as_alive() -> None:
     assert not is_gone(replace(this_process(), host="another", pid=2**22 + 1))
 
 
+def test_process_of_another_pid_namespace_counts_as_alive(child: Child) -> None:
+    """A process id of another PID namespace means nothing here, whatever the host is called."""
+    owner = owner_of(child)
+    child.kill()
+    child.wait()
+    assert is_gone(owner)
+    assert not is_gone(replace(owner, pid_namespace=owner.pid_namespace + 1))
+
+
+def test_process_without_recorded_namespace_is_judged_by_host(child: Child) -> None:
+    """An owner that an older version recorded is judged as that version did."""
+    owner = replace(owner_of(child), pid_namespace=0)
+    assert not is_gone(owner)
+    child.kill()
+    child.wait()
+    assert is_gone(owner)
+
+
+def test_process_inside_a_new_pid_namespace_judges_none_outside() -> None:
+    """From within a container with the same host name, a process outside counts as alive."""
+    owner = replace(this_process(), pid=2**22 + 1)
+    code = (
+        "from waggle_fsstore.domain.environment import Owner\n"
+        "from waggle_fsstore.domain.process import is_gone, this_process\n"
+        f"print(this_process().pid_namespace != {owner.pid_namespace}, is_gone({owner!r}))"
+    )
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    try:
+        inside = subprocess.run(unshare, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if "unshare failed" in inside.stderr or "Operation not permitted" in inside.stderr:
+        pytest.skip("no PID namespace may be made here")
+    assert inside.stdout.split() == ["True", "False"], inside.stderr
+
+
 @pytest.mark.parametrize("pid", [0, 2**22 + 1, 2**31, 2**53 - 1])
 def test_impossible_pids_count_as_gone(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are gone, with /proc and without."""

@@ -4,13 +4,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.provider.conftest import PYTHON, SHELL, environment, failure_of
 from waggle_fsstore import ProviderError, Runtime, RuntimeUnavailableError
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.provider import host_tools, local
 from waggle_fsstore.provider.local import LocalProvider
 
@@ -110,7 +110,7 @@ def test_probes_share_one_search(provider: LocalProvider, monkeypatch: pytest.Mo
     for _ in range(100):
         provider.probe(PYTHON)
     assert len(searches) == 1
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    now = monotonic()
+    monkeypatch.setattr("waggle_fsstore.provider.host_tools.monotonic", lambda: now + 61)
     provider.probe(PYTHON)
     assert len(searches) == 2

@@ -4,8 +4,6 @@
 import itertools
 import json
 import os
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from http.client import HTTPConnection
@@ -14,7 +12,7 @@ from queue import Queue
 from types import TracebackType
 from typing import IO, Any, Self
 
-PYTHON = (sys.executable, "-W", "error")
+from tests.fork_server import Program
 
 #: How long a test waits for what should take no time, on a busy machine too.
 TIMEOUT_S = 60.0
@@ -63,26 +61,14 @@ class Server:
     flags: tuple[str, ...] = ()
 
     def __init__(self, store: Path | str, *, code: str = "", **variables: str) -> None:
-        self.process = subprocess.Popen(
-            [
-                *PYTHON,
-                "-c",
-                _LONG_TIMEOUTS + code + START,
-                "--store",
-                str(store),
-                "serve",
-                *self.flags,
-            ],
+        self.process = Program(
+            *("--store", str(store), "serve", *self.flags),
             env={"PATH": os.environ["PATH"], **variables},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            code=_LONG_TIMEOUTS + code + START,
         )
         self.errors: list[str] = []
         self._changed = threading.Condition()
         self._has_ended = False
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
         self._threads = [
             threading.Thread(target=self._read_errors, args=[self.process.stderr]),
             threading.Thread(target=self._read_output, args=[self.process.stdout]),
@@ -115,7 +101,6 @@ class Server:
         return [json.loads(line) for line in self.errors]
 
     def close_input(self) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.close()
 
     def wait(self) -> int:
@@ -141,7 +126,6 @@ class Server:
     ) -> None:
         self.kill()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
 
@@ -239,7 +223,6 @@ class StdioServer(Server):
                 return message
 
     def send(self, message: object) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
 

@@ -164,8 +164,14 @@ def _file_in_place_of_documents(root: Path) -> None:
     (root / "environments").touch()
 
 
+def _empty_root(root: Path) -> None:
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+
+
 @pytest.mark.parametrize(
-    "damage", [_file_in_place_of_tmp, _file_in_place_of_root, _file_in_place_of_documents]
+    "damage",
+    [_file_in_place_of_tmp, _file_in_place_of_root, _file_in_place_of_documents, _empty_root],
 )
 def test_unwritable_store_is_not_ready(root: Path, damage: Any) -> None:
     """The component is named; the server is still alive."""
@@ -178,6 +184,11 @@ def test_unwritable_store_is_not_ready(root: Path, damage: Any) -> None:
         assert (status, report["status"]) == (503, "not ready")
         assert report["components"] == {"store": "failed", "provider": "ok", "leader": "ok"}
         assert _get(app, "/healthz") == (200, {"status": "ok"})
+        if damage is _empty_root:
+            assert list(root.iterdir()) == []
+            root.rmdir()
+            root.with_name("moved").rename(root)
+            assert _get(app, "/readyz")[0] == 200
 
 
 DAMAGED = "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'"

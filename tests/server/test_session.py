@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 
+from tests.fork_server import PYTHON
 from tests.server.client import Place, ask, refusal, talk
-from tests.server.processes import PYTHON, HttpServer
+from tests.server.processes import HttpServer
 from waggle_fsstore import FileStore
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server.tools import make_server

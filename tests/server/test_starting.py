@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a server starts, and what a refused start leaves untouched."""
 
+import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +18,13 @@ from waggle_fsstore import (
     FileStore,
     ServerRunningError,
     SettingError,
+    StoreGoneError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.config import Settings
 from waggle_fsstore.server import http, stdio
 from waggle_fsstore.server.lifecycle import ServiceHost
-from waggle_fsstore.store.server_lock import ServerLock
+from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
 from waggle_fsstore.testing import make_environment
 
 FREE_PORT = Settings.from_env({"WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
@@ -142,6 +145,29 @@ def test_taken_port_is_refused(tmp_path: Path, taken: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_server_begins_no_store_beside_workspaces(root: Path, is_mounted: bool) -> None:
+    """Where only the workspaces are left, the disk of the store may not be mounted."""
+    workspaces = root.with_name(f"{root.name}-workspaces")
+    workspaces.mkdir()
+    (workspaces / ".waggle-workspaces").touch()
+    if is_mounted:
+        root.mkdir()
+    before = listing(root.parent)
+    for is_http in (True, False):
+        with pytest.raises(StoreGoneError, match="serve --init") as caught:
+            ServiceHost(FREE_PORT, str(root), is_http=is_http).open()
+        assert (caught.value.path, str(workspaces) in str(caught.value)) == (root, True)
+    assert listing(root.parent) == before
+    result = run("--store", str(root), "serve", "--stdio")
+    assert (result.exit_code, listing(root.parent)) == (1, before)
+    assert "serve --init" in result.stderr
+    with ServiceHost(FREE_PORT, str(root), may_init=True) as host:
+        host.repository.save(make_environment(id="a", provider=None))
+    with ServiceHost(FREE_PORT, str(root)) as host:
+        assert host.repository.count() == 1
+
+
 def test_second_http_server_is_refused(root: Path) -> None:
     """The second server names the first one, and changes nothing."""
     with ServiceHost(FREE_PORT, str(root), is_http=True) as host:
@@ -247,6 +273,31 @@ def test_first_server_leads(root: Path) -> None:
             assert not lock.try_acquire()
     assert lock.try_acquire()
     lock.release()
+
+
+def test_each_server_shows_that_it_runs(root: Path) -> None:
+    """Leading or not, over HTTP or not, other processes see it until it is closed."""
+    with ServiceHost(FREE_PORT, str(root)) as first:
+        with ServiceHost(FREE_PORT, str(root)), ServiceHost(FREE_PORT, str(root), is_http=True):
+            assert len(running_servers(root)) == 3
+        shutil.rmtree(root / ".waggle" / "servers")
+        first.try_to_lead()
+        assert len(running_servers(root)) == 1
+    assert running_servers(root) == []
+
+
+def test_server_starts_where_it_cannot_show_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk is no reason not to serve, because a server is what frees it."""
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "file")
+
+    monkeypatch.setattr(ServerPresence, "try_acquire", fail)
+    with ServiceHost(FREE_PORT, str(root)) as host:
+        assert host.try_to_lead()
+    assert "cannot see that this server runs" in caplog.text
 
 
 def test_closing_twice_destroys_nothing(root: Path) -> None:

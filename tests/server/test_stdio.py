@@ -68,7 +68,6 @@ def test_messages_after_nonsense_are_answered(tmp_path: Path) -> None:
     """Invalid lines do not end the connection."""
     with StdioServer(tmp_path / "store") as server:
         server.begin()
-        assert server.process.stdin is not None
         for line in (b"\n", b"nonsense\n", b"{}\n", b"\xff\xfe\n", b"[" * 10_000 + b"\n", b"5\n"):
             server.process.stdin.write(line)
         server.process.stdin.flush()

@@ -13,6 +13,7 @@ from mcp.types import TextResourceContents, Tool
 
 from tests.server.client import ask, call, refused, talk
 from waggle_fsstore import EnvironmentService, FileStore, Status
+from waggle_fsstore.server.tools import Tools, make_server
 from waggle_fsstore.testing import make_environment
 
 FIELDS = {
@@ -29,13 +30,16 @@ FIELDS = {
 }
 
 TOOLS = {
-    "create_environment": ({"runtime", "name", "timeout_minutes", "with_pip"}, FIELDS),
+    "create_environment": (
+        {"runtime", "language", "name", "timeout_minutes", "with_pip", "idempotency_key"},
+        FIELDS,
+    ),
     "list_environments": ({"limit", "after"}, {"environments", "count", "next", "unreadable"}),
     "get_environment": ({"environment_id"}, FIELDS),
     "destroy_environment": ({"environment_id", "reason"}, {"status", "message"}),
     "environment_history": (
         {"environment_id", "limit", "after"},
-        {"environment_id", "events", "count"},
+        {"environment_id", "events", "count", "next"},
     ),
 }
 
@@ -79,7 +83,6 @@ def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
         for argument in tool.input_schema["properties"].values():
             assert argument["description"]
         # Some clients do not follow references; only lists have one.
-        assert "$defs" not in tool.input_schema
         assert len(tool.output_schema.get("$defs", ())) == {
             "list_environments": 2,
             "environment_history": 1,
@@ -87,11 +90,45 @@ def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
     schema = tools["create_environment"].input_schema
     assert schema["required"] == ["runtime"]
     assert schema["properties"]["runtime"]["enum"] == ["python", "node", "shell"]
-    assert schema["properties"]["timeout_minutes"]["anyOf"][0] == {
+    assert schema["properties"]["language"]["enum"] == ["python", "node", "shell"]
+    assert schema["properties"]["timeout_minutes"] == {
         "type": "integer",
         "minimum": 1,
         "maximum": 60,
+        "description": "Idle timeout in minutes. Default: 30, or what the operator set.",
     }
+
+
+def test_arguments_have_plain_types(server: MCPServer[Any]) -> None:
+    """Some clients refuse alternatives, null and references in the schema of the arguments."""
+    words = {"anyOf", "oneOf", "allOf", "$ref", "$defs", "null", "nullable", "const"}
+    for tool in _tools(server).values():
+        text = json.dumps(tool.input_schema)
+        assert not {word for word in words if f'"{word}"' in text}
+        assert tool.input_schema["additionalProperties"] is False
+        for argument in tool.input_schema["properties"].values():
+            assert argument["type"] in {"string", "integer", "boolean"}
+            assert "default" not in argument or argument["default"] is not None
+
+
+def test_texts_do_not_depend_on_docstrings(
+    service: EnvironmentService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What clients read is the same where docstrings are dropped, as by python -OO."""
+    with_docstrings = {
+        name: tool.model_dump() for name, tool in _tools(make_server(service)).items()
+    }
+    for name in vars(Tools):
+        if callable(getattr(Tools, name)) and not name.startswith("__"):
+            monkeypatch.setattr(getattr(Tools, name), "__doc__", None)
+    without = {name: tool.model_dump() for name, tool in _tools(make_server(service)).items()}
+    assert without == with_docstrings
+    for tool in without.values():
+        assert tool["description"]
+        assert "description" not in tool["output_schema"]
+        assert all(
+            "description" not in one for one in tool["output_schema"].get("$defs", {}).values()
+        )
 
 
 @pytest.mark.parametrize(
@@ -288,9 +325,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     history = talk(server, dialogue, name="claude", mode=mode)
     assert history["count"] == len(history["events"]) == 4
     assert [list(event) for event in history["events"]] == [
-        ["seq", "at", "kind", "status", "previous_status", "actor", "reason"]
+        ["seq", "cursor", "at", "kind", "status", "previous_status", "actor", "reason"]
     ] * 4
-    assert [tuple(event.values())[2:] for event in history["events"]] == [
+    assert [tuple(event.values())[3:] for event in history["events"]] == [
         ("created", "creating", None, "mcp:claude", "create was called"),
         ("updated", "running", "creating", "mcp:claude", "its workspace is ready"),
         ("updated", "destroying", "running", "mcp:claude", "no use"),
@@ -298,8 +335,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     ]
 
 
-def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> None:
-    """The seq of the last event leads to the next page."""
+@pytest.mark.parametrize("key", ["next", "cursor", "seq"])
+def test_history_pages_follow_cursor(server: MCPServer[Any], store: FileStore, key: str) -> None:
+    """The cursor or seq of the last event leads to the next page, and so does the page's own."""
     store.save(make_environment(id="other"))
     made = make_environment(id="a")
     for _ in range(5):
@@ -307,7 +345,7 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
 
     async def dialogue(client: Client) -> list[tuple[list[int], int]]:
         pages: list[tuple[list[int], int]] = []
-        after = 0
+        after: Any = 0
         while True:
             page = await ask(
                 client, "environment_history", environment_id="a", limit=2, after=after
@@ -315,17 +353,25 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
             if not page["events"]:
                 return pages
             pages.append(([event["seq"] for event in page["events"]], page["count"]))
-            after = page["events"][-1]["seq"]
+            after = page["next"] if key == "next" else page["events"][-1][key]
+            if after is None:
+                return pages
 
     assert talk(server, dialogue) == [([2, 3], 5), ([4, 5], 3), ([6], 1)]
 
 
 def test_history_after_last_change_is_refused(server: MCPServer[Any], store: FileStore) -> None:
-    """A number beyond the last change is refused, and named."""
+    """A number beyond the last change is refused, and a cursor of another store; 0 is neither."""
     store.save(make_environment(id="a"))
-    for after in (2, 2**70):
+    for after in (2, 10**19, "2", 2.0):
         message = refused(server, "environment_history", environment_id="a", after=after)
-        assert message == f"after: {after} is beyond the last change"
+        assert message == f"after: {int(after)} is beyond the last change, 1"
+    message = refused(server, "environment_history", environment_id="a", after=f"1-{'f' * 16}")
+    assert message.startswith("the history cannot be continued after change 1: ")
+    assert call(server, "environment_history", environment_id="a", after="0")["count"] == 1
+    for after in (0, "0", ""):
+        message = refused(server, "environment_history", environment_id="b", after=after)
+        assert message == "environment not found: 'b'"
 
 
 @pytest.mark.parametrize(
@@ -362,56 +408,129 @@ def test_hostile_client_name_is_made_printable(
         assert event["actor"].isprintable()
 
 
+_NAME = "name: must be 1-200 printable characters"
+_MINUTES = "timeout_minutes must be a whole number from 1 to 60, not "
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "runtime"),
-        ({"runtime": "ruby"}, "'python', 'node' or 'shell'"),
-        ({"runtime": "SHELL"}, "'python', 'node' or 'shell'"),
-        ({"runtime": 5}, "'python', 'node' or 'shell'"),
-        ({"runtime": "shell", "timeout_minutes": "5"}, "valid integer"),
-        ({"runtime": "shell", "timeout_minutes": 5.0}, "valid integer"),
-        ({"runtime": "shell", "timeout_minutes": True}, "valid integer"),
-        ({"runtime": "shell", "timeout_minutes": 0}, "greater than or equal to 1"),
-        ({"runtime": "shell", "timeout_minutes": -1}, "greater than or equal to 1"),
-        ({"runtime": "shell", "timeout_minutes": 61}, "less than or equal to 60"),
-        ({"runtime": "shell", "timeout_minutes": 10**30}, "less than or equal to 60"),
-        ({"runtime": "shell", "name": ""}, "name: must be 1-200 printable characters"),
-        ({"runtime": "shell", "name": "x" * 201}, "name: must be 1-200 printable characters"),
-        ({"runtime": "shell", "name": "a\nb"}, "name: must be 1-200 printable characters"),
-        ({"runtime": "shell", "name": "\0"}, "name: must be 1-200 printable characters"),
-        ({"runtime": "shell", "name": "\ud800"}, "name: must be 1-200 printable characters"),
-        ({"runtime": "shell", "name": 5}, "valid string"),
-        ({"runtime": "shell", "with_pip": 1}, "valid boolean"),
-        ({"runtime": "shell", "with_pip": "yes"}, "valid boolean"),
+        ({}, "runtime (or language) is required: python, node, shell"),
+        ({"runtime": None}, "runtime (or language) is required: python, node, shell"),
+        ({"runtime": "ruby"}, "runtime must be python, node or shell, not 'ruby'"),
+        ({"language": "ruby"}, "language must be python, node or shell, not 'ruby'"),
+        ({"runtime": 5}, "runtime must be python, node or shell, not 5"),
+        ({"runtime": "node", "language": "shell"}, "runtime and language differ: give one"),
+        ({"runtime": "shell", "timeout_minutes": "5.5"}, f"{_MINUTES}'5.5'"),
+        ({"runtime": "shell", "timeout_minutes": 5.5}, f"{_MINUTES}5.5"),
+        ({"runtime": "shell", "timeout_minutes": "1h"}, f"{_MINUTES}'1h'"),
+        ({"runtime": "shell", "timeout_minutes": True}, f"{_MINUTES}true"),
+        ({"runtime": "shell", "timeout_minutes": 0}, f"{_MINUTES}0"),
+        ({"runtime": "shell", "timeout_minutes": -1}, f"{_MINUTES}-1"),
+        ({"runtime": "shell", "timeout_minutes": 61}, f"{_MINUTES}61"),
+        ({"runtime": "shell", "timeout_minutes": 10**30}, f"{_MINUTES}1e+30"),
+        ({"runtime": "shell", "timeout_minutes": "9" * 5_000}, f"{_MINUTES}'999"),
+        ({"runtime": "shell", "timeout_minutes": [5]}, f"{_MINUTES}a list"),
+        ({"runtime": "shell", "timeout_minutes": {"m": 5}}, f"{_MINUTES}an object"),
+        ({"runtime": "shell", "name": ""}, _NAME),
+        ({"runtime": "shell", "name": "x" * 201}, _NAME),
+        ({"runtime": "shell", "name": "a\nb"}, _NAME),
+        ({"runtime": "shell", "name": "\0"}, _NAME),
+        ({"runtime": "shell", "name": "\ud800"}, "name: holds a lone surrogate"),
+        ({"runtime": "shell", "name": "   "}, "name: must not be blank"),
+        ({"runtime": "shell", "name": 5.5}, "name must be a text, not 5.5"),
+        ({"runtime": "shell", "with_pip": 2}, "with_pip must be true or false, not 2"),
+        ({"runtime": "shell", "with_pip": 1.0}, "with_pip must be true or false, not 1.0"),
+        ({"runtime": "shell", "with_pip": "maybe"}, "with_pip must be true or false, not 'maybe'"),
+        ({"runtime": "shell", "idempotency_key": " "}, "idempotency_key: must not be blank"),
+        (
+            {"runtime": "shell", "timeout_minute": 60},
+            "create_environment has no argument 'timeout_minute': did you mean timeout_minutes?",
+        ),
+        (
+            {"runtime": "shell", "x": None},
+            "create_environment has no argument 'x': it takes runtime, name, timeout_minutes,",
+        ),
+        (
+            {"runtim": "shell", "with_pip": "maybe"},
+            "did you mean runtime?; with_pip must be true or false, not 'maybe'; runtime (or lang",
+        ),
     ],
 )
 def test_create_refuses_invalid_arguments(
     server: MCPServer[Any], store: FileStore, arguments: dict[str, object], message: str
 ) -> None:
-    """The error explains the problem, and nothing is stored."""
-    assert message in refused(server, "create_environment", **arguments)
+    """The error explains the problem in the server's own words, and nothing is stored."""
+    text = refused(server, "create_environment", **arguments)
+    assert message in text
+    assert not {word for word in ("pydantic", "http", "Arguments", "input") if word in text}
+    assert text.isprintable()
+    assert len(text) < 400
     assert store.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"runtime": "Shell "}, ("shell", "30m0s", False)),
+        ({"language": "SHELL"}, ("shell", "30m0s", False)),
+        ({"runtime": "shell", "language": "shell"}, ("shell", "30m0s", False)),
+        ({"runtime": None, "language": "shell"}, ("shell", "30m0s", False)),
+        ({"runtime": "shell", "timeout_minutes": "5"}, ("shell", "5m0s", False)),
+        ({"runtime": "shell", "timeout_minutes": " 5.0 "}, ("shell", "5m0s", False)),
+        ({"runtime": "shell", "timeout_minutes": 5.0}, ("shell", "5m0s", False)),
+        ({"runtime": "shell", "timeout_minutes": None}, ("shell", "30m0s", False)),
+        ({"runtime": "shell", "with_pip": "false"}, ("shell", "30m0s", False)),
+        ({"runtime": "shell", "with_pip": None}, ("shell", "30m0s", False)),
+        ({"runtime": "shell", "with_pip": "True"}, ("shell", "30m0s", True)),
+        ({"runtime": "shell", "with_pip": 1}, ("shell", "30m0s", True)),
+        ({"runtime": "shell", "name": None}, ("shell", "30m0s", False)),
+    ],
+)
+def test_values_of_one_meaning_are_taken(
+    server: MCPServer[Any],
+    store: FileStore,
+    arguments: dict[str, object],
+    expected: tuple[str, str, bool],
+) -> None:
+    """A value of another type that can mean only one thing is taken for that."""
+    created = call(server, "create_environment", **arguments)
+    has_pip = bool(store.find_by_id(created["environment_id"]).labels)
+    assert (created["runtime"], created["timeout"], has_pip) == expected
+
+
+def test_repeated_create_returns_first_environment(server: MCPServer[Any]) -> None:
+    """With the same idempotency key and arguments, the answer is the same; else it is refused."""
+    first = call(server, "create_environment", runtime="shell", idempotency_key="k-1")
+    again = call(server, "create_environment", runtime="SHELL", idempotency_key="k-1", name=None)
+    assert again["environment_id"] == first["environment_id"]
+    message = refused(server, "create_environment", runtime="node", idempotency_key="k-1")
+    assert message == (
+        "the idempotency key 'k-1' was used with other arguments, for environment "
+        f"'{first['environment_id']}': repeat those arguments, or use a new key"
+    )
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
-        ("list_environments", {"limit": 0}, "greater than or equal to 1"),
-        ("list_environments", {"limit": 1001}, "less than or equal to 1000"),
-        ("list_environments", {"limit": "5"}, "valid integer"),
-        ("list_environments", {"limit": True}, "valid integer"),
-        ("list_environments", {"after": 5}, "valid string"),
-        ("get_environment", {}, "Field required"),
-        ("get_environment", {"environment_id": 5}, "valid string"),
-        ("get_environment", {"environment_id": None}, "valid string"),
-        ("destroy_environment", {"environment_id": ["a"]}, "valid string"),
+        ("list_environments", {"limit": 0}, "limit must be a whole number from 1 to 1000, not 0"),
+        ("list_environments", {"limit": 1001}, "from 1 to 1000, not 1001"),
+        ("list_environments", {"limit": True}, "from 1 to 1000, not true"),
+        ("list_environments", {"after": 5.5}, "after must be a text, not 5.5"),
+        ("list_environments", {"limits": 5}, "'limits': did you mean limit?"),
+        ("get_environment", {}, "environment_id is required"),
+        ("get_environment", {"environment_id": None}, "environment_id is required"),
+        ("get_environment", {"environment": "a"}, "'environment': did you mean environment_id?"),
+        ("destroy_environment", {"environment_id": ["a"]}, "must be a text, not a list"),
+        ("destroy_environment", {"environment_id": "a", "force": True}, "no argument 'force'"),
         ("destroy_environment", {"environment_id": "a", "reason": "x" * 1001}, "1000 characters"),
         ("destroy_environment", {"environment_id": "a", "reason": "\0"}, "reason: holds a NUL"),
-        ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "valid string"),
-        ("environment_history", {"environment_id": "a", "after": -1}, "or equal to 0"),
-        ("environment_history", {"environment_id": "a", "after": True}, "valid integer"),
-        ("environment_history", {"environment_id": "a", "limit": 0}, "or equal to 1"),
+        ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "lone surrogate"),
+        ("environment_history", {"environment_id": "a", "after": -1}, "after: -1 is negative"),
+        ("environment_history", {"environment_id": "a", "after": True}, "must be a text"),
+        ("environment_history", {"environment_id": "a", "after": "x"}, "neither the cursor"),
+        ("environment_history", {"environment_id": "a", "limit": 0}, "from 1 to 1000, not 0"),
     ],
 )
 def test_tool_refuses_invalid_arguments(
@@ -460,6 +579,67 @@ def test_resource_template_is_listed(server: MCPServer[Any]) -> None:
         return [template.uri_template for template in templates]
 
     assert talk(server, dialogue) == ["waggle://environments/{environment_id}"]
+
+
+def test_live_environments_are_listed_as_resources(
+    server: MCPServer[Any], store: FileStore
+) -> None:
+    """Each page leads to the next one; every live environment is on one, and can be read."""
+    live = [make_environment(id=f"e {n:03d}", status=Status.RUNNING) for n in range(201)]
+    live[7].status = Status.CREATING
+    others = [make_environment(status=status) for status in (Status.ERROR, Status.DESTROYED)]
+    store.save_all([*live, *others])
+
+    async def dialogue(client: Client) -> list[tuple[str, str, str | None]]:
+        found: list[tuple[str, str, str | None]] = []
+        page = await client.list_resources()
+        while page.next_cursor is not None:
+            assert len(page.resources) == 100
+            found += [(one.uri, one.name, one.description) for one in page.resources]
+            page = await client.list_resources(cursor=page.next_cursor)
+        [last] = page.resources
+        content = (await client.read_resource(last.uri)).contents[0]
+        assert isinstance(content, TextResourceContents)
+        assert json.loads(content.text)["environment_id"] == live[-1].id
+        return [*found, (last.uri, last.name, last.description)]
+
+    for mode in ("auto", "legacy"):
+        found = talk(server, dialogue, mode=mode)
+        assert [name for _, name, _ in found] == [one.name for one in live]
+        assert found[7] == (
+            "waggle://environments/e%20007",
+            live[7].name,
+            "A node environment, creating.",
+        )
+
+
+def test_unreadable_document_hides_no_resource(
+    server: MCPServer[Any], store: FileStore, root: Path
+) -> None:
+    """A damaged document is left out of the resources, and harms no other."""
+    store.save_all([make_environment(id=name) for name in ("a", "b")])
+    (root / "environments" / "a.json").write_text("{")
+
+    async def dialogue(client: Client) -> list[str]:
+        return [one.uri for one in (await client.list_resources()).resources]
+
+    assert talk(server, dialogue) == ["waggle://environments/b"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_prompts_are_not_declared(server: MCPServer[Any], mode: str) -> None:
+    """The server declares and serves what it has: tools and resources, no prompts."""
+
+    async def dialogue(client: Client) -> None:
+        assert client.server_capabilities is not None
+        declared = client.server_capabilities.model_dump(exclude_none=True).keys()
+        assert declared == {"tools", "resources"}
+        for ask_for_prompts in (client.list_prompts, lambda: client.get_prompt("any")):
+            with pytest.raises(MCPError) as caught:
+                await ask_for_prompts()
+            assert caught.value.error.code == -32601
+
+    talk(server, dialogue, mode=mode)
 
 
 def test_resource_does_not_count_as_use(server: MCPServer[Any], store: FileStore) -> None:

@@ -2,8 +2,10 @@
 """Planted faults of the service: each breaks one of its promises."""
 
 import errno
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +15,15 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, reconcile, transitions
+from waggle_fsstore.service import (
+    creation,
+    environments,
+    in_progress,
+    ports,
+    reconcile,
+    transitions,
+)
+from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.idle_clock import IdleClock
@@ -24,6 +34,8 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
+from waggle_fsstore.store.read import history
+from waggle_fsstore.store.write.batch import WriteBatch
 
 # Creating
 
@@ -36,11 +48,12 @@ def store_creation_after_provider(patch: Patch) -> None:
         name: str | None,
         timeout: timedelta | None,
         labels: dict[str, str] | None,
-    ) -> Environment:
-        environment = self._new_environment(runtime, name, timeout, labels)
-        capabilities = self._provider.create(environment)
-        self._register(environment)
-        return transitions.to_running(self._repository, environment.id, capabilities, self._now())
+        *_: object,
+    ) -> tuple[Environment, bool]:
+        new = self._new_environment(runtime, name, timeout, labels)
+        capabilities = self._provider.create(new)
+        self._register(new)
+        return transitions.to_running(self._repository, new.id, capabilities, self._now()), True
 
     patch.setattr(Creation, "create", create)
 
@@ -68,6 +81,16 @@ def skip_storing_creation_failure(patch: Patch) -> None:
 )
 def keep_workspace_of_environment_destroyed_during_creation(patch: Patch) -> None:
     patch.setattr(Creation, "_is_destroyed", lambda *_: False)
+
+
+@fault("tests/service/test_ports.py::test_port_is_checked_where_tests_disable_sockets")
+def check_ports_with_replaced_class(patch: Patch) -> None:
+    patch.setattr(socket, "SocketType", lambda: socket.socket())
+
+
+@fault("tests/service/test_ports.py::test_port_is_given_out_where_no_socket_can_be_made")
+def require_sockets_for_ports(patch: Patch) -> None:
+    patch.setattr(ports, "_NO_SOCKETS", ())
 
 
 @fault("tests/service/test_ports.py::test_later_of_two_services_changes_shared_port[memory]")
@@ -102,6 +125,63 @@ def ignore_deletions_when_catching_up_ports(patch: Patch) -> None:
 )
 def leak_reserved_ports(patch: Patch) -> None:
     patch.setattr(Ports, "release", nothing)
+
+
+# Cancelling, and repeating
+
+
+@fault(
+    "tests/service/test_cancellation.py::test_cancelled_creation_leaves_nothing[memory-before make]"
+)
+def leave_cancelled_creation_in_error(patch: Patch) -> None:
+    patch.setattr(Creation, "_undo", nothing)
+
+
+@fault("tests/service/test_cancellation.py::test_creation_is_interrupted_at_once[memory]")
+def wait_for_creation_before_its_cancellation(patch: Patch) -> None:
+    real = Cancellation.request
+
+    def request(self: Cancellation) -> None:
+        self._undo, undo = None, self._undo
+        real(self)
+        self._undo = undo
+
+    patch.setattr(Cancellation, "request", request)
+
+
+@fault("tests/service/test_cancellation.py::test_cancellation_after_creation_destroys[memory]")
+def disarm_cancellation_after_creation(patch: Patch) -> None:
+    real = EnvironmentService.create
+
+    def create(self: EnvironmentService, runtime: str, **options: Any) -> Environment:
+        created = real(self, runtime, **options)
+        if options.get("cancellation"):
+            options["cancellation"]._undo = None
+        return created
+
+    patch.setattr(EnvironmentService, "create", create)
+
+
+@fault("tests/service/test_idempotency.py::test_repeated_call_returns_first_environment[memory]")
+def ignore_idempotency_key(patch: Patch) -> None:
+    patch.setattr(Environment, "has_key_of", lambda *_: False)
+
+
+@fault("tests/service/test_idempotency.py::test_key_with_other_arguments_is_refused")
+def ignore_arguments_of_idempotency_key(patch: Patch) -> None:
+    patch.setattr(creation, "digest", lambda *_: "")
+
+
+@fault("tests/service/test_idempotency.py::test_second_call_waits_for_first[memory]")
+def return_environment_that_is_being_created(patch: Patch) -> None:
+    patch.setattr(
+        creation, "await_creation", lambda repository, name, *_: repository.find_by_id(name)
+    )
+
+
+@fault("tests/service/test_idempotency.py::test_concurrent_calls_create_one_environment[file]")
+def look_for_key_outside_of_create(patch: Patch) -> None:
+    patch.setattr(WriteBatch, "find_key_of", nothing)
 
 
 # Using
@@ -228,6 +308,14 @@ def compare_owner_by_pid_only(patch: Patch) -> None:
     patch.setattr(in_progress, "is_gone", is_gone)
 
 
+@fault("tests/domain/test_process.py::test_process_of_another_pid_namespace_counts_as_alive")
+def compare_owner_across_pid_namespaces(patch: Patch) -> None:
+    real = process.is_gone
+    patch.setattr(
+        "tests.domain.test_process.is_gone", lambda owner: real(replace(owner, pid_namespace=0))
+    )
+
+
 @fault("tests/domain/test_process.py::test_process_hidden_by_proc_counts_as_alive[missing]")
 def treat_hidden_processes_as_gone(patch: Patch) -> None:
     patch.setattr(process, "_started_without_proc", nothing)
@@ -308,6 +396,19 @@ def skip_provider_check(patch: Patch) -> None:
 
 
 # Expiring
+
+
+@fault(
+    "tests/service/test_sweeping.py::"
+    "test_unseen_work_of_another_container_expires[memory-{'host': 'another'}-creating]"
+)
+def keep_unseen_work_for_ever(patch: Patch) -> None:
+    patch.setattr(environments, "_MAX_UNSEEN_WORK", timedelta.max)
+
+
+@fault("tests/service/test_sweeping.py::test_work_of_live_process_does_not_expire[memory]")
+def expire_work_of_live_processes(patch: Patch) -> None:
+    patch.setattr(environments, "is_elsewhere", lambda _: True)
 
 
 @fault("tests/service/test_sweeping.py::test_time_without_provider_is_not_idle_time[memory-True]")
@@ -407,3 +508,8 @@ def treat_every_address_as_loopback(patch: Patch) -> None:
 )
 def skip_delete_on_full_disk(patch: Patch) -> None:
     patch.setattr(Removal, "_free_disk_space", nothing)
+
+
+@fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")
+def follow_ports_by_number(patch: Patch) -> None:
+    patch.setattr(history, "cursor_of", lambda seq, _: str(seq))

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ports of environments, which are unique over all services of a store."""
 
+import errno
+import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +18,7 @@ from tests.service.fakes import TIMEOUT_S, Gate, World, failing
 from waggle_fsstore import (
     CapacityError,
     EnvironmentNotFoundError,
+    FileStore,
     HistoryPrunedError,
     MemoryStore,
     NoFreePortError,
@@ -79,6 +84,39 @@ def test_port_in_use_by_another_program_is_skipped(listener: socket.socket) -> N
         pool.reserve()
     listener.close()
     assert pool.reserve() == port
+
+
+def refuse(code: int) -> Callable[[], None]:
+    def make_socket() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return make_socket
+
+
+def test_port_is_checked_where_tests_disable_sockets(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check does without the class that pytest-socket replaces, and sends nothing."""
+    port = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(NoFreePortError):
+        Ports(range(port, port + 1)).reserve()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT])
+def test_port_is_given_out_where_no_socket_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Nothing can be checked there, so no port is known to be in use."""
+    monkeypatch.setattr(socket, "SocketType", refuse(code))
+    assert Ports(range(10, 12)).reserve() == 10
+
+
+def test_exhausted_descriptors_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process out of descriptors has not checked the port, and says so."""
+    monkeypatch.setattr(socket, "SocketType", refuse(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        Ports(range(10, 12)).reserve()
 
 
 def test_checking_a_port_leaves_it_free() -> None:
@@ -178,6 +216,27 @@ def test_unreadable_history_falls_back_to_documents(monkeypatch: pytest.MonkeyPa
         raise HistoryPrunedError(7)
 
     monkeypatch.setattr(store, "history", raise_pruned)
+    pool.catch_up(store, store.save(own))
+    own.ssh_port = 11
+    assert pool.is_shared(own)
+
+
+@pytest.mark.parametrize("saves", [1, 6])
+def test_journal_that_began_again_falls_back_to_documents(tmp_path: Path, saves: int) -> None:
+    """Where a cleaned-up journal gave way to a new one, ports that others stored are known."""
+    pool, store = ports(10, 12), FileStore(tmp_path / "store", durable=False)
+    own = make_environment(id="own", ssh_port=10)
+    pool.catch_up(store, store.save(own))
+    for _ in range(4):
+        store.save(make_environment(id="short-lived"))
+    store.delete("short-lived")
+    pool.catch_up(store, store.save(make_environment(id="own-2", ssh_port=0)))
+    store.delete("own-2")
+    for name in (".waggle", "journal"):  # As git clean -fdx does.
+        shutil.rmtree(store.path / name)
+    with FileStore(store.path, durable=False) as other:
+        for _ in range(saves):
+            other.save(make_environment(id="foreign", ssh_port=11))
     pool.catch_up(store, store.save(own))
     own.ssh_port = 11
     assert pool.is_shared(own)

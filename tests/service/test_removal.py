@@ -4,7 +4,6 @@
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -83,14 +82,14 @@ def test_destroy_takes_over_after_wait(world: World, live_owner: Owner, status: 
 
 def test_owner_on_another_host_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner on another host of this boot may be alive: it is waited for until the deadline."""
-    now = time.monotonic()
+    now = 0.0
 
     def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
 
-    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
-    monkeypatch.setattr("waggle_fsstore.service.removal.time", clock)
+    monkeypatch.setattr("waggle_fsstore.service.removal.monotonic", lambda: now)
+    monkeypatch.setattr("waggle_fsstore.service.removal.time", SimpleNamespace(sleep=sleep))
     name = world.store_environment(status=Status.CREATING, owner=owner(host="another"))
     assert world.service(takeover_after=0.05).destroy(name)
     assert len([point for point in world.script.passed if point == "before update"]) > 1

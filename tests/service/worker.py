@@ -4,6 +4,7 @@
 ``python -m tests.service.worker STORE WORKSPACES PROVIDER VERB...`` with the verbs
 
 - ``create N``: create N environments at once, in threads;
+- ``create-once KEY``: create one environment with this idempotency key;
 - ``destroy ID``;
 - ``reconcile``;
 - ``lead``: take the lock of the reaper;
@@ -122,6 +123,8 @@ def _do(
                     print_line(f"done {result.id}")
                 else:
                     print_line(type(result).__name__)
+        case "create-once":
+            print_line(f"done {service.create('shell', idempotency_key=next(words)).id}")
         case "destroy":
             environment_id = next(words)
             try:

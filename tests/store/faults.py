@@ -3,16 +3,15 @@
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
-from waggle_fsstore.domain.environment import Status
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.store import file_store, memory_store
 from waggle_fsstore.store.fs import disk, in_place_file
 from waggle_fsstore.store.journal import (
     live_segment,
 )
-from waggle_fsstore.store.write import (
-    batch,
-)
+from waggle_fsstore.store.write import batch, reserve, writer
+from waggle_fsstore.store.write.batch import WriteBatch
 
 
 @fault("tests/store/test_file_store.py::test_io_error_is_no_corruption")
@@ -36,6 +35,16 @@ def ignore_expected_revision_0(patch: Patch) -> None:
     patch.setattr(file_store.FileStore, "save", save)
 
 
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def pickle_locks_of_store(patch: Patch) -> None:
+    patch.delattr(file_store.FileStore, "__reduce__")
+
+
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def drop_options_of_pickled_store(patch: Patch) -> None:
+    patch.setattr(file_store, "partial", lambda kind, **_: kind)
+
+
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
 def omit_file_name_from_errors(patch: Patch) -> None:
     for module in (disk, in_place_file, live_segment):
@@ -50,6 +59,17 @@ def share_labels_between_copies(patch: Patch) -> None:
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_results_are_copies")
 def share_nested_values_between_copies(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
+
+
+@fault(
+    "tests/store/test_contracts.py::TestFileStore::"
+    "test_concurrent_creates_store_idempotency_key_once"
+)
+def look_for_key_on_disk_only(patch: Patch) -> None:
+    def find(self: WriteBatch, new: Environment) -> str | None:
+        return next((one.id for one in self._documents.with_key_of(new)), None)
+
+    patch.setattr(WriteBatch, "find_key_of", find)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_capacity_counts_live_environments")
@@ -67,3 +87,23 @@ def apply_events_only_in_commit(patch: Patch) -> None:
 
     patch.setattr(memory_store.MemoryStore, "_commit", commit)
     patch.setattr(memory_store.MemoryStore, "_apply", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def keep_reserve_on_full_disk(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_spend", lambda _: False)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def spend_reserve_on_any_change(patch: Patch) -> None:
+    patch.setattr(batch.WriteBatch, "frees_room", True)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def lose_reserve_at_first_use(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_take_back", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_delete_that_shares_a_line_is_served")
+def fail_group_as_a_whole_on_full_disk(patch: Patch) -> None:
+    patch.setattr(writer, "NO_SPACE", frozenset())

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Server locks: one server of a store has it, and when that ends, another one can."""
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from tests.service.fakes import together
 from tests.store.locks import lock_held
 from tests.store.recorder import open_descriptors
 from waggle_fsstore import FileStore, LockTimeoutError, UnsupportedFormatError
-from waggle_fsstore.store.server_lock import ServerLock
+from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
 from waggle_fsstore.testing import make_environment
 
 HOLD = """
@@ -212,3 +214,69 @@ def test_failed_and_released_locks_keep_no_descriptor(locks: list[ServerLock]) -
     one.release()
     one.release()
     assert open_descriptors() == before
+
+
+# Presence
+
+
+def test_presence_is_visible_while_server_runs(root: Path) -> None:
+    """Each of several servers is seen until it ends; nothing is left of it then."""
+    assert running_servers(root) == []
+    assert not root.exists()
+    servers = [ServerPresence(root), ServerPresence(root)]
+    assert [server.try_acquire() for server in servers * 2] == [True] * 4
+    assert [holder and holder.pid for holder in running_servers(root)] == [os.getpid()] * 2
+    servers[0].release()
+    assert len(running_servers(root)) == 1
+    servers[1].release()
+    assert os.listdir(root / ".waggle" / "servers") == []
+
+
+def test_presence_returns_after_cleaning(root: Path) -> None:
+    """A server whose file was removed, as by ``git clean``, shows itself again."""
+    server = ServerPresence(root)
+    assert server.try_acquire()
+    shutil.rmtree(root / ".waggle")
+    assert running_servers(root) == []
+    assert server.try_acquire()
+    assert len(running_servers(root)) == 1
+    server.release()
+
+
+def test_files_of_dead_servers_are_removed(root: Path) -> None:
+    """The next server removes them, and no file of a server that runs."""
+    servers = [ServerPresence(root), ServerPresence(root)]
+    assert servers[0].try_acquire()
+    dead = servers[0].path.with_name("dead")
+    dead.touch()
+    assert servers[1].try_acquire()
+    assert not dead.exists()
+    assert len(running_servers(root)) == 2
+    for server in servers:
+        server.release()
+
+
+def test_concurrent_looks_see_no_server(root: Path) -> None:
+    """Processes that look at the same time do not take each other for a server."""
+    server = ServerPresence(root)
+    assert server.try_acquire()
+    dead = server.path.with_name("dead")
+    dead.touch()
+    with open(dead, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # As another process does for an instant.
+        assert len(running_servers(root)) == 1
+    server.release()
+
+
+def test_presence_ends_with_parent_of_fork(root: Path) -> None:
+    """A forked child neither shows a server nor removes the file of its parent."""
+    server = ServerPresence(root)
+    assert server.try_acquire()
+    child = os.fork()
+    if not child:
+        server.release()
+        os._exit(len(running_servers(root)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert server.path.exists()
+    server.release()
+    assert running_servers(root) == []

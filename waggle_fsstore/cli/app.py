@@ -2,6 +2,8 @@
 """The program: global options, verbs, and the one place where errors become exit codes."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -10,6 +12,7 @@ from typer.core import TyperGroup
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import environments, events, maintenance, output, serve
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation
 
 _PROGRAM: Final = "waggle-fsstore"
@@ -20,11 +23,15 @@ _HELP: Final = (
 )
 _EXIT_CODES: Final = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt, "
-    "130 interrupted. fsck uses its own exit codes."
+    "130 interrupted, 141 reader gone. fsck uses its own exit codes."
 )
 
 # Its module differs between versions of Typer.
 _UsageError: Final[Any] = typer.BadParameter.__base__
+
+
+#: The names that docker and limactl have for some verbs.
+_ALIASES: Final = {"list": "ls", "inspect": "show", "delete": "rm"}
 
 
 class _VerbGroup(TyperGroup):
@@ -36,32 +43,56 @@ class _VerbGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         both = " ".join(args[:2])
-        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+        if both in self.commands:
+            return super().resolve_command(ctx, [both, *args[2:]])
+        return super().resolve_command(ctx, [_ALIASES.get(args[0], args[0]), *args[1:]])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         # Shells complete one word at a time.
         return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _reported_errors():
+            return super().make_context(*args, **options)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _reported_errors(ctx):
             return super().invoke(ctx)
-        except _UsageError as error:
-            if ctx.invoked_subcommand == "fsck":
-                error.exit_code = FsckBit.USAGE
-            raise
-        except KeyboardInterrupt:
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except BrokenPipeError:
-            raise  # The reader has seen enough; Typer exits silently.
-        except EXPECTED as error:
-            output.report_error(error)
-            raise typer.Exit(code_of(error)) from error
+
+
+@contextmanager
+def _reported_errors(ctx: Any = None) -> Iterator[None]:
+    """Report an error of the block, unless it is a bug, and exit with its code."""
+    try:
+        yield
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else _PROGRAM
+        message = " ".join(error.format_message().splitlines())
+        output.report_error(message, details=[f"see: {command} --help"])
+        is_fsck = ctx is not None and ctx.invoked_subcommand == "fsck"
+        raise typer.Exit(FsckBit.USAGE if is_fsck else ExitCode.USAGE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:  # The reader has seen enough.
+        output.discard_stdout()
+        raise typer.Exit(ExitCode.READER_GONE) from None
+    except EXPECTED as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = "standard output"  # Typer writes the help.
+            output.discard_stdout()
+        output.report_error(error)
+        raise typer.Exit(code_of(error)) from error
 
 
 app: Final = typer.Typer(
     name=_PROGRAM,
     cls=_VerbGroup,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     # Frames only on a terminal, not in a log or a pager.
     rich_markup_mode="rich" if sys.stdout is not None and sys.stdout.isatty() else None,
@@ -98,21 +129,25 @@ def _options(
     ctx.obj = StoreLocation(store)
 
 
-app.command("create")(environments.create)
-app.command("ls")(environments.ls)
-app.command("show")(environments.show)
-app.command("set")(environments.set_)
-app.command("rm")(environments.rm)
-app.command("count")(environments.count)
-app.command("where")(environments.where)
-app.command("history")(events.history)
-app.command("events")(events.events)
-app.command("history prune")(maintenance.history_prune)
-app.command("fsck")(maintenance.fsck)
-app.command("snapshot")(maintenance.snapshot)
-app.command("restore")(maintenance.restore)
-app.command("info")(maintenance.info)
-app.command("serve")(serve.serve)
+_VERBS: Final[dict[str, Callable[..., None]]] = {
+    "create": environments.create,
+    "ls": environments.ls,
+    "show": environments.show,
+    "set": environments.set_,
+    "rm": environments.rm,
+    "count": environments.count,
+    "where": environments.where,
+    "history": events.history,
+    "events": events.events,
+    "history prune": maintenance.history_prune,
+    "fsck": maintenance.fsck,
+    "snapshot": maintenance.snapshot,
+    "restore": maintenance.restore,
+    "info": maintenance.info,
+    "serve": serve.serve,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name, help=HELP[_name])(_verb)
 
 
 def run() -> NoReturn:

@@ -9,6 +9,7 @@ from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
+    IdempotencyKeyReusedError,
     InvalidEnvironmentError,
     JournalDamagedError,
     LockTimeoutError,
@@ -29,7 +30,9 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     LOCK_TIMEOUT = 5
     CORRUPT = 6
+    # As a shell reports a program that a signal ended: 128 and the number of the signal.
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 class FsckBit(IntFlag):
@@ -49,6 +52,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (LockTimeoutError, ExitCode.LOCK_TIMEOUT),
     (EnvironmentNotFoundError, ExitCode.NOT_FOUND),
     (EnvironmentAlreadyExistsError, ExitCode.CONFLICT),
+    (IdempotencyKeyReusedError, ExitCode.CONFLICT),
     (ConflictError, ExitCode.CONFLICT),
     (ServerRunningError, ExitCode.CONFLICT),
     (CorruptDocumentError, ExitCode.CORRUPT),

@@ -4,14 +4,49 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 import typer
 
 from waggle_fsstore.domain.duration import parse_duration
 
 _UNIT_BYTES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MAX_DIGITS: Final = 18
 _match_size: Final = re.compile(r"([0-9]{1,15})([KMGT]?)").fullmatch
+
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def choice(kind: type[_E]) -> dict[str, Any]:
+    """Return what an option needs whose value is one of an enumeration, in any case."""
+
+    def parse(text: str) -> _E:
+        try:
+            return kind(text.lower())
+        except ValueError:
+            raise typer.BadParameter(f"{text!r:.100} is not one of {', '.join(kind)}") from None
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in kind if value.startswith(incomplete)]
+
+    return {"parser": parse, "metavar": "|".join(kind), "autocompletion": complete}
+
+
+def whole_number(text: str) -> int:
+    """Return a number of events, or that of a change or revision."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise typer.BadParameter(f"{text!r:.100} is not a whole number")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Return a number that may have decimals."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r:.100} is not a number") from None
 
 
 def parse_timeout(text: str) -> timedelta:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import typer
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
@@ -18,12 +18,14 @@ from waggle_fsstore.wiring import open_repository
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn a ``ValueError`` of the store into a usage error."""
+def usage_errors(option: str | None = None) -> Iterator[None]:
+    """Turn a ``ValueError`` of the store into a usage error, unless it has its own exit code."""
     try:
         yield
+    except WaggleError:
+        raise
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class StoreLocation:
 
     def open(self) -> TransactionalRepository:
         """Open the store, which need not exist. An invalid location is a usage error."""
-        with usage_errors():
+        with usage_errors("'--store'"):
             return open_repository(self.location)
 
     def open_to_read(self) -> TransactionalRepository:

@@ -20,6 +20,7 @@ from waggle_fsstore.domain.validation import (
     json_object,
     string_dict,
     text,
+    title,
     utc,
 )
 
@@ -105,7 +106,8 @@ class Owner:
 
     A process id alone proves nothing after a restart, so it comes with the boot id and
     the start time of the process (``process_started``, in the unit of the system, such
-    as clock ticks since boot).
+    as clock ticks since boot). ``pid_namespace`` is the namespace in which the process has
+    this id, as the inode of ``/proc/self/ns/pid``; 0 where that is unknown.
     Raises :class:`InvalidEnvironmentError` naming ``owner.<field>``.
     """
 
@@ -113,12 +115,31 @@ class Owner:
     boot_id: str
     pid: int
     process_started: int
+    pid_namespace: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "host", text("owner.host", self.host))
         object.__setattr__(self, "boot_id", text("owner.boot_id", self.boot_id))
         check_integer("owner.pid", self.pid, 0, MAX_REVISION)
         check_integer("owner.process_started", self.process_started, 0, MAX_REVISION)
+        check_integer("owner.pid_namespace", self.pid_namespace, 0, MAX_REVISION)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Idempotency:
+    """The call that created an environment, so that a repeated call finds it; immutable.
+
+    ``key`` is chosen by the caller, 1-200 printable characters. ``arguments`` is a digest of
+    the other arguments of the call.
+    Raises :class:`InvalidEnvironmentError` naming ``idempotency.<field>``.
+    """
+
+    key: str
+    arguments: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", title("idempotency.key", self.key))
+        object.__setattr__(self, "arguments", text("idempotency.arguments", self.arguments))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,6 +156,7 @@ class Environment:
     - ``capabilities``: ``None`` until probed.
     - ``provider``: the name of the provider that made it, ``None`` before that.
     - ``owner``: the process that is creating or destroying it.
+    - ``idempotency``: the call that created it, ``None`` if the caller gave no key.
     - ``revision``: set by the store on each version that it returns; 0 means never
       stored. It is not part of equality.
     - ``extra``: the keys of its file that this version does not know, as JSON
@@ -157,6 +179,7 @@ class Environment:
     provider: str | None = None
     owner: Owner | None = None
     status_reason: str = ""
+    idempotency: Idempotency | None = None
     revision: int = field(default=0, compare=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -183,6 +206,8 @@ class Environment:
         if self.owner is not None and type(self.owner) is not Owner:
             raise InvalidEnvironmentError("owner", "is neither Owner nor None")
         self.status_reason = text("status_reason", self.status_reason)
+        if self.idempotency is not None and type(self.idempotency) is not Idempotency:
+            raise InvalidEnvironmentError("idempotency", "is neither Idempotency nor None")
         check_integer("revision", self.revision, 0, MAX_REVISION)
         self.extra = json_object("extra", self.extra, _RESERVED_KEYS)
 
@@ -210,6 +235,7 @@ class Environment:
         copy.provider = self.provider
         copy.owner = self.owner
         copy.status_reason = self.status_reason
+        copy.idempotency = self.idempotency
         copy.revision = self.revision
         copy.extra = json_object("extra", self.extra, _RESERVED_KEYS) if self.extra else {}
         return copy
@@ -218,6 +244,11 @@ class Environment:
     def is_running(self) -> bool:
         """Whether the environment is ready for use."""
         return self.status == Status.RUNNING
+
+    def has_key_of(self, other: "Environment") -> bool:
+        """Return whether both were created with the same idempotency key."""
+        mine, others = self.idempotency, other.idempotency
+        return mine is not None and others is not None and mine.key == others.key
 
     def is_expired(self, now: datetime | None = None) -> bool:
         """Return whether it has been idle for longer than its timeout at ``now`` (aware)."""
@@ -248,6 +279,7 @@ _FIELDS: Final = tuple(f.name for f in fields(Environment))
 #: The keys of an environment's document, which ``extra`` may not contain.
 DOCUMENT_KEYS: Final = frozenset(_FIELDS) - {"extra", "timeout"} | {
     "checksum",
+    "owner_pid_namespace",
     "schema",
     "timeout_seconds",
 }

@@ -13,11 +13,13 @@
       InvalidTransitionError(ValueError)       .source .target
       CapacityError                            .capacity
       NoFreePortError                          .first .last
+      IdempotencyKeyReusedError                .idempotency_key .environment_id
+      CreationCancelledError
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
-      ServerRunningError                       .holder
+      ServerRunningError                       .holder .advice
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -26,6 +28,8 @@
         OutcomeUnknownError                    .path
         JournalDamagedError                    .path .line
         HistoryPrunedError                     .oldest
+        HistoryLostError(ValueError)           .after
+        StoreGoneError                         .path .remedy
         StoreClosedError
 
 Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
@@ -74,7 +78,7 @@ class EnvironmentNotFoundError(WaggleError, LookupError):
 
 
 class EnvironmentAlreadyExistsError(WaggleError):
-    """An environment with this id is already stored."""
+    """An environment with this id is already stored, or has the same idempotency key."""
 
     _fields = ("environment_id",)
 
@@ -158,6 +162,32 @@ class NoFreePortError(WaggleError):
         super().__init__(
             f"no port from {first} to {last} is free: destroy an environment or widen the range"
         )
+
+
+class IdempotencyKeyReusedError(WaggleError):
+    """The idempotency key belongs to a creation with other arguments. Nothing was created.
+
+    ``environment_id`` is the environment that was created with it.
+    """
+
+    _fields = ("idempotency_key", "environment_id")
+
+    def __init__(self, idempotency_key: str, environment_id: str) -> None:
+        self.idempotency_key = idempotency_key
+        self.environment_id = environment_id
+        super().__init__(
+            f"the idempotency key {_quoted(idempotency_key)} was used with other arguments, for "
+            f"environment {_quoted(environment_id)}: repeat those arguments, or use a new key"
+        )
+
+
+class CreationCancelledError(WaggleError):
+    """The creation was cancelled; neither a record nor a workspace is left of it."""
+
+    _fields = ()
+
+    def __init__(self) -> None:
+        super().__init__("the creation was cancelled")
 
 
 class ProviderError(WaggleError):
@@ -330,6 +360,45 @@ class HistoryPrunedError(StoreError):
         super().__init__(f"the history starts at {oldest}: earlier changes were pruned")
 
 
+class HistoryLostError(StoreError, ValueError):
+    """The history no longer has the change that a cursor names: it cannot be continued there.
+
+    An older state of the store was put back, or a copy or another store took its place.
+    ``after`` is the number of the change. Read the environments again, and then the history
+    from a new cursor.
+    """
+
+    _fields = ("after",)
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        super().__init__(
+            f"the history cannot be continued after change {after}: an older state of the store "
+            "was put back, or a copy or another store took its place; read the environments "
+            "again, and the history from its beginning (after 0)"
+        )
+
+
+class StoreGoneError(StoreError):
+    """The store was at this path, and is gone: removed, moved or unmounted.
+
+    Nothing is made in its place. Once it is back, every call works again. ``remedy`` says
+    what to do.
+    """
+
+    _fields = ("path", "remedy")
+
+    def __init__(
+        self, path: str | PathLike[str], remedy: str = "put it back, and no restart is needed"
+    ) -> None:
+        self.path = Path(path)
+        self.remedy = remedy
+        super().__init__(
+            f"{self.path}: the store is gone: it was removed or moved, or its disk is not "
+            f"mounted: {remedy}"
+        )
+
+
 class StoreClosedError(StoreError):
     """The store was closed; open a new one."""
 
@@ -354,18 +423,23 @@ class SettingError(WaggleError, ValueError):
 
 
 class ServerRunningError(WaggleError):
-    """Another server already serves this store. Nothing was changed.
+    """A server already serves this store. Nothing was changed.
 
-    ``holder`` is the process of that server, ``None`` if it is unknown.
+    ``holder`` is the process of that server, ``None`` if it is unknown; ``advice`` is what
+    to do.
     """
 
-    _fields = ("holder",)
+    _fields = ("holder", "advice")
 
-    def __init__(self, holder: LockHolder | None) -> None:
+    def __init__(
+        self,
+        holder: LockHolder | None,
+        advice: str = "stop that server, or choose another store for this one",
+    ) -> None:
         self.holder = holder
+        self.advice = advice
         super().__init__(
-            f"the store is already served by {holder or 'an unknown process'}: "
-            "stop that server, or choose another store for this one"
+            f"the store is already served by {holder or 'an unknown process'}: {advice}"
         )
 
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Event: the record that a store keeps of each change."""
 
+import re
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import HistoryPrunedError
+
+_match_after: Final = re.compile(r"(-?[0-9]{1,20})(?:-([0-9a-f]{16}))?").fullmatch
 
 
 class EventKind(StrEnum):
@@ -25,6 +29,8 @@ class Event:
     """One change of one environment. Immutable, except that the caller owns ``environment``.
 
     - ``seq``: the sequence number of the change. Numbers rise, and some may be skipped.
+    - ``cursor``: the place of the change in this history, for ``history`` and ``watch`` to
+      continue after it. To be kept and passed back only. Equality of events leaves it out.
     - ``at``: the time in UTC, by the clock of the process that made the change.
     - ``revision``: the revision of the version that was stored, then equal to ``seq``, or
       of the version that was deleted.
@@ -36,6 +42,7 @@ class Event:
     """
 
     seq: int
+    cursor: str = field(default="", compare=False)
     at: datetime
     kind: EventKind
     environment_id: str
@@ -51,6 +58,21 @@ class Event:
         if self.environment is None:
             return self
         return replace(self, environment=self.environment.copy())
+
+
+def cursor_of(seq: int, token: str) -> str:
+    """Return the cursor of a change; ``token``, 16 hex digits, tells its history from others."""
+    return f"{seq}-{token}"
+
+
+def parse_after(after: int | str) -> tuple[int, str]:
+    """Return the number in a cursor and its token, which is "" for a plain number."""
+    match = _match_after(after) if isinstance(after, str) else None
+    if match is not None:
+        return int(match[1]), match[2] or ""
+    if isinstance(after, str):
+        raise ValueError(f"after: {after!r:.100} is neither the cursor of an event nor a number")
+    return after, ""
 
 
 def check_range(after: int, until: int | None, *, oldest: int, last: int) -> None:

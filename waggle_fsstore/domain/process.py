@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which process is working on an environment, and whether it still runs.
 
-A process id alone proves nothing: after a restart another process has it. Together with
-the boot id and the start time of the process, it identifies one process for ever.
+A process id alone proves nothing: after a restart another process has it, and in another PID
+namespace too. Together with the boot id, the namespace and the start time of the process, it
+identifies one process for ever.
 """
 
 import os
@@ -13,6 +14,7 @@ from waggle_fsstore.domain.audit import host_name
 from waggle_fsstore.domain.environment import Owner
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_PID_NAMESPACE: Final = "/proc/self/ns/pid"
 
 # man 5 proc_pid_stat: the 3rd field is the state, the 22nd the start time in clock ticks
 # since boot. The name of the program, in parentheses, precedes them.
@@ -30,23 +32,44 @@ def boot_id() -> str:
         return ""
 
 
+def pid_namespace() -> int:
+    """Return the PID namespace of this process, as an inode number; 0 where that is unknown."""
+    try:
+        return os.stat(_PID_NAMESPACE).st_ino
+    except OSError:
+        return 0
+
+
 def this_process() -> Owner:
     """Return the process that runs this code."""
     pid = os.getpid()
-    return Owner(host=host_name(), boot_id=boot_id(), pid=pid, process_started=_started(pid) or 0)
+    return Owner(
+        host=host_name(),
+        boot_id=boot_id(),
+        pid=pid,
+        process_started=_started(pid) or 0,
+        pid_namespace=pid_namespace(),
+    )
+
+
+def is_elsewhere(owner: Owner) -> bool:
+    """Return whether a process of this boot is in another container, and so invisible here."""
+    return owner.host != host_name() or owner.pid_namespace not in (0, pid_namespace())
 
 
 def is_gone(owner: Owner) -> bool:
     """Return whether a process has certainly ended; ``False`` where that is unknown.
 
-    A store is on a disk of this machine, so an owner of another boot is gone. An owner on
-    another host of this boot is in another container, whose processes are invisible here.
+    A store is on a disk of this machine, so an owner of another boot is gone. An owner of this
+    boot on another host or in another PID namespace is in another container, whose processes
+    are invisible here: its process id belongs to another process here, or to none. An older
+    version recorded no namespace; then the host decides.
     """
     now = boot_id()
     # A boot id that is unreadable, for lack of descriptors, proves no other boot.
     if now and owner.boot_id != now:
         return True
-    if owner.host != host_name():
+    if is_elsewhere(owner):
         return False
     started = _started(owner.pid)
     if started is None:

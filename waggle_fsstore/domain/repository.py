@@ -77,12 +77,12 @@ class TransactionalRepository(Repository, Protocol):
     """
 
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
-        """Store an environment only if its id is not stored; return the revision.
+        """Store an environment only if neither its id nor its idempotency key is stored.
 
-        With ``capacity``, also only while fewer live ones than that (creating, running,
-        destroying) are stored; unreadable ones are not included. Raises
-        :class:`EnvironmentAlreadyExistsError`, which takes precedence over
-        :class:`CapacityError`.
+        Returns the revision. With ``capacity``, stores only while fewer live environments than
+        that (creating, running, destroying) are stored. Unreadable ones are not included, nor
+        are their keys found. Raises :class:`EnvironmentAlreadyExistsError` with the id of the
+        one that is stored, which takes precedence over :class:`CapacityError`.
         """
         ...
 
@@ -123,9 +123,14 @@ class TransactionalRepository(Repository, Protocol):
         ...
 
     def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+        self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
     ) -> Iterator[Event]:
         """Return the events with ``after < seq <= until``, oldest first.
+
+        ``after`` is the ``cursor`` of an event, or its number. A cursor is the safer one: it
+        is refused where the history is no longer the one that it comes from, because an
+        older state of the store was put back for example. A number may then be that of
+        another change.
 
         With an id, only the events of that environment, or none if it has no events. A
         deletion is an event too, so the history of a deleted environment remains available.
@@ -134,12 +139,17 @@ class TransactionalRepository(Repository, Protocol):
 
         Raises, in the call itself and not at the first ``next``, :class:`HistoryPrunedError`
         if ``after`` is older than the history that is kept (0 never is: it means the
-        beginning of what is kept), and ``ValueError`` if it is beyond the last change or
-        if a number is negative.
+        beginning of what is kept), :class:`HistoryLostError` for a cursor of another
+        history, and ``ValueError`` if a number is negative or beyond the last change. Where
+        the next event can no longer be given during the iteration, because it was pruned or
+        another history took the place of this one, ``next`` raises the same errors: no
+        event is ever skipped.
         """
         ...
 
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+    def watch(
+        self, *, after: int | str | None = None, timeout: float | None = None
+    ) -> Iterator[Event]:
         """Return an iterator of new events, from any process; each one comes exactly once.
 
         It starts after ``after``, like :meth:`history`, or by default with the first change
@@ -147,7 +157,8 @@ class TransactionalRepository(Repository, Protocol):
         (seconds, ``None`` for ever), and ends if none came. It raises
         :class:`StoreClosedError` when the store is closed, even while it waits;
         :class:`HistoryPrunedError` when it is so slow that the next event is no longer
-        kept; and ``RuntimeError`` inside a function passed to ``update``, which may
+        kept; :class:`HistoryLostError` when another history has taken the place of the one
+        that it follows; and ``RuntimeError`` inside a function passed to ``update``, which may
         not wait for the changes that it holds up.
 
         Raises, in the call itself, the errors of :meth:`history`, and ``ValueError`` for an

@@ -14,6 +14,8 @@ MAX_REVISION: Final = 2**53 - 1
 
 MAX_JSON_DEPTH: Final = 100
 
+_MAX_TITLE_CHARACTERS: Final = 200
+
 
 def check_id(environment_id: object) -> None:
     """Check that a value is an id: 1-200 bytes of UTF-8, no NUL, no lone surrogate.
@@ -76,6 +78,18 @@ def text(field: str, value: object) -> str:
     if not value.isascii() and not _is_encodable(value):
         raise InvalidEnvironmentError(field, "holds a lone surrogate")
     return value if type(value) is str else str.__str__(value)
+
+
+def title(field: str, value: object) -> str:
+    """Return a string of 1-200 printable characters that are not all blank."""
+    value = text(field, value)
+    if not 0 < len(value) <= _MAX_TITLE_CHARACTERS or not value.isprintable():
+        raise InvalidEnvironmentError(
+            field, f"must be 1-{_MAX_TITLE_CHARACTERS} printable characters"
+        )
+    if not value.strip():
+        raise InvalidEnvironmentError(field, "must not be blank")
+    return value
 
 
 def string_dict(field: str, value: object) -> dict[str, str]:

@@ -3,10 +3,10 @@
 
 import os
 import shutil
-import time
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Capabilities
 
 # How long the result of a search is valid.
@@ -31,7 +31,7 @@ class HostTools(NamedTuple):
     @property
     def is_expired(self) -> bool:
         """Whether a new search is due."""
-        return time.monotonic() > self.expires
+        return monotonic() > self.expires
 
     def capabilities(self, *, has_venv: bool = False) -> Capabilities:
         """Return what an environment can use; commands are names to look up on the path."""
@@ -59,7 +59,7 @@ def find_host_tools() -> HostTools:
     """Search this machine for programs."""
     path = search_path()
     programs = frozenset(name for name in _PROGRAMS if shutil.which(name, path=path))
-    return HostTools(path, programs, time.monotonic() + _MAX_AGE_S)
+    return HostTools(path, programs, monotonic() + _MAX_AGE_S)
 
 
 def search_path() -> str:

@@ -4,12 +4,12 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
+from waggle_fsstore.domain.clock import monotonic
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -98,10 +98,10 @@ def _stop(leaders: Iterable["Popen[bytes]"]) -> None:
 
     for process in leaders:
         _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_PERIOD_S
+    deadline = monotonic() + _GRACE_PERIOD_S
     for process in leaders:
         with suppress(TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - monotonic()))
     for process in leaders:
         # To the whole group, which may outlive its leader.
         _signal(process, signal.SIGKILL)

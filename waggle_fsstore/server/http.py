@@ -44,7 +44,7 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 _log: Final = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, location: str | None = None) -> None:
+def serve(settings: Settings, location: str | None = None, *, may_init: bool = False) -> None:
     """Serve the store at a location until SIGTERM or Ctrl-C.
 
     Takes the port first and then the store: a server that cannot have both changes nothing.
@@ -52,7 +52,7 @@ def serve(settings: Settings, location: str | None = None) -> None:
     raises.
     """
     with listen(settings) as listener:
-        host = ServiceHost(settings, location, is_http=True)
+        host = ServiceHost(settings, location, is_http=True, may_init=may_init)
         run(host, lambda: _serve(host, listener, settings))
 
 

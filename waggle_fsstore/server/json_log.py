@@ -15,6 +15,8 @@ from logging.handlers import QueueHandler, QueueListener
 from queue import Full, Queue
 from typing import Any, Final
 
+from waggle_fsstore.domain.clock import monotonic
+
 # Standard output carries the protocol.
 _STDERR_FD: Final = 2
 
@@ -75,8 +77,8 @@ class NonBlockingHandler(QueueHandler):
 
     def flush(self) -> None:
         """Wait until all records are written, for ``_FLUSH_TIMEOUT_S`` at most."""
-        deadline = time.monotonic() + _FLUSH_TIMEOUT_S
-        while self._records.unfinished_tasks and time.monotonic() < deadline:
+        deadline = monotonic() + _FLUSH_TIMEOUT_S
+        while self._records.unfinished_tasks and monotonic() < deadline:
             time.sleep(0.001)
 
 
@@ -94,7 +96,7 @@ class _StderrWriter(QueueListener):
 class LoopErrors:
     """Logs what an event loop could not handle; a repeated error only every few seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._message = ""
         self._logged_at = 0.0

@@ -5,13 +5,20 @@ import logging
 import threading
 from typing import Final, Self
 
-from waggle_fsstore.config import Settings
+from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.wiring import open_repository, open_service, server_lock
+from waggle_fsstore.wiring import (
+    open_repository,
+    open_service,
+    require_store,
+    server_lock,
+    server_presence,
+)
 
 #: Held by the server that reconciles and sweeps, of all that serve a store.
 _LEADER_LOCK: Final = "server.lock"
@@ -28,6 +35,7 @@ _log: Final = logging.getLogger(__name__)
 class ServiceHost:
     """A store with its service and its reaper, for one server process.
 
+    Begins no store where only the workspaces of one are left, unless ``may_init``.
     The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
     location.
     """
@@ -37,16 +45,25 @@ class ServiceHost:
     reaper: Reaper
 
     def __init__(
-        self, settings: Settings, location: str | None = None, *, is_http: bool = False
+        self,
+        settings: Settings,
+        location: str | None = None,
+        *,
+        is_http: bool = False,
+        may_init: bool = False,
     ) -> None:
         self._settings = settings
+        self._may_init = may_init
         self._location = location
         try:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
             self._leader = server_lock(_LEADER_LOCK, location)
+            self._presence = server_presence(location)
+        except SettingError:
+            raise
         except ValueError as error:
-            source = "WAGGLE_STORE_PATH" if location is None else "--store"
-            raise SettingError(source, str(error)) from None
+            raise SettingError("--store", str(error)) from None
+        self._leadership = Leadership(self._leader, settings.reaper_interval)
         # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
@@ -68,7 +85,7 @@ class ServiceHost:
                 self._open()
             except BaseException:
                 self._is_closed = True
-                _release(self._http, self._leader)
+                _release(self._http, self._leader, self._presence)
                 raise
             self._is_open = True
         if not self._is_interrupted:
@@ -76,19 +93,38 @@ class ServiceHost:
         return not self._is_interrupted
 
     def _open(self) -> None:
+        if not self._may_init:
+            require_store(self._location)
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)
+        if warning := why_temporary(str(getattr(self.repository, "path", ""))):
+            _log.warning("%s", warning)
         self.service = open_service(self.repository, self._settings)
         self.reaper = Reaper(
             self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
+        self._announce(logging.WARNING)
+
+    def _announce(self, level: int = logging.DEBUG) -> None:
+        """Show the command line that this server runs. A full disk is no reason not to serve."""
+        try:
+            if self._presence is not None:
+                self._presence.try_acquire()
+        except OSError as error:
+            _log.log(level, "the command line cannot see that this server runs: %s", error)
 
     def try_to_lead(self) -> bool:
         """Return whether this server reconciles and sweeps, taking that role if it is free."""
         if self._http is not None:
             self._http.try_acquire()  # Takes it back if the lock file was removed.
-        return self._leader is None or self._leader.try_acquire()
+        self._announce()
+        return self._leadership.try_to_lead()
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether this server sweeps in place of a leader that is stalled."""
+        return self._leadership.is_substitute
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -115,7 +151,7 @@ class ServiceHost:
             self.interrupt()
             if self._is_open:
                 self._close()
-            _release(self._http, self._leader)
+            _release(self._http, self._leader, self._presence)
             _log.info("stopped; no environment was destroyed")
 
     def _close(self) -> None:

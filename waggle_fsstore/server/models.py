@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self, TypeAlias
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -28,7 +28,13 @@ _StatusName: TypeAlias = Annotated[Status, _inline_enum(Status)]
 _EventKindName: TypeAlias = Annotated[EventKind, _inline_enum(EventKind)]
 
 
-class EnvironmentInfo(BaseModel):
+class _Result(BaseModel):
+    """A result, whose schema has no description: ``python -OO`` would drop the docstring."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("description", None))
+
+
+class EnvironmentInfo(_Result):
     """An environment."""
 
     environment_id: str = Field(description="The id to pass to all other tools.")
@@ -63,7 +69,7 @@ class EnvironmentInfo(BaseModel):
         )
 
 
-class Unreadable(BaseModel):
+class Unreadable(_Result):
     """A record that cannot be read. Other environments are unaffected."""
 
     document: str = Field(description="The file name of the record.")
@@ -75,7 +81,7 @@ class Unreadable(BaseModel):
         return cls(document=document_in(error), reason=reason_of(error))
 
 
-class EnvironmentList(BaseModel):
+class EnvironmentList(_Result):
     """One page of the environments, sorted by id."""
 
     environments: list[EnvironmentInfo]
@@ -88,17 +94,18 @@ class EnvironmentList(BaseModel):
     )
 
 
-class DestroyResult(BaseModel):
+class DestroyResult(_Result):
     """The outcome of destroying an environment."""
 
     status: _StatusName
     message: str
 
 
-class HistoryEntry(BaseModel):
+class HistoryEntry(_Result):
     """One change to an environment."""
 
     seq: int = Field(description="The sequence number of the change; later ones are greater.")
+    cursor: str = Field(description="Pass this as 'after' to get what follows, now or later.")
     at: datetime
     kind: _EventKindName
     status: _StatusName | None = Field(
@@ -113,6 +120,7 @@ class HistoryEntry(BaseModel):
         """Return what a client sees of an event."""
         return cls(
             seq=event.seq,
+            cursor=event.cursor,
             at=event.at,
             kind=event.kind,
             status=event.status,
@@ -122,18 +130,20 @@ class HistoryEntry(BaseModel):
         )
 
 
-class History(BaseModel):
+class History(_Result):
     """The history of an environment, oldest change first."""
 
     environment_id: str
     events: list[HistoryEntry]
-    count: int = Field(
-        description="The number of all events after 'after'. If fewer were returned, pass the "
-        "last seq as 'after' to get more."
+    count: int = Field(description="The number of all events after 'after', on all pages.")
+    next: str | None = Field(
+        description="Pass this as 'after' to get the next page; null on the last page."
     )
 
     @classmethod
     def of(cls, environment_id: str, events: Iterable[Event], limit: int) -> Self:
         """Return the first ``limit`` events, and the number of all of them."""
         entries = [HistoryEntry.of(event) for event in events]
-        return cls(environment_id=environment_id, events=entries[:limit], count=len(entries))
+        page, count = entries[:limit], len(entries)
+        following = page[-1].cursor if len(page) < count else None
+        return cls(environment_id=environment_id, events=page, count=count, next=following)

@@ -1,53 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MCP tools and the resource: what an AI agent can do with environments.
+"""The MCP tools and the resources: what an AI agent can do with environments.
 
 The tools are plain functions and run in threads: the store is synchronous, and must not block
-the event loop that answers other clients.
+the event loop that answers other clients. What agents read is in the code, not in docstrings,
+which ``python -OO`` drops.
 """
 
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial, wraps
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
 from mcp.server import MCPServer
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.shared.exceptions import MCPError
-from mcp.types import INVALID_PARAMS, ToolAnnotations
-from pydantic import Field
+from mcp.types import INTERNAL_ERROR, METHOD_NOT_FOUND, ToolAnnotations
+from pydantic import ConfigDict
 
 from waggle_fsstore import __version__
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
-from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
     StoreError,
     WaggleError,
 )
+from waggle_fsstore.server.arguments import Arguments, Choice, Cursor, Flag, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls, Request, actor_of
 from waggle_fsstore.server.models import (
     DestroyResult,
     EnvironmentInfo,
     EnvironmentList,
     History,
-    RuntimeName,
     Unreadable,
 )
+from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.provider import WITH_PIP
 
 _PAGE_SIZE: Final = 20
 _MAX_PAGE_SIZE: Final = 1_000
-_MAX_CLIENT_NAME_LENGTH: Final = 100
+_RESOURCE_PAGE_SIZE: Final = 100
 _WRITER_THREADS: Final = 40
+_READER_THREADS: Final = 40
 _MAX_TIMEOUT_MINUTES: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
 _DESCRIPTION: Final = (
@@ -63,51 +70,38 @@ _INSTRUCTIONS: Final = (
     "Destroy environments you no longer need: the number of live environments is limited."
 )
 
-_Id = Annotated[
-    str, Field(description="The environment_id that create_environment returned.", strict=True)
-]
-_Limit = Annotated[
-    int, Field(description="The maximum number to return.", ge=1, le=_MAX_PAGE_SIZE, strict=True)
-]
+_RESOURCE_URI: Final = "waggle://environments/"
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+_Id = Annotated[str, Text(description="The environment_id that create_environment returned.")]
+_Limit = Annotated[
+    int, WholeNumber(description="The maximum number to return.", low=1, high=_MAX_PAGE_SIZE)
+]
 
 _log: Final = logging.getLogger(__name__)
 
 
+class Call(NamedTuple):
+    """One call of a tool: the actor that made it, and how it can be cancelled."""
+
+    actor: str
+    cancellation: Cancellation
+
+
 def make_server(service: EnvironmentService) -> MCPServer[Any]:
     """Return an MCP server whose tools work on a service."""
+    tools, calls = Tools(service), Calls()
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,
         description=_DESCRIPTION,
         instructions=_INSTRUCTIONS,
+        tools=_tools(tools, calls),
         # This server sends no notifications of changes, so it must not offer subscriptions.
         subscriptions=False,
-        middleware=[_refuse_prompts],
+        middleware=[calls.observe, _without_prompts, tools.list_resources],
     )
-    tools = Tools(service)
-    # Separate threads for tools that write, because those may wait for the store lock: tools
-    # that only read then never wait for a free thread.
-    writers = CapacityLimiter(_WRITER_THREADS)
-    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    writes = partial(ToolAnnotations, read_only_hint=False, open_world_hint=False)
-    server.add_tool(
-        in_threads(writers, tools.create_environment),
-        title="Create an environment",
-        annotations=writes(destructive_hint=False, idempotent_hint=False),
-    )
-    server.add_tool(tools.list_environments, title="List environments", annotations=reads)
-    server.add_tool(tools.get_environment, title="Get an environment", annotations=reads)
-    server.add_tool(
-        in_threads(writers, tools.destroy_environment),
-        title="Destroy an environment",
-        annotations=writes(destructive_hint=True, idempotent_hint=True),
-    )
-    server.add_tool(tools.environment_history, title="History of an environment", annotations=reads)
     server.resource(
-        "waggle://environments/{environment_id}",
+        f"{_RESOURCE_URI}{{environment_id}}",
         name="environment",
         title="An environment",
         description="An environment, as get_environment returns it. Reading does not reset the "
@@ -117,64 +111,180 @@ def make_server(service: EnvironmentService) -> MCPServer[Any]:
     return server
 
 
+def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
+    # Separate threads for tools that write, because those may wait for the store lock: tools
+    # that only read then never wait for a free thread.
+    read = partial(
+        _tool,
+        calls,
+        CapacityLimiter(_READER_THREADS),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    )
+    write = partial(_tool, calls, CapacityLimiter(_WRITER_THREADS))
+    writes = partial(ToolAnnotations, read_only_hint=False, open_world_hint=False)
+    return [
+        write(
+            tools.create_environment,
+            EnvironmentInfo,
+            title="Create an environment",
+            description="Create an environment and wait until it is ready. Work in its "
+            "'workspace' directory.",
+            annotations=writes(destructive_hint=False, idempotent_hint=False),
+            is_cancellable=True,
+        ),
+        read(
+            tools.list_environments,
+            EnvironmentList,
+            title="List environments",
+            description="List environments by id, one page at a time. 'unreadable' lists damaged "
+            "records.",
+        ),
+        read(
+            tools.get_environment,
+            EnvironmentInfo,
+            title="Get an environment",
+            description="Get one environment, and reset its idle timer.",
+        ),
+        write(
+            tools.destroy_environment,
+            DestroyResult,
+            title="Destroy an environment",
+            description="Destroy an environment, in any status, and delete all its files.",
+            annotations=writes(destructive_hint=True, idempotent_hint=True),
+        ),
+        read(
+            tools.environment_history,
+            History,
+            title="History of an environment",
+            description="List the changes to an environment: time, actor, reason. Works after it "
+            "is destroyed.",
+        ),
+    ]
+
+
+class _AsSent(ArgModelBase):
+    """Passes all arguments on as they were sent: :class:`Arguments` checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def model_dump_one_level(self) -> dict[str, Any]:
+        """See the SDK."""
+        return {"sent": self.model_extra}
+
+
+def _tool(
+    calls: Calls,
+    limiter: CapacityLimiter,
+    function: Callable[..., object],
+    result: type,
+    *,
+    title: str,
+    description: str,
+    annotations: ToolAnnotations,
+    is_cancellable: bool = False,
+) -> Tool:
+    """Return the tool that makes calls of a function, in threads of a limiter."""
+    arguments = Arguments.of(function)
+
+    async def run(ctx: Context[Any], sent: dict[str, object]) -> object:
+        try:
+            values = arguments.parse(sent)
+        except ValueError as error:
+            raise ToolError(str(error)) from None
+        request = ctx.request_context
+        return await calls.make(
+            request,
+            limiter,
+            lambda cancellation: function(Call(actor_of(request), cancellation), **values),
+            is_cancellable=is_cancellable,
+        )
+
+    return Tool(
+        fn=run,
+        name=arguments.tool,
+        title=title,
+        description=description,
+        parameters=arguments.schema(),
+        fn_metadata=FuncMetadata(arg_model=_AsSent, output_model=result),
+        is_async=True,
+        context_kwarg="ctx",
+        annotations=annotations,
+    )
+
+
 class Tools:
-    """The tools over one service. Their docstrings are the descriptions that agents read."""
+    """The tools over one service. A parameter that is annotated as an argument is one."""
 
     def __init__(self, service: EnvironmentService) -> None:
         self._service = service
 
     def create_environment(
         self,
-        ctx: Context[Any],
-        runtime: Annotated[RuntimeName, Field(description="The runtime to prepare.")],
+        call: Call,
+        runtime: Annotated[
+            Runtime,
+            # An adapter for LangChain keeps an argument called runtime for itself.
+            Choice(description="The runtime to prepare.", alias="language", values=Runtime),
+        ],
         name: Annotated[
-            str | None, Field(description="Default: the runtime and a short id.", strict=True)
+            str | None, Text(description="Default: the runtime and a short id.")
         ] = None,
         timeout_minutes: Annotated[
             int | None,
-            Field(
+            WholeNumber(
                 description="Idle timeout in minutes. Default: 30, or what the operator set.",
-                ge=1,
-                le=_MAX_TIMEOUT_MINUTES,
-                strict=True,
+                low=1,
+                high=_MAX_TIMEOUT_MINUTES,
             ),
         ] = None,
         with_pip: Annotated[
-            bool,
-            Field(description="Install pip in a python environment; slower.", strict=True),
+            bool, Flag(description="Install pip in a python environment; slower.")
         ] = False,
+        idempotency_key: Annotated[
+            str | None,
+            Text(
+                description="A random text, such as a UUID. If a call seems to fail, repeat it "
+                "with the same key: it then returns the environment that the first call created, "
+                "if it did."
+            ),
+        ] = None,
     ) -> EnvironmentInfo:
-        """Create an environment and wait until it is ready. Work in its 'workspace' directory."""
+        """Create an environment."""
         timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
-        with _as_client(ctx):
+        with _as_actor(call):
             environment = self._service.create(
-                runtime, name=name, timeout=timeout, labels=WITH_PIP if with_pip else None
+                runtime,
+                name=name,
+                timeout=timeout,
+                labels=WITH_PIP if with_pip else None,
+                idempotency_key=idempotency_key,
+                cancellation=call.cancellation,
             )
-            _log_change("created", environment.id, ctx)
+            _log_change("created", environment.id, call)
         return self._info(environment)
 
     def list_environments(
         self,
+        _: Call,
         limit: _Limit = _PAGE_SIZE,
         after: Annotated[
-            str | None, Field(description="The value of 'next' on the previous page.", strict=True)
+            str | None, Text(description="The value of 'next' on the previous page.")
         ] = None,
     ) -> EnvironmentList:
-        """List environments by id, one page at a time. 'unreadable' lists damaged records."""
+        """Return one page of the environments."""
         unreadable: list[Exception] = []
         with _tool_errors():
             environments = self._service.find_all(on_corrupt=unreadable.append)
-        start = 0 if after is None else bisect_right(environments, after, key=lambda one: one.id)
-        page = environments[start : start + limit]
+        page, following = _page(environments, after, limit)
         return EnvironmentList(
             environments=[self._info(one) for one in page],
             count=len(environments),
-            next=page[-1].id if start + limit < len(environments) else None,
+            next=following,
             unreadable=[Unreadable.of(error) for error in unreadable],
         )
 
-    def get_environment(self, environment_id: _Id) -> EnvironmentInfo:
-        """Get one environment, and reset its idle timer."""
+    def get_environment(self, _: Call, environment_id: _Id) -> EnvironmentInfo:
+        """Return an environment, which counts as use."""
         with _tool_errors():
             try:
                 environment = self._service.touch(environment_id)
@@ -184,39 +294,37 @@ class Tools:
 
     def destroy_environment(
         self,
-        ctx: Context[Any],
+        call: Call,
         environment_id: _Id,
         reason: Annotated[
-            str | None,
-            Field(description="Why; recorded in the history.", max_length=1_000, strict=True),
+            str | None, Text(description="Why; recorded in the history.", max_length=1_000)
         ] = None,
     ) -> DestroyResult:
-        """Destroy an environment, in any status, and delete all its files."""
-        with _as_client(ctx, reason):
+        """Destroy an environment."""
+        with _as_actor(call, reason):
             self._service.destroy(environment_id)
-            _log_change("destroyed", environment_id, ctx)
+            _log_change("destroyed", environment_id, call)
         return DestroyResult(
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
 
     def environment_history(
         self,
+        _: Call,
         environment_id: _Id,
         limit: _Limit = _PAGE_SIZE,
         after: Annotated[
-            int, Field(description="Return only events with a greater seq.", ge=0, strict=True)
-        ] = 0,
+            str, Cursor(description="Return only events after this one: its cursor, or its seq.")
+        ] = "",
     ) -> History:
-        """List the changes to an environment: time, actor, reason. Works after it is destroyed."""
+        """Return one page of the events of an environment, even of a destroyed one."""
         with _tool_errors():
             try:
-                events = self._service.history(environment_id, after=after)
-            except ValueError:
-                if not after:
-                    raise
-                raise ToolError(f"after: {after} is beyond the last change") from None
+                events = self._service.history(environment_id, after=after or 0)
+            except ValueError as error:
+                raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
-            if not history.count and not after:
+            if not history.count and not after.strip("0"):
                 self._service.find_by_id(environment_id)
         return history
 
@@ -231,27 +339,55 @@ class Tools:
             raise ResourceError(reason_of(error)) from None
         return self._info(environment).model_dump_json(indent=2)
 
+    async def list_resources(self, ctx: Request, call_next: CallNext) -> HandlerResult:
+        """List the live environments as resources, page by page; pass on all other messages."""
+        result = await call_next(ctx)
+        if ctx.method == "resources/list" and isinstance(result, dict):
+            cursor = (ctx.params or {}).get("cursor")
+            result["resources"], following = await to_thread.run_sync(self._resources, cursor)
+            if following is not None:
+                result["nextCursor"] = following
+        return result
+
+    def _resources(self, after: str | None) -> tuple[list[dict[str, str]], str | None]:
+        try:
+            environments = self._service.find_all(on_corrupt=lambda _: None)
+        except (WaggleError, OSError) as error:
+            _log_failure(error)
+            raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
+        live = [one for one in environments if one.status.is_live]
+        page, following = _page(live, after, _RESOURCE_PAGE_SIZE)
+        return [
+            {
+                "uri": f"{_RESOURCE_URI}{quote(one.id, safe='')}",
+                "name": one.name,
+                "description": f"A {one.runtime} environment, {one.status}.",
+                "mimeType": "application/json",
+            }
+            for one in page
+        ], following
+
     def _info(self, environment: Environment) -> EnvironmentInfo:
         return EnvironmentInfo.of(environment, self._service.locate(environment))
 
 
-async def _refuse_prompts(
-    ctx: ServerRequestContext[Any, Any], call_next: CallNext
-) -> HandlerResult:
-    """Answer that there are no prompts, where the SDK would report an internal error."""
-    if ctx.method == "prompts/get":
-        raise MCPError(INVALID_PARAMS, "there are no prompts")
-    return await call_next(ctx)
+async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:
+    """Neither declare nor serve prompts, as the SDK always does: there are none."""
+    if ctx.method.startswith("prompts/"):
+        raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method)
+    result = await call_next(ctx)
+    if ctx.method in ("initialize", "server/discover") and isinstance(result, dict):
+        result["capabilities"].pop("prompts", None)
+    return result
 
 
-def in_threads(limiter: CapacityLimiter, call: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
-    """Return a coroutine function that makes the call in a thread of a limiter."""
-
-    @wraps(call)
-    async def call_in_thread(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await to_thread.run_sync(partial(call, *args, **kwargs), limiter=limiter)
-
-    return call_in_thread
+def _page(
+    environments: list[Environment], after: str | None, limit: int
+) -> tuple[list[Environment], str | None]:
+    """Return up to ``limit`` environments after an id, and the id for the next page, if any."""
+    start = 0 if after is None else bisect_right(environments, after, key=lambda one: one.id)
+    page = environments[start : start + limit]
+    return page, page[-1].id if start + limit < len(environments) else None
 
 
 @contextmanager
@@ -265,19 +401,19 @@ def _tool_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _as_client(ctx: Context[Any], reason: str | None = None) -> Iterator[None]:
+def _as_actor(call: Call, reason: str | None = None) -> Iterator[None]:
     """Record the client that called the tool as the author of the changes in the block."""
     with _tool_errors():
         try:
-            author = audit(actor=_actor(ctx), reason=reason or None)
+            author = audit(actor=call.actor, reason=reason or None)
         except ValueError as error:
             raise ToolError(str(error)) from None
         with author:
             yield
 
 
-def _log_change(verb: str, environment_id: str, ctx: Context[Any]) -> None:
-    fields = {"environment_id": environment_id, "client": _actor(ctx)}
+def _log_change(verb: str, environment_id: str, call: Call) -> None:
+    fields = {"environment_id": environment_id, "client": call.actor}
     _log.info("an environment was %s", verb, extra={"fields": fields})
 
 
@@ -285,11 +421,3 @@ def _log_failure(error: Exception) -> None:
     """Log an error that the operator must fix. The client's own mistakes are not logged."""
     if isinstance(error, (StoreError, OSError)):
         _log.error("%s", error)
-
-
-def _actor(ctx: Context[Any]) -> str:
-    """Return the actor for the history: the client's name, shortened and printable."""
-    params = ctx.request_context.session.client_params
-    name = params.client_info.name[:_MAX_CLIENT_NAME_LENGTH] if params else ""
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return f"mcp:{name}" if name else "mcp"

@@ -4,13 +4,16 @@
 import logging
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
-from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.environment import Environment, Idempotency, Runtime, Status
 from waggle_fsstore.domain.errors import (
+    CreationCancelledError,
+    EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
     InvalidEnvironmentError,
     NoFreePortError,
@@ -18,25 +21,31 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.validation import title
 from waggle_fsstore.service import transitions
+from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.error_text import reason_of
+from waggle_fsstore.service.idempotency import await_creation, digest, find_key_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
-
-_MAX_NAME_LENGTH: Final = 200
+from waggle_fsstore.service.removal import Removal
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Creation:
-    """Creates environments while fewer than ``capacity`` are live."""
+    """Creates environments while fewer than ``capacity`` are live.
+
+    ``removal`` destroys cancelled ones, and may not wait for the thread that creates them.
+    """
 
     def __init__(
         self,
         repository: TransactionalRepository,
         provider: Provider,
         ports: Ports,
+        removal: Removal,
         now: Callable[[], datetime],
         *,
         capacity: int,
@@ -45,6 +54,7 @@ class Creation:
         self._repository = repository
         self._provider = provider
         self._ports = ports
+        self._removal = removal
         self._now = now
         self._capacity = capacity
         self._default_timeout = default_timeout
@@ -55,23 +65,68 @@ class Creation:
         name: str | None,
         timeout: timedelta | None,
         labels: dict[str, str] | None,
-    ) -> Environment:
-        """Create an environment, see :meth:`EnvironmentService.create`."""
-        environment = self._new_environment(runtime, name, timeout, labels)
+        idempotency_key: str | None,
+        cancellation: Cancellation,
+    ) -> tuple[Environment, bool]:
+        """Create an environment, see :meth:`EnvironmentService.create`.
+
+        Returns it, and whether this call created it: an earlier one may have, with the same
+        idempotency key.
+        """
+        new = self._new_environment(runtime, name, timeout, labels)
+        if idempotency_key is not None:
+            arguments = digest(new.runtime, name, timeout, labels)
+            key = title("idempotency_key", idempotency_key)
+            new.idempotency = Idempotency(key=key, arguments=arguments)
+        existing = find_key_of(self._repository, new)
+        while True:
+            if existing is not None:
+                created = await_creation(self._repository, existing, new, cancellation)
+                if created is not None:
+                    return created, False
+            try:
+                return self._create(new, cancellation), True
+            except EnvironmentAlreadyExistsError as error:
+                existing = error.environment_id  # Stored since this call has looked.
+
+    def _create(self, environment: Environment, cancellation: Cancellation) -> Environment:
         with IN_PROGRESS.hold(environment.id):
+            cancellation.check()
             revision = self._register(environment)
             try:
+                cancellation.arm(partial(self._undo, environment.id))
                 self._make_port_unique(environment, revision)
                 capabilities = self._provider.create(environment)
-                return transitions.to_running(
+                created = transitions.to_running(
                     self._repository, environment.id, capabilities, self._now()
                 )
+                cancellation.check()
+                return created
             except BaseException as error:
-                self._record_failure(environment, error)
+                self._clean_up(environment, error, cancellation)
                 if isinstance(error, transitions.PreconditionFailedError):
                     # A manual edit has changed the status.
                     return self._repository.find_by_id(environment.id)
                 raise
+
+    def _clean_up(
+        self, environment: Environment, error: BaseException, cancellation: Cancellation
+    ) -> None:
+        """Store that a creation failed; if it was cancelled, destroy what is left of it."""
+        if not cancellation.is_requested:
+            self._record_failure(environment, error)
+            return
+        with suppress(EnvironmentNotFoundError):
+            self._record_failure(environment, error)
+            self._undo(environment.id)
+        raise CreationCancelledError from error
+
+    def _undo(self, environment_id: str) -> None:
+        with (
+            suppress(EnvironmentNotFoundError),
+            transitions.with_reason("the creation was cancelled"),
+        ):
+            self._removal.destroy(environment_id, lambda _: True)
 
     def _new_environment(
         self,
@@ -83,14 +138,11 @@ class Creation:
         timeout = self._default_timeout if timeout is None else timeout
         if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
             raise InvalidEnvironmentError("timeout", "must be above 0 and at most 60 minutes")
-        if name is not None and not (0 < len(name) <= _MAX_NAME_LENGTH and name.isprintable()):
-            reason = f"must be 1-{_MAX_NAME_LENGTH} printable characters"
-            raise InvalidEnvironmentError("name", reason)
         now = self._now()
         environment_id = str(uuid.uuid4())
         return Environment(
             id=environment_id,
-            name=f"{runtime}-{environment_id[:8]}" if name is None else name,
+            name=f"{runtime}-{environment_id[:8]}" if name is None else title("name", name),
             runtime=runtime,  # type: ignore[arg-type]  # The constructor converts a string.
             created_at=now,
             last_used=now,

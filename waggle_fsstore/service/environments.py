@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The environment service: create, use, destroy and reconcile environments durably."""
 
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
-from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotRunningError,
+    ProviderError,
+    WorkspaceGoneError,
+)
 from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.process import is_elsewhere
 from waggle_fsstore.domain.repository import OnCorrupt, TransactionalRepository
 from waggle_fsstore.service import transitions
+from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
 from waggle_fsstore.service.idle_clock import IdleClock
@@ -28,6 +35,9 @@ from waggle_fsstore.service.reconcile import (
 )
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
+
+# No process takes this long to create or remove an environment.
+_MAX_UNSEEN_WORK: Final = timedelta(hours=1)
 
 
 class EnvironmentService:
@@ -59,7 +69,7 @@ class EnvironmentService:
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        uptime: Callable[[], float] = time.monotonic,
+        uptime: Callable[[], float] = monotonic,
         takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository
@@ -72,6 +82,7 @@ class EnvironmentService:
             repository,
             provider,
             self._ports,
+            Removal(repository, provider, self._ports, takeover_after=0.0),
             now,
             capacity=capacity,
             default_timeout=default_timeout,
@@ -91,20 +102,36 @@ class EnvironmentService:
         name: str | None = None,
         timeout: timedelta | None = None,
         labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
+        cancellation: Cancellation | None = None,
     ) -> Environment:
         """Create an environment, and return it once it is running.
 
         The default ``name`` is the runtime and the beginning of the id. ``timeout`` must be
         above zero and at most an hour. ``labels`` are for the provider and for readers.
 
+        A call that repeats an ``idempotency_key`` and the arguments returns the environment of
+        the first call, whatever its status is now, and waits while that is being created. The
+        key holds for the whole store, and across restarts, until the creation fails or the
+        removal of the environment begins. ``cancellation`` lets another thread end the call;
+        it then raises :class:`CreationCancelledError`, and nothing that it created is left.
+
         Raises :class:`InvalidEnvironmentError` (:class:`InvalidRuntimeError`),
+        :class:`IdempotencyKeyReusedError` for a key that was used with other arguments,
         :class:`CapacityError` or :class:`NoFreePortError` without having stored anything.
         Raises :class:`ProviderError` after having stored the environment in status error,
         with the reason; so does :class:`NoFreePortError` if another process took the last
         port concurrently. Raises :class:`EnvironmentNotFoundError` if the environment was
         destroyed in the meantime.
         """
-        return self._creation.create(runtime, name, timeout, labels)
+        environment, is_new = self._creation.create(
+            runtime, name, timeout, labels, idempotency_key, cancellation or Cancellation()
+        )
+        if is_new:
+            return environment
+        with suppress(EnvironmentNotRunningError):
+            return self.touch(environment.id)
+        return environment
 
     def find_by_id(self, environment_id: str) -> Environment:
         """Return an environment, without touching it. Raises :class:`EnvironmentNotFoundError`."""
@@ -167,7 +194,7 @@ class EnvironmentService:
         """
         return self._removal.destroy(environment_id, only_if)
 
-    def history(self, environment_id: str, *, after: int = 0) -> Iterator[Event]:
+    def history(self, environment_id: str, *, after: int | str = 0) -> Iterator[Event]:
         """Return the events of an environment, oldest first, even of a deleted one."""
         return self._repository.history(environment_id, after=after)
 
@@ -201,7 +228,8 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove expired environments, and finish the work that ended processes left halfway.
 
-        Those in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
+        Those in status error expire too, and so does one that a process in another container has
+        been creating or removing for an hour. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
@@ -289,8 +317,11 @@ class EnvironmentService:
                 result.expired.append(environment.id)
 
     def _may_expire(self, stored: Environment) -> bool:
-        is_halfway = stored.status in (Status.CREATING, Status.DESTROYING)
-        return not is_halfway and self.is_expired(stored)
+        if stored.status in (Status.CREATING, Status.DESTROYING):
+            # A container that was killed may never come back, or come back as another one.
+            is_unseen = stored.owner is not None and is_elsewhere(stored.owner)
+            return is_unseen and self.idle_time(stored) > _MAX_UNSEEN_WORK
+        return self.is_expired(stored)
 
     def _with_last_use(self, environment: Environment) -> Environment:
         environment.last_used = self._touch_buffer.last_used(environment)

@@ -6,12 +6,14 @@ from urllib.parse import unquote
 
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
+    HistoryLostError,
     HistoryPrunedError,
     JournalDamagedError,
     LockTimeoutError,
     ProviderError,
     StoreClosedError,
     StoreError,
+    StoreGoneError,
     UnsupportedFormatError,
     WaggleError,
 )
@@ -42,9 +44,11 @@ def reason_of(error: BaseException) -> str:
         case StoreClosedError():
             return "the server is shutting down"
         case WaggleError() if not isinstance(error, StoreError) or isinstance(
-            error, HistoryPrunedError
+            error, HistoryPrunedError | HistoryLostError
         ):
             return str(error)
+        case StoreGoneError():
+            return "the store failed: it is gone; the operator must put its directory back"
         case JournalDamagedError():
             return "the store's journal is damaged; the operator must run 'waggle-fsstore fsck'"
         case StoreError():

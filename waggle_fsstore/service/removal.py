@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
 from waggle_fsstore.domain.repository import TransactionalRepository
@@ -49,7 +50,7 @@ class Removal:
     def destroy(self, environment_id: str, only_if: Callable[[Environment], bool]) -> bool:
         """Destroy an environment, see :meth:`EnvironmentService.destroy`."""
         self._repository.find_by_id(environment_id)
-        deadline = time.monotonic() + self._takeover_after
+        deadline = monotonic() + self._takeover_after
         with IN_PROGRESS.hold(environment_id, deadline=deadline):
             try:
                 environment = self._claim(environment_id, only_if, deadline)
@@ -71,7 +72,7 @@ class Removal:
                     environment_id,
                     self._provider.name,
                     only_if=only_if,
-                    is_forced=time.monotonic() >= deadline,
+                    is_forced=monotonic() >= deadline,
                 )
             except transitions.BusyError:
                 time.sleep(_POLL_INTERVAL_S)

@@ -124,6 +124,8 @@ def to_error(
 
     def fail(stored: Environment) -> None:
         require(only_if(stored))
+        if stored.status is Status.CREATING:
+            stored.idempotency = None  # A repeated call tries again.
         stored.transition_to(Status.ERROR)
         stored.status_reason = reason
         stored.owner = None
@@ -153,6 +155,7 @@ def to_destroying(
         require_provider(stored, provider)
         if is_owned_elsewhere(stored) and not is_forced:
             raise BusyError
+        stored.idempotency = None  # A repeated call creates a new one.
         if stored.status is Status.CREATING:
             stored.transition_to(Status.ERROR)
         if stored.status in (Status.ERROR, Status.RUNNING):

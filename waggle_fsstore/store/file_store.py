@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
@@ -14,6 +15,7 @@ from waggle_fsstore.domain.errors import (
     ConflictError,
     CorruptDocumentError,
     EnvironmentAlreadyExistsError,
+    EnvironmentNotFoundError,
     JournalDamagedError,
     StoreClosedError,
 )
@@ -22,6 +24,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from waggle_fsstore.store.maintenance.restore import Restored
     from waggle_fsstore.store.maintenance.snapshot import Snapshot
 
+_T = TypeVar("_T")
+
 
 class FileStore:
     """Environments in a directory, one JSON file each.
@@ -53,6 +58,7 @@ class FileStore:
     ``environments/`` alone, restored from git for example, becomes a store at its first
     write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
     the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
+    Pickling a store pickles its path and options; loading that opens the store again.
 
     Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
     old document is unchanged then.
@@ -65,12 +71,16 @@ class FileStore:
             raise ValueError("the path of the store is empty: '.' is the current directory")
         # Resolved once: a link that changes later cannot lead half of a change elsewhere.
         self._layout = Layout(os.path.realpath(path))
+        self._lock_timeout = lock_timeout
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
-        self._writer = Writer(self._layout, self._documents, self._disk, timeout=lock_timeout)
+        self._seen_store = seen_store = SeenStore(self._layout)
+        self._writer = Writer(
+            self._layout, self._documents, self._disk, seen_store, timeout=lock_timeout
+        )
         self._view = View(self._layout, self._documents)
-        self._history = History(self._layout, self._view)
+        self._history = History(self._layout, self._view, seen_store)
         self._closed = False
         self._exists = False
         self._detect()
@@ -83,6 +93,11 @@ class FileStore:
     def __repr__(self) -> str:
         return f"FileStore({self._layout.root!r})"
 
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        """Pickle the path and the options: another process opens the store itself."""
+        reopen = partial(type(self), durable=self._disk.durable, lock_timeout=self._lock_timeout)
+        return reopen, (self._layout.root,)
+
     def document_path(self, environment_id: str) -> Path:
         """Return the path of the document of an id, stored or not. Raises for an invalid id."""
         check_id(environment_id)
@@ -94,12 +109,16 @@ class FileStore:
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
         self._begin_reading()
-        return self._view.find(environment_id)
+        try:
+            return self._view.find(environment_id)
+        except EnvironmentNotFoundError:
+            if self._is_whole():
+                raise
+            return self._view.find(environment_id)
 
     def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:
         """See :meth:`TransactionalRepository.find_all`."""
-        self._begin_reading()
-        good, bad = self._view.find_all()
+        good, bad = self._scan(self._view.find_all)
         for error in bad:
             if on_corrupt is None:
                 raise error
@@ -108,11 +127,10 @@ class FileStore:
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`. Opens no document."""
-        self._begin_reading()
-        return self._view.count()
+        return self._scan(self._view.count)
 
     def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+        self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`.
 
@@ -121,7 +139,9 @@ class FileStore:
         self._begin_reading()
         return self._history.events(environment_id, after, until)
 
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+    def watch(
+        self, *, after: int | str | None = None, timeout: float | None = None
+    ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.watch`. Polls at least every 50 ms."""
         self._begin_reading()
 
@@ -136,19 +156,41 @@ class FileStore:
             raise StoreClosedError
         if not self._exists:
             self._detect()
+        self._seen_store.check()
+
+    def _scan(self, scan: Callable[[], _T]) -> _T:
+        """Return what a scan finds. Where it looked at nothing, that is not what is stored."""
+        self._begin_reading()
+        found = scan()
+        return found if self._is_whole() else scan()
+
+    def _is_whole(self) -> bool:
+        """Return whether the documents' directory was there; else try to recover it.
+
+        Raises :class:`StoreGoneError` where the whole store is missing.
+        """
+        self._seen_store.check()
+        if not self._exists or os.path.isdir(self._layout.environments):
+            return True
+        self._recover()
+        return False
 
     def _begin_writing(self) -> None:
         inputs.refuse_inside(self._layout.root)
         self._begin_reading()
 
     def _detect(self) -> None:
-        """Detect whether the store exists; if it does, recover it, or read without recovery."""
+        """Detect whether the store exists; if it does, and needs it, recover it."""
         if not initialize.detect(self._layout):
             return
         self._exists = True
         durable = self._disk.durable
         if self._writer.is_current or not self._view.needs_recovery(durable=durable):
             return
+        self._recover()
+
+    def _recover(self) -> None:
+        """Recover the store, or read without recovery if that is impossible now."""
         try:
             self._writer.recover(timeout=0)
         except (OSError, JournalDamagedError):  # A lock timeout is an OSError too.
@@ -183,6 +225,8 @@ class FileStore:
         def work(tx: Transaction) -> int:
             if tx.get_or_none(new.id) is not None:
                 raise EnvironmentAlreadyExistsError(new.id)
+            if (existing := tx.find_key_of(new)) is not None:
+                raise EnvironmentAlreadyExistsError(existing)
             if capacity is not None and tx.count_live() >= capacity:
                 raise CapacityError(capacity)
             return tx.put(new, None)
@@ -271,13 +315,14 @@ class FileStore:
         Errors: a damaged or missing segment of the journal; a document that is corrupt, of a
         newer schema, missing or unreadable. Warnings: a document that a manual edit changed,
         put back or added; foreign files, and temp files of dead writers; modes that give
-        other users access. Changes nothing, takes no lock, and works on a read-only disk.
+        other users access; what a recovery by this object moved to lost+found. Changes
+        nothing, takes no lock, and works on a read-only disk.
         Memory grows only with the number of ids.
         """
         from waggle_fsstore.store.maintenance import fsck
 
         self._begin_reading()
-        return fsck.check(self._layout, self._view) if self._exists else iter(())
+        return fsck.check(self._layout, self._view, self._writer) if self._exists else iter(())
 
     def repair(self) -> Iterator[Finding]:
         """Repair what :meth:`check` finds, and yield each finding after its repair.

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """MemoryStore: environments in a dict. The reference model that every store is tested against."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
@@ -17,10 +19,18 @@ from waggle_fsstore.domain.errors import (
     ConflictError,
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
+    HistoryLostError,
     HistoryPrunedError,
     StoreClosedError,
 )
-from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
+from waggle_fsstore.domain.event import (
+    Event,
+    EventKind,
+    check_range,
+    check_timeout,
+    cursor_of,
+    parse_after,
+)
 from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
@@ -42,10 +52,19 @@ class MemoryStore:
         self._environments: dict[str, Environment] = {}
         #: The last events, oldest first, one for each number. A change happens when it is added.
         self._events: deque[Event] = deque()
+        #: Tells its cursors from those of every other store.
+        self._token = _new_token()
         #: The number of the last event that is applied to the environments.
         self._applied = 0
         self._closed = False
         register_at_fork(self)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, with a sentence."""
+        raise TypeError(
+            "a MemoryStore cannot be pickled or copied, because it exists in one process only: "
+            "use a FileStore"
+        )
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
@@ -82,6 +101,10 @@ class MemoryStore:
             self._check_writable()
             if environment.id in self._environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
+            if environment.idempotency is not None:
+                for other in self._environments.values():
+                    if other.has_key_of(environment):
+                        raise EnvironmentAlreadyExistsError(other.id)
             if capacity is not None:
                 live = sum(other.status.is_live for other in self._environments.values())
                 if live >= capacity:
@@ -118,23 +141,25 @@ class MemoryStore:
             self._commit([_event(self._last_seq + 1, EventKind.DELETED, removed, removed)])
 
     def history(
-        self, environment_id: str | None = None, *, after: int = 0, until: int | None = None
+        self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`."""
         with self._lock:
             self._check_open()
-            check_range(after, until, oldest=self._first_seq, last=self._last_seq)
+            after = self._after(after, until)
             end = len(self._events) if until is None else self._position(until)
             events = list(islice(self._events, self._position(after), end))
-        return (event.copy() for event in events if environment_id in (None, event.environment_id))
+        found = (event for event in events if environment_id in (None, event.environment_id))
+        return map(self._copy, found)
 
-    def watch(self, *, after: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+    def watch(
+        self, *, after: int | str | None = None, timeout: float | None = None
+    ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.watch`."""
         check_timeout(timeout)
         with self._lock:
             self._check_open()
-            cursor = self._last_seq if after is None else after
-            check_range(cursor, None, oldest=self._first_seq, last=self._last_seq)
+            cursor = self._after(self._last_seq if after is None else after, None)
             cursor = max(cursor, self._first_seq - 1)
 
         def following() -> Event | None:
@@ -152,7 +177,7 @@ class MemoryStore:
                 event = self._changed.wait_for(following, timeout)
                 if event is not None:
                     cursor = event.seq
-            return event and event.copy()
+            return event and self._copy(event)
 
         # Not a generator: an interrupt would end it, and the remaining events would be lost.
         return iter(wait, None)
@@ -175,7 +200,11 @@ class MemoryStore:
         self.close()
 
     def reset_after_fork(self) -> None:
-        """Replace the lock in a child: another thread of the parent may have held it."""
+        """Replace the lock in a child: another thread of the parent may have held it.
+
+        From now on the two stores differ, so their cursors do too.
+        """
+        self._token = _new_token()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
@@ -228,6 +257,18 @@ class MemoryStore:
         while len(self._events) > self.HISTORY_LIMIT:
             self._events.popleft()
 
+    def _copy(self, event: Event) -> Event:
+        """Return an independent copy of an event, with its cursor."""
+        return replace(event.copy(), cursor=cursor_of(event.seq, self._token))
+
+    def _after(self, after: int | str, until: int | None) -> int:
+        """Return the number in a cursor of this store, or a number that it has. Lock held."""
+        seq, token = parse_after(after)
+        if token and (token != self._token or seq > self._last_seq):
+            raise HistoryLostError(seq)
+        check_range(seq, until, oldest=self._first_seq, last=self._last_seq)
+        return seq
+
     @property
     def _first_seq(self) -> int:
         """The number of the oldest event that is kept."""
@@ -241,6 +282,10 @@ class MemoryStore:
     def _position(self, seq: int) -> int:
         """Return how many of the kept events come up to and including this number."""
         return min(max(seq + 1 - self._first_seq, 0), len(self._events))
+
+
+def _new_token() -> str:
+    return os.urandom(8).hex()
 
 
 def _event(seq: int, kind: EventKind, version: Environment, before: Environment | None) -> Event:

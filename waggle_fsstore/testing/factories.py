@@ -5,7 +5,14 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
+from waggle_fsstore.domain.environment import (
+    Capabilities,
+    Environment,
+    Idempotency,
+    Owner,
+    Runtime,
+    Status,
+)
 
 _number = itertools.count(1)
 
@@ -39,8 +46,11 @@ def make_environment(**fields: Any) -> Environment:
         ),
         "labels": {"team": "red", "tier": "gold"},
         "provider": "local",
-        "owner": Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654),
+        "owner": Owner(
+            host="maja", boot_id="boot-5", pid=4242, process_started=987_654, pid_namespace=4_026
+        ),
         "status_reason": "started manually",
+        "idempotency": Idempotency(key=f"key-{n}", arguments=f"digest-{n}"),
         "extra": {"colour": ["amber", {"depth": 2.5}], "count": 3},
     }
     return Environment(**{**values, **fields})

@@ -10,8 +10,8 @@ import pytest
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import StoreClosedError, WaggleError
-from waggle_fsstore.domain.event import Event, EventKind
+from waggle_fsstore.domain.errors import HistoryLostError, StoreClosedError, WaggleError
+from waggle_fsstore.domain.event import Event, EventKind, cursor_of
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.audit import AuthorContract
 from waggle_fsstore.testing.factories import make_environment
@@ -142,6 +142,39 @@ class HistoryContract(WatchContract, AuthorContract):
                 assert list(repository.history(after=after, until=until)) == [
                     event for event in events if after < event.seq <= until
                 ]
+
+    def test_cursor_continues_after_its_event(self, repository: TransactionalRepository) -> None:
+        """The cursor of an event stands for the event, in history and watch, and differs."""
+        _fill(repository)
+        events = list(repository.history())
+        assert len({event.cursor for event in events}) == len(events)
+        for position, event in enumerate(events, 1):
+            rest = events[position:]
+            for found in (
+                repository.history(after=event.cursor),
+                repository.history(after=event.seq),
+                repository.history(after=str(event.seq)),
+                repository.watch(after=event.cursor, timeout=0),
+            ):
+                again = list(found)
+                assert again == rest
+                assert [one.cursor for one in again] == [one.cursor for one in rest]
+            own = [one for one in rest if one.environment_id == "a"]
+            assert list(repository.history("a", after=event.cursor)) == own
+
+    def test_cursor_of_other_store_is_refused(self, repository: TransactionalRepository) -> None:
+        """A cursor of another store is refused, whether or not its number exists here."""
+        repository.save(make_environment())
+        for cursor in (cursor_of(1, "f" * 16), cursor_of(99, "f" * 16)):
+            for call in (repository.history, repository.watch):
+                with pytest.raises(HistoryLostError) as caught:
+                    call(after=cursor)
+                assert isinstance(caught.value, ValueError)
+        for text in ("", "first", "-1"):
+            with pytest.raises(ValueError, match="after"):
+                repository.history(after=text)
+            with pytest.raises(ValueError, match="after"):
+                repository.watch(after=text)
 
     def test_history_selects_one_environment(self, repository: TransactionalRepository) -> None:
         """An id selects its own events within the range; an unknown id has none."""

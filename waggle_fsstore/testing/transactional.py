@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.environment import Environment, Idempotency, Status
 from waggle_fsstore.domain.errors import (
     CapacityError,
     ConflictError,
@@ -21,6 +21,11 @@ from waggle_fsstore.testing.update import UpdateContract, never
 
 _LIVE = (Status.CREATING, Status.RUNNING, Status.DESTROYING)
 _DEAD = (Status.DESTROYED, Status.ERROR)
+
+
+def _key_of(environment: Environment) -> str:
+    assert environment.idempotency is not None
+    return environment.idempotency.key
 
 
 class TransactionalContract(UpdateContract, RepositoryContract):
@@ -94,6 +99,70 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         run_together(10, work)
         assert len(refused) == 9
         assert [repository.find_by_id("one").ssh_port] == created
+
+    def test_create_of_stored_idempotency_key_raises(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """A stored key is refused with the id of its environment, above the capacity too."""
+        environment = make_environment()
+        repository.create(environment)
+        again = make_environment(idempotency=environment.idempotency)
+        other = Idempotency(key=_key_of(environment), arguments="other")
+        for new in (again, make_environment(idempotency=other)):
+            for capacity in (None, 0):
+                with pytest.raises(EnvironmentAlreadyExistsError) as caught:
+                    repository.create(new, capacity=capacity)
+                assert caught.value.environment_id == environment.id
+        assert repository.find_all() == [environment]
+
+    def test_create_without_idempotency_key_is_never_a_repetition(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Any number of environments may have no key."""
+        for _ in range(2):
+            repository.create(make_environment(idempotency=None))
+        assert repository.count() == 2
+
+    def test_idempotency_key_is_free_once_no_version_has_it(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """A key is free again after its environment is deleted, or stored without it."""
+        first, second, third = (make_environment() for _ in range(3))
+        second.idempotency = third.idempotency = first.idempotency
+        repository.create(first)
+        repository.delete(first.id)
+        repository.create(second)
+
+        def drop_key(stored: Environment) -> None:
+            stored.idempotency = None
+
+        repository.update(second.id, drop_key)
+        repository.create(third)
+        with pytest.raises(EnvironmentAlreadyExistsError) as caught:
+            repository.create(first)
+        assert caught.value.environment_id == third.id
+
+    def test_concurrent_creates_store_idempotency_key_once(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """Of 10 concurrent creates with one key, exactly one succeeds, and the others name it."""
+        barrier = threading.Barrier(10)
+        created: list[str] = []
+        refused: list[EnvironmentAlreadyExistsError] = []
+        key = Idempotency(key="one", arguments="same")
+
+        def work(_: int) -> None:
+            environment = make_environment(idempotency=key)
+            barrier.wait()
+            try:
+                repository.create(environment, capacity=10)
+                created.append(environment.id)
+            except EnvironmentAlreadyExistsError as error:
+                refused.append(error)
+
+        run_together(10, work)
+        assert [one.id for one in repository.find_all()] == created
+        assert [error.environment_id for error in refused] == created * 9
 
     def test_conditional_save_replaces_revision(self, repository: TransactionalRepository) -> None:
         """The expected revision is replaced; any other one is a conflict that changes nothing."""

@@ -4,6 +4,7 @@
 import math
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +52,20 @@ class WatchContract:
             assert next(watch, None) is None
         repository.save(make_environment())
         assert next(watch, None) is None
+
+    def test_watch_ends_where_time_is_frozen(
+        self, repository: TransactionalRepository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its timeout passes although a test holds the clocks of Python."""
+        readings: list[float] = []
+
+        def frozen() -> float:
+            readings.append(0.0)
+            assert len(readings) < 1000, "waits for a frozen clock"
+            return 0.0
+
+        monkeypatch.setattr(time, "monotonic", frozen)
+        assert list(repository.watch(timeout=0.01)) == []
 
     def test_watch_sees_first_change(self, repository: TransactionalRepository) -> None:
         """A watch that starts before the first change sees it."""

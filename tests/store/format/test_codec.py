@@ -20,7 +20,7 @@ from waggle_fsstore import (
     Status,
     UnsupportedFormatError,
 )
-from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT
+from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT, Owner
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.fs.safe_read import modified_at
 from waggle_fsstore.store.write import initialize
@@ -51,6 +51,7 @@ ENVIRONMENTS = st.builds(
     status_reason=TEXTS,
     capabilities=st.none() | st.just(make_environment().capabilities),
     owner=st.none() | st.just(make_environment().owner),
+    idempotency=st.none() | st.just(make_environment().idempotency),
     extra=st.dictionaries(
         TEXTS.filter(lambda key: key not in {*DOCUMENT_KEYS, "extra", "timeout"}), JSON, max_size=3
     ),
@@ -93,6 +94,8 @@ def test_document_bytes_are_the_format() -> None:
     environment.ssh_port = 10_022
     environment.timeout = timedelta(minutes=30)
     environment.capabilities = None
+    environment.idempotency = None
+    environment.owner = Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654)
     assert (
         codec.encode(environment.copy(), 7).decode()
         == """\
@@ -131,6 +134,21 @@ def test_document_bytes_are_the_format() -> None:
 }
 """
     )
+
+
+def test_later_members_are_members_of_the_document() -> None:
+    """Members of later versions are in no nested object, whose unknown members are refused."""
+    document = json.loads(codec.encode(make_environment(), 1))
+    assert document["owner"].keys() == {"boot_id", "host", "pid", "process_started"}
+    assert document["owner_pid_namespace"] == 4_026
+    assert document["idempotency"].keys() == {"arguments", "key"}
+
+
+def test_namespace_without_owner_is_dropped() -> None:
+    """The namespace that an older version left behind does not outlive the next change."""
+    found = decode(document(owner=None, owner_pid_namespace=7))
+    assert found.owner is None
+    assert "owner_pid_namespace" not in json.loads(codec.encode(found, 1))
 
 
 def test_document_keys_match_codec() -> None:
@@ -212,6 +230,16 @@ def test_unknown_keys_are_kept() -> None:
         ),
         (document(owner={"pid": 1}), "owner.host: is missing"),
         (document(owner={"pid": 1, "shoe": 2}), "owner: 'shoe' is no known key"),
+        (
+            document(
+                owner={"host": "h", "boot_id": "", "pid": 1, "process_started": 0},
+                owner_pid_namespace="x",
+            ),
+            "owner.pid_namespace: is not an integer",
+        ),
+        (document(idempotency="k"), "idempotency: is not an object"),
+        (document(idempotency={"key": "k"}), "idempotency.arguments: is missing"),
+        (document(idempotency={"key": " ", "arguments": ""}), "idempotency.key: must not be"),
         (document(revision=-1), "revision: is not between"),
         (document(revision=2**53), "revision: is not between"),
         (document(revision=1.5), "revision: is not an integer"),

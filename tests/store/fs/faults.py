@@ -2,12 +2,23 @@
 """Planted faults of the file-system layer: each breaks one thing that it promises."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store import file_store
 from waggle_fsstore.store.fs import disk, in_place_file, lock, lost_and_found, safe_read
+
+
+@fault("tests/store/fs/test_disk.py::test_simulated_open_reaches_no_other_file[temp-False]")
+def write_to_descriptors_of_a_simulation(patch: Patch) -> None:
+    patch.setattr(disk, "_refuse_another_file", nothing)
+
+
+@fault("tests/store/fs/test_lock.py::test_timeout_ends_where_time_is_frozen")
+def wait_for_lock_by_frozen_clock(patch: Patch) -> None:
+    patch.setattr(lock, "monotonic", lambda: time.monotonic())
 
 
 @fault("tests/store/test_durability.py::test_save_over_old_version_syncs_alike")

@@ -92,6 +92,15 @@ def test_timeout_names_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert store.find_by_id("a").name == "new"
 
 
+def test_timeout_ends_where_time_is_frozen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for another handle's lock ends although a test holds the clocks of Python."""
+    with FileStore(root) as holder, FileStore(root, lock_timeout=0.01) as store, lock_held(holder):
+        calls = iter(range(1000))  # A wait for this clock fails.
+        monkeypatch.setattr(time, "monotonic", lambda: next(calls) * 0.0)
+        with pytest.raises(LockTimeoutError):
+            store.save(make_environment(id="a"))
+
+
 def test_timeout_applies_to_threads(root: Path) -> None:
     """A thread waits no longer for a thread than for a process."""
     store = FileStore(root, durable=False, lock_timeout=0.05)

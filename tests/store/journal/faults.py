@@ -3,8 +3,7 @@
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.fs import disk
-from waggle_fsstore.store.journal import lines, live_segment, segments, state
-from waggle_fsstore.store.read import view
+from waggle_fsstore.store.journal import changes, lines, live_segment, segments, state
 from waggle_fsstore.store.write import session
 
 
@@ -28,14 +27,43 @@ def ignore_damage_in_scan_for_an_id(patch: Patch) -> None:
 
 @fault("tests/store/journal/test_state.py::test_record_of_another_boot_is_ignored")
 def trust_record_of_another_boot(patch: Patch) -> None:
-    for module in (session, view):
+    for module in (session, state):
         patch.setattr(module, "mounted_id", lambda layout: f"boot:{state.store_id(layout)}")
 
 
 @fault("tests/store/journal/test_state.py::test_record_of_another_mount_is_ignored")
 def trust_record_of_another_mount(patch: Patch) -> None:
-    for module in (session, view):
+    for module in (session, state):
         patch.setattr(module, "mounted_id", lambda layout: f"boot:{state.store_id(layout)}")
+
+
+@fault("tests/store/test_copies.py::test_copy_put_back_is_brought_up_to_its_journal")
+def ignore_time_of_documents_directory(patch: Patch) -> None:
+    for module in (session, state):
+        patch.setattr(module, "is_set_back", lambda *_: False)
+
+
+@fault("tests/store/test_copies.py::test_clock_set_back_makes_no_copy")
+def take_earlier_clock_for_copy(patch: Patch) -> None:
+    patch.setattr(
+        state, "is_set_back", lambda layout, modified: state.last_modified(layout) < modified
+    )
+
+
+@fault("tests/store/test_copies.py::test_store_that_stayed_in_place_is_not_replayed")
+def tell_stores_by_status_of_marker(patch: Patch) -> None:
+    patch.setattr(state, "store_id", state.marker_id)
+
+
+@fault("tests/store/test_copies.py::test_copy_with_inode_of_original_is_recognized")
+def tell_stores_by_inode_alone(patch: Patch) -> None:
+    patch.setattr(state, "birth_time", lambda _: 1)
+
+
+@fault("tests/store/test_copies.py::test_store_of_earlier_version_is_no_copy")
+def take_store_of_earlier_version_for_copy(patch: Patch) -> None:
+    real = state.is_valid
+    patch.setattr(changes, "is_valid", lambda line, layout: "store" in line and real(line, layout))
 
 
 @fault("tests/store/journal/test_state.py::test_every_flipped_byte_invalidates_the_record")

@@ -17,7 +17,7 @@ from waggle_fsstore.store.journal.changes import (
     redo_range,
 )
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import store_id
+from waggle_fsstore.store.journal.state import checkpoint_identity, last_modified
 
 #: The end of each change in the journal below.
 CURSORS: list[Cursor] = []
@@ -100,15 +100,21 @@ def test_redo_range_begins_at_the_last_checkpoint(layout: Layout) -> None:
     assert last_checkpoint(layout) is None
     assert redo_range(layout) == FULL_LOG
     Path(layout.marker).touch()
-    here = store_id(layout)
-    for place, expected in (
+    here = checkpoint_identity(layout, last_modified(layout))
+    inode, *rest = here["place"].split("-")
+    old = {"place": here["place"]}
+    copy = FULL_LOG._replace(is_copy=True)
+    for identity, expected in (
         (here, RedoRange(CURSORS[5], is_full_log=False)),
-        (f"{here}0", FULL_LOG),
-        (f"0{here}", FULL_LOG._replace(is_copy=True)),
+        (here | {"place": "elsewhere"}, RedoRange(CURSORS[5], is_full_log=False)),
+        (here | {"place": "elsewhere", "store": "another"}, copy),
+        (old, RedoRange(CURSORS[5], is_full_log=False)),
+        ({"place": f"{here['place']}0"}, FULL_LOG),
+        ({"place": "-".join([f"0{inode}", *rest])}, copy),
     ):
-        checkpoints = (lines.checkpoint(CURSORS[2], here), lines.checkpoint(CURSORS[5], place))
+        checkpoints = (lines.checkpoint(CURSORS[2], here), lines.checkpoint(CURSORS[5], identity))
         write_segment(layout, 7, lines.follows(4, CURSORS[6].offset), *checkpoints)
         found = last_checkpoint(layout)
         assert found is not None
-        assert (found["through"], found["place"]) == (5, place)
+        assert (found["through"], found["place"]) == (5, identity["place"])
         assert redo_range(layout) == expected

@@ -60,9 +60,9 @@ def test_damaged_compressed_segment_gives_what_precedes_the_damage(tmp_path: Pat
 def test_pruned_journal_is_told_from_one_that_began_late(tmp_path: Path) -> None:
     """The first segment names the one before it, or none if the journal began with it."""
     layout = make_layout(tmp_path)
-    assert not segments.is_pruned(layout)
+    assert not segments.oldest_kept(layout)
     write_segment(layout, 7, lines.follows(0, 0))
-    assert not segments.is_pruned(layout)
+    assert not segments.oldest_kept(layout)
     write_segment(layout, 7, lines.follows(4, 100))
-    assert segments.is_pruned(layout)
+    assert segments.oldest_kept(layout) == 7
     assert segments.size_of(layout, 4) == 0

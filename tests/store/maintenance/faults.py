@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of maintenance: each breaks one thing that it promises."""
 
+from datetime import UTC, datetime
+
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.format import layout
 from waggle_fsstore.store.fs import disk, lost_and_found
@@ -11,7 +13,7 @@ from waggle_fsstore.store.journal import (
     lines,
     segments,
 )
-from waggle_fsstore.store.maintenance import fsck, prune, restore, snapshot
+from waggle_fsstore.store.maintenance import fsck, info, prune, restore, snapshot
 from waggle_fsstore.store.write import (
     writer,
 )
@@ -88,3 +90,30 @@ def skip_fsync_between_removals(patch: Patch) -> None:
 @fault("tests/store/maintenance/test_prune.py::test_pruning_makes_checkpoint")
 def skip_checkpoint_before_pruning(patch: Patch) -> None:
     patch.setattr(writer.Writer, "checkpoint", nothing)
+
+
+@fault("tests/store/maintenance/test_interference.py::test_verb_tolerates_others[check]")
+def remember_pruned_changes(patch: Patch) -> None:
+    patch.setattr(latest.LatestChanges, "_forget_pruned", nothing)
+
+
+@fault("tests/store/maintenance/test_interference.py::test_verb_tolerates_others[list_anew]")
+def miss_changes_pruned_during_scan(patch: Patch) -> None:
+    patch.setattr(segments, "has_all_after", lambda *_: True)
+
+
+@fault("tests/store/maintenance/test_interference.py::test_verb_tolerates_others[info]")
+def report_what_lock_holder_is_changing(patch: Patch) -> None:
+    patch.setattr(info, "is_left_behind", lambda _, is_there: is_there())
+
+
+@fault("tests/store/maintenance/test_prune.py::test_time_in_future_decides_nothing[False]")
+def believe_times_in_future(patch: Patch) -> None:
+    real = prune._made_by
+    end_of_time = datetime.max.replace(tzinfo=UTC)
+    patch.setattr(prune, "_made_by", lambda layout, first, _: real(layout, first, end_of_time))
+
+
+@fault("tests/store/maintenance/test_restore.py::test_path_of_any_form_is_restored[not UTF-8]")
+def quote_path_in_reason_as_it_is(patch: Patch) -> None:
+    patch.setattr(restore, "reason_of", lambda text: text)

@@ -54,8 +54,8 @@ def seqs(store: FileStore, **bounds: int) -> list[int]:
     return [event.seq for event in store.history(**bounds)]  # type: ignore[arg-type]
 
 
-def age(store: FileStore, until: int, by: timedelta) -> None:
-    """Make the changes up to a number older by a duration."""
+def age(store: FileStore, until: int, by: timedelta, *, after: int = 0) -> None:
+    """Make the changes from ``after`` up to a number, the end of a segment, older."""
     layout = Layout(str(store.path))
     for first, successor in segments.with_successors(names(store)):
         if successor is None or successor > until + 1:
@@ -63,13 +63,14 @@ def age(store: FileStore, until: int, by: timedelta) -> None:
         segment = segments.read_segment(layout, first, successor)
         data = bytearray(segment.data)
         for line in segment.good:
+            if not line.changes or line.changes[0]["seq"] <= after:
+                continue
             for change in line.changes:
                 at = datetime.fromisoformat(change["at"]) - by
                 change["at"] = f"{at.isoformat(timespec='microseconds')[:-6]}Z"
-            if line.changes:
-                new = lines.encode(lines.CHANGES, line.changes)
-                assert len(new) == line.end - line.start
-                data[line.start : line.end] = new
+            new = lines.encode(lines.CHANGES, line.changes)
+            assert len(new) == line.end - line.start
+            data[line.start : line.end] = new
         Path(layout.segment(first)).write_bytes(data)
 
 
@@ -149,6 +150,20 @@ def test_old_segment_after_younger_one_stays(store: FileStore) -> None:
     age(store, before[1] - 1, timedelta(days=-30))
     assert store.prune_history(keep_days=29).segments_removed == 0
     assert names(store) == before
+
+
+@pytest.mark.parametrize("whole_segment", [False, True])
+def test_time_in_future_decides_nothing(store: FileStore, whole_segment: bool) -> None:
+    """A change from the future keeps and removes nothing: those that follow show its age."""
+    before = names(store)
+    age(store, before[2] - 1, timedelta(days=30))
+    if whole_segment:
+        age(store, before[2] - 1, timedelta(days=-3_650), after=before[1] - 1)
+    else:
+        age(store, before[1] - 1, timedelta(days=-3_650), after=before[1] - 2)
+    assert store.prune_history(keep_days=31).segments_removed == 0
+    # Nothing but the next segment, a recent one, shows when the whole segment was made.
+    assert store.prune_history(keep_days=29).segments_removed == (1 if whole_segment else 2)
 
 
 def test_either_limit_removes_segment(store: FileStore) -> None:
@@ -425,6 +440,7 @@ def test_failed_call_leaves_end_of_history(tmp_path: Path, arguments: dict[str, 
         expected = store.find_all()
     shutil.copytree(tmp_path / "whole", tmp_path / "probe")
     with FileStore(tmp_path / "probe") as probe, pytest.MonkeyPatch.context() as patch:
+        probe.save(expected[0])  # A copy begins a segment when it is opened.
         recorder = record(patch)
         probe.prune_history(**arguments)
         count = len(recorder.calls)
@@ -432,16 +448,17 @@ def test_failed_call_leaves_end_of_history(tmp_path: Path, arguments: dict[str, 
     for number in range(count):
         shutil.copytree(tmp_path / "whole", tmp_path / "store")
         with FileStore(tmp_path / "store") as store:
+            store.save(expected[0])
             with pytest.MonkeyPatch.context() as patch:
                 record(patch, fail_call(number, errno.EIO))
                 with suppress(OSError):
                     store.prune_history(**arguments)
             assert store.find_all() == expected
             found = seqs(store)
-            assert found == list(range(found[0], 15))
+            assert found == list(range(found[0], 16))
             assert not list((store.path / ".waggle" / "tmp").iterdir())
             store.prune_history(**arguments)
-            assert seqs(store) == list(range(names(store)[0], 15))
+            assert seqs(store) == list(range(names(store)[0], 16))
         with after_a_power_cut(store, tmp_path / "store") as again:
             assert again.find_all() == expected
             assert list(again.check()) == []

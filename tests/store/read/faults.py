@@ -2,26 +2,34 @@
 """Planted faults of reading: each breaks one of its promises."""
 
 import os
+import time
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
+from waggle_fsstore.store import file_store
 from waggle_fsstore.store.fs import disk, safe_read
-from waggle_fsstore.store.journal import state
+from waggle_fsstore.store.journal import changes, live_segment, segments, state
 from waggle_fsstore.store.read import (
     change_detector,
     document_cache,
     documents,
     history,
     inotify,
+    seen_store,
     stat_signature,
     view,
 )
-from waggle_fsstore.store.write import batch
+from waggle_fsstore.store.write import batch, initialize
 
 CACHE = "tests/store/read/cache"
+
+
+@fault("tests/store/test_contracts.py::TestFileStore::test_watch_ends_where_time_is_frozen")
+def watch_by_frozen_clock(patch: Patch) -> None:
+    patch.setattr(history, "monotonic", lambda: time.monotonic())
 
 
 @fault("tests/store/test_file_store.py::test_replaced_files_keep_their_mode")
@@ -142,15 +150,7 @@ def fail_listing_on_one_bad_document(patch: Patch) -> None:
 
 @fault("tests/store/read/test_history.py::test_history_follows_replaced_store")
 def continue_at_offset_of_other_store(patch: Patch) -> None:
-    real = history.History.events
-
-    def events(self: history.History, *arguments: Any) -> Any:
-        if self._last_state:
-            here = self._view.state().mounted_id
-            self._last_state = self._last_state._replace(mounted_id=here)
-        return real(self, *arguments)
-
-    patch.setattr(history.History, "events", events)
+    patch.setattr(segments, "is_in_place", lambda *_: True)
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_runs_again_on_missed_version")
@@ -212,3 +212,94 @@ def end_watch_after_error(patch: Patch) -> None:
         return events().__next__
 
     patch.setattr(history.History, "_follow", follow)
+
+
+CURSORS = "tests/store/read/test_cursors.py"
+
+
+@fault(f"{CURSORS}::test_older_state_put_back_is_noticed")
+def trust_cursors_of_the_same_era(patch: Patch) -> None:
+    patch.setattr(segments, "is_in_place", lambda *_: False)
+    patch.setattr(segments, "locate", lambda *_: None)
+
+
+@fault(f"{CURSORS}::test_copy_begins_an_era")
+def keep_era_in_copy(patch: Patch) -> None:
+    real = live_segment.LiveSegment.rotate
+
+    def rotate(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **{**options, "begins_era": False})
+
+    patch.setattr(live_segment.LiveSegment, "rotate", rotate)
+
+
+@fault(f"{CURSORS}::test_new_journal_begins_an_era")
+def number_eras_from_one(patch: Patch) -> None:
+    patch.setattr(live_segment, "_new_era", lambda: "00000001")
+
+
+@fault(f"{CURSORS}::test_prune_before_first_event_is_noticed")
+def begin_history_at_oldest_segment(patch: Patch) -> None:
+    real = changes._segments
+
+    def lenient(*arguments: Any, **_: bool) -> Any:
+        return real(*arguments, strict=False)
+
+    patch.setattr(changes, "_segments", lenient)
+
+
+@fault(f"{CURSORS}::test_older_state_put_back_between_segments_is_noticed")
+def verify_position_once(patch: Patch) -> None:
+    real = history.History._find
+    patch.setattr(
+        history.History,
+        "_find",
+        lambda self, anchor: anchor if anchor.seq > 1 else real(self, anchor),
+    )
+
+
+@fault(f"{CURSORS}::test_older_state_that_did_not_grow_is_noticed")
+def end_watch_where_journal_ends(patch: Patch) -> None:
+    patch.setattr(history.History, "_verify", lambda _, position: position.anchor)
+
+
+@fault(f"{CURSORS}::test_store_without_eras_keeps_its_cursors")
+def begin_era_with_each_segment(patch: Patch) -> None:
+    patch.setattr(segments, "era", lambda _: live_segment._new_era())
+
+
+SEEN_STORE = "tests/store/read/test_seen_store.py"
+
+
+@fault(f"{SEEN_STORE}::test_gone_store_is_an_error_until_it_is_back")
+def take_gone_store_for_empty_one(patch: Patch) -> None:
+    patch.setattr(seen_store.SeenStore, "check", lambda _: True)
+
+
+@fault(f"{SEEN_STORE}::test_store_that_vanishes_during_a_read_is_noticed")
+def check_presence_before_scans_only(patch: Patch) -> None:
+    patch.setattr(file_store.FileStore, "_is_whole", lambda _: True)
+
+
+@fault(f"{SEEN_STORE}::test_removed_documents_directory_is_recovered_by_reads")
+def list_missing_directory_as_empty(patch: Patch) -> None:
+    def check(self: file_store.FileStore) -> bool:
+        return self._seen_store.check() or True
+
+    patch.setattr(file_store.FileStore, "_is_whole", check)
+
+
+@fault(f"{SEEN_STORE}::test_opening_begins_a_store_where_none_was_seen")
+def forget_store_that_was_made_here(patch: Patch) -> None:
+    real = initialize.initialize
+
+    def forgetful(layout: Any, used: disk.Disk) -> None:
+        real(layout, used)
+        patch.setattr(seen_store.SeenStore, "check", lambda _: True)
+
+    patch.setattr(initialize, "initialize", forgetful)
+
+
+@fault(f"{SEEN_STORE}::test_server_lock_makes_nothing_where_a_store_was")
+def make_lock_dir_without_asking(patch: Patch) -> None:
+    patch.setattr(seen_store.SeenStore, "check", nothing)

@@ -8,7 +8,7 @@ from typing import Any
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import audit
 from waggle_fsstore.store.format import layout
-from waggle_fsstore.store.fs import disk
+from waggle_fsstore.store.fs import disk, safe_read
 from waggle_fsstore.store.journal import (
     changes,
     damage,
@@ -17,6 +17,7 @@ from waggle_fsstore.store.journal import (
     segments,
     state,
 )
+from waggle_fsstore.store.maintenance import fsck
 from waggle_fsstore.store.read import (
     documents,
     history,
@@ -96,7 +97,8 @@ def treat_damage_as_torn_lines_of_copy(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_line_copied_while_it_was_written")
 def treat_every_store_as_copy(patch: Patch) -> None:
-    patch.setattr(changes, "is_copy", lambda *_: True)
+    real = changes.redo_range
+    patch.setattr(recovery, "redo_range", lambda layout: real(layout)._replace(is_copy=True))
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_update_refuses_write_inside")
@@ -175,7 +177,26 @@ def replay_from_temp_files(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_unknown_version_is_saved_to_lost_and_found")
 def destroy_unknown_versions(patch: Patch) -> None:
-    patch.setattr(recovery, "_save_unknown_versions", nothing)
+    real = recovery._with_known_versions
+    patch.setattr(recovery, "_with_known_versions", lambda *given: {*given[0], *real(*given)})
+
+
+@fault("tests/store/write/test_recovery.py::test_unreadable_document_is_moved_without_reading")
+def overwrite_unreadable_documents(patch: Patch) -> None:
+    def is_replaceable(entry: Any) -> bool:
+        return not isinstance(entry.stored, documents.StoredDocument)
+
+    patch.setattr(recovery, "_is_remnant", is_replaceable)
+
+
+@fault("tests/store/write/test_recovery.py::test_lack_of_resources_ends_recovery")
+def blame_document_for_lack_of_resources(patch: Patch) -> None:
+    patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
+
+
+@fault("tests/store/write/test_recovery.py::test_repair_reports_what_its_recovery_moved")
+def omit_findings_of_recovery_from_repair(patch: Patch) -> None:
+    patch.setattr(fsck, "_recovered", lambda _: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_journal_flipped_at_every_byte_is_detected")
@@ -201,8 +222,7 @@ def count_stale_lines(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_checkpoint_does_not_count_in_copy")
 def treat_copy_as_original(patch: Patch) -> None:
-    for module in (state, changes, session, recovery):
-        patch.setattr(module, "store_id", lambda _: "the place")
+    patch.setattr(changes, "is_valid", lambda *_: True)
 
 
 @fault("tests/store/write/test_recovery.py::test_unpublished_line_of_dead_writer_is_published")

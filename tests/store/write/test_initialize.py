@@ -15,6 +15,7 @@ from waggle_fsstore import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
     FileStore,
+    StoreGoneError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.testing import make_environment
@@ -51,6 +52,7 @@ def test_first_write_initializes_store(tmp_path: Path) -> None:
         ".gitignore",
         ".waggle",
         ".waggle/lock",
+        ".waggle/reserve",
         ".waggle/state",
         ".waggle/tmp",
         "environments",
@@ -234,11 +236,14 @@ def test_interrupted_initialization_is_completed(
         assert not [name for name in names if name.endswith(".tmp")]
 
 
-def test_removed_root_is_initialized_again(tmp_path: Path) -> None:
-    """A store whose directory was removed begins again with the next write."""
+def test_removed_root_is_initialized_when_opened_again(tmp_path: Path) -> None:
+    """A store whose directory was removed begins again only with another object."""
     store = FileStore(tmp_path / "store", durable=False)
     store.save(make_environment(id="a"))
     shutil.rmtree(tmp_path / "store")
+    with pytest.raises(StoreGoneError):
+        store.save(make_environment(id="a"))
+    store = FileStore(tmp_path / "store", durable=False)
     assert store.count() == 0
     store.save(make_environment(id="b"))
     assert [environment.id for environment in store.find_all()] == ["b"]

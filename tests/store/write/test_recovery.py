@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recovery: what a crash, a copy or a hand left is brought up to what the journal says."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -67,6 +68,7 @@ LOSSES: dict[str, Callable[[Path], object]] = {
     "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "cut and zeroed": lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(900)),
 }
 
 
@@ -101,9 +103,13 @@ def test_unknown_version_is_saved_to_lost_and_found(root: Path, reboot: Callable
     text = path.read_text().replace('"revision": 4', '"revision": 3').replace("b2", "by hand")
     path.write_text(text)
     reboot()
-    assert names(FileStore(root)) == ["a1", "b2"]
+    store = FileStore(root)
+    assert names(store) == ["a1", "b2"]
     (kept,) = lost_and_found(root)
     assert (root / ".waggle" / "lost+found" / kept).read_text() == text
+    [finding] = store.recovery_findings
+    assert finding.path == path
+    assert kept in finding.remedy
 
 
 @pytest.mark.parametrize("revision", [4, 5, 77])
@@ -118,6 +124,135 @@ def test_recovery_never_regresses(root: Path, reboot: Callable[[], None], revisi
         assert names(store) == ["a1", "hand"]
         with pytest.raises(ConflictError):
             store.save(make_environment(id="b"), if_revision=4)
+
+
+ERRORS = [errno.EACCES, errno.EIO]
+
+#: Ways in which a manual edit makes a document unusable.
+EDITS: dict[str, Callable[[Path], object]] = {
+    "typo": lambda path: path.write_text(path.read_text().replace('"b2"', "'b2")),
+    "cut and changed": lambda path: path.write_bytes(b"x" + path.read_bytes()[1:100]),
+    "wrong value": lambda path: path.write_text(path.read_text().replace("python", "cobol")),
+    "another id": lambda path: path.write_bytes((path.parent / "a.json").read_bytes()),
+    "too large": lambda path: path.write_bytes(path.read_bytes().ljust(1 << 20) + b" "),
+    "not text": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("kind", ["updated", "deleted"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_corrupt_document_is_kept_and_reported(
+    root: Path, reboot: Callable[[], None], edit: str, kind: str
+) -> None:
+    """Recovery moves an edit that it cannot use to lost+found, and a finding names both files."""
+    path = root / "environments" / "b.json"
+    before = path.read_bytes()
+    EDITS[edit](path)
+    path.chmod(0o640)
+    edited = path.read_bytes()
+    if kind == "deleted":
+        with FileStore(root, durable=False) as store:
+            path.rename(root / "edited")
+            path.write_bytes(before)
+            store.delete("b")
+            (root / "edited").rename(path)
+    reboot()
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"][: 2 if kind == "updated" else 1]
+        [finding] = store.recovery_findings
+        assert [*store.check()].count(finding) == 1
+    [kept] = lost_and_found(root)
+    assert (root / ".waggle" / "lost+found" / kept).read_bytes() == edited
+    assert (finding.path, finding.is_repaired) == (path, True)
+    assert kept in finding.remedy
+    if kind == "updated":
+        assert path.read_bytes() == before
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_unreadable_document_is_moved_without_reading(
+    root: Path,
+    reboot: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    """A document that another user saved, or on a bad sector, is kept, reported and logged."""
+    path = root / "environments" / "b.json"
+    path.write_text("unreadable")
+    inode = path.stat().st_ino
+    fail_to_read(monkeypatch, inode, code)
+    reboot()
+    with FileStore(root) as store:
+        assert names(store) == ["a1", "b2"]
+        [finding] = store.recovery_findings
+    [kept] = lost_and_found(root)
+    assert (root / ".waggle" / "lost+found" / kept).stat().st_ino == inode
+    assert os.strerror(code) in finding.problem
+    assert str(finding) in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_lack_of_resources_ends_recovery(
+    root: Path, reboot: Callable[[], None], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A document that could not be read for want of descriptors or memory is left alone."""
+    path = root / "environments" / "b.json"
+    path.write_text("{typo")
+    inode = path.stat().st_ino
+    reboot()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, inode, code)
+        store = FileStore(root)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            store.save(make_environment(id="d"))
+    assert path.stat().st_ino == inode
+    assert lost_and_found(root) == []
+    store.save(make_environment(id="d", name="d1"))
+    assert names(store) == ["a1", "b2", "d1"]
+    assert len(lost_and_found(root)) == 1
+
+
+def test_rewriting_after_failed_sync_keeps_manual_edit(root: Path) -> None:
+    """Documents that are rewritten because a sync failed do not replace an edit with a typo."""
+    store = FileStore(root)
+    path = root / "environments" / "b.json"
+    path.write_text("{typo")
+    record = state.read_state(str(state_of(root)))
+    assert record is not None
+    file = state.StateRecord(str(state_of(root)))
+    file.write(record._replace(durable=state.SUSPECT))
+    file.close()
+    store.save(make_environment(id="d", name="d1"))
+    store.close()
+    [kept] = lost_and_found(root)
+    assert (root / ".waggle" / "lost+found" / kept).read_text() == "{typo"
+    assert names(FileStore(root)) == ["a1", "b2", "d1"]
+
+
+def test_repair_reports_what_its_recovery_moved(root: Path) -> None:
+    """A repair that recovers, because the state record is bad, names what it moved."""
+    store = FileStore(root)
+    path = root / "environments" / "b.json"
+    path.write_text("{typo")
+    state_of(root).write_text("bad")
+    found = [finding for finding in store.repair() if finding.path == path]
+    assert [finding.is_repaired for finding in found] == [True]
+    assert lost_and_found(root)[0] in found[0].remedy
+    assert names(store) == ["a1", "b2"]
+
+
+def fail_to_read(patch: pytest.MonkeyPatch, inode: int, code: int) -> None:
+    """Let every read of a file fail, under each of its names."""
+    real = os.open
+
+    def open_file(path: str, *given: Any, **options: Any) -> int:
+        if os.path.lexists(path) and os.lstat(path).st_ino == inode:
+            raise OSError(code, os.strerror(code), path)
+        return real(path, *given, **options)
+
+    patch.setattr(os, "open", open_file)
 
 
 def test_lost_delete_is_repeated(root: Path, reboot: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ Canonical means: UTF-8, keys sorted, indented by two, a final newline, so that
 """
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zlib import crc32
@@ -15,6 +15,7 @@ from waggle_fsstore.domain.defaults import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import (
     Capabilities,
     Environment,
+    Idempotency,
     Owner,
     Status,
 )
@@ -35,7 +36,9 @@ _MAX_PLAUSIBLE_REVISION: Final = 2**52
 _CHECKSUM_KEY: Final = b'\n  "checksum": "'
 
 _CAPABILITY_NAMES: Final = tuple(f.name for f in fields(Capabilities))
-_OWNER_NAMES: Final = tuple(f.name for f in fields(Owner))
+# The namespace is a member of the document: an older version refuses unknown members of an owner.
+_OWNER_NAMES: Final = tuple(f.name for f in fields(Owner) if f.name != "pid_namespace")
+_IDEMPOTENCY_NAMES: Final = tuple(f.name for f in fields(Idempotency))
 _SECOND: Final = timedelta(seconds=1)
 
 #: Returns when the file at a path was modified, in seconds since the epoch.
@@ -108,8 +111,9 @@ def environment_of(
             capabilities=_capabilities(take("capabilities", None)),
             labels=take("labels", {}),
             provider=take("provider", None),
-            owner=_owner(take("owner", None)),
+            owner=_owner(take("owner", None), take("owner_pid_namespace", 0)),
             status_reason=take("status_reason", ""),
+            idempotency=_idempotency(take("idempotency", None)),
             revision=take("revision", 0),
             extra=document,
         )
@@ -164,7 +168,7 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")
     capabilities = environment.capabilities
     owner = environment.owner
-    return {
+    document = {
         **environment.extra,
         "capabilities": None if capabilities is None else _capabilities_document(capabilities),
         "created_at": timestamp(environment.created_at),
@@ -182,6 +186,12 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         "status_reason": environment.status_reason,
         "timeout_seconds": _number(environment.timeout),
     }
+    # Members of later versions are written only where they have a value.
+    if owner is not None and owner.pid_namespace:
+        document["owner_pid_namespace"] = owner.pid_namespace
+    if environment.idempotency is not None:
+        document["idempotency"] = asdict(environment.idempotency)
+    return document
 
 
 def _is_untouched(data: bytes) -> bool:
@@ -253,14 +263,28 @@ def _capabilities(value: object) -> Capabilities | None:
     return Capabilities(**values)
 
 
-def _owner(value: object) -> Owner | None:
+def _owner(value: object, pid_namespace: object) -> Owner | None:
     if value is None:
         return None
-    values = _known("owner", value, _OWNER_NAMES)
-    for name in _OWNER_NAMES:
-        if name not in values:
-            raise InvalidEnvironmentError(f"owner.{name}", "is missing")
-    return Owner(**values)
+    values = _complete("owner", value, _OWNER_NAMES)
+    # An older version may have left the namespace of an earlier owner behind. Then the owner
+    # counts as one of that namespace, which at worst delays the judgement that it is gone.
+    return Owner(**values, pid_namespace=pid_namespace)  # type: ignore[arg-type]
+
+
+def _idempotency(value: object) -> Idempotency | None:
+    if value is None:
+        return None
+    return Idempotency(**_complete("idempotency", value, _IDEMPOTENCY_NAMES))
+
+
+def _complete(name: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the members of a nested object that must have all of them."""
+    values = _known(name, value, names)
+    for member in names:
+        if member not in values:
+            raise InvalidEnvironmentError(f"{name}.{member}", "is missing")
+    return values
 
 
 def _known(name: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 # linux/stat.h, linux/fcntl.h
 _STATX_BYTES: Final = 256
+_STATX_BTIME: Final = 0x800
 _STATX_MNT_ID_UNIQUE: Final = 0x4000
 _AT_FDCWD: Final = -100
 
@@ -30,17 +31,32 @@ def mount_id(path: str) -> int:
 
     Returns 0 where the system has none.
     """
+    mask, status = _statx(path, _STATX_MNT_ID_UNIQUE)
+    return int(struct.unpack_from("=Q", status, 144)[0]) if mask & _STATX_MNT_ID_UNIQUE else 0
+
+
+def birth_time(path: str) -> int:
+    """Return when a file was created, in nanoseconds, which no program can change later.
+
+    Returns 0 where the system does not say it.
+    """
+    mask, status = _statx(path, _STATX_BTIME)
+    seconds, nanoseconds = struct.unpack_from("=qI", status, 80)
+    return int(seconds * 1_000_000_000 + nanoseconds) if mask & _STATX_BTIME else 0
+
+
+def _statx(path: str, wanted: int) -> tuple[int, bytes]:
+    """Return the mask of what the system knows of a file, and its ``struct statx``."""
     import ctypes
 
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     try:
         statx = _libc().statx
     except AttributeError:
-        return 0
-    if statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_MNT_ID_UNIQUE, buffer) != 0:
-        return 0
-    mask, number = struct.unpack_from("=I140xQ", buffer)
-    return int(number) if mask & _STATX_MNT_ID_UNIQUE else 0
+        return 0, buffer.raw
+    if statx(_AT_FDCWD, os.fsencode(path), 0, wanted, buffer) != 0:
+        return 0, bytes(_STATX_BYTES)
+    return int.from_bytes(buffer.raw[:4], sys.byteorder), buffer.raw
 
 
 def filesystem_type(path: str) -> str:

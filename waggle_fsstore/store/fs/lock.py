@@ -9,6 +9,7 @@ open: to lock it takes a microsecond, to open the file each time a hundred.
 import os
 import platform
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.cleanup import run_with_cleanup
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
@@ -128,7 +130,7 @@ class StoreLock:
         return True
 
     def _acquire(self, timeout: float, skip_if: Callable[[], bool] | None = None) -> bool:
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         if not self._threads.acquire(timeout=timeout):
             raise self._timed_out(timeout)
         if skip_if is not None and skip_if():
@@ -181,7 +183,7 @@ class StoreLock:
         while not lock_descriptor(descriptor, blocking=False):
             if self._closed:
                 raise StoreClosedError
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 raise self._timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
@@ -203,25 +205,46 @@ class StoreLock:
 
 
 def is_held(path: str) -> bool:
-    """Return whether any process holds a lock. Tries to take it for an instant; writes nothing."""
+    """Return whether any process holds a lock. Writes nothing.
+
+    Two processes that ask at once do not take each other for a holder: where the system has
+    shared locks, that is what each tries to take for an instant.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        if not lock_descriptor(descriptor, blocking=False):
-            return True
-        unlock_descriptor(descriptor)
-    except OSError:  # NFS locks only what is open for writing.
+        return not _try_lock_shared(descriptor)
+    except OSError:  # A file system without locks, or whose locks need a writable file.
         return True
     finally:
-        os.close(descriptor)
-    return False
+        os.close(descriptor)  # This frees the lock.
+
+
+def is_left_behind(path: str, is_there: Callable[[], bool]) -> bool:
+    """Return whether something is there that no holder of a lock is just about to change.
+
+    A holder may have changed it just before the lock was tried, so it is looked for again.
+    """
+    return is_there() and not is_held(path) and is_there()
 
 
 def try_lock(descriptor: int) -> bool:
     """Lock an open file for this process if it is free, and return whether that succeeded."""
     return bool(lock_descriptor(descriptor, blocking=False))
+
+
+def _try_lock_shared(descriptor: int) -> bool:
+    if sys.platform == "win32":  # pragma: no cover
+        return try_lock(descriptor)
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def describe_holder() -> bytes:

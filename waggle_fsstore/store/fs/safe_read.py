@@ -43,7 +43,7 @@ def read_regular(path: str, limit: int, opened: Callable[[int], object] | None =
     but a regular file; ``OSError`` if the file cannot be read.
     """
     if not _NO_FOLLOW:  # pragma: no cover
-        _refuse_irregular(path)
+        refuse_irregular(path)
     try:
         descriptor = os.open(path, _FLAGS)
         try:
@@ -63,7 +63,7 @@ def read_regular(path: str, limit: int, opened: Callable[[int], object] | None =
     except FileNotFoundError:
         raise
     except OSError as error:
-        _refuse_irregular(path)
+        refuse_irregular(path)
         error.filename = path
         raise
 
@@ -111,7 +111,7 @@ def is_regular(path: str) -> bool:
         return False
 
 
-def _refuse_irregular(path: str) -> None:
+def refuse_irregular(path: str) -> None:
     """Raise :class:`CorruptDocumentError` if a path is anything else but a regular file."""
     with suppress(OSError):
         mode = os.lstat(path).st_mode

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 from waggle_fsstore.domain.errors import HistoryPrunedError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
-from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.lines import Cursor, Line
 from waggle_fsstore.store.journal.segments import Segment
-from waggle_fsstore.store.journal.state import is_copy, store_id
+from waggle_fsstore.store.journal.state import is_copy, is_valid
 
 
 class RedoRange(NamedTuple):
@@ -17,7 +17,7 @@ class RedoRange(NamedTuple):
 
     They begin at ``start``. ``is_full_log`` if no checkpoint of this very store exists, so
     that they are the whole journal. ``is_copy`` if the last checkpoint is of the store that
-    this one was copied from.
+    this one was copied from, or if a copy was put back here.
     """
 
     start: Cursor
@@ -32,8 +32,14 @@ FULL_LOG: Final = RedoRange(BEGINNING, is_full_log=True)
 def last_checkpoint(layout: Layout) -> dict[str, Any] | None:
     """Return the last checkpoint of the journal; reads no segment before the one it is in."""
     successor = None
-    for first in reversed(segments.list_segments(layout)):
-        checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
+    names = segments.list_segments(layout)
+    for first in reversed(names):
+        try:
+            checkpoint = lines.last_checkpoint(segments.valid_prefix(layout, first, successor))
+        except FileNotFoundError:
+            if segments.list_segments(layout) == names:
+                raise
+            return last_checkpoint(layout)  # It was pruned: there are newer checkpoints now.
         if checkpoint is not None:
             return checkpoint
         successor = first
@@ -45,9 +51,8 @@ def redo_range(layout: Layout) -> RedoRange:
     checkpoint = last_checkpoint(layout)
     if checkpoint is None:
         return FULL_LOG
-    here = store_id(layout)
-    if checkpoint["place"] != here:
-        return FULL_LOG._replace(is_copy=is_copy(checkpoint["place"], here))
+    if not is_valid(checkpoint, layout):
+        return FULL_LOG._replace(is_copy=is_copy(checkpoint, layout))
     start = Cursor(checkpoint["through"], checkpoint["segment"], checkpoint["offset"])
     return RedoRange(start, is_full_log=False)
 
@@ -66,9 +71,21 @@ def changes(
     is read. A second copy of a change is left out. One segment is in memory at a time.
 
     Damaged lines are skipped. With ``strict``, they raise :class:`JournalDamagedError` where
-    reading reaches them, and a segment that another process removed after reading began
-    raises :class:`HistoryPrunedError`.
+    reading reaches them, and a segment that was removed after ``start``, or after reading
+    began, raises :class:`HistoryPrunedError`.
     """
+    return (change for change, _, _ in entries(layout, start, end, only=only, strict=strict))
+
+
+def entries(
+    layout: Layout,
+    start: Cursor = BEGINNING,
+    end: Cursor | None = None,
+    *,
+    only: str | None = None,
+    strict: bool = False,
+) -> Iterator[tuple[dict[str, Any], Segment, Line]]:
+    """Yield what :func:`changes` yields, each with its segment and its line."""
     if end is not None and end.seq <= start.seq:
         return
     last = start.seq
@@ -81,7 +98,7 @@ def changes(
                 if last < change["seq"] and (end is None or change["seq"] <= end.seq):
                     last = change["seq"]
                     if only is None or change["id"] == only:
-                        yield change
+                        yield change, segment, line
             if end is not None and last >= end.seq:
                 return  # Damage after the last change is none of this caller's.
 
@@ -98,6 +115,9 @@ def _segments(
     names = segments.list_segments(layout)
     first = start.segment or max((name for name in names if name <= start.seq + 1), default=0)
     has_begun = start.seq > 0
+    is_kept = start.segment in names or names[:1] <= [start.seq + 1]
+    if strict and has_begun and not is_kept:
+        raise HistoryPrunedError(names[0])
     for name, successor in segments.with_successors([name for name in names if name >= first]):
         if end is not None and name > end.seq:
             return

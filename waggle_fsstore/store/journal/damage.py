@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import is_held
-from waggle_fsstore.store.fs.safe_read import is_regular
+from waggle_fsstore.store.fs.safe_read import refuse_irregular
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.lines import BadLine
 from waggle_fsstore.store.journal.segments import Segment
@@ -34,6 +35,11 @@ def find_damage(layout: Layout) -> Iterator[Damage]:
     """Yield all that is wrong in the journal. Changes nothing, and takes no lock."""
     state = trusted_state(layout)
     names = segments.list_segments(layout)
+    while state is not None and state.segment not in names:
+        before, state = state, trusted_state(layout)
+        if state == before:
+            break
+        names = segments.list_segments(layout)  # It was rotated and pruned in between.
     if state is not None and state.segment not in names:
         path = Path(layout.segment(state.segment))
         remedy = "restore it; otherwise the next change begins a new segment without it"
@@ -95,14 +101,14 @@ def _segment_damage(
 ) -> Iterator[Damage]:
     path = segments.path_of(layout, first)
     try:
-        if not is_regular(path):
-            raise OSError("is not a regular file")
+        refuse_irregular(path)
         segment = segments.read_segment(layout, first, successor)
         yield from _order_damage(layout, segment, previous)
     except FileNotFoundError:
         return  # Pruned in the meantime.
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
+    except (CorruptDocumentError, OSError) as error:
+        reason = error.reason if isinstance(error, CorruptDocumentError) else error.strerror
+        problem = f"cannot be read: {reason}"
         remedy = "make it readable or move it away"
         yield Damage(Finding(Severity.ERROR, Path(path), problem, remedy))
         return
@@ -184,9 +190,10 @@ def _header(layout: Layout, first: int, names: list[int]) -> bytes:
     previous = max((name for name in names if name < first), default=0)
     if previous == 0 and first > 1:
         return b""
-    return lines.follows(
-        previous, segments.read_segment(layout, previous, first).end if previous else 0
-    )
+    if previous == 0:
+        return lines.follows(0, 0)
+    valid_bytes = segments.read_segment(layout, previous, first).end
+    return lines.follows(previous, valid_bytes, segments.era_of(layout, previous))
 
 
 def _read(layout: Layout, first: int, successor: int | None) -> Segment | None:

@@ -7,6 +7,7 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.event import EventKind
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
+from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.state import State
@@ -34,6 +35,8 @@ class LatestChanges:
         self._latest: dict[str, LatestChange] = {}
         self._last = 0
         self._state: State | None = None
+        #: The first change that was not pruned; 0 if none was. Earlier ones are forgotten.
+        self.oldest = 0
 
     def get(self, name: str) -> LatestChange | None:
         """Return the latest change of a file name, ``None`` without one."""
@@ -55,6 +58,19 @@ class LatestChanges:
             latest = LatestChange(change["id"], change["seq"], checksum, is_deleted)
             self._latest[document_name(change["id"])] = latest
         self._state = state
+        self._forget_pruned()
+
+    def _forget_pruned(self) -> None:
+        """Forget the changes that are pruned by now, as if reading had begun just now.
+
+        A segment that was pruned before it was read may have had later ones of the same ids.
+        """
+        oldest = segments.oldest_kept(self._layout)
+        if oldest != self.oldest:
+            self.oldest = oldest
+            self._latest = {
+                name: change for name, change in self._latest.items() if change.seq >= oldest
+            }
 
 
 def version(layout: Layout, environment_id: str, revision: int) -> Environment | None:

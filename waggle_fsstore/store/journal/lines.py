@@ -5,10 +5,11 @@ A line is ``{"crc":"xxxxxxxx",``, the rest of an object, and a newline; the chec
 CRC-32 of the rest. A line holds one of
 
 - ``changes``: the changes that one fsync made durable, all or none of them;
-- ``checkpoint``: the documents of the store ``place`` are durable up to change ``through``,
+- ``checkpoint``: the documents of the store ``store`` are durable up to change ``through``,
   and the lines after that change begin at ``offset`` (bytes) of ``segment``;
 - ``follows``: the first line of a segment, which names the segment before (``segment``, 0
-  for none) and says how many of its ``bytes`` are valid.
+  for none) and says how many of its ``bytes`` are valid. ``era`` is a random number: a
+  journal keeps it from segment to segment, and another journal has another one.
 """
 
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from zlib import crc32
 from waggle_fsstore.store.format.canonical_json import compact, parse
 
 _HEAD: Final = b'{"crc":"%08x",'
-_HEAD_BYTES: Final = len(_HEAD % 0)
+#: The size of a line up to the end of its checksum.
+HEAD_BYTES: Final = len(_HEAD % 0)
 _CRC_OFFSET: Final = len(b'{"crc":"')
+CRC_DIGITS: Final = 8
 
 #: The unused end of a segment is filled with it.
 BLANK: Final = b" "
@@ -27,6 +30,9 @@ BLANK: Final = b" "
 CHANGES: Final = "changes"
 CHECKPOINT: Final = "checkpoint"
 FOLLOWS: Final = "follows"
+
+#: The era of a segment that an older program wrote, which records none.
+NO_ERA: Final = "00000000"
 
 _CHECKPOINT_KEY: Final = b'"%b":' % CHECKPOINT.encode()
 
@@ -77,16 +83,25 @@ def encode(kind: str, value: Any) -> bytes:
     return b"%b%b\n" % (_HEAD % crc32(rest), rest)
 
 
-def checkpoint(cursor: Cursor, store_id: str) -> bytes:
-    """Return the line by which recovery of a store may begin at ``cursor``."""
+def checkpoint(cursor: Cursor, identity: dict[str, Any]) -> bytes:
+    """Return the line by which recovery of a store may begin at ``cursor``.
+
+    ``identity`` says of which store, and how old its documents are at least.
+    """
     through, segment, offset = cursor
-    value = {"through": through, "place": store_id, "segment": segment, "offset": offset}
-    return encode(CHECKPOINT, value)
+    return encode(
+        CHECKPOINT, {"through": through, **identity, "segment": segment, "offset": offset}
+    )
 
 
-def follows(segment: int, valid_bytes: int) -> bytes:
+def follows(segment: int, valid_bytes: int, era: str = NO_ERA) -> bytes:
     """Return the first line of the segment after ``segment``, which has ``valid_bytes``."""
-    return encode(FOLLOWS, {"segment": segment, "bytes": valid_bytes})
+    return encode(FOLLOWS, {"segment": segment, "bytes": valid_bytes, "era": era})
+
+
+def crc_of(line: bytes) -> str:
+    """Return the checksum that a line states."""
+    return line[_CRC_OFFSET : _CRC_OFFSET + CRC_DIGITS].decode(errors="replace")
 
 
 def id_needle(environment_id: str) -> bytes:
@@ -96,8 +111,8 @@ def id_needle(environment_id: str) -> bytes:
 
 def decode(data: bytes) -> dict[str, Any] | None:
     """Return the content of a line given without its newline; ``None`` for a bad line."""
-    rest = data[_HEAD_BYTES:]
-    if data[:_HEAD_BYTES] != _HEAD % crc32(rest):
+    rest = data[HEAD_BYTES:]
+    if data[:HEAD_BYTES] != _HEAD % crc32(rest):
         return None
     try:
         content = parse(b"{" + rest)
@@ -111,7 +126,7 @@ def last_checkpoint(data: bytes) -> dict[str, Any] | None:
     key = len(data)
     while (key := data.rfind(_CHECKPOINT_KEY, 0, key)) >= 0:
         start = data.rfind(b"\n", 0, key) + 1
-        if key - start == _HEAD_BYTES:  # Elsewhere, it is part of a document.
+        if key - start == HEAD_BYTES:  # Elsewhere, it is part of a document.
             content = decode(data[start : data.find(b"\n", key)])
             if content is not None:
                 checkpoint: dict[str, Any] = content[CHECKPOINT]
@@ -183,8 +198,8 @@ def _scan_matching(data: bytes, start: int, needle: bytes) -> list[Line] | None:
     if rest and not rest.isspace():
         return None
     for line in complete:
-        tail = line[_HEAD_BYTES:]
-        if line[:_HEAD_BYTES] == _HEAD % crc32(tail):
+        tail = line[HEAD_BYTES:]
+        if line[:HEAD_BYTES] == _HEAD % crc32(tail):
             if needle in tail:
                 content = decode(line)
                 if content is None:

@@ -6,21 +6,20 @@ our last line: the writer rotates to a new segment, which says how many bytes of
 are valid.
 """
 
-import errno
 import os
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, name_file, open_to_write, write
+from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, name_file, open_to_write, write
 from waggle_fsstore.store.fs.safe_read import read_at
-from waggle_fsstore.store.journal import lines
+from waggle_fsstore.store.journal import lines, segments
 
 #: A new store must cost next to nothing. Later, rotation must be rare, and the checkpoint that
 #: comes with it must stay short.
 _MIN_SEGMENT_BYTES: Final = 1 << 16
 _MAX_SEGMENT_BYTES: Final = 1 << 19
 
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES: Final = 4096
 
 
 class LiveSegment:
@@ -99,22 +98,30 @@ class LiveSegment:
             raise
 
     def rotate(
-        self, first: int, valid_bytes: int, *, carry_over: bytes = b"", reserve: int = 0
+        self,
+        first: int,
+        valid_bytes: int,
+        *,
+        carry_over: bytes = b"",
+        reserve: int = 0,
+        begins_era: bool = False,
     ) -> None:
         """Continue in a new segment named ``first``; the old one has ``valid_bytes``.
 
         The new one begins with the lines ``carry_over``, and has room for a line of
-        ``reserve`` bytes. After a crash at any point either the old segment is the live one,
+        ``reserve`` bytes. It continues the era of the old one, so that cursors stay valid,
+        unless ``begins_era``. After a crash at any point either the old segment is the live one,
         or the new one is, with all the lines that it begins with.
         """
         old = self._descriptor if first != self.first else None
         if old is not None:
-            begin = lines.follows(self.first, valid_bytes)
+            era = _new_era() if begins_era else segments.era(self._layout)
+            begin = lines.follows(self.first, valid_bytes, era)
         elif self._descriptor is not None and valid_bytes > 0:
             # It has no change yet: replace it by one with the same lines at the same offsets.
             begin = read_at(self._descriptor, valid_bytes, 0)
         else:
-            begin = lines.follows(0, 0)
+            begin = lines.follows(0, 0, segments.era(self._layout) or _new_era())
         begin += carry_over
         if old is not None and not carry_over:
             # Other processes whose end this was find no blank there, and look for the next one.
@@ -137,13 +144,16 @@ class LiveSegment:
         path, temporary = self._layout.segment(first), self._layout.temporary
         size = max(needed, min(_MAX_SEGMENT_BYTES, max(_MIN_SEGMENT_BYTES, wanted)))
         self._disk.make_dir(self._layout.journal)
-        try:
-            self._disk.write_atomic(path, begin.ljust(size, lines.BLANK), temporary)
-        except OSError as error:
-            if error.errno not in _NO_SPACE:
-                raise
-            # The space that is left may do for this one line: a delete, which frees some.
-            self._disk.write_atomic(path, begin.ljust(needed, lines.BLANK), temporary)
+        # On a full disk what is left may do for this one line, of a delete, or for some.
+        sizes = sorted({size, needed + -needed % _BLOCK_BYTES, needed})
+        while sizes:
+            size = sizes.pop()
+            try:
+                self._disk.write_atomic(path, begin.ljust(size, lines.BLANK), temporary)
+                break
+            except OSError as error:
+                if error.errno not in NO_SPACE or not sizes:
+                    raise
         self._disk.sync_dir(self._layout.journal)
 
     def _is_in_place(self) -> bool:
@@ -158,3 +168,7 @@ class LiveSegment:
         if self._descriptor is None:
             raise RuntimeError("the journal is not open")
         return self._descriptor
+
+
+def _new_era() -> str:
+    return os.urandom(lines.CRC_DIGITS // 2).hex()

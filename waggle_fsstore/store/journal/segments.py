@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.errors import JournalDamagedError
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout, first_of
@@ -19,6 +19,18 @@ _GZIP_WBITS: Final = 31  # zlib.decompressobj: with the header and the checksum 
 
 # Damage in a compressed segment costs up to this many compressed bytes before it.
 _DECOMPRESS_CHUNK_BYTES: Final = 512
+
+
+class Anchor(NamedTuple):
+    """A change that a reader has seen, or the last one up to ``seq``; ``crc`` is its line's.
+
+    The line is, or was, at ``offset`` (bytes) of ``segment``. ``crc`` is "" if there was none.
+    """
+
+    seq: int = 0
+    segment: int = 0
+    offset: int = 0
+    crc: str = ""
 
 
 class Segment(NamedTuple):
@@ -43,6 +55,10 @@ class Segment(NamedTuple):
     def text(self, line: Line) -> bytes:
         """Return the bytes of one of its lines."""
         return self.data[line.start - self.base : line.end - self.base]
+
+    def anchor(self, seq: int, line: Line) -> Anchor:
+        """Return the anchor of a change in one of its lines."""
+        return Anchor(seq, self.first, line.start, lines.crc_of(self.text(line)))
 
     def undamaged(self) -> Iterator[Line]:
         """Yield the good lines up to the first damage, then raise as :meth:`raise_on_damage`."""
@@ -78,10 +94,22 @@ def with_successors(names: list[int]) -> Iterator[tuple[int, int | None]]:
     return zip(names, [*names[1:], None], strict=False)
 
 
-def is_pruned(layout: Layout) -> bool:
-    """Return whether the journal once had segments before its first one."""
+def oldest_kept(layout: Layout) -> int:
+    """Return the name of the first segment if earlier ones were pruned, else 0.
+
+    All changes from that number on are in the journal, and possibly none before it.
+    """
     first = next(iter(list_segments(layout)), 1)
-    return first > 1 and header(layout, first) != (0, 0)
+    try:
+        return first if first > 1 and header(layout, first) != (0, 0) else 0
+    except FileNotFoundError:
+        # Pruned just now; otherwise a dangling link.
+        return 0 if first in list_segments(layout) else oldest_kept(layout)
+
+
+def has_all_after(layout: Layout, seq: int) -> bool:
+    """Return whether no change after a number is pruned. Ask after reading what follows it."""
+    return next(iter(list_segments(layout)), 0) <= seq + 1
 
 
 def path_of(layout: Layout, first: int) -> str:
@@ -104,6 +132,11 @@ def size_of(layout: Layout, first: int) -> int:
         return os.lstat(path_of(layout, first)).st_size
     except FileNotFoundError:
         return 0
+
+
+def total_size(layout: Layout) -> int:
+    """Return the size of the files of all segments (bytes)."""
+    return sum(size_of(layout, first) for first in list_segments(layout))
 
 
 def load(layout: Layout, first: int, size: int = -1, *, start: int = 0) -> bytes:
@@ -133,10 +166,59 @@ def _decompress(packed: bytes) -> bytes:
 
 def header(layout: Layout, first: int) -> tuple[int, int]:
     """Return the segment that this one follows, and its valid bytes; (0, 0) for none."""
+    follows = _follows(layout, first)
+    return follows.get("segment", 0), follows.get("bytes", 0)
+
+
+def era(layout: Layout) -> str:
+    """Return the era of the journal, which its live segment records; "" without a journal."""
+    first = max(list_segments(layout), default=None)
+    try:
+        return "" if first is None else era_of(layout, first)
+    except FileNotFoundError:  # The store was removed or exchanged just now.
+        return ""
+
+
+def era_of(layout: Layout, first: int) -> str:
+    """Return the era that a segment records."""
+    found: str = _follows(layout, first).get("era", lines.NO_ERA)
+    return found
+
+
+def locate(layout: Layout, seq: int) -> Anchor | None:
+    """Return the last change up to number ``seq``; ``None`` if none of them is kept."""
+    for first, successor in reversed(list(with_successors(list_segments(layout)))):
+        try:
+            data = b"" if first > seq else valid_prefix(layout, first, successor)
+        except FileNotFoundError:  # Pruned just now, and so are those before it.
+            return None
+        found = None
+        for start, end in lines.split(data, lines.start_after(data, seq - 1)):
+            changes = (lines.decode(data[start : end - 1]) or {}).get(lines.CHANGES)
+            if changes and changes[0]["seq"] > seq:
+                break
+            if changes:
+                found = Anchor(seq, first, start, lines.crc_of(data[start:end]))
+        if found is not None:
+            return found
+    return None
+
+
+def is_in_place(layout: Layout, anchor: Anchor) -> bool:
+    """Return whether the line of a change is still where it was."""
+    try:
+        head = load(layout, anchor.segment, lines.HEAD_BYTES, start=anchor.offset)
+    except FileNotFoundError:
+        return False
+    return bool(anchor.crc) and lines.crc_of(head) == anchor.crc
+
+
+def _follows(layout: Layout, first: int) -> dict[str, Any]:
+    """Return what the first line of a segment says about the one before it."""
     data = load(layout, first, _HEADER_BYTES)
     content = lines.decode(data[: data.find(b"\n")]) or {}
-    follows = content.get(lines.FOLLOWS, {})
-    return follows.get("segment", 0), follows.get("bytes", 0)
+    follows: dict[str, Any] = content.get(lines.FOLLOWS, {})
+    return follows
 
 
 def valid_prefix(layout: Layout, first: int, successor: int | None) -> bytes:

@@ -6,26 +6,27 @@ never fsynced. After a power cut it may be out of date, and in a copy of the sto
 the original. So it is valid only for the boot, the mount and the store that it names. Without
 it, nothing is lost: recovery replays the journal.
 
-A store has identities of three degrees:
+What tells a store from its copies is the directory of its documents:
 
-- the inode of ``environments/``: a copy has another one (:func:`is_copy`);
-- :func:`store_id`, with the marker file: a checkpoint is valid for this store only;
-- :func:`mounted_id`, with boot and mount: the state record is valid for this mount only.
+- :func:`store_id`, its inode and when it was created: a copy elsewhere has another one;
+- :func:`is_set_back`, its time of modification: a copy that is put back over the original sets
+  it to an earlier time;
+- :func:`mounted_id`, the store id with boot and mount: the state record is valid there only.
 """
 
 import os
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 from zlib import crc32
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
-from waggle_fsstore.store.fs.linux import mount_id
+from waggle_fsstore.store.fs.linux import birth_time, mount_id
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.journal.lines import Cursor
 
-_HEAD: Final = "waggle-state 2"
+_HEAD: Final = "waggle-state 3"
 
 # Within the smallest sector, so that no disk writes half of it.
 _RECORD_BYTES: Final = 384
@@ -50,7 +51,8 @@ class State(NamedTuple):
 
     Change ``committed`` is the last one in the journal, ``published`` the last one whose
     documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of
-    ``segment``. ``durable`` is UNSYNCED, DURABLE, SUSPECT or UNSYNCED_SUSPECT.
+    ``segment``. ``durable`` is UNSYNCED, DURABLE, SUSPECT or UNSYNCED_SUSPECT. ``modified`` is
+    when the directory of documents had last been modified by then (ns).
     """
 
     mounted_id: str
@@ -59,6 +61,7 @@ class State(NamedTuple):
     offset: int
     committed: int
     published: int
+    modified: int = 0
 
     @property
     def is_synced(self) -> bool:
@@ -120,21 +123,35 @@ def trusted_state(layout: Layout) -> State | None:
     """Return the state if its record is of this boot, mount and store; ``None`` otherwise."""
     state = read_state(layout.state)
     try:
-        return state if is_trusted(state, mounted_id(layout)) else None
+        return state if is_trusted(state, layout) else None
     except FileNotFoundError:  # The store was removed just now.
         return None
 
 
-def is_trusted(state: State | None, expected: str) -> bool:
-    """Return whether a state is of the boot, mount and store that ``expected`` names."""
-    return state is not None and state.mounted_id == expected != UNKNOWN
+def is_trusted(state: State | None, layout: Layout) -> TypeGuard[State]:
+    """Return whether a state is of this boot, mount and store, and of no copy put back here."""
+    return (
+        state is not None
+        and state.mounted_id == mounted_id(layout) != UNKNOWN
+        and not is_set_back(layout, state.modified)
+    )
 
 
 def store_id(layout: Layout) -> str:
-    """Return the id of a store, which a reboot keeps and no copy has: its ``place`` on disk.
+    """Return the id of a store, which a reboot, chmod and chown keep and no copy elsewhere has.
 
-    A manual edit of the marker file changes it as well. "-" if the store is not initialized.
+    Where the file system does not say when a directory was created, it is :func:`marker_id`.
+    "-" if the store is not initialized.
     """
+    try:
+        inode, born = os.stat(layout.environments).st_ino, birth_time(layout.environments)
+    except FileNotFoundError:
+        return UNKNOWN
+    return f"{inode:x}-{born:x}" if born else marker_id(layout)
+
+
+def marker_id(layout: Layout) -> str:
+    """Return the id of a store that earlier versions use; it changes with the marker's status."""
     try:
         marker, documents = os.stat(layout.marker), os.stat(layout.environments)
     except FileNotFoundError:
@@ -142,9 +159,49 @@ def store_id(layout: Layout) -> str:
     return f"{documents.st_ino:x}-{marker.st_ino:x}-{marker.st_ctime_ns:x}"
 
 
-def is_copy(store_id: str, other: str) -> bool:
-    """Return whether two store ids are of a store and its copy, not of one whose marker changed."""
-    return store_id.partition("-")[0] != other.partition("-")[0]
+def last_modified(layout: Layout) -> int:
+    """Return when a document was last added, replaced or removed, in nanoseconds."""
+    return os.stat(layout.environments).st_mtime_ns
+
+
+def is_set_back(layout: Layout, modified: int) -> bool:
+    """Return whether the directory of documents was last modified before the time ``modified``.
+
+    Then a program has set that time: one that put a copy back, times included. A clock that went
+    back is no such program: with it, the time of change is the same.
+    """
+    try:
+        status = os.stat(layout.environments)
+    except FileNotFoundError:
+        return False
+    return status.st_mtime_ns < modified and status.st_mtime_ns != status.st_ctime_ns
+
+
+def checkpoint_identity(layout: Layout, modified: int) -> dict[str, Any]:
+    """Return the members of a checkpoint that say for which store it is valid.
+
+    ``modified`` is :func:`last_modified` before the documents were synced.
+    """
+    # In hex, because some readers of JSON round large numbers.
+    return {"place": marker_id(layout), "store": store_id(layout), "modified": f"{modified:x}"}
+
+
+def is_valid(checkpoint: dict[str, Any], layout: Layout) -> bool:
+    """Return whether a checkpoint is of this very store, and no copy was put back since."""
+    is_here = checkpoint["place"] == marker_id(layout) or checkpoint.get("store") == store_id(
+        layout
+    )
+    return is_here and not is_set_back(layout, int(checkpoint.get("modified", "0"), 16))
+
+
+def is_copy(checkpoint: dict[str, Any], layout: Layout) -> bool:
+    """Return whether an invalid checkpoint is of the original of this store.
+
+    Otherwise it names the marker alone, and that was touched.
+    """
+    place = checkpoint["place"]
+    inode, here = place.partition("-")[0], marker_id(layout).partition("-")[0]
+    return bool(inode != here or checkpoint.get("store", place) != place)
 
 
 def mounted_id(layout: Layout) -> str:

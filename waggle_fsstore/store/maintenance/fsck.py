@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from waggle_fsstore.domain.audit import audit, current_author
+from waggle_fsstore.domain.audit import audit, current_author, reason_of
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     InvalidEnvironmentError,
@@ -19,7 +19,7 @@ from waggle_fsstore.store.format.layout import SUFFIX, Layout, environment_id_of
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import read_or_error
-from waggle_fsstore.store.journal import damage, latest, segments
+from waggle_fsstore.store.journal import damage, latest
 from waggle_fsstore.store.journal.latest import LatestChange, LatestChanges
 from waggle_fsstore.store.journal.state import trusted_state
 from waggle_fsstore.store.maintenance import fsck_files
@@ -49,8 +49,9 @@ class _UnknownIdError(Exception):
     """Neither the name of a corrupt file nor the journal gives the id of its document."""
 
 
-def check(layout: Layout, view: View) -> Iterator[Finding]:
+def check(layout: Layout, view: View, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
+    yield from _recovered(writer)
     for finding, _ in damage.find_damage(layout):
         yield finding
     record = fsck_files.state_record(layout)
@@ -73,11 +74,15 @@ def check(layout: Layout, view: View) -> Iterator[Finding]:
 
 def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
+    recovered = _recovered(writer)
+    yield from recovered
     kept: dict[int, str] = {}
     for finding, first in damage.find_damage(layout):
         if first is not None and first not in kept:
             kept[first] = writer.exclusive(partial(damage.repair, layout, disk, first))
-        if first is not None and kept[first]:
+        if first is not None:
+            if not kept[first]:
+                continue  # Another process has repaired or pruned the segment.
             done = f"blanked out; the damaged file is kept as {kept[first]}"
             finding = replace(finding, remedy=done, is_repaired=True)
         yield finding
@@ -86,6 +91,7 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
         writer.exclusive(partial(fsck_files.move_state_record, layout, disk))
     # A transaction without changes: it initializes and recovers the store as any other does.
     writer.run(lambda _: None)
+    yield from (finding for finding in _recovered(writer) if finding not in recovered)
     if record is not None:
         yield replace(record, remedy="written again", is_repaired=True)
     yield from _other_files(layout)
@@ -96,6 +102,11 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
             yield from _repair_document(examiner, writer, disk, name, problem)
         elif problem is not None:
             yield problem.finding
+
+
+def _recovered(writer: Writer) -> list[Finding]:
+    """Return what the last recovery repaired: the files no longer show it."""
+    return [finding for finding in writer.findings if finding.is_repaired]
 
 
 def _other_files(layout: Layout) -> Iterator[Finding]:
@@ -117,7 +128,7 @@ def _repair_document(
 
     try:
         # The history names the actor who repairs, and the reason of that actor if there is one.
-        with audit(reason=current_author().reason or f"fsck: {problem.reason}"):
+        with audit(reason=current_author().reason or reason_of(f"fsck: {problem.reason}")):
             finding = writer.run(work, solo=True)
     except _UnknownIdError:
         done = writer.exclusive(partial(examiner.move_away, disk, name))
@@ -138,9 +149,6 @@ class _Examiner:
         error = read_or_error(lambda: self._latest.read_to(trusted_state(layout)))
         #: Whether the journal cannot be read, so that the documents cannot be compared with it.
         self.journal_unreadable = error is not None
-        self._oldest = 0
-        if segments.is_pruned(layout):
-            self._oldest = min(segments.list_segments(layout))
 
     def names(self) -> Iterator[str]:
         """Yield the file names of the documents that exist, or should exist."""
@@ -218,7 +226,7 @@ class _Examiner:
         if not stored.is_intact:
             return "was edited manually" if last else "was added manually"
         if last is None:
-            return "" if stored.revision < self._oldest else "is unknown to the journal"
+            return "" if stored.revision < self._latest.oldest else "is unknown to the journal"
         if last.is_deleted:
             return f"exists, but change {last.seq} deleted it"
         if stored.revision != last.seq:

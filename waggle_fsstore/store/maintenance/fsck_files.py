@@ -12,7 +12,7 @@ from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.layout import Layout, first_of, is_document_name
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.fs.lock import is_held
+from waggle_fsstore.store.fs.lock import is_held, is_left_behind
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.state import read_state
 from waggle_fsstore.store.write import initialize
@@ -22,7 +22,11 @@ _GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 def state_record(layout: Layout) -> Finding | None:
     """Return what is wrong with the state record, if anything is."""
-    if not segments.list_segments(layout) or read_state(layout.state) is not None:
+
+    def is_bad() -> bool:
+        return bool(segments.list_segments(layout)) and read_state(layout.state) is None
+
+    if not is_left_behind(layout.lock, is_bad):
         return None
     problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
     return Finding(Severity.WARNING, Path(layout.state), problem, "the next change writes it again")
@@ -36,7 +40,7 @@ def move_state_record(layout: Layout, disk: Disk) -> None:
 
 def marker(layout: Layout) -> Iterator[Finding]:
     """Yield what is wrong with the marker."""
-    if not os.path.lexists(layout.marker):
+    if is_left_behind(layout.lock, lambda: not os.path.lexists(layout.marker)):
         remedy = "the next program that opens the store and writes to it writes it again"
         yield Finding(Severity.WARNING, Path(layout.marker), "is missing", remedy)
     try:

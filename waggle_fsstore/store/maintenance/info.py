@@ -5,14 +5,15 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from waggle_fsstore.store.format.layout import Layout, is_document_name
 from waggle_fsstore.store.fs.linux import filesystem_type
-from waggle_fsstore.store.fs.lock import is_held
+from waggle_fsstore.store.fs.lock import is_left_behind
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import last_checkpoint
-from waggle_fsstore.store.journal.state import store_id
+from waggle_fsstore.store.journal.state import is_valid
 from waggle_fsstore.store.read.view import View
 
 
@@ -53,8 +54,8 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
     sizes = _document_sizes(layout)
     names = segments.list_segments(layout)
     checkpoint = last_checkpoint(layout)
-    # A lock holder may be in the middle of a change: then recovery only seems to be due.
-    is_due = view.needs_recovery(durable=durable) and not is_held(layout.lock)
+    # In the middle of a change, recovery only seems to be due.
+    is_due = is_left_behind(layout.lock, partial(view.needs_recovery, durable=durable))
     return StoreInfo(
         path=Path(layout.root),
         documents=len(sizes),
@@ -62,9 +63,9 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
         last_seq=view.state().committed,
         oldest_seq=min(names, default=0),
         segments=len(names),
-        segment_bytes=sum(segments.size_of(layout, first) for first in names),
+        segment_bytes=segments.total_size(layout),
         checkpoint=checkpoint["through"] if checkpoint else None,
-        is_of_this_place=checkpoint is not None and checkpoint["place"] == store_id(layout),
+        is_of_this_place=checkpoint is not None and is_valid(checkpoint, layout),
         file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),

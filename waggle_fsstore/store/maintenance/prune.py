@@ -42,7 +42,8 @@ def prune(
     compress: bool,
 ) -> Pruned:
     """See :meth:`FileStore.prune_history`."""
-    horizon = None if keep_days is None else _horizon(keep_days)
+    now = datetime.now(UTC)
+    horizon = None if keep_days is None else _horizon(now, keep_days)
     if keep_bytes is not None and keep_bytes < 0:
         raise ValueError(f"keep_bytes: {keep_bytes} is negative")
     if keep_days is None and keep_bytes is None and not compress:
@@ -55,29 +56,30 @@ def prune(
     writer.recover()
     writer.checkpoint()
     removable = _removable(layout, live)
-    total = sum(segments.size_of(layout, first) for first in segments.list_segments(layout))
-    freed: list[int] = []
-    for first, successor in removable:
-        is_old = horizon is not None and _newest(layout, first, successor) < horizon
-        is_too_much = keep_bytes is not None and total - sum(freed) > keep_bytes
+    removed: list[int] = []
+    for first, _ in removable:
+        is_old = horizon is not None and _made_by(layout, first, now) < horizon
+        # Summed up each time: another process may prune as well.
+        is_too_much = keep_bytes is not None and segments.total_size(layout) > keep_bytes
         if not is_old and not is_too_much:
             break
-        freed.append(writer.exclusive(partial(_remove, layout, disk, first)))
-    removed = len(freed)
+        freed = writer.exclusive(partial(_remove, layout, disk, first))
+        removed += [] if freed is None else [freed]
+    compressed: list[int] = []
     if compress:
-        for first, successor in removable[removed:]:
+        for first, successor in removable:
             saved = _compress(layout, disk, writer, first, successor)
-            freed += [] if saved is None else [saved]
+            compressed += [] if saved is None else [saved]
     oldest = min(segments.list_segments(layout), default=0)
-    return Pruned(removed, len(freed) - removed, sum(freed), oldest)
+    return Pruned(len(removed), len(compressed), sum(removed) + sum(compressed), oldest)
 
 
-def _horizon(keep_days: float) -> datetime:
+def _horizon(now: datetime, keep_days: float) -> datetime:
     """Return the time of the oldest change to keep."""
     if not 0 <= keep_days < math.inf:
         raise ValueError(f"keep_days: {keep_days!r} is not a number of days")
     try:
-        return datetime.now(UTC) - timedelta(days=keep_days)
+        return now - timedelta(days=keep_days)
     except OverflowError:
         return _LONG_AGO
 
@@ -96,22 +98,41 @@ def _removable(layout: Layout, live: int) -> list[tuple[int, int]]:
     ]
 
 
-def _newest(layout: Layout, first: int, successor: int) -> datetime:
-    """Return the latest time of a change in a segment: the clock may have gone back since."""
-    times = (
-        datetime.fromisoformat(change["at"])
-        for line in segments.read_segment(layout, first, successor).good
-        for change in line.changes
-    )
-    return max(times, default=_LONG_AGO)
+def _made_by(layout: Layout, first: int, now: datetime) -> datetime:
+    """Return a time by which all changes of a segment had been made.
+
+    It is the latest time of a change in it: the clock may have gone back since. A time in the
+    future is not believed, because one such line would keep all history behind it for ever:
+    that change was made before those that follow it in the next segments.
+    """
+    latest = _LONG_AGO
+    names = [name for name in segments.list_segments(layout) if name >= first]
+    for name, successor in segments.with_successors(names):
+        times = _times(layout, name, successor)
+        believed = [time for time in times if time <= now]
+        latest = max(latest, *believed, _LONG_AGO)
+        if (believed and name > first) or len(believed) == len(times):
+            return latest
+    return now if names else _LONG_AGO
 
 
-def _remove(layout: Layout, disk: Disk, first: int) -> int:
+def _times(layout: Layout, first: int, successor: int | None) -> list[datetime]:
+    """Return the times of the changes in a segment; none if another process has removed it."""
+    try:
+        good = segments.read_segment(layout, first, successor).good
+    except FileNotFoundError:
+        return []
+    return [datetime.fromisoformat(change["at"]) for line in good for change in line.changes]
+
+
+def _remove(layout: Layout, disk: Disk, first: int) -> int | None:
     """Remove a segment, in both forms if a compression was cut short.
 
-    Returns how many bytes that frees: 0 where another process has removed it already.
+    Returns how many bytes that frees, ``None`` where another process has removed it already.
     """
     size = segments.size_of(layout, first)
+    if not size:
+        return None
     for path in (segments.packed_path(layout, first), layout.segment(first)):
         with suppress(FileNotFoundError):
             disk.remove(path)
@@ -123,14 +144,17 @@ def _remove(layout: Layout, disk: Disk, first: int) -> int:
 def _compress(layout: Layout, disk: Disk, writer: Writer, first: int, successor: int) -> int | None:
     """Compress a segment, and return how many bytes that frees.
 
-    Returns ``None`` for a segment that is compressed already, or damaged.
+    Returns ``None`` for a segment that is compressed or removed already, or damaged.
     """
     plain = layout.segment(first)
-    if not is_regular(plain) or segments.read_segment(layout, first, successor).bad:
-        return None
-    with open(plain, "rb") as file:
-        status = os.fstat(file.fileno())
-        packed = zlib.compress(file.read(), wbits=_GZIP_WBITS)
+    try:
+        if not is_regular(plain) or segments.read_segment(layout, first, successor).bad:
+            return None
+        with open(plain, "rb") as file:
+            status = os.fstat(file.fileno())
+            packed = zlib.compress(file.read(), wbits=_GZIP_WBITS)
+    except FileNotFoundError:
+        return None  # Another process prunes too.
 
     def exchange() -> int | None:
         if not is_regular(plain) or not os.path.samestat(os.lstat(plain), status):

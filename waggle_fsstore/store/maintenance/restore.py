@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from typing import Final
 
-from waggle_fsstore.domain.audit import audit, current_author
+from waggle_fsstore.domain.audit import audit, current_author, reason_of
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -43,7 +43,7 @@ class Restored:
 def restore(layout: Layout, writer: Writer, source: str) -> Restored:
     """See :meth:`FileStore.restore`."""
     wanted = _read_snapshot(Layout(source))
-    with audit(reason=current_author().reason or f"restored from {source}"):
+    with audit(reason=current_author().reason or reason_of(f"restored from {source}")):
         return writer.run(lambda tx: _restore(tx, layout, wanted))
 
 
@@ -51,13 +51,13 @@ def restore_revision(
     layout: Layout, writer: Writer, view: View, environment_id: str, revision: int
 ) -> Environment:
     """See :meth:`FileStore.restore_revision`."""
-    oldest = min(segments.list_segments(layout), default=0)
-    if 0 < revision < oldest:
-        raise HistoryPrunedError(oldest)
     version = None
     if 0 < revision <= view.state().published:
         version = latest.version(layout, environment_id, revision)
     if version is None:
+        oldest = min(segments.list_segments(layout), default=0)
+        if 0 < revision < oldest:
+            raise HistoryPrunedError(oldest)
         raise EnvironmentNotFoundError(environment_id)
     restored = version
 

@@ -8,9 +8,9 @@ docs/decisions/0013-change-notifications.md says why no change is overlooked.
 """
 
 import os
-import time
 from typing import Final
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.store.format.layout import is_document_name
 from waggle_fsstore.store.read.inotify import DirectoryWatcher
 from waggle_fsstore.store.read.stat_signature import has_change_times, has_change_times_at
@@ -56,7 +56,7 @@ class ChangeDetector:
         else:
             names = self._watched(self._watcher, has_other_links=has_other_links)
         if names is None:
-            self._checked_at = time.monotonic()
+            self._checked_at = monotonic()
         return names
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class ChangeDetector:
         if not watcher.is_in_place():
             self.stop()
             return None
-        is_check_due = time.monotonic() > self._checked_at + _COMPLETE_CHECK_INTERVAL_S
+        is_check_due = monotonic() > self._checked_at + _COMPLETE_CHECK_INTERVAL_S
         if names is None or has_other_links or is_check_due:
             return None
         # A file under another name may be a second link to a document.

@@ -111,6 +111,10 @@ class DocumentCache:
         """Return the file names of the live environments; the caller may not modify the set."""
         return self._refresh().live
 
+    def with_key_of(self, new: Environment) -> list[Environment]:
+        """Return the environments with the same idempotency key; the caller may not modify them."""
+        return [one for one in self._refresh().good if one.has_key_of(new)]
+
     def close(self) -> None:
         """Release the watcher for good: another thread may be about to list once more."""
         with self._lock:

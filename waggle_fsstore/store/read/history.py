@@ -4,17 +4,27 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.event import Event, EventKind, check_range, check_timeout
+from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError
+from waggle_fsstore.domain.event import (
+    Event,
+    EventKind,
+    check_range,
+    check_timeout,
+    cursor_of,
+    parse_after,
+)
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
-from waggle_fsstore.store.journal.changes import changes
-from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State
+from waggle_fsstore.store.journal.changes import entries
+from waggle_fsstore.store.journal.lines import NO_ERA, Cursor
+from waggle_fsstore.store.journal.segments import Anchor
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 
 # A waiting watch polls the state record, at first often and then less so.
@@ -22,46 +32,53 @@ _MIN_POLL_S: Final = 0.001
 _MAX_POLL_S: Final = 0.05
 
 
+class _Position(NamedTuple):
+    """The last change that a caller has seen, and the era of the journal that it is in.
+
+    Every change between two reads of the journal is possible: it may be pruned, an older
+    state of it may be put back and grow again, another one may take its place. The era tells
+    another journal, and the line of the change tells whether this one still has that change.
+    """
+
+    anchor: Anchor
+    era: str
+
+
 class History:
     """The events of one store: only published changes, which no crash can undo."""
 
-    def __init__(self, layout: Layout, view: View) -> None:
+    def __init__(self, layout: Layout, view: View, seen_store: SeenStore) -> None:
         self._layout = layout
+        self._seen_store = seen_store
         self._view = view
-        # The state at the last call: a caller that follows the changes continues from there.
-        self._last_state: State | None = None
+        # The last change that was read: a caller that follows the changes continues there.
+        self._last_read = Anchor()
 
-    def events(self, environment_id: str | None, after: int, until: int | None) -> Iterator[Event]:
+    def events(
+        self, environment_id: str | None, after: int | str, until: int | None
+    ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.history`."""
-        before, state = self._last_state, self._view.state()
-        self._last_state = state
-        last = state.published
-        self._check(after, until, last)
+        state = self._view.state()
+        start = self._start(after, until, state.published)
         if environment_id is not None and not is_id(environment_id):
             return iter(())
-        start = Cursor(after)
-        if before and before.mounted_id == state.mounted_id and 0 < before.published <= after:
-            start = before.published_cursor._replace(seq=after)
         end = state.published_cursor
-        if until is not None and until < last:
+        if until is not None and until < end.seq:
             end = end._replace(seq=until)
-        found = changes(self._layout, start, end, only=environment_id, strict=True)
-        return (event_of(change, self._layout) for change in found)
+        return (event for event, _ in self._read(start, end, environment_id))
 
     def watch(
-        self, after: int | None, timeout: float | None, check: Callable[[], None]
+        self, after: int | str | None, timeout: float | None, check: Callable[[], None]
     ) -> Iterator[Event]:
         """See :meth:`TransactionalRepository.watch`; ``check`` raises where waiting must end."""
         check_timeout(timeout)
-        state = self._view.state()
-        seq = state.published if after is None else after
-        self._check(seq, None, state.published)
-        next_event = self._follow(Cursor(seq))
+        last = self._view.state().published
+        next_event = self._follow(self._start(last if after is None else after, None, last))
         has_failed = False
 
         def wait() -> Event | None:
             nonlocal has_failed
-            started = time.monotonic()
+            started = monotonic()
             pause = _MIN_POLL_S
             if has_failed:  # A caller that ignores errors must not read without a pause.
                 time.sleep(_MAX_POLL_S)
@@ -70,7 +87,7 @@ class History:
                 has_failed = True
                 event = next_event()
                 has_failed = False
-                waited = time.monotonic() - started
+                waited = monotonic() - started
                 if event is not None or (timeout is not None and waited >= timeout):
                     return event
                 time.sleep(pause if timeout is None else min(pause, timeout - waited))
@@ -79,42 +96,109 @@ class History:
         # Not a generator: an exception would end it.
         return iter(wait, None)
 
-    def _follow(self, cursor: Cursor) -> Callable[[], Event | None]:
+    def _follow(self, position: _Position) -> Callable[[], Event | None]:
         """Return a function that returns the next event, or ``None`` while there is none.
 
         After it raised, its next call tries the same event again: none is skipped.
         """
-        unread: Iterator[dict[str, Any]] | None = None
-        end = cursor
+        unread: Iterator[tuple[Event, _Position]] | None = None
+        end = Cursor()
 
         def next_event() -> Event | None:
-            nonlocal cursor, unread, end
+            nonlocal position, unread, end
             try:
                 while True:
                     if unread is None:
                         end = self._view.state().published_cursor
-                        if end.seq <= cursor.seq:
+                        if end.seq < position.anchor.seq:
+                            self._verify(position)
+                        if end.seq <= position.anchor.seq:
                             return None
-                        self._check(cursor.seq, None, end.seq)
-                        unread = changes(self._layout, cursor, end, strict=True)
-                    change = next(unread, None)
-                    if change is not None:
-                        event = event_of(change, self._layout)
-                        cursor = cursor._replace(seq=event.seq)
+                        unread = self._read(position, end, None)
+                    found = next(unread, None)
+                    if found is not None:
+                        event, position = found
                         return event
-                    cursor, unread = end, None
+                    unread = None
+                    position = position._replace(anchor=position.anchor._replace(seq=end.seq))
             except BaseException:
                 unread = None
                 raise
 
         return next_event
 
-    def _check(self, after: int, until: int | None, last: int) -> None:
+    def _start(self, after: int | str, until: int | None, last: int) -> _Position:
+        """Return the position after a cursor or a number. Raises where there is none."""
+        seq, token = parse_after(after)
+        era = segments.era(self._layout)
+        if token and not token.startswith(era or NO_ERA):
+            raise HistoryLostError(seq)
         oldest = next(iter(segments.list_segments(self._layout)), last + 1)
-        check_range(after, until, oldest=oldest, last=last)
+        # A cursor beyond the last change may be one of an older state: the line decides.
+        check_range(seq, until, oldest=oldest, last=max(last, seq) if token else last)
+        anchor = self._locate(seq) if seq else None
+        if token and (seq > last if anchor is None else not token.endswith(anchor.crc)):
+            raise HistoryLostError(seq)
+        return _Position(anchor or Anchor(seq), era)
+
+    def _read(
+        self, position: _Position, end: Cursor, only: str | None
+    ) -> Iterator[tuple[Event, _Position]]:
+        """Yield the events from a position to the end, each with its own position."""
+        anchor, era = position
+        if end.seq <= anchor.seq:
+            return
+        if anchor.seq:
+            anchor = self._verify(position)
+        else:  # A caller that has seen no change can have missed none in any journal.
+            era = segments.era(self._layout)
+        start = Cursor(anchor.seq, anchor.segment, anchor.offset)
+        segment = None
+        try:
+            for change, current, line in entries(self._layout, start, end, only=only, strict=True):
+                if segment is not current:
+                    # After it was read: it continues what the caller has seen.
+                    self._find(anchor)
+                    segment = current
+                anchor = self._last_read = segment.anchor(change["seq"], line)
+                event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))
+                yield event, _Position(anchor, era)
+        except HistoryPrunedError:
+            self._seen_store.check()
+            raise
+        self._verify(_Position(anchor, era))
+        if anchor.seq < end.seq and self._view.state().published < end.seq:
+            raise HistoryLostError(anchor.seq)
+
+    def _verify(self, position: _Position) -> Anchor:
+        """Return where the last change of a position is now, as far as it is kept.
+
+        Raises :class:`HistoryLostError` if the journal does not continue that position, and
+        :class:`StoreGoneError`.
+        """
+        self._seen_store.check()
+        if segments.era(self._layout) != position.era:
+            raise HistoryLostError(position.anchor.seq)
+        return self._find(position.anchor)
+
+    def _find(self, anchor: Anchor) -> Anchor:
+        """Do as :meth:`_verify` within one era."""
+        if segments.is_in_place(self._layout, anchor):
+            return anchor
+        found = segments.locate(self._layout, anchor.seq)
+        if found is not None and found.crc != anchor.crc:
+            raise HistoryLostError(anchor.seq)
+        return found or Anchor(anchor.seq, crc=anchor.crc)
+
+    def _locate(self, seq: int) -> Anchor | None:
+        """Return the last change up to a number, at once where a caller follows the changes."""
+        last = self._last_read
+        if last.seq == seq and segments.is_in_place(self._layout, last):
+            return last
+        return segments.locate(self._layout, seq)
 
 
-def event_of(change: dict[str, Any], layout: Layout) -> Event:
+def event_of(change: dict[str, Any], layout: Layout, cursor: str) -> Event:
     """Return the event of a change in the journal."""
     kind = EventKind(change["kind"])
     document, before = change["document"], change["was"] or {}
@@ -124,6 +208,7 @@ def event_of(change: dict[str, Any], layout: Layout) -> Event:
     previous = before.get("status")
     return Event(
         seq=change["seq"],
+        cursor=cursor,
         at=datetime.fromisoformat(change["at"]),
         kind=kind,
         environment_id=change["id"],

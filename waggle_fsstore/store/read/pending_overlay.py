@@ -5,7 +5,6 @@ The changes that recovery would publish are kept in memory, and laid over the do
 """
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -14,6 +13,7 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, UnsupportedFormatError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.fs.safe_read import read_or_error
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_range
@@ -53,7 +53,7 @@ class PendingOverlay:
         status = os.stat(segments.path_of(self._layout, live))
         source = (live, status.st_size, status.st_mtime_ns)
         # Within one clock tick, two changes may have the same time.
-        is_recent = time.time_ns() - status.st_mtime_ns < _MAX_CLOCK_TICK_NS
+        is_recent = file_clock() - status.st_mtime_ns < _MAX_CLOCK_TICK_NS
         if is_recent or source != self._read_from:
             self._changes = last_of_each(changes(self._layout, redo_range(self._layout).start))
             self._read_from = None if is_recent else source

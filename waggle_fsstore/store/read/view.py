@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.store.format.layout import Layout, document_name
@@ -17,7 +18,7 @@ from waggle_fsstore.store.fs.safe_read import BadFile
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State, is_trusted, mounted_id, read_state
+from waggle_fsstore.store.journal.state import State, is_trusted, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.pending_overlay import (
     Changes,
@@ -55,7 +56,7 @@ class View:
         is committed and not published, or if a writer died before it updated the record.
         """
         state = read_state(self._layout.state)
-        if state is None or not is_trusted(state, mounted_id(self._layout)):
+        if not is_trusted(state, self._layout):
             return bool(segments.list_segments(self._layout))
         is_half_done = state.published != state.committed
         return is_half_done or (durable and not state.is_synced) or self._has_line_after(state)
@@ -141,8 +142,9 @@ class View:
             self._wait_until_published(after)
             if start.published == after.committed:
                 break
-            missed = changes(self._layout, start.published_cursor, Cursor(seq))
-            return Scan(result, last_of_each(missed), seq)
+            missed = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
+            if segments.has_all_after(self._layout, start.published):
+                return Scan(result, missed, seq)
         return Scan(result, {}, seq)
 
     def pending(self) -> Changes:
@@ -154,7 +156,7 @@ class View:
         """Return the overlay, until a process has recovered the store."""
         if self._overlay is not None:
             state = read_state(self._layout.state)
-            if is_trusted(state, mounted_id(self._layout)):
+            if is_trusted(state, self._layout):
                 self._overlay = None
         return self._overlay
 
@@ -164,10 +166,10 @@ class View:
         A following read of one document then cannot return an older version. Only a writer
         that was stopped or killed at that very point takes longer.
         """
-        deadline = time.monotonic() + _PUBLISH_TIMEOUT_S
+        deadline = monotonic() + _PUBLISH_TIMEOUT_S
         now: State | None = state
         while now is not None and now.published < state.committed:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 return
             time.sleep(_PUBLISH_POLL_S)
             now = read_state(self._layout.state)

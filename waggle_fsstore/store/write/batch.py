@@ -2,10 +2,11 @@
 """The changes that share one line of the journal, and the resulting documents."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.audit import Author
-from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.domain.event import EventKind
 from waggle_fsstore.domain.validation import MAX_REVISION
@@ -18,6 +19,9 @@ from waggle_fsstore.store.write.publish import DocumentWrite
 
 # Larger batches gain nothing, and each caller waits for all of the batch.
 _FULL_BYTES: Final = 1 << 18
+
+
+_ENDING: Final = frozenset({Status.DESTROYING, Status.DESTROYED, Status.ERROR})
 
 
 class _Outcome(NamedTuple):
@@ -42,6 +46,12 @@ class WriteBatch:
 
     def __bool__(self) -> bool:
         return bool(self._changes)
+
+    @property
+    def frees_room(self) -> bool:
+        """Whether it only deletes and ends environments: what a full disk must not prevent."""
+        left = (outcome.now for outcome in self._outcomes.values())
+        return all(document is None or document.status in _ENDING for document in left)
 
     @property
     def first(self) -> int:
@@ -85,6 +95,14 @@ class WriteBatch:
         replaced = sum(document_name(one) in live for one in self._outcomes)
         now = sum(bool(one.now and one.now.status.is_live) for one in self._outcomes.values())
         return len(live) - replaced + now
+
+    def find_key_of(self, new: Environment) -> str | None:
+        """Return the id of the environment with the same idempotency key after the changes."""
+        now = (one.now.environment for one in self._outcomes.values() if one.now)
+        # None of those on disk that have changed since: their present versions come first.
+        stored = (one for one in self._documents.with_key_of(new) if one.id not in self._outcomes)
+        found = next((one for one in chain(now, stored) if one.has_key_of(new)), None)
+        return found.id if found else None
 
     def add(
         self,
@@ -160,6 +178,10 @@ class Transaction:
     def count_live(self) -> int:
         """Return how many environments are live after the batch's changes so far."""
         return self._batch.count_live()
+
+    def find_key_of(self, new: Environment) -> str | None:
+        """Return the id of the environment with the same idempotency key; ``None`` without one."""
+        return self._batch.find_key_of(new) if new.idempotency else None
 
     def put(self, environment: Environment, stored: StoredDocument | None) -> int:
         """Store a version in place of ``stored``, ``None`` for a new id; return its revision."""

@@ -15,6 +15,7 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import read_regular
+from waggle_fsstore.store.read.seen_store import SeenStore
 
 APPLICATION: Final = "waggle-fsstore"
 FORMAT: Final = 1
@@ -47,8 +48,13 @@ def detect(layout: Layout) -> bool:
     return True
 
 
-def ensure_lock_dir(layout: Layout, disk: Disk) -> None:
-    """Make the directory of the lock file, and the root. Raises what :func:`detect` raises."""
+def ensure_lock_dir(layout: Layout, disk: Disk, seen_store: SeenStore) -> None:
+    """Make the directory of the lock file, and the root.
+
+    Raises what :func:`detect` raises, and :class:`StoreGoneError` instead of making a root
+    where a store was.
+    """
+    seen_store.check()
     detect(layout)
     disk.make_dir(layout.internal)
 

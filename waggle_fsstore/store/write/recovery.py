@@ -5,6 +5,7 @@ It never replaces a document by an older version: a document of the same or a hi
 stays, and so does one of a newer program. It can be repeated, and interrupted anywhere.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import Any, NamedTuple
 from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormatError
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.canonical_json import canonical
+from waggle_fsstore.store.format.codec import MAX_DOCUMENT_BYTES
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
-from waggle_fsstore.store.fs.disk import Disk, mode_of
-from waggle_fsstore.store.fs.safe_read import is_regular, read_or_error
+from waggle_fsstore.store.fs.disk import FILE_MODE, Disk
+from waggle_fsstore.store.fs.safe_read import BadFile, is_regular, read_or_error, read_regular
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each, redo_range
 from waggle_fsstore.store.journal.damage import repair_copy
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
-from waggle_fsstore.store.journal.state import State, store_id
+from waggle_fsstore.store.journal.state import State, checkpoint_identity, last_modified
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.sync import sync_all
 
@@ -120,8 +122,9 @@ def recover(
         highest = max(highest, Documents(layout).highest_revision())
     numbers = [change["seq"] for line in live.good for change in line.changes]
     last = max(highest, live.first - 1, *numbers)
-    if live.end == 0 or live.bad or segment.is_shared():
-        segment.rotate(last + 1, live.end)
+    if window.is_copy or live.end == 0 or live.bad or segment.is_shared():
+        last = max(last, live.first) if window.is_copy else last
+        segment.rotate(last + 1, live.end, begins_era=window.is_copy)
     if live.bad and live.end > 0:
         problem = "the last line was incomplete and never confirmed; it was ignored"
         remedy = "no action is needed"
@@ -133,16 +136,20 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = Fals
     """Publish the last change of each id whose document is older, missing or corrupt.
 
     ``changes`` returns the changes in order, at each call. With ``rewrite``, documents that are
-    in place are written again, and all are synced, because a sync of them had failed. Returns
-    a finding for each document that could not be published.
+    in place are written again, and all are synced, because a sync of them had failed. What the
+    journal does not have goes to lost+found first. Returns a finding for each document that went
+    there, and for each that could not be published.
     """
     outdated, findings = _outdated(layout, changes, rewrite=rewrite)
-    _save_unknown_versions(layout, disk, outdated, changes)
+    known = _with_known_versions(outdated, changes)
     for environment_id, (change, stored) in outdated.items():
+        path = Path(layout.document(environment_id))
         try:
+            if environment_id not in known:
+                kept = _keep(layout, disk, change, stored)
+                findings.append(_replaced(path, change, stored, kept))
             _publish(layout, disk, change, stored, sync=rewrite)
         except PermissionError as error:  # This very file is protected.
-            path = Path(layout.document(environment_id))
             findings.append(Finding(Severity.ERROR, path, str(error), "make it writable"))
     if rewrite:
         disk.sync_dir(layout.environments)
@@ -150,10 +157,10 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = Fals
 
 
 class _Outdated(NamedTuple):
-    """A change to publish, and the document to replace; ``None`` for a bad or missing one."""
+    """A change to publish, and the document to replace: the error of a bad one, or ``None``."""
 
     change: dict[str, Any]
-    stored: StoredDocument | None
+    stored: StoredDocument | BadFile | None
 
 
 def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Recovered:
@@ -165,7 +172,8 @@ def _begin(layout: Layout, disk: Disk, segment: LiveSegment, highest: int) -> Re
         if documents.names():
             sync_all(layout, disk)
         # It covers all up to the end of the first line, wherever that is.
-        carry = lines.checkpoint(Cursor(highest, highest + 1), store_id(layout))
+        identity = checkpoint_identity(layout, last_modified(layout))
+        carry = lines.checkpoint(Cursor(highest, highest + 1), identity)
     segment.close()
     segment.rotate(highest + 1, 0, carry_over=carry)
     return Recovered(highest, is_synced=disk.durable)
@@ -187,8 +195,8 @@ def _outdated(
                 findings.append(
                     Finding(Severity.WARNING, Path(path), str(error), "upgrade the program")
                 )
-            case CorruptDocumentError() | OSError():
-                outdated[environment_id] = _Outdated(change, None)
+            case CorruptDocumentError() | OSError() as error:
+                outdated[environment_id] = _Outdated(change, error)
             case stored if _is_outdated(stored, change, rewrite=rewrite):
                 outdated[environment_id] = _Outdated(change, stored)
     return outdated, findings
@@ -206,42 +214,79 @@ def _publish(
     layout: Layout,
     disk: Disk,
     change: dict[str, Any],
-    stored: StoredDocument | None,
+    stored: StoredDocument | BadFile | None,
     *,
     sync: bool,
 ) -> None:
     path = layout.document(change["id"])
     if change["kind"] != "deleted":
-        mode = stored.mode if stored else mode_of(path)
+        # The mode of a bad file may be what is wrong with it.
+        mode = stored.mode if isinstance(stored, StoredDocument) else FILE_MODE
         data = canonical(change["document"])
         disk.write_atomic(path, data, layout.temporary, mode=mode, sync=sync)
-    elif stored is not None:
+    elif os.path.lexists(path):
         disk.remove(path)
-    else:
-        lost_and_found.move_in(layout, disk, path, _stem(change["id"]), SUFFIX, change["seq"])
 
 
-def _save_unknown_versions(
-    layout: Layout, disk: Disk, outdated: dict[str, _Outdated], changes: Changes
-) -> None:
-    """Copy to lost+found each document to be replaced that no change of ``changes`` has."""
-    unknown = {key: entry.stored for key, entry in outdated.items() if entry.stored}
-    if not unknown:
-        return
-    for change in changes():
-        stored = unknown.get(change["id"])
-        if stored is not None and stored.is_intact and _is_known(stored, change):
-            del unknown[change["id"]]
-    for environment_id, stored in unknown.items():
-        stem = _stem(environment_id)
-        lost_and_found.save_copy(layout, disk, stem, SUFFIX, stored.revision, stored.data)
+def _with_known_versions(outdated: dict[str, _Outdated], changes: Changes) -> set[str]:
+    """Return the ids whose document may be replaced, because a change of ``changes`` has it.
+
+    A missing one, or a part of the version that is published, has nothing to keep: a power cut
+    leaves such files.
+    """
+    known = {key for key, entry in outdated.items() if _is_remnant(entry)}
+    unknown = outdated.keys() - known
+    for change in changes() if unknown else ():
+        if change["id"] in unknown:
+            stored = outdated[change["id"]].stored
+            if (
+                isinstance(stored, StoredDocument)
+                and stored.is_intact
+                and _is_known(stored, change)
+            ):
+                known.add(change["id"])
+    return known
 
 
-def _is_known(stored: StoredDocument, change: dict[str, Any]) -> bool:
+def _is_remnant(entry: _Outdated) -> bool:
+    """Return whether a file is missing, empty, NUL, or the beginning of the version to publish."""
+    change, stored = entry
+    if not isinstance(stored, CorruptDocumentError):
+        return stored is None
+    data = read_or_error(partial(read_regular, str(stored.path), MAX_DOCUMENT_BYTES))
+    whole = canonical(change["document"]) if change["document"] else b""
+    return isinstance(data, bytes) and whole.startswith(data.rstrip(b"\0"))
+
+
+def _keep(
+    layout: Layout, disk: Disk, change: dict[str, Any], stored: StoredDocument | BadFile | None
+) -> str:
+    """Make a document durable in lost+found; a bad one by a rename, which reads nothing."""
+    stem = document_name(change["id"]).removesuffix(SUFFIX)
+    if isinstance(stored, StoredDocument):
+        return lost_and_found.save_copy(layout, disk, stem, SUFFIX, stored.revision, stored.data)
+    path = layout.document(change["id"])
+    return lost_and_found.move_in(layout, disk, path, stem, SUFFIX, change["seq"])
+
+
+def _replaced(
+    path: Path, change: dict[str, Any], stored: StoredDocument | BadFile | None, kept: str
+) -> Finding:
+    match stored:
+        case CorruptDocumentError():
+            problem = f"was corrupt: {stored.reason}"
+        case OSError():
+            problem = f"could not be read: {stored.strerror}"
+        case _:
+            problem = "was an older version that the journal does not have"
+    done = "removed" if change["kind"] == "deleted" else "replaced"
+    remedy = f"{done} as change {change['seq']} says; the file is kept as {kept}"
+    return Finding(Severity.WARNING, path, problem, remedy, is_repaired=True)
+
+
+def _is_known(stored: StoredDocument | BadFile | None, change: dict[str, Any]) -> bool:
+    if not isinstance(stored, StoredDocument) or not stored.is_intact:
+        return False
     version = (stored.revision, stored.checksum)
     versions = [known for known in (change["document"], change["was"]) if known is not None]
     return any(version == (known["revision"], known["checksum"]) for known in versions)
-
-
-def _stem(environment_id: str) -> str:
-    return document_name(environment_id).removesuffix(SUFFIX)

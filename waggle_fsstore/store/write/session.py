@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
+from typing import TypeGuard
 
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
@@ -21,10 +22,13 @@ from waggle_fsstore.store.journal.state import (
     UNSYNCED_SUSPECT,
     State,
     StateRecord,
+    checkpoint_identity,
+    is_set_back,
     is_trusted,
+    last_modified,
     mounted_id,
-    store_id,
 )
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.store.write.recovery import read_tail, recover, replay
 from waggle_fsstore.store.write.sync import sync_all
@@ -50,7 +54,7 @@ class WriterSession:
     documents are in place.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock) -> None:
+    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, seen_store: SeenStore) -> None:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
@@ -59,6 +63,7 @@ class WriterSession:
         self._layout = layout
         self._disk = disk
         self._lock = lock
+        self._seen_store = seen_store
         self._record = StateRecord(layout.state)
         self._phase = Phase.UNKNOWN
         self._directories: tuple[int, int, int] | None = None
@@ -83,8 +88,10 @@ class WriterSession:
     def catch_up(self) -> None:
         """Initialize the store, recover it, or read what other processes wrote, as needed.
 
-        Raises :class:`JournalDamagedError`, and what initializing raises.
+        Raises :class:`JournalDamagedError`, :class:`StoreGoneError` where a store was, and
+        what initializing raises.
         """
+        self._seen_store.check()
         if self._phase is Phase.UNKNOWN or self._directories != self._current_directories():
             self._initialize()
         elif self._phase is Phase.CURRENT:
@@ -94,9 +101,7 @@ class WriterSession:
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
-        # Compared once: from then on the open files prove that it is the same mount.
-        is_ours = self._phase is Phase.OPENED or is_trusted(state, self._mounted_id)
-        if state is None or self._is_rebuilt or not is_ours or not self._resume(state):
+        if self._is_rebuilt or not self._is_ours(state) or not self._resume(state):
             self._recover(state)
         self._phase = Phase.OPENED
         self._is_rebuilt = False
@@ -126,6 +131,7 @@ class WriterSession:
                 self.segment.end if offset is None else offset,
                 self.committed,
                 self.published,
+                os.fstat(self.documents_directory()).st_mtime_ns,
             )
         )
 
@@ -142,9 +148,10 @@ class WriterSession:
     def checkpoint(self, until: State | None = None) -> None:
         """Record that recovery needs no journal line up to a state, or up to now."""
         cursor = Cursor(self.published, self.segment.first, self.segment.end)
+        modified = last_modified(self._layout)
         if until is not None:
-            cursor = until.published_cursor
-        line = lines.checkpoint(cursor, store_id(self._layout))
+            cursor, modified = until.published_cursor, until.modified
+        line = lines.checkpoint(cursor, checkpoint_identity(self._layout, modified))
         self.make_room(self.committed + 1, len(line))
         self.segment.append(line)
         self.write_state()
@@ -188,7 +195,12 @@ class WriterSession:
         self._close_documents_directory()
 
     def _report(self, findings: list[Finding]) -> None:
-        self.findings += [finding for finding in findings if finding not in self.findings]
+        new = [finding for finding in findings if finding not in self.findings]
+        self.findings += new
+        for finding in new:
+            import logging  # Takes 4 ms, and is hardly ever needed.
+
+            logging.getLogger("waggle_fsstore.store").warning("%s", finding)
 
     def _close_documents_directory(self) -> None:
         descriptor, self._documents_directory = self._documents_directory, None
@@ -209,12 +221,20 @@ class WriterSession:
         # The new directory may get the inode of the old one, and look like it.
         self._is_rebuilt |= not os.path.lexists(self._layout.environments)
         initialize.initialize(self._layout, self._disk)
+        self._seen_store.check()
         self._mounted_id = mounted_id(self._layout)
         self._directories = self._current_directories()
         self.segment.close()
         self._close_documents_directory()
         self.documents_directory()
         self._phase = Phase.INITIALIZED
+
+    def _is_ours(self, state: State | None) -> TypeGuard[State]:
+        """Return whether a state describes this store, as it is mounted now."""
+        if state is None or self._phase is not Phase.OPENED:
+            return is_trusted(state, self._layout)
+        # The open files prove that it is the same mount.
+        return not is_set_back(self._layout, state.modified)
 
     def _resume(self, state: State) -> bool:
         """Continue at the end in the state record; return whether the journal has that end."""
@@ -253,5 +273,6 @@ class WriterSession:
         self.committed = self.published = recovered.last
         self._is_synced = recovered.is_synced
         if recovered.findings is not None:
-            self.findings = recovered.findings
+            self.findings = []
+            self._report(recovered.findings)
         self.write_state()

@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.store.read.cache.listings import (
 )
 from tests.store.read.cache.manual_edits import edited, rewrite, rewrite_often
 from waggle_fsstore import FileStore
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.store.fs import safe_read
 from waggle_fsstore.store.read import document_cache, inotify
 from waggle_fsstore.testing import make_environment
@@ -101,8 +101,8 @@ def test_edit_through_link_in_other_directory_is_seen_after_5_s(
     os.link(path, link)
     rewrite(link, edited(link))
     list_all(store)
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 5.1)
+    now = monotonic()
+    monkeypatch.setattr("waggle_fsstore.store.read.change_detector.monotonic", lambda: now + 5.1)
     assert store.find_all()[1].name == "after!"
     monkeypatch.undo()
     for name in (b"1first", b"2nd...", b"3third"):
