@@ -11,6 +11,7 @@ from typing import Any
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -474,6 +475,43 @@ def leave_long_calls_silent(patch: Patch) -> None:
     patch.setattr(Exchange, "_ping", ping)
 
 
+# Connections
+
+
+@fault("tests/server/test_connections.py::test_half_open_connection_is_closed[first-a head]")
+def wait_forever_for_requests(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_watch", nothing)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_slow_request_gets_no_more_time")
+def extend_timeout_with_each_byte(patch: Patch) -> None:
+    real = HttpConnection._watch
+
+    def watch(self: HttpConnection) -> None:
+        self._unset_timeout()
+        real(self)
+
+    patch.setattr(HttpConnection, "_watch", watch)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_longest_idle_connection_makes_room")
+def close_newest_connection(patch: Patch) -> None:
+    patch.setattr(connections, "attrgetter", lambda _: lambda one: -one.waiting_since)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_busy_connections_stay")
+def close_busy_connections(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_is_waiting", lambda _: True)
+
+
+@fault("tests/server/test_connections.py::test_idle_connection_outlasts_its_client")
+def close_idle_connections_early(patch: Patch) -> None:
+    patch.setattr(http, "_KEEP_ALIVE_S", 5)
+
+
 # Calls
 
 
@@ -545,15 +583,8 @@ def declare_optional_arguments_as_nullable(patch: Patch) -> None:
 
 
 @fault("tests/server/test_tools.py::test_texts_do_not_depend_on_docstrings")
-def describe_tools_by_docstring(patch: Patch) -> None:
-    real = tools._tool
-
-    def tool(*arguments: Any, **options: Any) -> Any:
-        made = real(*arguments, **options)
-        made.description = arguments[2].__doc__ or ""
-        return made
-
-    patch.setattr(tools, "_tool", tool)
+def describe_results_by_docstring(patch: Patch) -> None:
+    patch.setattr(tools, "DestroyResult", create_model("DestroyResult", __doc__="An outcome."))
 
 
 @fault("tests/server/test_tools.py::test_live_environments_are_listed_as_resources")
@@ -595,40 +626,3 @@ def lead_without_beats(patch: Patch) -> None:
 @fault("tests/server/test_leadership.py::test_readiness_reports_stalled_leader")
 def report_stalled_leader_as_ok(patch: Patch) -> None:
     patch.setattr(ServiceHost, "is_substitute", False)
-
-
-# Connections
-
-
-@fault("tests/server/test_connections.py::test_half_open_connection_is_closed[first-a head]")
-def wait_forever_for_requests(patch: Patch) -> None:
-    patch.setattr(HttpConnection, "_watch", nothing)
-    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
-
-
-@fault("tests/server/test_connections.py::test_slow_request_gets_no_more_time")
-def extend_timeout_with_each_byte(patch: Patch) -> None:
-    real = HttpConnection._watch
-
-    def watch(self: HttpConnection) -> None:
-        self._unset_timeout()
-        real(self)
-
-    patch.setattr(HttpConnection, "_watch", watch)
-    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
-
-
-@fault("tests/server/test_connections.py::test_longest_idle_connection_makes_room")
-def close_newest_connection(patch: Patch) -> None:
-    patch.setattr(connections, "attrgetter", lambda _: lambda one: -one.waiting_since)
-    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
-
-
-@fault("tests/server/test_connections.py::test_busy_connections_stay")
-def close_busy_connections(patch: Patch) -> None:
-    patch.setattr(HttpConnection, "_is_waiting", lambda _: True)
-
-
-@fault("tests/server/test_connections.py::test_idle_connection_outlasts_its_client")
-def close_idle_connections_early(patch: Patch) -> None:
-    patch.setattr(http, "_KEEP_ALIVE_S", 5)
