@@ -128,6 +128,17 @@ def test_history_options_narrow_the_list(options: tuple[str, ...], expected: lis
     assert _seqs("history", *options) == expected
 
 
+def test_cursor_in_json_is_taken_and_checked(past: FileStore) -> None:
+    """The cursor of an event continues after it; that of another history exits with 1."""
+    cursor = json.loads(run("history", "--json").stdout.splitlines()[2])["cursor"]
+    for verb in ("history", "events"):
+        assert _seqs(verb, "--after", cursor) == [4, 5]
+        result = run(verb, "--after", cursor[:-1] + ("0" if cursor[-1] != "0" else "1"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "the history cannot be continued after change 3" in result.stderr
+    past.close()
+
+
 @pytest.mark.usefixtures("past")
 @pytest.mark.parametrize("unknown", ["c", "", "prune", "x" * 300])
 def test_history_of_unknown_id_is_not_found(unknown: str) -> None:

@@ -26,6 +26,7 @@ from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
 from waggle_fsstore.server.calls import Calls
 from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
+from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
@@ -530,12 +531,12 @@ def ignore_unknown_arguments(patch: Patch) -> None:
 
 @fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
 def refuse_numbers_in_quotes(patch: Patch) -> None:
-    real = WholeNumber._number
-    patch.setattr(
-        WholeNumber,
-        "_number",
-        lambda self, value: None if isinstance(value, str) else real(self, value),
-    )
+    real = WholeNumber.parse
+
+    def parse(self: WholeNumber, value: object) -> int:
+        return real(self, None if isinstance(value, str) else value)
+
+    patch.setattr(WholeNumber, "parse", parse)
 
 
 @fault("tests/server/test_tools.py::test_arguments_have_plain_types")
@@ -559,3 +560,31 @@ def declare_prompts(patch: Patch) -> None:
         return await call_next(ctx)
 
     patch.setattr(tools, "_without_prompts", declare)
+
+
+# Leadership
+
+
+@fault("tests/server/test_leadership.py::test_follower_replaces_silent_leader")
+def wait_for_stalled_leader(patch: Patch) -> None:
+    patch.setattr(Leadership, "_is_silent", lambda *_: False)
+
+
+@fault("tests/server/test_leadership.py::test_suspension_of_follower_is_not_silence")
+def count_suspension_as_silence(patch: Patch) -> None:
+    def is_silent(self: Leadership, lock: ServerLock) -> bool:
+        if lock.last_beat() != self._beat:
+            self._beat, self._looked_at = lock.last_beat(), self._uptime()
+        return self._uptime() - self._looked_at >= self._patience.total_seconds()
+
+    patch.setattr(Leadership, "_is_silent", is_silent)
+
+
+@fault("tests/server/test_leadership.py::test_leader_beats")
+def lead_without_beats(patch: Patch) -> None:
+    patch.setattr(ServerLock, "beat", lambda _: None)
+
+
+@fault("tests/server/test_leadership.py::test_readiness_reports_stalled_leader")
+def report_stalled_leader_as_ok(patch: Patch) -> None:
+    patch.setattr(ServiceHost, "is_substitute", False)

@@ -628,7 +628,7 @@ def test_unreadable_document_hides_no_resource(
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_prompts_are_not_declared(server: MCPServer[Any], mode: str) -> None:
-    """The server declares what it has: tools and resources, no prompts."""
+    """The server declares and serves what it has: tools and resources, no prompts."""
 
     async def dialogue(client: Client) -> None:
         assert client.server_capabilities is not None

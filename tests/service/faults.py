@@ -15,7 +15,14 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, reconcile, transitions
+from waggle_fsstore.service import (
+    creation,
+    environments,
+    in_progress,
+    ports,
+    reconcile,
+    transitions,
+)
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
@@ -389,6 +396,19 @@ def skip_provider_check(patch: Patch) -> None:
 
 
 # Expiring
+
+
+@fault(
+    "tests/service/test_sweeping.py::"
+    "test_unseen_work_of_another_container_expires[memory-{'host': 'another'}-creating]"
+)
+def keep_unseen_work_for_ever(patch: Patch) -> None:
+    patch.setattr(environments, "_MAX_UNSEEN_WORK", timedelta.max)
+
+
+@fault("tests/service/test_sweeping.py::test_work_of_live_process_does_not_expire[memory]")
+def expire_work_of_live_processes(patch: Patch) -> None:
+    patch.setattr(environments, "is_elsewhere", lambda _: True)
 
 
 @fault("tests/service/test_sweeping.py::test_time_without_provider_is_not_idle_time[memory-True]")

@@ -10,9 +10,7 @@ from waggle_fsstore.store.fs import disk, in_place_file
 from waggle_fsstore.store.journal import (
     live_segment,
 )
-from waggle_fsstore.store.write import (
-    batch,
-)
+from waggle_fsstore.store.write import batch, reserve, writer
 from waggle_fsstore.store.write.batch import WriteBatch
 
 
@@ -89,3 +87,23 @@ def apply_events_only_in_commit(patch: Patch) -> None:
 
     patch.setattr(memory_store.MemoryStore, "_commit", commit)
     patch.setattr(memory_store.MemoryStore, "_apply", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def keep_reserve_on_full_disk(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_spend", lambda _: False)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def spend_reserve_on_any_change(patch: Patch) -> None:
+    patch.setattr(batch.WriteBatch, "frees_room", True)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def lose_reserve_at_first_use(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_take_back", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_delete_that_shares_a_line_is_served")
+def fail_group_as_a_whole_on_full_disk(patch: Patch) -> None:
+    patch.setattr(writer, "NO_SPACE", frozenset())

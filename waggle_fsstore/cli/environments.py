@@ -44,7 +44,9 @@ class _UnchangedError(Exception):
 
 def create(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Name. Default: RUNTIME-SHORTID.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name. Default: RUNTIME-SHORTID.")
+    ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Runtime.", **choice(Runtime))] = Runtime.PYTHON,
     timeout: Annotated[
         str,
@@ -56,6 +58,7 @@ def create(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Add a label; repeatable.")
     ] = None,
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
@@ -72,8 +75,11 @@ def create(
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="create_environment")
-        store.create(environment)
-    output.write_lines([environment.id])
+        environment.revision = store.create(environment)
+    if json:
+        output.write_json(codec.encode(environment, environment.revision))
+    else:
+        output.write_lines([environment.id])
 
 
 def ls(
@@ -92,12 +98,7 @@ def ls(
     ] = None,
     no_trunc: NoTrunc = False,
 ) -> None:
-    """List environments, sorted by id.
-
-    Unreadable files are reported on stderr afterwards, with exit code 6.
-    On a terminal, ids and other fields are shortened to fit, and times are relative.
-    Otherwise tabs separate the columns, and all values are whole.
-    """
+    """List environments, sorted by id."""
     if json and quiet:
         raise typer.BadParameter("choose one of --json and --quiet")
     labels = parse_labels(label).items()
@@ -136,11 +137,11 @@ def show(
             metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
         ),
     ],
+    json: Annotated[  # noqa: ARG001  # So that a script can give it to each verb.
+        bool, typer.Option("--json", help="No effect: the file is JSON.")
+    ] = False,
 ) -> None:
-    """Print the file of an environment, byte for byte.
-
-    A corrupt file is printed as well, with exit code 6.
-    """
+    """Print the file of an environment, byte for byte."""
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         try:
@@ -180,16 +181,12 @@ def set_(
         list[str] | None,
         typer.Option(metavar="KEY", help="Remove a label if it exists; repeatable."),
     ] = None,
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Change an environment atomically.
-
-    Labels are removed before others are added.
-    If nothing changes, no new revision is stored.
-    Only a change of the status is refused while a server runs.
-    """
+    """Change an environment atomically."""
     if status is None and name is None and not label and not unlabel:
         raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
     labels = parse_labels(label)
@@ -207,10 +204,14 @@ def set_(
             raise _UnchangedError
 
     location: StoreLocation = ctx.obj
-    with audit_as(actor, reason), location.open() as store, suppress(_UnchangedError):
+    with audit_as(actor, reason), location.open() as store:
         if status is not None:
             refuse_beside_server(store, force=force)
-        store.update(full_id(store, environment_id), change)
+        environment_id = full_id(store, environment_id)
+        with suppress(_UnchangedError):
+            store.update(environment_id, change)
+        if json:
+            output.write_json(document_of(store, store.find_by_id(environment_id)))
 
 
 def rm(
@@ -221,17 +222,14 @@ def rm(
             metavar="ID...", help="Ids, or unique prefixes.", autocompletion=complete_id
         ),
     ],
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Remove environments, with their workspaces.
-
-    All ids are tried; the exit code is that of the first failure.
-    A corrupt document is moved to lost+found in the store.
-    With --force, a workspace that cannot be removed is left behind and reported.
-    """
+    """Remove environments, with their workspaces."""
     first: Exception | None = None
+    removed: list[str] = []
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="destroy_environment")
@@ -240,9 +238,12 @@ def rm(
         for environment_id in ids:
             try:
                 _remove(store, environment_id, force=force)
+                removed.append(environment_id)
             except EXPECTED as error:
                 output.report_error(error)
                 first = first or error
+    if json:
+        output.write_object({"removed": removed})
     if first is not None:
         raise typer.Exit(code_of(first))
 
@@ -273,21 +274,28 @@ def _remove(store: TransactionalRepository, environment_id: str, *, force: bool)
         output.print_status(f"{environment_id}: its workspace is left behind: {error.reason}")
 
 
-def count(ctx: typer.Context) -> None:
-    """Print the number of environments, including unreadable ones."""
+def count(ctx: typer.Context, json: output.Json = False) -> None:
+    """Print the number of environments."""
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
-        output.write(f"{store.count()}\n")
+        number = store.count()
+    if json:
+        output.write_object({"count": number})
+    else:
+        output.write(f"{number}\n")
 
 
-def where(ctx: typer.Context) -> None:
-    """Print the path of the store, whether or not it exists yet."""
+def where(ctx: typer.Context, json: output.Json = False) -> None:
+    """Print the path of the store, which need not exist."""
     location: StoreLocation = ctx.obj
     with location.open() as store:
-        path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
-    # Not escaped, so that `cd "$(waggle-fsstore where)"` works. The path comes from the user.
-    output.write(path + b"\n")
-    if warning := why_temporary(os.fsdecode(path)):
+        path = store.path if isinstance(store, FileStore) else "memory:"
+    if json:
+        output.write_object({"path": path})
+    else:
+        # Not escaped, so that `cd "$(waggle-fsstore where)"` works. It comes from the user.
+        output.write(os.fsencode(path) + b"\n")
+    if warning := why_temporary(str(path)):
         output.print_status(f"Warning: {warning}")
 
 

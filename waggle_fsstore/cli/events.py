@@ -69,13 +69,7 @@ def history(
     json: _Json = False,
     no_trunc: NoTrunc = False,
 ) -> None:
-    """List the changes to one environment, or to all, oldest first.
-
-    Deleted environments keep their history.
-    On a terminal, fields are shortened to fit. Otherwise tabs separate the columns, and all
-    values are whole.
-    For an environment whose id is prune, use: history -- prune.
-    """
+    """List the changes to one environment, or to all."""
     if last is not None and last < 1:
         raise typer.BadParameter("must be at least 1", param_hint="'-n'")
     location: StoreLocation = ctx.obj
@@ -110,10 +104,7 @@ def events(
     json: _Json = False,
     no_trunc: NoTrunc = False,
 ) -> None:
-    """List the changes to all environments; with --follow, new ones as they happen.
-
-    Without --after or --since, --follow lists only new events.
-    """
+    """List all changes; with --follow, new ones as they happen."""
     begin = None if since is None else parse_time(since)
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:

@@ -29,13 +29,7 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve environments to AI agents over MCP.
-
-    Stopping the server destroys no environment.
-    Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
-    environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
-    docs/configuration.md lists them all.
-    """
+    """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
     store: StoreLocation = ctx.obj
     try:

@@ -8,6 +8,7 @@ from typing import Final, Self
 from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
@@ -62,6 +63,7 @@ class ServiceHost:
             raise
         except ValueError as error:
             raise SettingError("--store", str(error)) from None
+        self._leadership = Leadership(self._leader, settings.reaper_interval)
         # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
@@ -117,7 +119,12 @@ class ServiceHost:
         if self._http is not None:
             self._http.try_acquire()  # Takes it back if the lock file was removed.
         self._announce()
-        return self._leader is None or self._leader.try_acquire()
+        return self._leadership.try_to_lead()
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether this server sweeps in place of a leader that is stalled."""
+        return self._leadership.is_substitute
 
     @property
     def log_fields(self) -> dict[str, object]:

@@ -321,8 +321,6 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
-            except StoreError:
-                raise
             except ValueError as error:
                 raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
@@ -374,7 +372,7 @@ class Tools:
 
 
 async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Declare and serve no prompts, which the SDK always does."""
+    """Neither declare nor serve prompts, as the SDK always does: there are none."""
     if ctx.method.startswith("prompts/"):
         raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method)
     result = await call_next(ctx)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.clock import monotonic
@@ -18,6 +18,7 @@ from waggle_fsstore.domain.errors import (
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.process import is_elsewhere
 from waggle_fsstore.domain.repository import OnCorrupt, TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.cancellation import Cancellation
@@ -34,6 +35,9 @@ from waggle_fsstore.service.reconcile import (
 )
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
+
+# No process takes this long to create or remove an environment.
+_MAX_UNSEEN_WORK: Final = timedelta(hours=1)
 
 
 class EnvironmentService:
@@ -224,7 +228,8 @@ class EnvironmentService:
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove expired environments, and finish the work that ended processes left halfway.
 
-        Those in status error expire too. Failures and ``is_stopping``: see :meth:`reconcile`.
+        Those in status error expire too, and so does one that a process in another container has
+        been creating or removing for an hour. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
@@ -312,8 +317,11 @@ class EnvironmentService:
                 result.expired.append(environment.id)
 
     def _may_expire(self, stored: Environment) -> bool:
-        is_halfway = stored.status in (Status.CREATING, Status.DESTROYING)
-        return not is_halfway and self.is_expired(stored)
+        if stored.status in (Status.CREATING, Status.DESTROYING):
+            # A container that was killed may never come back, or come back as another one.
+            is_unseen = stored.owner is not None and is_elsewhere(stored.owner)
+            return is_unseen and self.idle_time(stored) > _MAX_UNSEEN_WORK
+        return self.is_expired(stored)
 
     def _with_last_use(self, environment: Environment) -> Environment:
         environment.last_used = self._touch_buffer.last_used(environment)

@@ -36,6 +36,7 @@ class ServerLock:
         self._seen_store = SeenStore(self._layout)
         self._threads = threading.Lock()
         self._is_held = False
+        self._description = b""
         register_at_fork(self)
 
     @property
@@ -63,13 +64,28 @@ class ServerLock:
             if not try_lock(descriptor) or not self._file.is_in_place():
                 self._release()
                 return False
-            self._file.overwrite(describe_holder())
+            self._description = describe_holder()
+            self._file.overwrite(self._description)
             self._is_held = True
             return True
 
     def holder(self) -> LockHolder | None:
         """Return the process that took the lock last; ``None`` if that is unknown."""
         return read_holder(self._file.path)
+
+    def beat(self) -> None:
+        """Show other processes that the holder of the lock works; see :meth:`last_beat`."""
+        # On a full disk a beat may fail. Another server then sweeps too, which is harmless.
+        with self._threads, suppress(OSError):
+            if self._is_held:
+                self._file.overwrite(self._description)
+
+    def last_beat(self) -> int:
+        """Return a number that differs after each beat of the holder, in any process."""
+        try:
+            return os.stat(self._file.path).st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def release(self) -> None:
         """Release the lock."""

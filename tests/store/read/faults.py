@@ -250,11 +250,11 @@ def begin_history_at_oldest_segment(patch: Patch) -> None:
 
 @fault(f"{CURSORS}::test_older_state_put_back_between_segments_is_noticed")
 def verify_position_once(patch: Patch) -> None:
-    real = history.History._verify
+    real = history.History._find
     patch.setattr(
         history.History,
-        "_verify",
-        lambda self, position: position.anchor if position.anchor.seq > 1 else real(self, position),
+        "_find",
+        lambda self, anchor: anchor if anchor.seq > 1 else real(self, anchor),
     )
 
 

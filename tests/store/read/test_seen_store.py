@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.journals import fill_segments
 from tests.store.read.test_cursors import seqs
 from waggle_fsstore import (
     Environment,
@@ -211,6 +212,16 @@ def test_store_that_vanishes_during_a_read_is_noticed(
         with pytest.raises(StoreGoneError):
             call(store)
         store.path.with_name("away").rename(store.path)
+
+
+def test_history_in_progress_tells_a_gone_store_from_pruning(store: FileStore) -> None:
+    """An iteration that finds its next segment missing says that the store is gone."""
+    fill_segments(store, 12)
+    events = store.history()
+    assert next(events).seq == 1
+    move(store.path)
+    with pytest.raises(StoreGoneError):
+        list(events)
 
 
 @pytest.mark.parametrize("is_held", [True, False])

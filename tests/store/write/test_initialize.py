@@ -52,6 +52,7 @@ def test_first_write_initializes_store(tmp_path: Path) -> None:
         ".gitignore",
         ".waggle",
         ".waggle/lock",
+        ".waggle/reserve",
         ".waggle/state",
         ".waggle/tmp",
         "environments",

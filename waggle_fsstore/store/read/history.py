@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import HistoryLostError
+from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError
 from waggle_fsstore.domain.event import (
     Event,
     EventKind,
@@ -154,14 +154,18 @@ class History:
             era = segments.era(self._layout)
         start = Cursor(anchor.seq, anchor.segment, anchor.offset)
         segment = None
-        for change, current, line in entries(self._layout, start, end, only=only, strict=True):
-            if segment is not current:
-                # Again, after it was read: it continues what the caller has seen.
-                self._verify(_Position(anchor, era))
-                segment = current
-            anchor = self._last_read = segment.anchor(change["seq"], line)
-            event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))
-            yield event, _Position(anchor, era)
+        try:
+            for change, current, line in entries(self._layout, start, end, only=only, strict=True):
+                if segment is not current:
+                    # After it was read: it continues what the caller has seen.
+                    self._find(anchor)
+                    segment = current
+                anchor = self._last_read = segment.anchor(change["seq"], line)
+                event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))
+                yield event, _Position(anchor, era)
+        except HistoryPrunedError:
+            self._seen_store.check()
+            raise
         self._verify(_Position(anchor, era))
         if anchor.seq < end.seq and self._view.state().published < end.seq:
             raise HistoryLostError(anchor.seq)
@@ -172,10 +176,13 @@ class History:
         Raises :class:`HistoryLostError` if the journal does not continue that position, and
         :class:`StoreGoneError`.
         """
-        anchor, era = position
         self._seen_store.check()
-        if segments.era(self._layout) != era:
-            raise HistoryLostError(anchor.seq)
+        if segments.era(self._layout) != position.era:
+            raise HistoryLostError(position.anchor.seq)
+        return self._find(position.anchor)
+
+    def _find(self, anchor: Anchor) -> Anchor:
+        """Do as :meth:`_verify` within one era."""
         if segments.is_in_place(self._layout, anchor):
             return anchor
         found = segments.locate(self._layout, anchor.seq)
