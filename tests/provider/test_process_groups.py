@@ -21,7 +21,7 @@ from tests.provider.conftest import (
     is_running,
 )
 from waggle_fsstore import Runtime
-from waggle_fsstore.provider import local, process_groups
+from waggle_fsstore.provider import layout, local, process_groups
 from waggle_fsstore.provider.local import LocalProvider
 
 CREATE = """
@@ -161,12 +161,13 @@ def test_close_before_program_starts_interrupts_creation(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
     """A close before the program starts, or without any program, interrupts the creation."""
+    make = layout.make
 
     def make_and_close(path: str) -> None:
-        os.mkdir(path)
+        make(path)
         provider.close()
 
-    monkeypatch.setattr(local, "make_dir", make_and_close)
+    monkeypatch.setattr(layout, "make", make_and_close)
     error = failure_of(provider.create, environment(runtime=runtime))
     assert error.reason == "the provider was closed"
 
