@@ -77,13 +77,13 @@ def test_slow_program_is_stopped(
 ) -> None:
     """A program that takes too long is stopped."""
     groups = []
-    communicate = subprocess.Popen.communicate
+    real = process_groups._output_of
 
-    def impatient(self: subprocess.Popen[bytes], *, timeout: float) -> tuple[bytes, bytes]:
+    def impatient(process: subprocess.Popen[bytes], timeout: float) -> bytes:
         groups.append(waiting.wait_for_start())
-        return communicate(self, timeout=timeout / 1e6)
+        return real(process, timeout / 1e6)
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
+    monkeypatch.setattr(process_groups, "_output_of", impatient)
     error = failure_of(provider.create, PYTHON)
     assert not is_running(groups[0])
     assert error.reason == "its venv was not created within 300 s"
@@ -100,7 +100,7 @@ def test_interrupt_stops_program(
         groups.append(waiting.wait_for_start())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(process_groups, "_output_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         provider.create(PYTHON)
     assert not is_running(groups[0])
