@@ -19,6 +19,7 @@ from waggle_fsstore.service import (
     creation,
     environments,
     in_progress,
+    port_reservation,
     ports,
     reconcile,
     transitions,
@@ -100,7 +101,7 @@ def skip_check_for_shared_ports(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_port_freed_by_another_service_is_found[memory]")
 def skip_reload_of_ports_when_exhausted(patch: Patch) -> None:
-    patch.setattr(creation, "NoFreePortError", KeyError)
+    patch.setattr(port_reservation, "NoFreePortError", KeyError)
 
 
 @fault("tests/service/test_ports.py::test_new_service_knows_stored_ports[memory]")
