@@ -8,7 +8,7 @@ WORKERS ?= auto
 # Tests start hundreds of Python processes: none of them should compile the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo serve test conformance lint format bench torture clean
+.PHONY: help demo serve test conformance foreign lint format bench torture clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,6 +40,15 @@ test: $(VENV)/ready-dev ## Run all tests
 
 conformance: $(VENV)/ready-dev ## Run the public conformance tool of MCP against the server (needs npm)
 	@$(BIN)/python -m tests.conformance
+
+$(VENV)/foreign/ready: tests/foreign/pyproject.toml $(VENV)/ready-dev
+	@echo "Setting up $(VENV)/foreign for the tests of another project" >&2
+	@$(PYTHON) -m venv --clear $(VENV)/foreign
+	@$(BIN)/python -m pip --python $(VENV)/foreign install --quiet --editable . --group tests/foreign/pyproject.toml:test
+	@touch $@
+
+foreign: $(VENV)/foreign/ready ## Run the tests of another project, with the plugins that such projects use
+	cd tests/foreign && $(CURDIR)/$(VENV)/foreign/bin/python -m pytest -p no:cacheprovider
 
 lint: $(VENV)/ready-dev ## Check style and types
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from waggle_fsstore import config
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.domain.errors import SettingError, StoreGoneError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -49,12 +49,13 @@ def open_service(
 ) -> "EnvironmentService":
     """Return a service over a store, with the provider of this machine.
 
-    The workspaces of a :class:`FileStore` are in a directory beside it, with the same name
-    and ``-workspaces`` appended. Those of any other store are in a temporary directory,
-    which is removed when the process ends. ``settings`` default to the ``WAGGLE_*``
-    environment variables.
+    The workspaces of a :class:`FileStore` are in the directory that ``settings`` name, else in
+    one beside it, with the same name and ``-workspaces`` appended. Those of any other store
+    are in a temporary directory, which is removed when the process ends. ``settings`` default
+    to the ``WAGGLE_*`` environment variables.
 
-    Raises :class:`SettingError`, and what :meth:`Repository.find_all` raises.
+    Raises :class:`SettingError`, also for a directory of workspaces inside the store's own
+    directories, and what :meth:`Repository.find_all` raises.
     """
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.ports import Ports
@@ -62,7 +63,7 @@ def open_service(
     settings = settings or config.Settings.from_env()
     return EnvironmentService(
         repository,
-        _provider_of(repository),
+        _provider_of(repository, settings),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
         ports=Ports(settings.ssh_ports),
@@ -78,6 +79,26 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
 
     path = _path_of(location)
     return None if path is None else ServerLock(path, name)
+
+
+def require_store(location: str | os.PathLike[str] | None, settings: "config.Settings") -> None:
+    """Raise :class:`StoreGoneError` if only the workspaces of a store are left.
+
+    A server must not begin a new store beside them: its disk may not be mounted yet.
+    """
+    from waggle_fsstore.store.format.layout import Layout
+    from waggle_fsstore.store.write import initialize
+
+    path = _path_of(location)
+    if path is None or initialize.detect(Layout(os.path.realpath(path))):
+        return
+    workspaces = _workspaces_of(os.path.realpath(path), settings.workspaces)
+    if os.path.isdir(workspaces) and os.listdir(workspaces):
+        remedy = (
+            f"its workspaces are in {workspaces}; put it back, or begin a new store beside "
+            "them with 'serve --init'"
+        )
+        raise StoreGoneError(path, remedy)
 
 
 def server_presence(location: str | os.PathLike[str] | None = None) -> "ServerPresence | None":
@@ -97,7 +118,9 @@ def remove_temporary_workspaces() -> None:
         remove()
 
 
-def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
+def _provider_of(
+    repository: TransactionalRepository, settings: "config.Settings"
+) -> "LocalProvider":
     """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
 
@@ -107,7 +130,13 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
             one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
             for one in stored
         )
-        return LocalProvider(f"{repository.path}-workspaces", has_workspaces=has_workspaces)
+        return LocalProvider(
+            _workspaces_of(str(repository.path), settings.workspaces),
+            has_workspaces=has_workspaces,
+            store=str(repository.path),
+            trash_keep=settings.trash_keep,
+            trash_max=settings.trash_max,
+        )
     import shutil
     import tempfile
 
@@ -116,6 +145,16 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     remove = finalize(provider, shutil.rmtree, directory, ignore_errors=True)
     _temporary_workspaces[provider] = remove
     return provider
+
+
+def _workspaces_of(store: str, setting: str) -> str:
+    """Return the directory of the workspaces of a store."""
+    if not setting:
+        return f"{store}-workspaces"
+    parts = os.path.relpath(os.path.realpath(setting), os.path.realpath(store)).split(os.sep)
+    if parts[0] in (".", ".waggle", "environments"):
+        raise SettingError("WAGGLE_WORKSPACES", "is a directory of the store itself")
+    return setting
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:

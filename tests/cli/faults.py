@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore import config
-from waggle_fsstore.cli import environments
+from waggle_fsstore.cli import app, environments, output, table
+from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.store import server_lock
 from waggle_fsstore.store.fs.lock import try_lock
@@ -69,3 +70,51 @@ def overlook_revision_of_snap(patch: Patch) -> None:
 @fault("tests/test_config.py::test_refused_interval_is_advised_valid_ones[1x]")
 def advise_any_duration(patch: Patch) -> None:
     patch.setattr(config, "_interval", parse_duration)
+
+
+_OUTPUT = "tests/cli/test_output.py"
+
+
+@fault(f"{_OUTPUT}::test_short_id_is_prefix_of_one_id")
+def shorten_ids_to_fixed_length(patch: Patch) -> None:
+    patch.setattr(ShortIds, "of", lambda _, environment_id: environment_id[:8])
+
+
+@fault(f"{_OUTPUT}::test_any_row_fits_any_terminal")
+def leave_table_wider_than_terminal(patch: Patch) -> None:
+    patch.setattr(table, "_fit", lambda _, widths, __: widths)
+
+
+@fault("tests/cli/test_exit_codes.py::test_gone_reader_is_no_error[ls]")
+def report_gone_reader_as_error(patch: Patch) -> None:
+    patch.setattr(app, "BrokenPipeError", ZeroDivisionError, raising=False)
+
+
+@fault("tests/cli/test_exit_codes.py::test_usage_errors_have_one_style[--bogus]")
+def leave_usage_errors_to_typer(patch: Patch) -> None:
+    patch.setattr(app, "_UsageError", ZeroDivisionError)
+
+
+@fault("tests/cli/test_exit_codes.py::test_help_to_full_disk_is_one_line[--help]")
+def leave_errors_of_help_to_python(patch: Patch) -> None:
+    patch.delattr(app._VerbGroup, "make_context")
+
+
+@fault("tests/cli/test_verbs.py::test_rm_takes_unique_prefixes")
+def remove_first_of_ambiguous_ids(patch: Patch) -> None:
+    def first(store: Any, given: str) -> str:
+        found = [one.id for one in store.find_all() if one.id.startswith(given)]
+        return found[0] if found else given
+
+    patch.setattr(environments, "full_id", first)
+
+
+@fault("tests/cli/test_program.py::test_help_does_not_depend_on_docstrings")
+def take_help_from_docstrings(patch: Patch) -> None:
+    for command in app.app.registered_commands:
+        patch.setattr(command, "help", None)
+
+
+@fault("tests/cli/test_json.py::test_verb_prints_json[count]")
+def print_text_in_place_of_json(patch: Patch) -> None:
+    patch.setattr(output, "write_object", lambda values: output.write(f"{values}\n"))

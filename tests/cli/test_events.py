@@ -128,6 +128,17 @@ def test_history_options_narrow_the_list(options: tuple[str, ...], expected: lis
     assert _seqs("history", *options) == expected
 
 
+def test_cursor_in_json_is_taken_and_checked(past: FileStore) -> None:
+    """The cursor of an event continues after it; that of another history exits with 1."""
+    cursor = json.loads(run("history", "--json").stdout.splitlines()[2])["cursor"]
+    for verb in ("history", "events"):
+        assert _seqs(verb, "--after", cursor) == [4, 5]
+        result = run(verb, "--after", cursor[:-1] + ("0" if cursor[-1] != "0" else "1"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "the history cannot be continued after change 3" in result.stderr
+    past.close()
+
+
 @pytest.mark.usefixtures("past")
 @pytest.mark.parametrize("unknown", ["c", "", "prune", "x" * 300])
 def test_history_of_unknown_id_is_not_found(unknown: str) -> None:
@@ -295,7 +306,7 @@ def test_follow_ends_when_its_reader_leaves(option: tuple[str, ...]) -> None:
         assert _line(process) != ""
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 141
 
 
 def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
@@ -306,7 +317,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 # Errors
@@ -318,7 +329,7 @@ def test_history_ends_when_its_reader_leaves(store: FileStore) -> None:
     [
         (("history", "--after", "6"), "after: 6 is beyond the last change, 5"),
         (("history", "--after", "-1"), "after: -1 is negative"),
-        (("history", "--until", "-1"), "until: -1 is negative"),
+        (("history", "--until", "-1"), "'-1' is not a whole number"),
         (("history", "--after", "x"), "after: 'x' is neither the cursor of an event nor a number"),
         (("history", "-n", "0"), "must be at least 1"),
         (("history", "a", "b"), "unexpected extra argument"),

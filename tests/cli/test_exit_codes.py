@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -186,7 +187,68 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         run("count")
 
 
+@pytest.mark.parametrize(
+    "arguments", ["ls", "--help", "ls --help", "--version", "history", "count"]
+)
+def test_gone_reader_is_no_error(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """A reader that has seen enough ends the program silently, as a signal would."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.write", fail)
+    for kind in ("TyperGroup", "TyperCommand"):
+        monkeypatch.setattr(f"typer.core.{kind}.format_help", fail)
+    result = run(*arguments.split())
+    assert (result.exit_code, result.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "ls --help", "--version", "ls"])
+def test_help_to_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """Output that cannot be written is an error of one line, whatever is printed."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.write", fail)
+    for kind in ("TyperGroup", "TyperCommand"):
+        monkeypatch.setattr(f"typer.core.{kind}.format_help", fail)
+    result = run(*arguments.split())
+    assert result.exit_code == 1
+    assert result.stderr == "Error: standard output: No space left on device\n"
+
+
+def test_unwritable_stderr_keeps_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the message cannot be written, the exit code still says what went wrong."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.typer.echo", fail)
+    assert run("show", "missing").exit_code == 3
+    assert run("show").exit_code == 2
+
+
 # 2: usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("nonsense", "--bogus", "ls --bogus", "show", "set a", "set a --status asleep"),
+        *("create --runtime ruby", "create --timeout soon", "history --after x", "history -n x"),
+        *("restore a --revision x", "history prune --keep-days x", "history prune"),
+        *("--store s3://x ls", "show a b", "fsck --bogus"),
+    ],
+)
+def test_usage_errors_have_one_style(arguments: str) -> None:
+    """One line says what is wrong, in words of this program, and one where the help is."""
+    result = run(*arguments.split())
+    assert result.exit_code == (16 if "fsck" in arguments else 2)
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert re.fullmatch("  see: waggle-fsstore( [a-z ]+)? --help", hint)
+    assert not re.search("value error|input should|pydantic|http", error, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,19 @@ def test_fsck_json_has_every_field(intact: FileStore) -> None:
         assert values["remedy"] == one.remedy
 
 
+def test_repair_prints_json_in_store_of_any_path(intact: FileStore) -> None:
+    """A remedy that names a path that is not UTF-8 is printed, with the bytes escaped."""
+    _zero(document(intact.path, "a"))
+    root = intact.path.with_name("\udcff")
+    intact.close()
+    intact.path.rename(root)
+    [found] = map(
+        json.loads, run("--store", str(root), "fsck", "--repair", "--json").stdout.splitlines()
+    )
+    assert found["path"].endswith("\\xff/environments/a.json")
+    assert found["is_repaired"]
+
+
 def test_fsck_adds_up_exit_codes(intact: FileStore) -> None:
     """One error corrected and one left give the sum (5)."""
     _zero(document(intact.path, "a"))

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from tests.cli.cli_runner import PROGRAM, document, environment, execute, run, start
 from tests.fork_server import PYTHON
+from waggle_fsstore.cli import table
+from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.cli.output import printable
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.audit import audit
@@ -74,10 +77,10 @@ def test_long_row_is_one_line_off_a_terminal(store: FileStore) -> None:
 
 
 def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
-    """Columns are aligned with their headers, and uncut however narrow the terminal is."""
+    """With --no-trunc, columns are aligned and uncut however narrow the terminal is."""
     store.save(environment("i" * 60))
     store.save(environment("short", labels={"k": "v" * 90}))
-    written = _on_a_terminal("ls")
+    written = _on_a_terminal("ls", "--no-trunc")
     assert "\x1b[32mrunning\x1b[0m" in written
     header, first, second = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
     for row in (first, second):
@@ -89,20 +92,87 @@ def test_terminal_gets_aligned_columns_and_colours(store: FileStore) -> None:
     assert first.endswith("team=blue")
 
 
+def test_table_fits_terminal(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are short but unique, other fields are cut, and columns are left out at the end."""
+    one, other = "0a2ae22e-cf09-4ed5-9a57-04d2cd548ca0", "0a2ae22e-df09-4ed5-9a57-04d2cd548ca0"
+    now = datetime.now(UTC)
+    for name in (one, other):
+        store.save(
+            environment(
+                name,
+                name="a long name",
+                created_at=now - timedelta(hours=3, seconds=9),
+                last_used=now,
+            )
+        )
+    store.save(environment("web", status=Status.ERROR, status_reason="its disk is full"))
+    store.save(environment("zoo", status=Status.RUNNING, timeout=timedelta(0)))
+    rows = {}
+    with monkeypatch.context() as patch:
+        patch.setattr("waggle_fsstore.cli.output.is_terminal", lambda: True)
+        patch.setenv("NO_COLOR", "1")
+        for columns in (40, 76, 200):
+            patch.setenv("COLUMNS", str(columns))
+            rows[columns] = run("ls").stdout.splitlines()
+    for columns, (header, *lines) in rows.items():
+        assert len(lines) == 4
+        assert max(map(len, [header, *lines])) <= columns
+    assert rows[200][0].split() == [
+        *("ID", "NAME", "RUNTIME", "STATUS", "AGE", "EXPIRES", "REASON", "LABELS"),
+    ]
+    assert rows[200][1].split("  ")[:2] == ["0a2ae22e-c", "a long name"]
+    assert rows[200][1].split()[5:] == ["running", "3h", "44m", "-", "team=blue"]
+    assert rows[200][3].endswith("-        its disk is full  team=blue")
+    assert "never" in rows[200][4]
+    assert rows[76][3].endswith("its disk\N{HORIZONTAL ELLIPSIS}  team=blue")
+    assert rows[40][0].split() == ["ID", "NAME", "RUNTIME", "STATUS"]
+    assert rows[40][1].startswith("0a2ae22e-c  a long na\N{HORIZONTAL ELLIPSIS}  ")
+    for shown, whole in zip(rows[40][1:3], (one, other), strict=True):
+        assert json.loads(run("inspect", shown.split()[0]).stdout)["id"] == whole
+
+
 def test_events_are_aligned_and_coloured_on_a_terminal(store: FileStore) -> None:
     """Columns are aligned with their headers, and the new status has its colour."""
     store.save(environment("i" * 60, status=Status.CREATING))
     store.save(environment("a"))
     store.delete("a")
-    written = _on_a_terminal("history")
+    written = _on_a_terminal("history", COLUMNS="80")
     assert "\x1b[33m- -> creating\x1b[0m" in written
     assert "\x1b[32m- -> running\x1b[0m" in written
     header, *rows = re.sub("\x1b\\[[0-9;]*m", "", written).splitlines()
     assert [row[header.index("KIND") :].split()[0] for row in rows] == [
         *("created", "created", "deleted"),
     ]
+    assert rows[0][header.index("ID") :].startswith("iiiiiiii  ")
+    assert header.split()[1] == "AGE"
     for row, status in zip(rows, ("- -> creating", "- -> running", "running -> -"), strict=True):
         assert row.index(status) == header.index("STATUS")
+
+
+_IDS = st.builds(lambda end: f"shared-beginning-{end}", st.text("ab\u6f22", max_size=9))
+
+
+@given(st.lists(_IDS, min_size=1, unique=True))
+def test_short_id_is_prefix_of_one_id(ids: list[str]) -> None:
+    """What is shown of an id is the id, or a prefix that no other id has."""
+    short = ShortIds(ids)
+    for one in ids:
+        shown = short.of(one)
+        assert one.startswith(shown)
+        assert shown == one or not any(other.startswith(shown) for other in ids if other != one)
+        assert len(shown) >= 8
+
+
+@given(st.lists(st.text(alphabet="ab\u6f22", max_size=40), min_size=7, max_size=7))
+def test_any_row_fits_any_terminal(row: list[str]) -> None:
+    """A line is at most as wide as the terminal, if its first field is."""
+    header = ("ID", "NAME", "STATUS", "AGE", "REASON", "ACTOR", "LABELS")
+    for columns in (1, 20, 40, 80):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            drawn = table._TerminalTable(header, (), is_cut=True)([header, row])
+        widest = max(table._cells(line) for line in drawn.splitlines())
+        assert widest <= max(columns, table._cells(row[0]), 2)
 
 
 def test_columns_never_get_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +241,7 @@ def test_hostile_texts_are_escaped_off_a_terminal() -> None:
 @pytest.mark.usefixtures("hostile")
 def test_hostile_texts_are_escaped_on_a_terminal() -> None:
     """No escape sequence reaches the terminal, and markup is printed as text."""
-    written = _on_a_terminal("ls", NO_COLOR="1")
+    written = _on_a_terminal("ls", "--no-trunc", NO_COLOR="1")
     assert written.count(_ESCAPED) == 4
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written) is None
 
@@ -180,7 +250,7 @@ def test_hostile_texts_are_escaped_in_events(hostile: FileStore) -> None:
     """Id, actor and reason are escaped on a terminal, off it and as JSON."""
     with audit(actor=_HOSTILE, reason=_HOSTILE):
         hostile.delete(_HOSTILE)
-    drawn = _on_a_terminal("history", "-n", "1", NO_COLOR="1")
+    drawn = _on_a_terminal("history", "-n", "1", "--no-trunc", NO_COLOR="1")
     tabbed, lines = run("history").stdout, run("events", "--json").stdout
     assert drawn.count(_ESCAPED) == 3
     assert [field for field in tabbed.splitlines()[2].split("\t") if field == _ESCAPED] == [

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program as a whole: entry points, help, completion, imports."""
 
+import ast
 import os
 import shlex
 import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from tests.cli.cli_runner import environment, execute, run, run_python
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import main
+from waggle_fsstore.cli.app import app
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.store.file_store import FileStore
 
 VERBS = (
@@ -29,6 +33,7 @@ VERBS = (
     "snapshot",
     "restore",
     "info",
+    "serve",
 )
 
 
@@ -82,6 +87,29 @@ def test_help_explains_every_option(verb: str) -> None:
             assert explained, line
 
 
+@pytest.mark.parametrize("verb", HELP)
+def test_summary_is_whole_and_that_of_the_function(verb: str) -> None:
+    """No summary is cut in the list of verbs at 80 columns; each is the docstring too."""
+    summary, *_ = HELP[verb].splitlines()
+    [command] = [one for one in app.registered_commands if one.name == verb]
+    assert command.callback is not None
+    assert command.callback.__doc__ == summary
+    shown = run("--help").stdout
+    assert f"  {verb} " in shown
+    assert f"{summary.partition('. ')[0].rstrip('.')}." in shown
+
+
+def test_help_does_not_depend_on_docstrings() -> None:
+    """Without docstrings (-OO), the help of each verb is the same."""
+    code = (
+        "from tests.cli.cli_runner import *; print([run(*v.split(), '--help').stdout for v in %r])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", code % (VERBS,)], capture_output=True, text=True, check=True
+    )
+    assert ast.literal_eval(done.stdout) == [run(*verb.split(), "--help").stdout for verb in VERBS]
+
+
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_missing_extra_is_named(missing: str) -> None:
     """One line says how to install it, and the exit code is 1."""
@@ -102,7 +130,8 @@ sys.exit(main())
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"Error: No module named {missing!r}: "
-        'install the command line: pip install "waggle-fsstore[cli]"\n'
+        "install the command line: pip install '/path/to/clone[cli]', "
+        "with the path of your clone of the repository\n"
     )
 
 

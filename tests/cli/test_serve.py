@@ -29,7 +29,9 @@ def test_missing_server_extra_is_named(missing: str) -> None:
     assert "Traceback" not in result.stderr
     *_, line = result.stderr.splitlines()
     assert f"serving needs the extra 'server' ({missing}" in line
-    assert line.endswith("pip install 'waggle-fsstore[server]'")
+    assert line.endswith(
+        "pip install '/path/to/clone[server]', with the path of your clone of the repository"
+    )
 
 
 def test_missing_own_module_is_a_bug() -> None:

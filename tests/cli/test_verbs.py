@@ -45,6 +45,17 @@ def test_create_generates_name_from_runtime_and_id(store: FileStore) -> None:
     assert uuid.UUID(environment_id).version == 4
 
 
+@pytest.mark.parametrize("name", ["", " ", "\t", "\u3000", "a\nb", "x" * 201])
+def test_unreadable_name_is_refused(store: FileStore, name: str) -> None:
+    """A name has 1-200 printable characters that are not all blank, also in set."""
+    environment_id = run("create", "data").stdout.strip()
+    for verb in (["create", "--", name], ["set", environment_id, "--name", name]):
+        result = run(*verb)
+        assert result.exit_code == 2
+        assert "name: must" in result.stderr
+    assert [one.name for one in store.find_all()] == ["data"]
+
+
 def test_create_with_zero_timeout_never_expires(store: FileStore) -> None:
     """The environment never expires, and ls says so."""
     environment_id = run("create", "--timeout", "0").stdout.strip()

@@ -93,6 +93,7 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     (errors.HistoryPrunedError(7), {"oldest": 7}, ("7",)),
     (errors.HistoryLostError(7), {"after": 7}, ("change 7", "put back")),
     (errors.StoreGoneError("/s"), {"path": Path("/s")}, ("/s", "gone", "put it back")),
+    (errors.StoreGoneError("/s", "mount it"), {"remedy": "mount it"}, ("mounted: mount it",)),
     (errors.StoreClosedError(), {}, ("closed",)),
 ]
 

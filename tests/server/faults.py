@@ -11,6 +11,7 @@ from typing import Any
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -20,9 +21,13 @@ from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server import connections, hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls
+from waggle_fsstore.server.connections import Connection as HttpConnection
 from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
+from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
@@ -248,6 +253,11 @@ def open_store_before_port(patch: Patch) -> None:
     patch.setattr(http, "serve", serve)
 
 
+@fault("tests/server/test_starting.py::test_server_begins_no_store_beside_workspaces")
+def begin_store_beside_workspaces(patch: Patch) -> None:
+    patch.setattr(lifecycle, "require_store", nothing)
+
+
 @fault("tests/server/test_starting.py::test_failed_start_releases_locks")
 def keep_locks_after_failed_start(patch: Patch) -> None:
     patch.setattr(lifecycle, "_release", lambda *_: None)
@@ -463,3 +473,156 @@ def leave_long_calls_silent(patch: Patch) -> None:
         pass
 
     patch.setattr(Exchange, "_ping", ping)
+
+
+# Connections
+
+
+@fault("tests/server/test_connections.py::test_half_open_connection_is_closed[first-a head]")
+def wait_forever_for_requests(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_watch", nothing)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_slow_request_gets_no_more_time")
+def extend_timeout_with_each_byte(patch: Patch) -> None:
+    real = HttpConnection._watch
+
+    def watch(self: HttpConnection) -> None:
+        self._unset_timeout()
+        real(self)
+
+    patch.setattr(HttpConnection, "_watch", watch)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_longest_idle_connection_makes_room")
+def close_newest_connection(patch: Patch) -> None:
+    patch.setattr(connections, "attrgetter", lambda _: lambda one: -one.waiting_since)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_busy_connections_stay")
+def close_busy_connections(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_is_waiting", lambda _: True)
+
+
+@fault("tests/server/test_connections.py::test_idle_connection_outlasts_its_client")
+def close_idle_connections_early(patch: Patch) -> None:
+    patch.setattr(http, "_KEEP_ALIVE_S", 5)
+
+
+# Calls
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_creation")
+def ignore_cancellation_by_notification(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "observe", lambda _, ctx, call_next: call_next(ctx))
+
+
+@fault("tests/server/test_cancelled_calls.py::test_notification_cancels_only_its_call")
+def cancel_all_calls_of_a_client(patch: Patch) -> None:
+    real = Calls.observe
+
+    async def observe(self: Calls, ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "notifications/cancelled":
+            for cancellation in self._in_progress.values():
+                cancellation.request()
+        return await real(self, ctx, call_next)
+
+    patch.setattr(Calls, "observe", observe)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_closed_stream_cancels_creation")
+def finish_creation_after_its_stream_is_closed(patch: Patch) -> None:
+    async def cancel(*_: object) -> None:
+        """Cancel nothing."""
+
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 1.0)
+    patch.setattr(Calls, "_cancel", cancel)
+
+
+@fault("tests/server/test_cancelled_calls.py::test_lost_client_is_no_cancellation")
+def cancel_calls_of_a_lost_client(patch: Patch) -> None:
+    real = Calls.make
+
+    async def make(self: Calls, request: Any, *arguments: Any, **options: Any) -> Any:
+        return await real(self, replace(request, request=object()), *arguments, **options)
+
+    patch.setattr(Calls, "make", make)
+
+
+# Arguments
+
+
+@fault("tests/server/test_tools.py::test_create_refuses_invalid_arguments")
+def ignore_unknown_arguments(patch: Patch) -> None:
+    real = Arguments.parse
+
+    def parse(self: Arguments, sent: dict[str, object]) -> dict[str, Any]:
+        known = {*self.known, "language"}
+        return real(self, {name: value for name, value in sent.items() if name in known})
+
+    patch.setattr(Arguments, "parse", parse)
+
+
+@fault("tests/server/test_tools.py::test_values_of_one_meaning_are_taken")
+def refuse_numbers_in_quotes(patch: Patch) -> None:
+    real = WholeNumber.parse
+
+    def parse(self: WholeNumber, value: object) -> int:
+        return real(self, None if isinstance(value, str) else value)
+
+    patch.setattr(WholeNumber, "parse", parse)
+
+
+@fault("tests/server/test_tools.py::test_arguments_have_plain_types")
+def declare_optional_arguments_as_nullable(patch: Patch) -> None:
+    patch.setattr(Text, "schema", lambda _: {"anyOf": [{"type": "string"}, {"type": "null"}]})
+
+
+@fault("tests/server/test_tools.py::test_texts_do_not_depend_on_docstrings")
+def describe_results_by_docstring(patch: Patch) -> None:
+    patch.setattr(tools, "DestroyResult", create_model("DestroyResult", __doc__="An outcome."))
+
+
+@fault("tests/server/test_tools.py::test_live_environments_are_listed_as_resources")
+def list_resources_without_pages(patch: Patch) -> None:
+    patch.setattr(tools, "_RESOURCE_PAGE_SIZE", 1_000)
+
+
+@fault("tests/server/test_tools.py::test_prompts_are_not_declared")
+def declare_prompts(patch: Patch) -> None:
+    async def declare(ctx: Any, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    patch.setattr(tools, "_without_prompts", declare)
+
+
+# Leadership
+
+
+@fault("tests/server/test_leadership.py::test_follower_replaces_silent_leader")
+def wait_for_stalled_leader(patch: Patch) -> None:
+    patch.setattr(Leadership, "_is_silent", lambda *_: False)
+
+
+@fault("tests/server/test_leadership.py::test_suspension_of_follower_is_not_silence")
+def count_suspension_as_silence(patch: Patch) -> None:
+    def is_silent(self: Leadership, lock: ServerLock) -> bool:
+        if lock.last_beat() != self._beat:
+            self._beat, self._looked_at = lock.last_beat(), self._uptime()
+        return self._uptime() - self._looked_at >= self._patience.total_seconds()
+
+    patch.setattr(Leadership, "_is_silent", is_silent)
+
+
+@fault("tests/server/test_leadership.py::test_leader_beats")
+def lead_without_beats(patch: Patch) -> None:
+    patch.setattr(ServerLock, "beat", lambda _: None)
+
+
+@fault("tests/server/test_leadership.py::test_readiness_reports_stalled_leader")
+def report_stalled_leader_as_ok(patch: Patch) -> None:
+    patch.setattr(ServiceHost, "is_substitute", False)

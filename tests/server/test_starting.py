@@ -18,6 +18,7 @@ from waggle_fsstore import (
     FileStore,
     ServerRunningError,
     SettingError,
+    StoreGoneError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.config import Settings
@@ -142,6 +143,29 @@ def test_taken_port_is_refused(tmp_path: Path, taken: str) -> None:
         "stop the program that uses this address, or choose another one"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_server_begins_no_store_beside_workspaces(root: Path, is_mounted: bool) -> None:
+    """Where only the workspaces are left, the disk of the store may not be mounted."""
+    workspaces = root.with_name(f"{root.name}-workspaces")
+    workspaces.mkdir()
+    (workspaces / ".waggle-workspaces").touch()
+    if is_mounted:
+        root.mkdir()
+    before = listing(root.parent)
+    for is_http in (True, False):
+        with pytest.raises(StoreGoneError, match="serve --init") as caught:
+            ServiceHost(FREE_PORT, str(root), is_http=is_http).open()
+        assert (caught.value.path, str(workspaces) in str(caught.value)) == (root, True)
+    assert listing(root.parent) == before
+    result = run("--store", str(root), "serve", "--stdio")
+    assert (result.exit_code, listing(root.parent)) == (1, before)
+    assert "serve --init" in result.stderr
+    with ServiceHost(FREE_PORT, str(root), may_init=True) as host:
+        host.repository.save(make_environment(id="a", provider=None))
+    with ServiceHost(FREE_PORT, str(root)) as host:
+        assert host.repository.count() == 1
 
 
 def test_second_http_server_is_refused(root: Path) -> None:

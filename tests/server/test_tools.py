@@ -39,7 +39,7 @@ TOOLS = {
     "destroy_environment": ({"environment_id", "reason"}, {"status", "message"}),
     "environment_history": (
         {"environment_id", "limit", "after"},
-        {"environment_id", "events", "count"},
+        {"environment_id", "events", "count", "next"},
     ),
 }
 
@@ -168,7 +168,7 @@ def test_create_returns_usable_environment(
         "last_used": created["last_used"],
         "timeout": "5m0s",
         "ssh_port": stored.ssh_port,
-        "workspace": str(root.parent / "store-workspaces" / stored.id),
+        "workspace": str(root.parent / "store-workspaces" / stored.id / "home"),
     }
     assert before <= datetime.fromisoformat(created["created_at"])
     assert created["created_at"] <= created["last_used"]
@@ -325,9 +325,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     history = talk(server, dialogue, name="claude", mode=mode)
     assert history["count"] == len(history["events"]) == 4
     assert [list(event) for event in history["events"]] == [
-        ["seq", "at", "kind", "status", "previous_status", "actor", "reason"]
+        ["seq", "cursor", "at", "kind", "status", "previous_status", "actor", "reason"]
     ] * 4
-    assert [tuple(event.values())[2:] for event in history["events"]] == [
+    assert [tuple(event.values())[3:] for event in history["events"]] == [
         ("created", "creating", None, "mcp:claude", "create was called"),
         ("updated", "running", "creating", "mcp:claude", "its workspace is ready"),
         ("updated", "destroying", "running", "mcp:claude", "no use"),
@@ -335,8 +335,9 @@ def test_history_names_the_client(server: MCPServer[Any], mode: str) -> None:
     ]
 
 
-def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> None:
-    """The seq of the last event leads to the next page."""
+@pytest.mark.parametrize("key", ["next", "cursor", "seq"])
+def test_history_pages_follow_cursor(server: MCPServer[Any], store: FileStore, key: str) -> None:
+    """The cursor or seq of the last event leads to the next page, and so does the page's own."""
     store.save(make_environment(id="other"))
     made = make_environment(id="a")
     for _ in range(5):
@@ -344,7 +345,7 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
 
     async def dialogue(client: Client) -> list[tuple[list[int], int]]:
         pages: list[tuple[list[int], int]] = []
-        after = 0
+        after: Any = 0
         while True:
             page = await ask(
                 client, "environment_history", environment_id="a", limit=2, after=after
@@ -352,17 +353,25 @@ def test_history_pages_follow_seq(server: MCPServer[Any], store: FileStore) -> N
             if not page["events"]:
                 return pages
             pages.append(([event["seq"] for event in page["events"]], page["count"]))
-            after = page["events"][-1]["seq"]
+            after = page["next"] if key == "next" else page["events"][-1][key]
+            if after is None:
+                return pages
 
     assert talk(server, dialogue) == [([2, 3], 5), ([4, 5], 3), ([6], 1)]
 
 
 def test_history_after_last_change_is_refused(server: MCPServer[Any], store: FileStore) -> None:
-    """A number beyond the last change is refused, and named."""
+    """A number beyond the last change is refused, and a cursor of another store; 0 is neither."""
     store.save(make_environment(id="a"))
-    for after in (2, 2**70):
+    for after in (2, 10**19, "2", 2.0):
         message = refused(server, "environment_history", environment_id="a", after=after)
-        assert message == f"after: {after} is beyond the last change"
+        assert message == f"after: {int(after)} is beyond the last change, 1"
+    message = refused(server, "environment_history", environment_id="a", after=f"1-{'f' * 16}")
+    assert message.startswith("the history cannot be continued after change 1: ")
+    assert call(server, "environment_history", environment_id="a", after="0")["count"] == 1
+    for after in (0, "0", ""):
+        message = refused(server, "environment_history", environment_id="b", after=after)
+        assert message == "environment not found: 'b'"
 
 
 @pytest.mark.parametrize(
@@ -518,8 +527,9 @@ def test_repeated_create_returns_first_environment(server: MCPServer[Any]) -> No
         ("destroy_environment", {"environment_id": "a", "reason": "x" * 1001}, "1000 characters"),
         ("destroy_environment", {"environment_id": "a", "reason": "\0"}, "reason: holds a NUL"),
         ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "lone surrogate"),
-        ("environment_history", {"environment_id": "a", "after": -1}, "of at least 0, not -1"),
-        ("environment_history", {"environment_id": "a", "after": True}, "whole number"),
+        ("environment_history", {"environment_id": "a", "after": -1}, "after: -1 is negative"),
+        ("environment_history", {"environment_id": "a", "after": True}, "must be a text"),
+        ("environment_history", {"environment_id": "a", "after": "x"}, "neither the cursor"),
         ("environment_history", {"environment_id": "a", "limit": 0}, "from 1 to 1000, not 0"),
     ],
 )
@@ -569,6 +579,67 @@ def test_resource_template_is_listed(server: MCPServer[Any]) -> None:
         return [template.uri_template for template in templates]
 
     assert talk(server, dialogue) == ["waggle://environments/{environment_id}"]
+
+
+def test_live_environments_are_listed_as_resources(
+    server: MCPServer[Any], store: FileStore
+) -> None:
+    """Each page leads to the next one; every live environment is on one, and can be read."""
+    live = [make_environment(id=f"e {n:03d}", status=Status.RUNNING) for n in range(201)]
+    live[7].status = Status.CREATING
+    others = [make_environment(status=status) for status in (Status.ERROR, Status.DESTROYED)]
+    store.save_all([*live, *others])
+
+    async def dialogue(client: Client) -> list[tuple[str, str, str | None]]:
+        found: list[tuple[str, str, str | None]] = []
+        page = await client.list_resources()
+        while page.next_cursor is not None:
+            assert len(page.resources) == 100
+            found += [(one.uri, one.name, one.description) for one in page.resources]
+            page = await client.list_resources(cursor=page.next_cursor)
+        [last] = page.resources
+        content = (await client.read_resource(last.uri)).contents[0]
+        assert isinstance(content, TextResourceContents)
+        assert json.loads(content.text)["environment_id"] == live[-1].id
+        return [*found, (last.uri, last.name, last.description)]
+
+    for mode in ("auto", "legacy"):
+        found = talk(server, dialogue, mode=mode)
+        assert [name for _, name, _ in found] == [one.name for one in live]
+        assert found[7] == (
+            "waggle://environments/e%20007",
+            live[7].name,
+            "A node environment, creating.",
+        )
+
+
+def test_unreadable_document_hides_no_resource(
+    server: MCPServer[Any], store: FileStore, root: Path
+) -> None:
+    """A damaged document is left out of the resources, and harms no other."""
+    store.save_all([make_environment(id=name) for name in ("a", "b")])
+    (root / "environments" / "a.json").write_text("{")
+
+    async def dialogue(client: Client) -> list[str]:
+        return [one.uri for one in (await client.list_resources()).resources]
+
+    assert talk(server, dialogue) == ["waggle://environments/b"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_prompts_are_not_declared(server: MCPServer[Any], mode: str) -> None:
+    """The server declares and serves what it has: tools and resources, no prompts."""
+
+    async def dialogue(client: Client) -> None:
+        assert client.server_capabilities is not None
+        declared = client.server_capabilities.model_dump(exclude_none=True).keys()
+        assert declared == {"tools", "resources"}
+        for ask_for_prompts in (client.list_prompts, lambda: client.get_prompt("any")):
+            with pytest.raises(MCPError) as caught:
+                await ask_for_prompts()
+            assert caught.value.error.code == -32601
+
+    talk(server, dialogue, mode=mode)
 
 
 def test_resource_does_not_count_as_use(server: MCPServer[Any], store: FileStore) -> None:

@@ -2,6 +2,7 @@
 """Planted faults of the service: each breaks one of its promises."""
 
 import errno
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,7 +15,14 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.service import creation, in_progress, ports, reconcile, transitions
+from waggle_fsstore.service import (
+    creation,
+    environments,
+    in_progress,
+    ports,
+    reconcile,
+    transitions,
+)
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
@@ -26,6 +34,7 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
+from waggle_fsstore.store.read import history
 from waggle_fsstore.store.write.batch import WriteBatch
 
 # Creating
@@ -72,6 +81,16 @@ def skip_storing_creation_failure(patch: Patch) -> None:
 )
 def keep_workspace_of_environment_destroyed_during_creation(patch: Patch) -> None:
     patch.setattr(Creation, "_is_destroyed", lambda *_: False)
+
+
+@fault("tests/service/test_ports.py::test_port_is_checked_where_tests_disable_sockets")
+def check_ports_with_replaced_class(patch: Patch) -> None:
+    patch.setattr(socket, "SocketType", lambda: socket.socket())
+
+
+@fault("tests/service/test_ports.py::test_port_is_given_out_where_no_socket_can_be_made")
+def require_sockets_for_ports(patch: Patch) -> None:
+    patch.setattr(ports, "_NO_SOCKETS", ())
 
 
 @fault("tests/service/test_ports.py::test_later_of_two_services_changes_shared_port[memory]")
@@ -237,10 +256,10 @@ def check_only_if_before_update(patch: Patch) -> None:
         provider: str,
         *,
         only_if: Callable[[Environment], bool],
-        is_forced: bool,
+        **options: Any,
     ) -> Environment:
         transitions.require(only_if(repository.find_by_id(name)))
-        return real(repository, name, provider, only_if=lambda _: True, is_forced=is_forced)
+        return real(repository, name, provider, only_if=lambda _: True, **options)
 
     patch.setattr(transitions, "to_destroying", to_destroying)
 
@@ -379,6 +398,19 @@ def skip_provider_check(patch: Patch) -> None:
 # Expiring
 
 
+@fault(
+    "tests/service/test_sweeping.py::"
+    "test_unseen_work_of_another_container_expires[memory-{'host': 'another'}-creating]"
+)
+def keep_unseen_work_for_ever(patch: Patch) -> None:
+    patch.setattr(environments, "_MAX_UNSEEN_WORK", timedelta.max)
+
+
+@fault("tests/service/test_sweeping.py::test_work_of_live_process_does_not_expire[memory]")
+def expire_work_of_live_processes(patch: Patch) -> None:
+    patch.setattr(environments, "is_elsewhere", lambda _: True)
+
+
 @fault("tests/service/test_sweeping.py::test_time_without_provider_is_not_idle_time[memory-True]")
 def count_time_without_provider_as_idle(patch: Patch) -> None:
     patch.setattr(IdleClock, "end_pass", nothing)
@@ -475,10 +507,9 @@ def treat_every_address_as_loopback(patch: Patch) -> None:
     f"tests/service/test_removal.py::test_full_disk_removes_workspace_first[memory-{errno.ENOSPC}]"
 )
 def skip_delete_on_full_disk(patch: Patch) -> None:
-    patch.setattr(Removal, "_free_disk_space", nothing)
+    patch.setattr(Removal, "_free_space", nothing)
 
 
 @fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")
 def follow_ports_by_number(patch: Patch) -> None:
-    real = ports._cursor_of
-    patch.setattr(ports, "_cursor_of", lambda *given: (real(*given) or "").partition("-")[0])
+    patch.setattr(history, "cursor_of", lambda seq, _: str(seq))

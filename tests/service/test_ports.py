@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ports of environments, which are unique over all services of a store."""
 
+import errno
+import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +84,39 @@ def test_port_in_use_by_another_program_is_skipped(listener: socket.socket) -> N
         pool.reserve()
     listener.close()
     assert pool.reserve() == port
+
+
+def refuse(code: int) -> Callable[[], None]:
+    def make_socket() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return make_socket
+
+
+def test_port_is_checked_where_tests_disable_sockets(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check does without the class that pytest-socket replaces, and sends nothing."""
+    port = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(NoFreePortError):
+        Ports(range(port, port + 1)).reserve()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT])
+def test_port_is_given_out_where_no_socket_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Nothing can be checked there, so no port is known to be in use."""
+    monkeypatch.setattr(socket, "SocketType", refuse(code))
+    assert Ports(range(10, 12)).reserve() == 10
+
+
+def test_exhausted_descriptors_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process out of descriptors has not checked the port, and says so."""
+    monkeypatch.setattr(socket, "SocketType", refuse(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        Ports(range(10, 12)).reserve()
 
 
 def test_checking_a_port_leaves_it_free() -> None:

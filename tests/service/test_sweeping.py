@@ -3,13 +3,22 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.service.fakes import MINUTE, DirectoryProvider, EventSummary, Script, World, failing
-from waggle_fsstore import EnvironmentService, MemoryStore, ProviderError, Status
+from tests.service.fakes import (
+    MINUTE,
+    DirectoryProvider,
+    EventSummary,
+    Script,
+    World,
+    failing,
+    owner,
+)
+from waggle_fsstore import EnvironmentService, MemoryStore, Owner, ProviderError, Status
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL
 from waggle_fsstore.testing import make_environment
 
@@ -255,3 +264,31 @@ def test_expiry_needs_idle_time_while_running(
         and running - FLUSH_INTERVAL > timeout
     )
     assert service.is_expired(environment) == expected
+
+
+@pytest.mark.parametrize("status", [Status.CREATING, Status.DESTROYING])
+@pytest.mark.parametrize("fields", [{"host": "another"}, {"pid_namespace": 1}], ids=str)
+def test_unseen_work_of_another_container_expires(
+    world: World, status: Status, fields: dict[str, Any]
+) -> None:
+    """What a container left halfway that never comes back is removed after an hour."""
+    service = world.service(takeover_after=0)
+    halfway = world.store_environment(status=status, owner=owner(**fields))
+    for _ in range(6):
+        assert service.sweep().expired == []
+        world.clock.advance(10 * MINUTE)
+    assert world.stored(halfway).status is status
+    world.clock.advance(MINUTE)
+    assert service.sweep().expired == [halfway]
+    assert not world.exists(halfway)
+
+
+def test_work_of_live_process_does_not_expire(world: World, live_owner: Owner) -> None:
+    """What a process of this container works on is left to it, however long that takes."""
+    service = world.service(takeover_after=0)
+    for status in (Status.CREATING, Status.DESTROYING):
+        world.store_environment(status=status, owner=live_owner)
+    for _ in range(10):
+        assert service.sweep().expired == []
+        world.clock.advance(30 * MINUTE)
+    assert world.store.count() == 2

@@ -10,9 +10,7 @@ from waggle_fsstore.store.fs import disk, in_place_file
 from waggle_fsstore.store.journal import (
     live_segment,
 )
-from waggle_fsstore.store.write import (
-    batch,
-)
+from waggle_fsstore.store.write import batch, reserve, writer
 from waggle_fsstore.store.write.batch import WriteBatch
 
 
@@ -35,6 +33,16 @@ def ignore_expected_revision_0(patch: Patch) -> None:
         return real(self, environment, if_revision=if_revision or None)
 
     patch.setattr(file_store.FileStore, "save", save)
+
+
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def pickle_locks_of_store(patch: Patch) -> None:
+    patch.delattr(file_store.FileStore, "__reduce__")
+
+
+@fault("tests/store/test_file_store.py::test_pickled_store_is_opened_again[5]")
+def drop_options_of_pickled_store(patch: Patch) -> None:
+    patch.setattr(file_store, "partial", lambda kind, **_: kind)
 
 
 @fault("tests/store/test_failures.py::test_errors_name_the_file")
@@ -79,3 +87,23 @@ def apply_events_only_in_commit(patch: Patch) -> None:
 
     patch.setattr(memory_store.MemoryStore, "_commit", commit)
     patch.setattr(memory_store.MemoryStore, "_apply", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def keep_reserve_on_full_disk(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_spend", lambda _: False)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def spend_reserve_on_any_change(patch: Patch) -> None:
+    patch.setattr(batch.WriteBatch, "frees_room", True)
+
+
+@fault("tests/store/test_full_disk.py::test_reserve_serves_what_frees_room")
+def lose_reserve_at_first_use(patch: Patch) -> None:
+    patch.setattr(reserve.Reserve, "_take_back", nothing)
+
+
+@fault("tests/store/test_full_disk.py::test_delete_that_shares_a_line_is_served")
+def fail_group_as_a_whole_on_full_disk(patch: Patch) -> None:
+    patch.setattr(writer, "NO_SPACE", frozenset())

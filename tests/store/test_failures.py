@@ -131,7 +131,8 @@ def test_change_fails_whole_if_one_call_fails(change: str, code: int) -> None:
         lambda number: Fault(number, OSError(code, os.strerror(code)), lasting=False, after=False),
     )
     assert results[-1] == "done"
-    assert results.count("not done") >= 6
+    is_served_by_reserve = change == "delete" and code in disk.NO_SPACE
+    assert (results.count("not done") < 6) is is_served_by_reserve
     assert "unknown" not in results
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """FileStore: what is true of it beyond the contracts."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.locks import lock_held
 from waggle_fsstore import (
     ConflictError,
     CorruptDocumentError,
@@ -18,6 +21,7 @@ from waggle_fsstore import (
     EnvironmentNotFoundError,
     FileStore,
     InvalidEnvironmentIdError,
+    LockTimeoutError,
     UnsupportedFormatError,
     WaggleError,
 )
@@ -437,3 +441,32 @@ def test_read_only_scan_sees_busy_writer(
         assert store.count() == 3
         assert len(store.find_all()) == 4
     assert len(turns) == 2
+
+
+class Special(FileStore):
+    """A store of a class that a caller derives."""
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_store_is_opened_again(tmp_path: Path, protocol: int) -> None:
+    """It has the class, the path and the options, and a life that does not end with the first."""
+    with Special(tmp_path / "store", durable=False, lock_timeout=0.01) as store:
+        store.save(make_environment(id="a"))
+        loaded = pickle.loads(pickle.dumps(store, protocol))  # noqa: S301  # Just made.
+        assert (type(loaded), loaded.path) == (Special, store.path)
+        assert not loaded._writer._disk.durable
+        with lock_held(store), pytest.raises(LockTimeoutError):
+            loaded.save(make_environment(id="b"))
+    with loaded:
+        loaded.save(make_environment(id="b"))
+        assert loaded.count() == 2
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copied_store_is_another_handle(
+    tmp_path: Path, duplicate: Callable[[FileStore], FileStore]
+) -> None:
+    """The copy of an object is a second handle of the same directory."""
+    with FileStore(tmp_path / "store") as store, duplicate(store) as second:
+        second.save(make_environment(id="a"))
+        assert store.count() == 1

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only a MemoryStore does: it forgets old events, and is consistent after an interrupt."""
 
+import copy
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -245,3 +247,10 @@ def test_unapplied_event_is_applied_by_next_call() -> None:
         )
     assert store.save(make_environment(id="c")) == 3
     assert [found.id for found in store.find_all()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("transfer", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_pickling_is_refused_with_advice(transfer: Callable[[MemoryStore], object]) -> None:
+    """Another process cannot have the memory of this one; the error says what to use."""
+    with pytest.raises(TypeError, match="use a FileStore"):
+        transfer(MemoryStore())

@@ -18,7 +18,10 @@ def main() -> NoReturn:
         for module in _EXTRA_MODULES:
             import_module(module)
     except ModuleNotFoundError as error:
-        sys.exit(f'Error: {error}: install the command line: pip install "waggle-fsstore[cli]"')
+        sys.exit(
+            f"Error: {error}: install the command line: pip install '/path/to/clone[cli]', "
+            "with the path of your clone of the repository"
+        )
     from waggle_fsstore.cli.app import run
 
     run()

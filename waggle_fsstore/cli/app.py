@@ -2,7 +2,7 @@
 """The program: global options, verbs, and the one place where errors become exit codes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, NoReturn
 
@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from waggle_fsstore import __version__
 from waggle_fsstore.cli import environments, events, maintenance, output, serve
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation
 
 _PROGRAM: Final = "waggle-fsstore"
@@ -128,21 +129,25 @@ def _options(
     ctx.obj = StoreLocation(store)
 
 
-app.command("create")(environments.create)
-app.command("ls")(environments.ls)
-app.command("show")(environments.show)
-app.command("set")(environments.set_)
-app.command("rm")(environments.rm)
-app.command("count")(environments.count)
-app.command("where")(environments.where)
-app.command("history")(events.history)
-app.command("events")(events.events)
-app.command("history prune")(maintenance.history_prune)
-app.command("fsck")(maintenance.fsck)
-app.command("snapshot")(maintenance.snapshot)
-app.command("restore")(maintenance.restore)
-app.command("info")(maintenance.info)
-app.command("serve")(serve.serve)
+_VERBS: Final[dict[str, Callable[..., None]]] = {
+    "create": environments.create,
+    "ls": environments.ls,
+    "show": environments.show,
+    "set": environments.set_,
+    "rm": environments.rm,
+    "count": environments.count,
+    "where": environments.where,
+    "history": events.history,
+    "events": events.events,
+    "history prune": maintenance.history_prune,
+    "fsck": maintenance.fsck,
+    "snapshot": maintenance.snapshot,
+    "restore": maintenance.restore,
+    "info": maintenance.info,
+    "serve": serve.serve,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name, help=HELP[_name])(_verb)
 
 
 def run() -> NoReturn:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ids as users give them, which may be prefixes, and as tables on a terminal show them."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
@@ -55,17 +56,20 @@ def full_id(store: TransactionalRepository, given: str, *, is_in_history: bool =
     return found[0] if found else given
 
 
-def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Return a prefix of each id that :func:`full_id` finds, if the store has these ids only.
+class ShortIds:
+    """Prefixes of ids for people: :func:`full_id` finds an id of the store by its prefix."""
 
-    Ids of up to 20 characters are not shortened.
-    """
-    ordered = sorted(set(ids))
-    shortened = {}
-    for before, own, after in zip(["", *ordered], ordered, [*ordered[1:], ""], strict=False):
-        length = 1 + max(_shared(own, before), _shared(own, after), _MIN_SHORT_CHARACTERS - 1)
-        shortened[own] = own if len(own) <= _MAX_WHOLE_CHARACTERS else own[:length]
-    return shortened
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = sorted(ids)
+
+    def of(self, environment_id: str) -> str:
+        """Return a prefix that no other id has. Ids of up to 20 characters stay whole."""
+        if len(environment_id) <= _MAX_WHOLE_CHARACTERS:
+            return environment_id
+        place = bisect_left(self._ids, environment_id)
+        nearest = [*self._ids[max(0, place - 1) : place + 2]]
+        shared = [_shared(environment_id, other) for other in nearest if other != environment_id]
+        return environment_id[: max([_MIN_SHORT_CHARACTERS, *(1 + count for count in shared)])]
 
 
 def _shared(one: str, other: str) -> int:

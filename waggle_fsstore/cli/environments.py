@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -14,11 +14,12 @@ from waggle_fsstore.cli import output
 from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
 from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
-from waggle_fsstore.cli.environment_ids import full_id
+from waggle_fsstore.cli.environment_ids import ShortIds, full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
 from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
+from waggle_fsstore.cli.relative_time import short_duration, until_expiry
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
-from waggle_fsstore.cli.table import STATUS, write_table
+from waggle_fsstore.cli.table import STATUS, NoTrunc, without_empty_columns, write_table
 from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -29,10 +30,12 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.validation import title
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
 
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
+_TERMINAL_HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "AGE", "EXPIRES", "REASON", "LABELS")
 
 
 class _UnchangedError(Exception):
@@ -41,7 +44,9 @@ class _UnchangedError(Exception):
 
 def create(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Name. Default: RUNTIME-SHORTID.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name. Default: RUNTIME-SHORTID.")
+    ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Runtime.", **choice(Runtime))] = Runtime.PYTHON,
     timeout: Annotated[
         str,
@@ -53,6 +58,7 @@ def create(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Add a label; repeatable.")
     ] = None,
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
@@ -61,7 +67,7 @@ def create(
     environment_id = str(uuid.uuid4())
     environment = Environment(
         id=environment_id,
-        name=f"{runtime}-{environment_id[:8]}" if name is None else name,
+        name=f"{runtime}-{environment_id[:8]}" if name is None else title("name", name),
         runtime=runtime,
         timeout=parse_timeout(timeout),
         labels=parse_labels(label),
@@ -69,8 +75,11 @@ def create(
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="create_environment")
-        store.create(environment)
-    output.write_lines([environment.id])
+        environment.revision = store.create(environment)
+    if json:
+        output.write_json(codec.encode(environment, environment.revision))
+    else:
+        output.write_lines([environment.id])
 
 
 def ls(
@@ -87,21 +96,19 @@ def ls(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat to require several."),
     ] = None,
+    no_trunc: NoTrunc = False,
 ) -> None:
-    """List environments, sorted by id.
-
-    Unreadable files are reported on stderr afterwards, with exit code 6.
-    Unless stdout is a terminal, tabs separate the columns.
-    """
+    """List environments, sorted by id."""
     if json and quiet:
         raise typer.BadParameter("choose one of --json and --quiet")
     labels = parse_labels(label).items()
     broken: list[Exception] = []
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
+        stored = store.find_all(on_corrupt=broken.append)
         found = [
             environment
-            for environment in store.find_all(on_corrupt=broken.append)
+            for environment in stored
             if status in (None, environment.status)
             and runtime in (None, environment.runtime)
             and labels <= environment.labels.items()
@@ -110,6 +117,10 @@ def ls(
         output.write_json(codec.encode_array(found))
     elif quiet:
         output.write_lines(environment.id for environment in found)
+    elif output.is_terminal():
+        ids = ShortIds(environment.id for environment in stored)
+        rows = [_terminal_row(one, one.id if no_trunc else ids.of(one.id)) for one in found]
+        write_table(*without_empty_columns(_TERMINAL_HEADER, rows), is_cut=not no_trunc)
     else:
         write_table(_HEADER, map(_row, found))
     for error in broken:
@@ -126,11 +137,11 @@ def show(
             metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
         ),
     ],
+    json: Annotated[  # noqa: ARG001  # So that a script can give it to each verb.
+        bool, typer.Option("--json", help="No effect: the file is JSON.")
+    ] = False,
 ) -> None:
-    """Print the file of an environment, byte for byte.
-
-    A corrupt file is printed as well, with exit code 6.
-    """
+    """Print the file of an environment, byte for byte."""
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         try:
@@ -170,16 +181,12 @@ def set_(
         list[str] | None,
         typer.Option(metavar="KEY", help="Remove a label if it exists; repeatable."),
     ] = None,
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Change an environment atomically.
-
-    Labels are removed before others are added.
-    If nothing changes, no new revision is stored.
-    Only a change of the status is refused while a server runs.
-    """
+    """Change an environment atomically."""
     if status is None and name is None and not label and not unlabel:
         raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
     labels = parse_labels(label)
@@ -189,7 +196,7 @@ def set_(
         if status is not None and status != environment.status:
             environment.transition_to(status)
         if name is not None:
-            environment.name = name
+            environment.name = title("name", name)
         for key in unlabel or ():
             environment.labels.pop(key, None)
         environment.labels.update(labels)
@@ -197,10 +204,14 @@ def set_(
             raise _UnchangedError
 
     location: StoreLocation = ctx.obj
-    with audit_as(actor, reason), location.open() as store, suppress(_UnchangedError):
+    with audit_as(actor, reason), location.open() as store:
         if status is not None:
             refuse_beside_server(store, force=force)
-        store.update(full_id(store, environment_id), change)
+        environment_id = full_id(store, environment_id)
+        with suppress(_UnchangedError):
+            store.update(environment_id, change)
+        if json:
+            output.write_json(document_of(store, store.find_by_id(environment_id)))
 
 
 def rm(
@@ -211,17 +222,14 @@ def rm(
             metavar="ID...", help="Ids, or unique prefixes.", autocompletion=complete_id
         ),
     ],
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Remove environments, with their workspaces.
-
-    All ids are tried; the exit code is that of the first failure.
-    A corrupt document is moved to lost+found in the store.
-    With --force, a workspace that cannot be removed is left behind and reported.
-    """
+    """Remove environments, with their workspaces."""
     first: Exception | None = None
+    removed: list[str] = []
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="destroy_environment")
@@ -230,9 +238,12 @@ def rm(
         for environment_id in ids:
             try:
                 _remove(store, environment_id, force=force)
+                removed.append(environment_id)
             except EXPECTED as error:
                 output.report_error(error)
                 first = first or error
+    if json:
+        output.write_object({"removed": removed})
     if first is not None:
         raise typer.Exit(code_of(first))
 
@@ -263,26 +274,50 @@ def _remove(store: TransactionalRepository, environment_id: str, *, force: bool)
         output.print_status(f"{environment_id}: its workspace is left behind: {error.reason}")
 
 
-def count(ctx: typer.Context) -> None:
-    """Print the number of environments, including unreadable ones."""
+def count(ctx: typer.Context, json: output.Json = False) -> None:
+    """Print the number of environments."""
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
-        output.write(f"{store.count()}\n")
+        number = store.count()
+    if json:
+        output.write_object({"count": number})
+    else:
+        output.write(f"{number}\n")
 
 
-def where(ctx: typer.Context) -> None:
-    """Print the path of the store, whether or not it exists yet."""
+def where(ctx: typer.Context, json: output.Json = False) -> None:
+    """Print the path of the store, which need not exist."""
     location: StoreLocation = ctx.obj
     with location.open() as store:
-        path = os.fsencode(store.path) if isinstance(store, FileStore) else b"memory:"
-    # Not escaped, so that `cd "$(waggle-fsstore where)"` works. The path comes from the user.
-    output.write(path + b"\n")
-    if warning := why_temporary(os.fsdecode(path)):
+        path = store.path if isinstance(store, FileStore) else "memory:"
+    if json:
+        output.write_object({"path": path})
+    else:
+        # Not escaped, so that `cd "$(waggle-fsstore where)"` works. It comes from the user.
+        output.write(os.fsencode(path) + b"\n")
+    if warning := why_temporary(str(path)):
         output.print_status(f"Warning: {warning}")
 
 
+def _terminal_row(environment: Environment, shown_id: str) -> Sequence[str]:
+    now = datetime.now(UTC)
+    return (
+        shown_id,
+        environment.name,
+        environment.runtime,
+        environment.status,
+        short_duration(now - environment.created_at),
+        until_expiry(environment, now),
+        environment.status_reason,
+        _labels(environment),
+    )
+
+
+def _labels(environment: Environment) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
+
+
 def _row(environment: Environment) -> Sequence[str]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
     never = environment.timeout <= timedelta(0)
     return (
         environment.id,
@@ -290,5 +325,5 @@ def _row(environment: Environment) -> Sequence[str]:
         environment.runtime,
         environment.status,
         "never" if never else format_duration(environment.timeout),
-        labels,
+        _labels(environment),
     )

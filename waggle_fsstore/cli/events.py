@@ -5,6 +5,7 @@ import errno
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from itertools import chain, dropwhile
 from typing import Annotated, Final
 
@@ -12,10 +13,11 @@ import typer
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
-from waggle_fsstore.cli.environment_ids import full_id
+from waggle_fsstore.cli.environment_ids import ShortIds, full_id
 from waggle_fsstore.cli.parse import parse_time, whole_number
+from waggle_fsstore.cli.relative_time import short_duration
 from waggle_fsstore.cli.store_option import StoreLocation, usage_errors
-from waggle_fsstore.cli.table import STATUS, in_batches, write_table
+from waggle_fsstore.cli.table import STATUS, NoTrunc, in_batches, write_table
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
@@ -28,12 +30,13 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.canonical_json import compact
 
 _HEADER: Final = ("SEQ", "TIME", "KIND", "ID", STATUS, "ACTOR", "REASON")
+_TERMINAL_HEADER: Final = ("SEQ", "AGE", "KIND", "ID", STATUS, "ACTOR", "REASON")
 _FIELDS: Final = tuple(field.name for field in fields(Event))
 
 # The columns of a page are aligned. With --follow, a page is a single row.
 _PAGE_SIZE: Final = 1_000
-# Wide enough for a time, a generated id and two statuses, so that most rows are aligned.
-_FOLLOW_WIDTHS: Final = (6, 27, 8, 36, 23)
+# Wide enough for a time, a short id and two statuses, so that most rows are aligned.
+_FOLLOW_WIDTHS: Final = (6, 8, 7, 8, 23)
 
 _After = Annotated[
     str | None,
@@ -64,13 +67,9 @@ def history(
         ),
     ] = None,
     json: _Json = False,
+    no_trunc: NoTrunc = False,
 ) -> None:
-    """List the changes to one environment, or to all, oldest first.
-
-    Deleted environments keep their history.
-    Unless stdout is a terminal, tabs separate the columns.
-    For an environment whose id is prune, use: history -- prune.
-    """
+    """List the changes to one environment, or to all."""
     if last is not None and last < 1:
         raise typer.BadParameter("must be at least 1", param_hint="'-n'")
     location: StoreLocation = ctx.obj
@@ -84,7 +83,8 @@ def history(
         first = next(found, None)
         if first is None and environment_id is not None:
             _require_known_id(store, environment_id)
-        _write(found if first is None else chain([first], found), json=json)
+        found = found if first is None else chain([first], found)
+        _write(found, store, json=json, no_trunc=no_trunc)
 
 
 def events(
@@ -102,11 +102,9 @@ def events(
         ),
     ] = None,
     json: _Json = False,
+    no_trunc: NoTrunc = False,
 ) -> None:
-    """List the changes to all environments; with --follow, new ones as they happen.
-
-    Without --after or --since, --follow lists only new events.
-    """
+    """List all changes; with --follow, new ones as they happen."""
     begin = None if since is None else parse_time(since)
     location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
@@ -119,7 +117,7 @@ def events(
         if begin is not None:
             found = dropwhile(lambda event: event.at < begin, found)
         try:
-            _write(found, json=json, follow=follow)
+            _write(found, store, json=json, no_trunc=no_trunc, follow=follow)
         except StoreClosedError:
             raise BrokenPipeError(errno.EPIPE, "the reader of standard output is gone") from None
 
@@ -135,13 +133,36 @@ def _require_known_id(store: TransactionalRepository, environment_id: str) -> No
         pass  # Something is stored under this id.
 
 
-def _write(found: Iterable[Event], *, json: bool, follow: bool = False) -> None:
+def _write(
+    found: Iterable[Event],
+    store: TransactionalRepository,
+    *,
+    json: bool,
+    no_trunc: bool,
+    follow: bool = False,
+) -> None:
     page_size = 1 if follow else _PAGE_SIZE
     if json:
         in_batches(map(_line, found), page_size, lambda page: output.write_json(b"".join(page)))
+    elif not output.is_terminal():
+        write_table(_HEADER, map(_row, found), page_size=page_size)
     else:
-        widths = _FOLLOW_WIDTHS if follow else ()
-        write_table(_HEADER, map(_row, found), page_size=page_size, widths=widths)
+        ids = ShortIds(one.id for one in store.find_all(on_corrupt=lambda _: None))
+        shorten = (lambda whole: whole) if no_trunc else ids.of
+        write_table(
+            _HEADER if follow else _TERMINAL_HEADER,
+            (_terminal_row(event, shorten(event.environment_id), follow) for event in found),
+            page_size=page_size,
+            widths=_FOLLOW_WIDTHS if follow else (),
+            is_cut=not no_trunc,
+        )
+
+
+def _terminal_row(event: Event, shown_id: str, follow: bool) -> Sequence[str]:
+    seq, _, kind, _, *others = _row(event)
+    age = short_duration(datetime.now(UTC) - event.at)
+    time = f"{event.at.astimezone():%H:%M:%S}" if follow else age
+    return (seq, time, kind, shown_id, *others)
 
 
 def _row(event: Event) -> Sequence[str]:

@@ -4,6 +4,7 @@
 import os
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +17,14 @@ from waggle_fsstore.cli.environment_ids import full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit
 from waggle_fsstore.cli.parse import number, parse_size, whole_number
 from waggle_fsstore.cli.progress import spinner, with_progress
-from waggle_fsstore.cli.store_option import StoreLocation, require_file_store, usage_errors
+from waggle_fsstore.cli.store_option import (
+    StoreLocation,
+    document_of,
+    require_file_store,
+    usage_errors,
+)
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.finding import Severity
-from waggle_fsstore.store.format.canonical_json import compact
 
 
 def fsck(
@@ -32,11 +37,7 @@ def fsck(
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Check the store for errors.
-
-    The exit code is a sum, as for fsck(8): 1 = errors repaired, 4 = errors remain,
-    8 = check incomplete, 16 = usage error. Warnings do not change it.
-    """
+    """Check the store for errors."""
     if not repair and (actor, reason) != (None, None):
         raise typer.BadParameter("--actor and --reason need --repair")
     location: StoreLocation = ctx.obj
@@ -50,7 +51,7 @@ def fsck(
                 ):
                     seen[finding.severity, finding.is_repaired] += 1
                     if json:
-                        output.write_json(compact(_json_fields(finding)) + b"\n")
+                        output.write_object(_fields(finding))
                     else:
                         output.write_lines([str(finding)])
         except BrokenPipeError:
@@ -77,20 +78,16 @@ def snapshot(
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="A directory that is empty or does not exist.")
     ],
+    json: output.Json = False,
 ) -> None:
-    """Copy all environments, as of one moment, to a new store.
-
-    Other programs may write to the store in the meantime.
-    The copy has a file SHA256SUMS for sha256sum -c.
-    Unreadable files are left out and reported, with exit code 6.
-    """
+    """Copy all environments, as of one moment, to a new store."""
     _require_path(dest)
     broken: list[Exception] = []
     location: StoreLocation = ctx.obj
     with require_file_store(location.open_to_read()) as store, spinner("copying"), usage_errors():
         made = store.snapshot(dest, on_corrupt=broken.append)
     count = _plural(made.count, "environment")
-    output.write_lines([f"{made.path}: {count} as of change {made.seq}"])
+    _write(made, f"{made.path}: {count} as of change {made.seq}", json=json)
     for error in broken:
         output.report_error(error)
     if broken:
@@ -113,27 +110,28 @@ def restore(
             metavar="N", parser=whole_number, help="Restore this revision of one environment."
         ),
     ] = None,
+    json: output.Json = False,
     force: Force = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Restore a snapshot, or an old revision of one environment.
-
-    The history keeps all earlier versions, so a restore can be undone. Prints the number
-    of environments created, updated and deleted, or with --revision the new revision.
-    """
+    """Restore a snapshot, or an old revision of one environment."""
     location: StoreLocation = ctx.obj
     with audit_as(actor, reason), require_file_store(location.open()) as store:
         refuse_beside_server(store, force=force)
         if revision is not None:
             source = full_id(store, source, is_in_history=True)
-            done = str(store.restore_revision(source, revision).revision)
+            stored = store.restore_revision(source, revision)
+            if json:
+                output.write_json(document_of(store, stored))
+            else:
+                output.write_lines([str(stored.revision)])
         else:
             _require_path(source)
             with spinner("restoring"):
-                restored: Any = store.restore(source)
-            done = ", ".join(f"{getattr(restored, f.name)} {f.name}" for f in fields(restored))
-    output.write_lines([done])
+                restored = store.restore(source)
+            numbers = _fields(restored).items()
+            _write(restored, ", ".join(f"{number} {name}" for name, number in numbers), json=json)
 
 
 def history_prune(
@@ -149,11 +147,9 @@ def history_prune(
     gzip: Annotated[
         bool, typer.Option("--gzip", help="Compress the events that are kept.")
     ] = False,
+    json: output.Json = False,
 ) -> None:
-    """Remove old events from the history. Environments are unaffected.
-
-    Removes only whole files of the journal, and none that recovery may need.
-    """
+    """Remove old events from the history. Environments are unaffected."""
     if keep_days is None and keep_bytes is None and not gzip:
         raise typer.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
     size = None if keep_bytes is None else parse_size(keep_bytes)
@@ -162,23 +158,34 @@ def history_prune(
         pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
     files = f"{_plural(pruned.segments_removed, 'file')} removed, {pruned.segments_compressed}"
     freed = _plural(pruned.bytes_freed, "byte")
-    output.write_lines([f"{files} compressed, {freed} freed; the oldest change is {pruned.oldest}"])
+    text = f"{files} compressed, {freed} freed; the oldest change is {pruned.oldest}"
+    _write(pruned, text, json=json)
 
 
 def info(
     ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    json: output.Json = False,
 ) -> None:
-    """Print the sizes, the journal, the file system and the durability of the store."""
+    """Print sizes, journal, file system and durability."""
     location: StoreLocation = ctx.obj
     with require_file_store(location.open_to_read()) as store:
-        found = _json_fields(store.info())
+        found = _fields(store.info())
     if json:
-        output.write_json(compact(found) + b"\n")
+        output.write_object(found)
     else:
         write_table(
-            ("NAME", "VALUE"), ((name, _format_value(value)) for name, value in found.items())
+            ("NAME", "VALUE"),
+            ((name, _format_value(value)) for name, value in found.items()),
+            is_cut=False,  # A path is copied whole.
         )
+
+
+def _write(result: Any, text: str, *, json: bool) -> None:
+    """Write a dataclass as JSON, or else the text."""
+    if json:
+        output.write_object(_fields(result))
+    else:
+        output.write_lines([text])
 
 
 def _require_path(path: str) -> None:
@@ -187,11 +194,16 @@ def _require_path(path: str) -> None:
         raise typer.BadParameter("the path of the snapshot is empty")
 
 
-def _json_fields(found: Any) -> dict[str, Any]:
+def _fields(found: Any) -> dict[str, Any]:
     """Return the fields of a dataclass as JSON values."""
-    values = {field.name: getattr(found, field.name) for field in fields(found)}
-    # A file name may hold bytes that are not UTF-8.
-    return {**values, "path": os.fsencode(values["path"]).decode(errors="backslashreplace")}
+    return {field.name: _json_value(getattr(found, field.name)) for field in fields(found)}
+
+
+def _json_value(value: object) -> object:
+    """Return a value as JSON knows it: a path may hold bytes that are not UTF-8."""
+    if isinstance(value, (str, Path)):
+        return os.fsencode(value).decode(errors="backslashreplace")
+    return value
 
 
 def _format_value(value: object) -> str:

@@ -8,11 +8,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from waggle_fsstore.cli.exit_codes import message_of
+from waggle_fsstore.store.format.canonical_json import compact
+
+#: The option ``--json`` of a verb that has one result.
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # Characters that JSON allows unescaped: DEL and the C1 codes, one of which means "ESC [" to
 # a terminal, and the marks that reorder the text around them.
@@ -65,11 +69,22 @@ def write_json(data: bytes) -> None:
     write(_unsafe_in_json.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode())
 
 
+def write_object(values: dict[str, Any]) -> None:
+    """Write a JSON object in one line. A path that is not UTF-8 is written with escapes."""
+    texts = {
+        name: os.fsencode(value).decode(errors="backslashreplace")
+        for name, value in values.items()
+        if isinstance(value, os.PathLike)
+    }
+    write_json(compact({**values, **texts}) + b"\n")
+
+
 def report_error(problem: str | Exception, *, details: Iterable[str] = ()) -> None:
     """Write an error to stderr: one line, and one more for each detail."""
     text = problem if isinstance(problem, str) else message_of(problem)
     lines = [f"Error: {printable(text)}", *(f"  {printable(detail)}" for detail in details)]
-    typer.echo("\n".join(lines), err=True)
+    with suppress(OSError):  # Where stderr cannot be written, the exit code is all that is left.
+        typer.echo("\n".join(lines), err=True)
 
 
 def print_status(text: str) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from waggle_fsstore.cli import output
+from waggle_fsstore.cli.exit_codes import ExitCode
 from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.config import Settings
 
@@ -20,14 +22,14 @@ def serve(
             help="Serve over standard input and output, for a client that starts this program.",
         ),
     ] = False,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init", help="Begin a new store even where workspaces of an earlier one are left."
+        ),
+    ] = False,
 ) -> None:
-    """Serve environments to AI agents over MCP.
-
-    Stopping the server destroys no environment.
-    Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
-    environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
-    docs/configuration.md lists them all.
-    """
+    """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
     store: StoreLocation = ctx.obj
     try:
@@ -36,10 +38,11 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("waggle_fsstore"):
             raise
-        raise typer.BadParameter(
+        output.report_error(
             f"serving needs the extra 'server' ({error.name} is missing): "
-            "pip install 'waggle-fsstore[server]'"
-        ) from None
+            "pip install '/path/to/clone[server]', with the path of your clone of the repository"
+        )
+        raise typer.Exit(ExitCode.USAGE) from None
     json_log.configure()
     # Modules stay in memory. Having the garbage collector visit them would take 50 ms, during
     # which no client is answered.
@@ -47,6 +50,6 @@ def serve(
     if stdio and sys.stdin is None:
         raise typer.BadParameter("standard input is closed", param_hint="'--stdio'")
     if stdio:
-        standard_io.serve(settings, store.location)
+        standard_io.serve(settings, store.location, may_init=init)
     else:
-        http.serve(settings, store.location)
+        http.serve(settings, store.location, may_init=init)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 _MAX_ACTOR_CHARACTERS: Final = 200
 _MAX_REASON_CHARACTERS: Final = 2_000
+_CUT: Final = "..."
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -84,6 +85,17 @@ def current_author() -> Author:
         if block._reason is not None:
             reason = block._reason
     return Author(_default_actor() if actor is None else actor, reason or "")
+
+
+def reason_of(text: str) -> str:
+    r"""Return a text with foreign parts, such as a path, in the form that a reason may have.
+
+    Bytes of a path that are not UTF-8 are escaped, as ``\udcff``; what is too long is cut off.
+    """
+    text = text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    if len(text) > _MAX_REASON_CHARACTERS:
+        text = f"{text[: _MAX_REASON_CHARACTERS - len(_CUT)]}{_CUT}"
+    return text
 
 
 def _text(name: str, value: object, max_characters: int) -> str:

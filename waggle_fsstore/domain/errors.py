@@ -29,7 +29,7 @@
         JournalDamagedError                    .path .line
         HistoryPrunedError                     .oldest
         HistoryLostError(ValueError)           .after
-        StoreGoneError                         .path
+        StoreGoneError                         .path .remedy
         StoreClosedError
 
 Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
@@ -382,16 +382,20 @@ class HistoryLostError(StoreError, ValueError):
 class StoreGoneError(StoreError):
     """The store was at this path, and is gone: removed, moved or unmounted.
 
-    Nothing is made in its place. Once it is back, every call works again.
+    Nothing is made in its place. Once it is back, every call works again. ``remedy`` says
+    what to do.
     """
 
-    _fields = ("path",)
+    _fields = ("path", "remedy")
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(
+        self, path: str | PathLike[str], remedy: str = "put it back, and no restart is needed"
+    ) -> None:
         self.path = Path(path)
+        self.remedy = remedy
         super().__init__(
             f"{self.path}: the store is gone: it was removed or moved, or its disk is not "
-            "mounted; put it back, and no restart is needed"
+            f"mounted: {remedy}"
         )
 
 

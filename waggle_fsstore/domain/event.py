@@ -11,7 +11,7 @@ from typing import Final
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import HistoryPrunedError
 
-_match_after: Final = re.compile(r"(-?[0-9]{1,16})(?:-([0-9a-f]{16}))?").fullmatch
+_match_after: Final = re.compile(r"(-?[0-9]{1,20})(?:-([0-9a-f]{16}))?").fullmatch
 
 
 class EventKind(StrEnum):

@@ -52,6 +52,11 @@ def this_process() -> Owner:
     )
 
 
+def is_elsewhere(owner: Owner) -> bool:
+    """Return whether a process of this boot is in another container, and so invisible here."""
+    return owner.host != host_name() or owner.pid_namespace not in (0, pid_namespace())
+
+
 def is_gone(owner: Owner) -> bool:
     """Return whether a process has certainly ended; ``False`` where that is unknown.
 
@@ -64,7 +69,7 @@ def is_gone(owner: Owner) -> bool:
     # A boot id that is unreadable, for lack of descriptors, proves no other boot.
     if now and owner.boot_id != now:
         return True
-    if owner.host != host_name() or owner.pid_namespace not in (0, pid_namespace()):
+    if is_elsewhere(owner):
         return False
     started = _started(owner.pid)
     if started is None:

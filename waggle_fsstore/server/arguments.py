@@ -17,6 +17,9 @@ from typing import Any, Final, NamedTuple, get_args
 # A longer value is shown shortened in an error.
 _MAX_SHOWN_CHARACTERS: Final = 40
 
+# A client that sends nonsense may send much of it.
+_MAX_SHOWN_PROBLEMS: Final = 8
+
 # Python converts no longer ones, and no argument comes near.
 _MAX_DIGITS: Final = 20
 
@@ -79,19 +82,21 @@ class WholeNumber(Kind):
 
     def parse(self, value: object) -> int:
         """See :meth:`Kind.parse`."""
-        number = self._number(value)
+        number = _whole_number(value)
         if number is not None and number >= self.low and (self.high or number) >= number:
             return number
         limits = f"from {self.low} to {self.high}" if self.high else f"of at least {self.low}"
         raise ValueError(f"must be a whole number {limits}")
 
-    def _number(self, value: object) -> int | None:
-        if isinstance(value, str):
-            text = value.strip()
-            return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
-        if isinstance(value, float):
-            return int(value) if value.is_integer() else None
-        return value if type(value) is int else None
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor(Text):
+    """The cursor of an event, or its number."""
+
+    def parse(self, value: object) -> str:
+        """See :meth:`Kind.parse`."""
+        number = _whole_number(value)
+        return super().parse(value if number is None else number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +132,16 @@ class Choice(Kind):
             *others, last = self.values
             raise ValueError(f"must be {', '.join(others)} or {last}")
         return self.values(text)
+
+
+def _whole_number(value: object) -> int | None:
+    """Return the whole number that a value means, if any."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if type(value) is int else None
 
 
 class _Argument(NamedTuple):
@@ -182,7 +197,8 @@ class Arguments:
         names = {name: name for name in self.known}
         names |= {one.kind.alias: name for name, one in self.known.items() if one.kind.alias}
         values: dict[str, Any] = {}
-        problems = [self._unknown(name, list(names)) for name in sent if name not in names]
+        unknown = [name for name in sent if name not in names]
+        problems = [self._unknown(name, list(names)) for name in unknown[:_MAX_SHOWN_PROBLEMS]]
         for given, name in names.items():
             if sent.get(given) is None:  # Many hosts send null for what they leave out.
                 continue
@@ -201,7 +217,7 @@ class Arguments:
         return values
 
     def _unknown(self, name: str, known: list[str]) -> str:
-        [nearest] = get_close_matches(name, known, n=1) or [""]
+        [nearest] = get_close_matches(name[:_MAX_SHOWN_CHARACTERS], known, n=1) or [""]
         hint = f"did you mean {nearest}?" if nearest else f"it takes {', '.join(known)}"
         return f"{self.tool} has no argument {_shown(name)}: {hint}"
 

@@ -8,10 +8,17 @@ from typing import Final, Self
 from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
-from waggle_fsstore.wiring import open_repository, open_service, server_lock, server_presence
+from waggle_fsstore.wiring import (
+    open_repository,
+    open_service,
+    require_store,
+    server_lock,
+    server_presence,
+)
 
 #: Held by the server that reconciles and sweeps, of all that serve a store.
 _LEADER_LOCK: Final = "server.lock"
@@ -28,6 +35,7 @@ _log: Final = logging.getLogger(__name__)
 class ServiceHost:
     """A store with its service and its reaper, for one server process.
 
+    Begins no store where only the workspaces of one are left, unless ``may_init``.
     The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
     location.
     """
@@ -37,9 +45,15 @@ class ServiceHost:
     reaper: Reaper
 
     def __init__(
-        self, settings: Settings, location: str | None = None, *, is_http: bool = False
+        self,
+        settings: Settings,
+        location: str | None = None,
+        *,
+        is_http: bool = False,
+        may_init: bool = False,
     ) -> None:
         self._settings = settings
+        self._may_init = may_init
         self._location = location
         try:
             self._http = server_lock(_HTTP_LOCK, location) if is_http else None
@@ -49,6 +63,7 @@ class ServiceHost:
             raise
         except ValueError as error:
             raise SettingError("--store", str(error)) from None
+        self._leadership = Leadership(self._leader, settings.reaper_interval)
         # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
@@ -78,6 +93,8 @@ class ServiceHost:
         return not self._is_interrupted
 
     def _open(self) -> None:
+        if not self._may_init:
+            require_store(self._location, self._settings)
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)
@@ -102,7 +119,12 @@ class ServiceHost:
         if self._http is not None:
             self._http.try_acquire()  # Takes it back if the lock file was removed.
         self._announce()
-        return self._leader is None or self._leader.try_acquire()
+        return self._leadership.try_to_lead()
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether this server sweeps in place of a leader that is stalled."""
+        return self._leadership.is_substitute
 
     @property
     def log_fields(self) -> dict[str, object]:

@@ -105,6 +105,7 @@ class HistoryEntry(_Result):
     """One change to an environment."""
 
     seq: int = Field(description="The sequence number of the change; later ones are greater.")
+    cursor: str = Field(description="Pass this as 'after' to get what follows, now or later.")
     at: datetime
     kind: _EventKindName
     status: _StatusName | None = Field(
@@ -119,6 +120,7 @@ class HistoryEntry(_Result):
         """Return what a client sees of an event."""
         return cls(
             seq=event.seq,
+            cursor=event.cursor,
             at=event.at,
             kind=event.kind,
             status=event.status,
@@ -133,13 +135,15 @@ class History(_Result):
 
     environment_id: str
     events: list[HistoryEntry]
-    count: int = Field(
-        description="The number of all events after 'after'. If fewer were returned, pass the "
-        "last seq as 'after' to get more."
+    count: int = Field(description="The number of all events after 'after', on all pages.")
+    next: str | None = Field(
+        description="Pass this as 'after' to get the next page; null on the last page."
     )
 
     @classmethod
     def of(cls, environment_id: str, events: Iterable[Event], limit: int) -> Self:
         """Return the first ``limit`` events, and the number of all of them."""
         entries = [HistoryEntry.of(event) for event in events]
-        return cls(environment_id=environment_id, events=entries[:limit], count=len(entries))
+        page, count = entries[:limit], len(entries)
+        following = page[-1].cursor if len(page) < count else None
+        return cls(environment_id=environment_id, events=page, count=count, next=following)

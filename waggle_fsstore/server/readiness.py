@@ -25,8 +25,11 @@ _OK: Final = "ok"
 # Another server of the store reconciles and sweeps.
 _FOLLOWS: Final = "follows"
 
+# That server does not respond. This one acts in its place, but an operator should look.
+_STALLED: Final = "stalled"
+
 #: The codes of a server that is ready.
-_GOOD: Final = frozenset({_OK, _FOLLOWS})
+_GOOD: Final = frozenset({_OK, _FOLLOWS, _STALLED})
 
 # Codes of errors of the operating system; the others are "failed".
 _ERRNO_CODES: Final = {
@@ -63,11 +66,12 @@ class Readiness:
         components = {
             "store": self._code("store", self._check_store),
             "provider": self._code("provider", self._host.service.provider.check),
-            "leader": _FOLLOWS if reconciliation is None else _OK,
+            "leader": self._leader_code(),
         }
         is_ready = _GOOD.issuperset(components.values())
+        ready = "degraded" if _STALLED in components.values() else "ready"
         return is_ready, {
-            "status": "ready" if is_ready else "not ready",
+            "status": ready if is_ready else "not ready",
             "components": components,
             "counts": {
                 "findings": self._count("findings", self._findings()),
@@ -76,6 +80,11 @@ class Readiness:
                 "problems": len(reconciliation.problems) if reconciliation else 0,
             },
         }
+
+    def _leader_code(self) -> str:
+        if self._host.is_substitute:
+            return _STALLED
+        return _FOLLOWS if self._host.reaper.reconciliation is None else _OK
 
     def _check_store(self) -> None:
         if isinstance(self._host.repository, FileStore):

@@ -12,12 +12,12 @@ from waggle_fsstore.server.tools import make_server
 _log: Final = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, location: str | None = None) -> None:
+def serve(settings: Settings, location: str | None = None, *, may_init: bool = False) -> None:
     """Serve the store at a location until the client closes the input, SIGTERM or Ctrl-C.
 
     Other servers may serve the same store. Raises what :class:`ServiceHost` raises.
     """
-    host = ServiceHost(settings, location)
+    host = ServiceHost(settings, location, may_init=may_init)
     run(host, lambda: _serve(host))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -23,7 +24,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction
@@ -57,6 +58,7 @@ class FileStore:
     ``environments/`` alone, restored from git for example, becomes a store at its first
     write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
     the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
+    Pickling a store pickles its path and options; loading that opens the store again.
 
     Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
     old document is unchanged then.
@@ -69,15 +71,16 @@ class FileStore:
             raise ValueError("the path of the store is empty: '.' is the current directory")
         # Resolved once: a link that changes later cannot lead half of a change elsewhere.
         self._layout = Layout(os.path.realpath(path))
+        self._lock_timeout = lock_timeout
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
-        self._presence = presence = Presence(self._layout)
+        self._seen_store = seen_store = SeenStore(self._layout)
         self._writer = Writer(
-            self._layout, self._documents, self._disk, presence, timeout=lock_timeout
+            self._layout, self._documents, self._disk, seen_store, timeout=lock_timeout
         )
         self._view = View(self._layout, self._documents, self._disk)
-        self._history = History(self._layout, self._view, presence)
+        self._history = History(self._layout, self._view, seen_store)
         self._closed = False
         self._exists = False
         self._detect()
@@ -89,6 +92,11 @@ class FileStore:
 
     def __repr__(self) -> str:
         return f"FileStore({self._layout.root!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        """Pickle the path and the options: another process opens the store itself."""
+        reopen = partial(type(self), durable=self._disk.durable, lock_timeout=self._lock_timeout)
+        return reopen, (self._layout.root,)
 
     def document_path(self, environment_id: str) -> Path:
         """Return the path of the document of an id, stored or not. Raises for an invalid id."""
@@ -148,7 +156,7 @@ class FileStore:
             raise StoreClosedError
         if not self._exists:
             self._detect()
-        self._presence.check()
+        self._seen_store.check()
 
     def _scan(self, scan: Callable[[], _T]) -> _T:
         """Return what a scan finds. Where it looked at nothing, that is not what is stored."""
@@ -161,7 +169,7 @@ class FileStore:
 
         Raises :class:`StoreGoneError` where the whole store is missing.
         """
-        self._presence.check()
+        self._seen_store.check()
         if not self._exists or os.path.isdir(self._layout.environments):
             return True
         self._recover()
@@ -219,13 +227,18 @@ class FileStore:
                 raise EnvironmentAlreadyExistsError(new.id)
             if (existing := tx.find_key_of(new)) is not None:
                 raise EnvironmentAlreadyExistsError(existing)
-            if capacity is not None and tx.count_live() >= capacity:
-                raise CapacityError(capacity)
+            _check_capacity(tx, capacity)
             return tx.put(new, None)
 
         return self._writer.run(work)
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+    def update(
+        self,
+        environment_id: str,
+        change: Callable[[Environment], object],
+        *,
+        capacity: int | None = None,
+    ) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         self._begin_writing()
 
@@ -233,6 +246,8 @@ class FileStore:
             return inputs.apply(self._layout.root, change, stored.environment)
 
         def put(tx: Transaction, new: Environment, stored: StoredDocument) -> Environment:
+            if new.status.is_live and not stored.status.is_live:
+                _check_capacity(tx, capacity)
             new.revision = tx.put(new, stored)
             return new
 
@@ -437,3 +452,8 @@ class FileStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_capacity(tx: Transaction, capacity: int | None) -> None:
+    if capacity is not None and tx.count_live() >= capacity:
+        raise CapacityError(capacity)

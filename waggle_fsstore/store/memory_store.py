@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
@@ -59,6 +59,13 @@ class MemoryStore:
         self._closed = False
         register_at_fork(self)
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, with a sentence."""
+        raise TypeError(
+            "a MemoryStore cannot be pickled or copied, because it exists in one process only: "
+            "use a FileStore"
+        )
+
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
         with self._lock:
@@ -98,13 +105,16 @@ class MemoryStore:
                 for other in self._environments.values():
                     if other.has_key_of(environment):
                         raise EnvironmentAlreadyExistsError(other.id)
-            if capacity is not None:
-                live = sum(other.status.is_live for other in self._environments.values())
-                if live >= capacity:
-                    raise CapacityError(capacity)
+            self._check_capacity(capacity)
             return self._store([environment])[0]
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+    def update(
+        self,
+        environment_id: str,
+        change: Callable[[Environment], object],
+        *,
+        capacity: int | None = None,
+    ) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         inputs.refuse_inside(id(self))
         for _ in range(inputs.OPTIMISTIC_TRIES):
@@ -112,12 +122,18 @@ class MemoryStore:
             changed = inputs.apply(id(self), change, found)
             with self._lock:
                 if self._find(environment_id).revision == found.revision:
-                    self._store([changed])
-                    return changed.copy()
+                    return self._replace(changed, capacity)
         with self._lock:
             changed = inputs.apply(id(self), change, self._find(environment_id))
-            self._store([changed])
-            return changed.copy()
+            return self._replace(changed, capacity)
+
+    def _replace(self, changed: Environment, capacity: int | None) -> Environment:
+        """Store a new version within the capacity. The lock is held."""
+        is_live = self._find(changed.id).status.is_live
+        if changed.status.is_live and not is_live:
+            self._check_capacity(capacity)
+        self._store([changed])
+        return changed.copy()
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
@@ -216,6 +232,11 @@ class MemoryStore:
             return self._environments[environment_id]
         except (KeyError, TypeError):
             raise EnvironmentNotFoundError(environment_id) from None
+
+    def _check_capacity(self, capacity: int | None) -> None:
+        live = sum(other.status.is_live for other in self._environments.values())
+        if capacity is not None and live >= capacity:
+            raise CapacityError(capacity)
 
     def _store(self, environments: list[Environment]) -> list[int]:
         """Keep these copies, all or none, and give them their revisions. The lock is held."""

@@ -17,7 +17,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import describe_holder, is_held, read_holder, try_lock
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 
 #: The directory of the files of :class:`ServerPresence`, in ``.waggle``.
@@ -33,9 +33,10 @@ class ServerLock:
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         self._layout = Layout(os.path.realpath(path))
         self._file = InPlaceFile(os.path.join(self._layout.internal, name))
-        self._presence = Presence(self._layout)
+        self._seen_store = SeenStore(self._layout)
         self._threads = threading.Lock()
         self._is_held = False
+        self._description = b""
         register_at_fork(self)
 
     @property
@@ -51,25 +52,40 @@ class ServerLock:
         there was one, and ``OSError``.
         """
         with self._threads:
-            self._presence.check()
+            self._seen_store.check()
             if self._is_held and self._file.is_in_place():
                 return True
             # Not held, or on a file that other processes no longer see: ``git clean`` removed it.
             self._release()
             disk = Disk(durable=False)
-            initialize.ensure_lock_dir(self._layout, disk, self._presence)
+            initialize.ensure_lock_dir(self._layout, disk, self._seen_store)
             disk.make_dir(os.path.dirname(self._file.path))
             descriptor, _ = self._file.open()
             if not try_lock(descriptor) or not self._file.is_in_place():
                 self._release()
                 return False
-            self._file.overwrite(describe_holder())
+            self._description = describe_holder()
+            self._file.overwrite(self._description)
             self._is_held = True
             return True
 
     def holder(self) -> LockHolder | None:
         """Return the process that took the lock last; ``None`` if that is unknown."""
         return read_holder(self._file.path)
+
+    def beat(self) -> None:
+        """Show other processes that the holder of the lock works; see :meth:`last_beat`."""
+        # On a full disk a beat may fail. Another server then sweeps too, which is harmless.
+        with self._threads, suppress(OSError):
+            if self._is_held:
+                self._file.overwrite(self._description)
+
+    def last_beat(self) -> int:
+        """Return a number that differs after each beat of the holder, in any process."""
+        try:
+            return os.stat(self._file.path).st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def release(self) -> None:
         """Release the lock."""

@@ -270,6 +270,25 @@ def test_restore_records_actor_and_reason(store: FileStore, dest: Path) -> None:
     assert (last.actor, last.reason) == ("operator", "wrong button")
 
 
+@pytest.mark.parametrize(
+    "name", ["\udcff", "/".join(["long" * 50] * 12)], ids=["not UTF-8", "2,400 characters"]
+)
+def test_path_of_any_form_is_restored(store: FileStore, dest: Path, name: str) -> None:
+    """A snapshot is restored from every path; the reason names as much of it as it can hold."""
+    dest = dest / name
+    try:
+        dest.mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    store.snapshot(dest)
+    store.delete("a")
+    assert store.restore(dest).created == 1
+    reason = list(store.history())[-1].reason
+    named = f"restored from {dest}".encode(errors="backslashreplace").decode()
+    assert reason.removesuffix("...") in named
+    assert len(reason) == min(len(named), 2_000)
+
+
 def test_restore_inside_update_is_refused(store: FileStore, dest: Path) -> None:
     """A callback of update cannot restore into the store that waits for it."""
     store.snapshot(dest)

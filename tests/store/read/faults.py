@@ -19,7 +19,7 @@ from waggle_fsstore.store.read import (
     history,
     inotify,
     pending_overlay,
-    presence,
+    seen_store,
     stat_signature,
     view,
 )
@@ -293,11 +293,11 @@ def begin_history_at_oldest_segment(patch: Patch) -> None:
 
 @fault(f"{CURSORS}::test_older_state_put_back_between_segments_is_noticed")
 def verify_position_once(patch: Patch) -> None:
-    real = history.History._verify
+    real = history.History._find
     patch.setattr(
         history.History,
-        "_verify",
-        lambda self, position: position.anchor if position.anchor.seq > 1 else real(self, position),
+        "_find",
+        lambda self, anchor: anchor if anchor.seq > 1 else real(self, anchor),
     )
 
 
@@ -306,43 +306,48 @@ def end_watch_where_journal_ends(patch: Patch) -> None:
     patch.setattr(history.History, "_verify", lambda _, position: position.anchor)
 
 
+@fault(f"{CURSORS}::test_watch_of_empty_store_does_not_begin_behind_a_gap")
+def begin_watch_at_oldest_event(patch: Patch) -> None:
+    patch.setattr(segments, "oldest_kept", lambda _: 0)
+
+
 @fault(f"{CURSORS}::test_store_without_eras_keeps_its_cursors")
 def begin_era_with_each_segment(patch: Patch) -> None:
     patch.setattr(segments, "era", lambda _: live_segment._new_era())
 
 
-PRESENCE = "tests/store/read/test_presence.py"
+SEEN_STORE = "tests/store/read/test_seen_store.py"
 
 
-@fault(f"{PRESENCE}::test_gone_store_is_an_error_until_it_is_back")
+@fault(f"{SEEN_STORE}::test_gone_store_is_an_error_until_it_is_back")
 def take_gone_store_for_empty_one(patch: Patch) -> None:
-    patch.setattr(presence.Presence, "check", lambda _: True)
+    patch.setattr(seen_store.SeenStore, "check", lambda _: True)
 
 
-@fault(f"{PRESENCE}::test_store_that_vanishes_during_a_read_is_noticed")
+@fault(f"{SEEN_STORE}::test_store_that_vanishes_during_a_read_is_noticed")
 def check_presence_before_scans_only(patch: Patch) -> None:
     patch.setattr(file_store.FileStore, "_is_whole", lambda _: True)
 
 
-@fault(f"{PRESENCE}::test_removed_documents_directory_is_recovered_by_reads")
+@fault(f"{SEEN_STORE}::test_removed_documents_directory_is_recovered_by_reads")
 def list_missing_directory_as_empty(patch: Patch) -> None:
     def check(self: file_store.FileStore) -> bool:
-        return self._presence.check() or True
+        return self._seen_store.check() or True
 
     patch.setattr(file_store.FileStore, "_is_whole", check)
 
 
-@fault(f"{PRESENCE}::test_opening_begins_a_store_where_none_was_seen")
+@fault(f"{SEEN_STORE}::test_opening_begins_a_store_where_none_was_seen")
 def forget_store_that_was_made_here(patch: Patch) -> None:
     real = initialize.initialize
 
     def forgetful(layout: Any, used: disk.Disk) -> None:
         real(layout, used)
-        patch.setattr(presence.Presence, "check", lambda _: True)
+        patch.setattr(seen_store.SeenStore, "check", lambda _: True)
 
     patch.setattr(initialize, "initialize", forgetful)
 
 
-@fault(f"{PRESENCE}::test_server_lock_makes_nothing_where_a_store_was")
+@fault(f"{SEEN_STORE}::test_server_lock_makes_nothing_where_a_store_was")
 def make_lock_dir_without_asking(patch: Patch) -> None:
-    patch.setattr(presence.Presence, "check", nothing)
+    patch.setattr(seen_store.SeenStore, "check", nothing)

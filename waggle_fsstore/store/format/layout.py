@@ -54,6 +54,7 @@ class Layout:
         "lock",
         "lost_and_found",
         "marker",
+        "reserve",
         "root",
         "state",
         "temporary",
@@ -68,6 +69,7 @@ class Layout:
         self.internal = os.path.join(root, ".waggle")
         self.lock = os.path.join(self.internal, "lock")
         self.state = os.path.join(self.internal, "state")
+        self.reserve = os.path.join(self.internal, "reserve")
         self.temporary = os.path.join(self.internal, "tmp")
         self.lost_and_found = os.path.join(self.internal, "lost+found")
 

@@ -35,12 +35,20 @@ _HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 _STANDARD_ERROR: Final = 2
 
+# man 2 stat: what st_blocks counts, whatever the blocks of the file system are.
+_UNIT_BYTES: Final = 512
+
 # The answers of a file system that cannot sync a directory, such as NFS and some of FUSE.
 _NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 # The answers of one that cannot reserve blocks, where the C library does not write them.
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
+# The answers of one without modes, such as FAT or a share, where it does not ignore them.
+_NO_MODES: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+
+#: The answers of a full disk, or of one where this user has no more room.
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: Syncing one file costs as much as syncing some hundreds together.
 SYNCFS_THRESHOLD_FILES: Final = 64
@@ -65,7 +73,7 @@ class Disk:
         try:
             try:
                 if mode != FILE_MODE and hasattr(os, "fchmod"):
-                    os.fchmod(descriptor, mode)
+                    _set_mode(descriptor, mode)
                 _allocate(descriptor, len(data))
                 write(descriptor, data)
                 if sync:
@@ -193,6 +201,25 @@ class Disk:
         """Cut an open file off at ``size`` bytes, without a sync."""
         os.ftruncate(descriptor, size)
 
+    def allocate(self, path: str, size: int) -> None:
+        """Reserve blocks for a file of ``size`` bytes whose contents mean nothing."""
+        descriptor = open_to_write(path, os.O_CREAT)
+        try:
+            if not _allocate(descriptor, size):  # pragma: no cover
+                write(descriptor, bytes(size))
+        finally:
+            os.close(descriptor)
+
+    def give_up(self, path: str, kept: int) -> None:
+        """Free the blocks of a file behind ``kept`` bytes, and leave its size."""
+        descriptor = open_to_write(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            os.ftruncate(descriptor, kept)
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
     def make_dir(self, path: str) -> None:
         """Make a private directory, and missing parents, each durable in its own parent.
 
@@ -211,7 +238,13 @@ class Disk:
                     errno.ENOTDIR, "must be a directory: move this file or link away", path
                 ) from None
             return
-        os.chmod(path, DIR_MODE)  # The umask may have taken our own rights.
+        if not _set_mode(path, DIR_MODE):  # The umask may have taken our own rights.
+            warnings.warn(
+                f"{path}: this file system keeps no modes, so other users may have access: "
+                "restrict it where it is mounted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         _inherit_owner(path)
         self.sync_dir(os.path.dirname(path))
 
@@ -221,6 +254,23 @@ class Disk:
             if name.endswith(_TEMP_SUFFIX):
                 with suppress(OSError):  # A temp file that stays does no harm.
                     os.unlink(os.path.join(directory, name))
+
+
+def allocated_bytes(path: str) -> int:
+    """Return how many bytes of the disk a file takes; 0 without one."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    return getattr(status, "st_blocks", status.st_size // _UNIT_BYTES) * _UNIT_BYTES
+
+
+def free_bytes(path: str) -> int:
+    """Return how many bytes are free on the file system of a path; a lot where that is unknown."""
+    if not hasattr(os, "statvfs"):  # pragma: no cover
+        return sys.maxsize
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def mode_of(path: str) -> int:
@@ -246,7 +296,7 @@ def open_to_write(path: str, flags: int = 0) -> int:
     if flags & os.O_CREAT:
         try:
             if os.fstat(descriptor).st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
-                os.fchmod(descriptor, FILE_MODE)  # The umask may have taken our own rights.
+                _set_mode(descriptor, FILE_MODE)  # The umask may have taken our own rights.
             _inherit_owner(descriptor, os.path.dirname(path))
         except BaseException:
             os.close(descriptor)
@@ -317,17 +367,34 @@ def _move_up(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _allocate(descriptor: int, size: int) -> None:
-    """Reserve the blocks, so that a full disk raises here.
+def _allocate(descriptor: int, size: int) -> bool:
+    """Reserve the blocks, so that a full disk raises here; return whether that is supported.
 
     On ext4 the rename is faster too: it writes blocks at once that are not allocated yet.
     """
-    if size and hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in _NO_ALLOCATION:
-                raise
+    if not size or not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in _NO_ALLOCATION:
+            raise
+        return False
+    return True
+
+
+def _set_mode(file: str | int, mode: int) -> bool:
+    """Set the mode of a file that this process has made; return whether there are modes here."""
+    try:
+        if isinstance(file, int):
+            os.fchmod(file, mode)
+        else:
+            os.chmod(file, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
+            raise
+        return False
+    return True
 
 
 def _inherit_owner(file: str | int, directory: str | None = None) -> None:

@@ -6,12 +6,11 @@ our last line: the writer rotates to a new segment, which says how many bytes of
 are valid.
 """
 
-import errno
 import os
 from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, name_file, open_to_write, write
+from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, name_file, open_to_write, write
 from waggle_fsstore.store.fs.safe_read import read_at
 from waggle_fsstore.store.journal import lines, segments
 
@@ -20,7 +19,7 @@ from waggle_fsstore.store.journal import lines, segments
 _MIN_SEGMENT_BYTES: Final = 1 << 16
 _MAX_SEGMENT_BYTES: Final = 1 << 19
 
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES: Final = 4096
 
 
 class LiveSegment:
@@ -145,13 +144,16 @@ class LiveSegment:
         path, temporary = self._layout.segment(first), self._layout.temporary
         size = max(needed, min(_MAX_SEGMENT_BYTES, max(_MIN_SEGMENT_BYTES, wanted)))
         self._disk.make_dir(self._layout.journal)
-        try:
-            self._disk.write_atomic(path, begin.ljust(size, lines.BLANK), temporary)
-        except OSError as error:
-            if error.errno not in _NO_SPACE:
-                raise
-            # The space that is left may do for this one line: a delete, which frees some.
-            self._disk.write_atomic(path, begin.ljust(needed, lines.BLANK), temporary)
+        # On a full disk what is left may do for this one line, of a delete, or for some.
+        sizes = sorted({size, needed + -needed % _BLOCK_BYTES, needed})
+        while sizes:
+            size = sizes.pop()
+            try:
+                self._disk.write_atomic(path, begin.ljust(size, lines.BLANK), temporary)
+                break
+            except OSError as error:
+                if error.errno not in NO_SPACE or not sizes:
+                    raise
         self._disk.sync_dir(self._layout.journal)
 
     def _is_in_place(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import HistoryLostError
+from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError
 from waggle_fsstore.domain.event import (
     Event,
     EventKind,
@@ -24,7 +24,7 @@ from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import entries
 from waggle_fsstore.store.journal.lines import NO_ERA, Cursor
 from waggle_fsstore.store.journal.segments import Anchor
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 
 # A waiting watch polls the state record, at first often and then less so.
@@ -38,18 +38,20 @@ class _Position(NamedTuple):
     Every change between two reads of the journal is possible: it may be pruned, an older
     state of it may be put back and grow again, another one may take its place. The era tells
     another journal, and the line of the change tells whether this one still has that change.
+    ``is_beginning``: before all events that are kept, whichever these are.
     """
 
     anchor: Anchor
     era: str
+    is_beginning: bool = False
 
 
 class History:
     """The events of one store: only published changes, which no crash can undo."""
 
-    def __init__(self, layout: Layout, view: View, presence: Presence) -> None:
+    def __init__(self, layout: Layout, view: View, seen_store: SeenStore) -> None:
         self._layout = layout
-        self._presence = presence
+        self._seen_store = seen_store
         self._view = view
         # The last change that was read: a caller that follows the changes continues there.
         self._last_read = Anchor()
@@ -73,7 +75,10 @@ class History:
         """See :meth:`TransactionalRepository.watch`; ``check`` raises where waiting must end."""
         check_timeout(timeout)
         last = self._view.state().published
-        next_event = self._follow(self._start(last if after is None else after, None, last))
+        position = self._start(last if after is None else after, None, last)
+        if after is None:  # Also before the first change, all that follow are to be seen.
+            position = position._replace(is_beginning=False)
+        next_event = self._follow(position)
         has_failed = False
 
         def wait() -> Event | None:
@@ -139,13 +144,13 @@ class History:
         anchor = self._locate(seq) if seq else None
         if token and (seq > last if anchor is None else not token.endswith(anchor.crc)):
             raise HistoryLostError(seq)
-        return _Position(anchor or Anchor(seq), era)
+        return _Position(anchor or Anchor(seq), era, is_beginning=seq == 0)
 
     def _read(
         self, position: _Position, end: Cursor, only: str | None
     ) -> Iterator[tuple[Event, _Position]]:
         """Yield the events from a position to the end, each with its own position."""
-        anchor, era = position
+        anchor, era, is_beginning = position
         if end.seq <= anchor.seq:
             return
         if anchor.seq:
@@ -154,14 +159,21 @@ class History:
             era = segments.era(self._layout)
         start = Cursor(anchor.seq, anchor.segment, anchor.offset)
         segment = None
-        for change, current, line in entries(self._layout, start, end, only=only, strict=True):
-            if segment is not current:
-                # Again, after it was read: it continues what the caller has seen.
-                self._verify(_Position(anchor, era))
-                segment = current
-            anchor = self._last_read = segment.anchor(change["seq"], line)
-            event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))
-            yield event, _Position(anchor, era)
+        try:
+            for change, current, line in entries(self._layout, start, end, only=only, strict=True):
+                if segment is not current:
+                    # After it was read: it continues what the caller has seen.
+                    self._find(anchor)
+                    known = anchor.seq or is_beginning
+                    if not known and (oldest := segments.oldest_kept(self._layout)):
+                        raise HistoryPrunedError(oldest)
+                    segment = current
+                anchor = self._last_read = segment.anchor(change["seq"], line)
+                event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))
+                yield event, _Position(anchor, era)
+        except HistoryPrunedError:
+            self._seen_store.check()
+            raise
         self._verify(_Position(anchor, era))
         if anchor.seq < end.seq and self._view.state().published < end.seq:
             raise HistoryLostError(anchor.seq)
@@ -172,10 +184,13 @@ class History:
         Raises :class:`HistoryLostError` if the journal does not continue that position, and
         :class:`StoreGoneError`.
         """
-        anchor, era = position
-        self._presence.check()
-        if segments.era(self._layout) != era:
-            raise HistoryLostError(anchor.seq)
+        self._seen_store.check()
+        if segments.era(self._layout) != position.era:
+            raise HistoryLostError(position.anchor.seq)
+        return self._find(position.anchor)
+
+    def _find(self, anchor: Anchor) -> Anchor:
+        """Do as :meth:`_verify` within one era."""
         if segments.is_in_place(self._layout, anchor):
             return anchor
         found = segments.locate(self._layout, anchor.seq)

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.audit import Author
-from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.domain.event import EventKind
 from waggle_fsstore.domain.validation import MAX_REVISION
@@ -19,6 +19,9 @@ from waggle_fsstore.store.write.publish import DocumentWrite
 
 # Larger batches gain nothing, and each caller waits for all of the batch.
 _FULL_BYTES: Final = 1 << 18
+
+
+_ENDING: Final = frozenset({Status.DESTROYING, Status.DESTROYED, Status.ERROR})
 
 
 class _Outcome(NamedTuple):
@@ -43,6 +46,12 @@ class WriteBatch:
 
     def __bool__(self) -> bool:
         return bool(self._changes)
+
+    @property
+    def frees_room(self) -> bool:
+        """Whether it only deletes and ends environments: what a full disk must not prevent."""
+        left = (outcome.now for outcome in self._outcomes.values())
+        return all(document is None or document.status in _ENDING for document in left)
 
     @property
     def first(self) -> int:

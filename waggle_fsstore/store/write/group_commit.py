@@ -66,8 +66,11 @@ class Group:
         self.calls = [leader]
         self.is_done = False
         self.failure: Exception | None = None
-        #: Whether the commit failed at one document, so at that of a single call.
-        self.failed_at_document = False
+        #: Whether another call of the group may be to blame: it failed at one document, or the
+        #: disk is full, which need not stop each of them.
+        self.is_divisible = False
+        #: Whether, on a full disk, it may use the reserve.
+        self.frees_room = True
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""
@@ -86,7 +89,7 @@ class Group:
         None of them is stored, unless the outcome is unknown: then no call runs again.
         """
         can_retry = not isinstance(error, OutcomeUnknownError)
-        if self.failed_at_document and len(self.calls) > 1 and can_retry:
+        if self.is_divisible and len(self.calls) > 1 and can_retry:
             for call in self.calls:
                 call.solo = True
         else:

@@ -42,6 +42,8 @@ class DocumentWrite:
 
     def write_temp(self, disk: Disk, layout: Layout) -> None:
         """Write the new contents to a temp file. A full disk surfaces here."""
+        if self.quarantine:
+            disk.make_dir(layout.lost_and_found)
         if self.after is not None:
             # Set first, so that the file is discarded even after an interrupt.
             self.temp = temp_path(layout.temporary)
@@ -50,7 +52,6 @@ class DocumentWrite:
     def publish(self, disk: Disk, layout: Layout) -> None:
         """Make the change visible."""
         if self.quarantine:
-            disk.make_dir(layout.lost_and_found)
             disk.replace(self.path, self.quarantine)
             disk.sync_dir(layout.lost_and_found)  # The journal does not keep this file.
         if self.after is not None:

@@ -29,7 +29,7 @@ from waggle_fsstore.store.journal.state import (
     last_modified,
     mounted_id,
 )
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.store.write.recovery import read_tail, recover, replay
 from waggle_fsstore.store.write.sync import rewrite_files, sync_all
@@ -55,7 +55,7 @@ class WriterSession:
     documents are in place.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, presence: Presence) -> None:
+    def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, seen_store: SeenStore) -> None:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
@@ -64,7 +64,7 @@ class WriterSession:
         self._layout = layout
         self._disk = disk
         self._lock = lock
-        self._presence = presence
+        self._seen_store = seen_store
         self._record = StateRecord(layout.state)
         self._phase = Phase.UNKNOWN
         self._directories: tuple[int, int, int] | None = None
@@ -94,7 +94,7 @@ class WriterSession:
         Raises :class:`JournalDamagedError`, :class:`StoreGoneError` where a store was, and
         what initializing raises.
         """
-        self._presence.check()
+        self._seen_store.check()
         if self._phase is Phase.UNKNOWN or self._directories != self._current_directories():
             self._initialize()
         elif self._phase is Phase.CURRENT:
@@ -223,7 +223,7 @@ class WriterSession:
         # The new directory may get the inode of the old one, and look like it.
         self._is_rebuilt |= not os.path.lexists(self._layout.environments)
         initialize.initialize(self._layout, self._disk)
-        self._presence.check()
+        self._seen_store.check()
         self._mounted_id = mounted_id(self._layout)
         self._directories = self._current_directories()
         self.segment.close()

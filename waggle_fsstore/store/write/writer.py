@@ -15,15 +15,16 @@ from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreError
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.read.documents import Documents
-from waggle_fsstore.store.read.presence import Presence
+from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize, inputs
 from waggle_fsstore.store.write.batch import Transaction, WriteBatch
 from waggle_fsstore.store.write.checkpoint import Checkpointer
 from waggle_fsstore.store.write.group_commit import Call, CommitQueue, Group
 from waggle_fsstore.store.write.publish import DocumentWrite, rollback
+from waggle_fsstore.store.write.reserve import Reserve
 from waggle_fsstore.store.write.session import WriterSession
 
 _ROLLBACK_TRIES: Final = 3
@@ -42,7 +43,7 @@ class Writer:
         layout: Layout,
         documents: Documents,
         disk: Disk,
-        presence: Presence,
+        seen_store: SeenStore,
         *,
         timeout: float,
     ) -> None:
@@ -50,10 +51,11 @@ class Writer:
         self._documents = documents
         self._disk = disk
         # No method of this object: a reference cycle would keep the descriptors of a dropped store.
-        make_dir = partial(initialize.ensure_lock_dir, layout, disk, presence)
+        make_dir = partial(initialize.ensure_lock_dir, layout, disk, seen_store)
         self._lock = StoreLock(layout.lock, timeout=timeout, make_dir=make_dir)
         self._queue = CommitQueue(self._lock)
-        self._session = WriterSession(layout, disk, self._lock, presence)
+        self._reserve = Reserve(layout, disk)
+        self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
     def run(self, work: Callable[[Transaction], _T], *, solo: bool = False) -> _T:
@@ -82,7 +84,7 @@ class Writer:
 
     def recover(self, *, timeout: float | None = None) -> None:
         """Recover or initialize the store if necessary; wait ``timeout`` seconds for the lock."""
-        self._lock.run(self._session.catch_up, timeout=timeout)
+        self._lock.run(partial(self._reserve.run, self._catch_up), timeout=timeout)
 
     def exclusive(self, work: Callable[[], _T]) -> _T:
         """Return ``work()``, run under the store lock, without recovery and without a change."""
@@ -111,8 +113,8 @@ class Writer:
         self._lock.run(work, timeout=timeout)
 
     def checkpoint(self) -> None:
-        """Sync the published documents, and write a checkpoint."""
-        self._checkpointer.run()
+        """Sync the published documents, and write a checkpoint, even on a full disk."""
+        self._reserve.run(self._checkpointer.run)
 
     def close(self) -> None:
         """Refuse further changes, wait for the one in progress, and write a checkpoint.
@@ -129,16 +131,26 @@ class Writer:
 
     def _commit(self, group: Group, waiting: list[Call]) -> None:
         """Commit the changes of a group of calls. Runs under the store lock."""
-        try:
-            self._session.catch_up()
+
+        def commit() -> None:
+            self._catch_up()
             batch = WriteBatch(self._layout, self._documents, self._session.committed)
             group.run_calls(batch, waiting)
+            group.frees_room = batch.frees_room and len(group.calls) == 1
             if batch:
                 self._write(batch, group)
             else:
                 group.is_done = True
+
+        try:
+            self._reserve.run(commit, may_spend=lambda: group.frees_room and not group.is_done)
         finally:
             self._close_if_late()
+
+    def _catch_up(self) -> None:
+        if not self._session.is_current:
+            self._reserve.look_again()
+        self._session.catch_up()
 
     def _close_if_late(self) -> None:
         """Close the session if the store was closed while this thread held the lock."""
@@ -152,6 +164,7 @@ class Writer:
         attempted: list[DocumentWrite] = []
         start = None
         write_in_progress: DocumentWrite | None = None
+        self._reserve.want(max(len(write.after or b"") for write in writes))
         try:
             for write_in_progress in writes:
                 write_in_progress.write_temp(disk, layout)
@@ -159,6 +172,7 @@ class Writer:
             self._check_lock()
             if session.make_room(batch.first, len(line)):
                 self._checkpointer.is_due = True
+                self._reserve.look_again()
             start = session.segment.end
             session.segment.append(line)
             session.write_state(offset=start, committed=batch.last)
@@ -172,7 +186,8 @@ class Writer:
         except BaseException as error:
             if group.is_done:
                 raise
-            group.failed_at_document = write_in_progress is not None
+            is_full = isinstance(error, OSError) and error.errno in NO_SPACE
+            group.is_divisible = is_full or write_in_progress is not None
             try:
                 if start is not None:
                     self._roll_back(attempted, start, batch.last, error)
@@ -197,15 +212,19 @@ class Writer:
 
         Raises :class:`OutcomeUnknownError` if that fails.
         """
+
+        def undo() -> None:
+            rollback(writes, self._disk, self._layout)
+            if self._session.segment.first != last + 1:  # Else it is rotated already.
+                self._session.segment.rotate(last + 1, start)
+            # Last: readers must not look for a line that is about to disappear.
+            self._session.write_state(committed=last, published=last)
+
         for _ in range(_ROLLBACK_TRIES):
             # A second, impatient Ctrl-C begins the rollback again; an OSError ends it.
             with suppress(KeyboardInterrupt):
                 try:
-                    rollback(writes, self._disk, self._layout)
-                    if self._session.segment.first != last + 1:  # Else it is rotated already.
-                        self._session.segment.rotate(last + 1, start)
-                    # Last: readers must not look for a line that is about to disappear.
-                    self._session.write_state(committed=last, published=last)
+                    self._reserve.run(undo)
                     return
                 except OSError:
                     break

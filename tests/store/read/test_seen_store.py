@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.journals import fill_segments
 from tests.store.read.test_cursors import seqs
 from waggle_fsstore import (
     Environment,
@@ -119,6 +120,17 @@ def test_opening_begins_a_store_where_none_was_seen(root: Path) -> None:
     assert [one.id for one in store.find_all()] == ["b"]
 
 
+def test_close_of_gone_store_makes_nothing(
+    durable_store: FileStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing raises nothing where the store is gone: a failed checkpoint loses no change."""
+    durable_store.save(make_environment(id="a"))
+    unmount(durable_store.path)
+    durable_store.close()
+    assert not files_below(durable_store.path)
+    assert "the store is gone" in caplog.text
+
+
 def test_gone_clone_without_marker_is_noticed(store: FileStore) -> None:
     """Documents without a marker, as in a git clone, are a store that can be gone as well."""
     store.save(make_environment(id="a"))
@@ -211,6 +223,16 @@ def test_store_that_vanishes_during_a_read_is_noticed(
         with pytest.raises(StoreGoneError):
             call(store)
         store.path.with_name("away").rename(store.path)
+
+
+def test_history_in_progress_tells_a_gone_store_from_pruning(store: FileStore) -> None:
+    """An iteration that finds its next segment missing says that the store is gone."""
+    fill_segments(store, 12)
+    events = store.history()
+    assert next(events).seq == 1
+    move(store.path)
+    with pytest.raises(StoreGoneError):
+        list(events)
 
 
 @pytest.mark.parametrize("is_held", [True, False])

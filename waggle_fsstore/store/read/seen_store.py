@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Presence: a store that was seen at its path and is gone is an error, not an empty store.
+"""SeenStore: a store that was seen at its path and is gone is an error, not an empty store.
 
 A directory that was removed or moved, or whose disk was unmounted, looks like one in which no
 store was ever made. Without memory, the next write would begin a new store there.
@@ -11,7 +11,7 @@ from waggle_fsstore.domain.errors import StoreGoneError
 from waggle_fsstore.store.format.layout import Layout
 
 
-class Presence:
+class SeenStore:
     """What one object has seen of a store: its marker file, or else its documents' directory."""
 
     __slots__ = ("_layout", "_seen")

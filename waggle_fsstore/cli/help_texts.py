@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The help of each verb, which is there without docstrings too (``python -OO``).
+
+The first line is also the docstring of the verb's function.
+"""
+
+from typing import Final
+
+HELP: Final[dict[str, str]] = {
+    "create": """Create an environment and print its id.""",
+    "ls": """List environments, sorted by id.
+
+Unreadable files are reported on stderr afterwards, with exit code 6.
+On a terminal, ids and other fields are shortened to fit, and times are relative.
+Otherwise tabs separate the columns, and all values are whole.
+The verb has another name: list.""",
+    "show": """Print the file of an environment, byte for byte.
+
+A corrupt file is printed as well, with exit code 6.
+The verb has another name: inspect.""",
+    "set": """Change an environment atomically.
+
+Labels are removed before others are added.
+If nothing changes, no new revision is stored.
+Only a change of the status is refused while a server runs.""",
+    "rm": """Remove environments, with their workspaces.
+
+All ids are tried; the exit code is that of the first failure.
+A corrupt document is moved to lost+found in the store.
+With --force, a workspace that cannot be removed is left behind and reported.
+The verb has another name: delete.""",
+    "count": """Print the number of environments.
+
+Unreadable ones count too.""",
+    "where": """Print the path of the store, which need not exist.""",
+    "history": """List the changes to one environment, or to all.
+
+The oldest change comes first. Deleted environments keep their history.
+On a terminal, fields are shortened to fit. Otherwise tabs separate the columns, and all
+values are whole.
+
+For an environment whose id is prune, use: history -- prune.""",
+    "events": """List all changes; with --follow, new ones as they happen.
+
+Without --after or --since, --follow lists only new events.""",
+    "history prune": """Remove old events from the history. Environments are unaffected.
+
+Removes only whole files of the journal, and none that recovery may need.""",
+    "fsck": """Check the store for errors.
+
+The exit code is a sum, as for fsck(8): 1 = errors repaired, 4 = errors remain,
+8 = check incomplete, 16 = usage error. Warnings do not change it.""",
+    "snapshot": """Copy all environments, as of one moment, to a new store.
+
+Other programs may write to the store in the meantime.
+The copy has a file SHA256SUMS for sha256sum -c.
+Unreadable files are left out and reported, with exit code 6.""",
+    "restore": """Restore a snapshot, or an old revision of one environment.
+
+The history keeps all earlier versions, so a restore can be undone. Prints the number
+of environments created, updated and deleted, or with --revision the new revision.""",
+    "info": """Print sizes, journal, file system and durability.""",
+    "serve": """Serve environments to AI agents over MCP.
+
+Stopping the server destroys no environment.
+Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
+environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
+docs/configuration.md lists them all.""",
+}
