@@ -18,6 +18,7 @@ from waggle_fsstore.store.read import (
     documents,
     history,
     inotify,
+    pending_overlay,
     seen_store,
     stat_signature,
     view,
@@ -169,6 +170,48 @@ def update_without_comparing(patch: Patch) -> None:
 @fault("tests/store/read/test_view.py::test_scan_adds_what_listing_misses")
 def omit_changes_during_scan(patch: Patch) -> None:
     patch.setattr(view, "changes", lambda *_, **__: iter(()))
+
+
+@fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_of_several_mounts")
+def take_other_mount_for_other_store(patch: Patch) -> None:
+    patch.setattr(view, "store_of", lambda mounted_id: mounted_id)
+
+
+@fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_without_state_record")
+def take_missing_record_for_empty_journal(patch: Patch) -> None:
+    real = view.View.scan
+
+    def scan(self: view.View, collect: Any) -> Any:
+        if state.read_state(self._layout.state) is None:
+            return pending_overlay.Scan(collect(), {}, 0)
+        return real(self, collect)
+
+    patch.setattr(view.View, "scan", scan)
+
+
+@fault("tests/store/read/test_view.py::test_scan_of_exchanged_stores_is_an_error")
+def merge_scans_of_different_stores(patch: Patch) -> None:
+    patch.setattr(view, "store_of", lambda _: "the same")
+
+
+@fault("tests/store/read/test_view.py::test_scan_ends_where_its_overlay_ends")
+def read_end_of_scan_after_its_overlay(patch: Patch) -> None:
+    real = pending_overlay.PendingOverlay.scan
+
+    def scan(self: pending_overlay.PendingOverlay, collect: Any) -> Any:
+        return real(self, collect)._replace(seq=self.end().committed)
+
+    patch.setattr(pending_overlay.PendingOverlay, "scan", scan)
+
+
+@fault("tests/store/read/test_view.py::test_other_mounts_show_nothing_before_it_is_synced")
+def overlook_live_writers_in_other_mounts(patch: Patch) -> None:
+    patch.setattr(state, "is_in_use", lambda _: False)
+
+
+@fault("tests/store/read/test_view.py::test_lines_of_dead_writer_are_synced_before_they_are_shown")
+def show_unsynced_lines_of_dead_writer(patch: Patch) -> None:
+    patch.setattr(pending_overlay, "boot_of", lambda _: "another")
 
 
 @fault("tests/store/read/test_view.py::test_scan_sees_batch_of_stopped_writer")

@@ -278,6 +278,11 @@ def checkpoint_suspect_documents(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "rewrite_all", forget)
 
 
+@fault("tests/store/write/test_session.py::test_failed_sync_of_earlier_files_rewrites_them")
+def repeat_failed_sync_of_earlier_files(patch: Patch) -> None:
+    patch.setattr(session.WriterSession, "_suspect_earlier_files", nothing)
+
+
 @fault("tests/store/write/test_session.py::test_failed_sync_of_suspect_copy_is_repeated")
 def treat_suspect_as_synced(patch: Patch) -> None:
     real = state.State.__new__
