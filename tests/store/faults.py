@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the whole store: each breaks one thing that it promises."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
@@ -123,3 +124,13 @@ def leave_copies_out_of_listing(patch: Patch) -> None:
         return good, [error for error in bad if "copy" not in str(error)]
 
     patch.setattr(document_cache.DocumentCache, "read_all", read_all)
+
+
+@fault("tests/store/test_memory_store.py::test_change_in_signal_handler_is_apart_or_refused[save]")
+def divide_changes_in_memory(patch: Patch) -> None:
+    def change(self: memory_store.MemoryStore, work: Callable[[], object]) -> object:
+        with self._lock:
+            self._check_open()
+            return work()
+
+    patch.setattr(memory_store.MemoryStore, "_change", change)
