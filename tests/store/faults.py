@@ -2,6 +2,7 @@
 """Planted faults of the whole store: each breaks one thing that it promises."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
@@ -134,3 +135,8 @@ def divide_changes_in_memory(patch: Patch) -> None:
             return work()
 
     patch.setattr(memory_store.MemoryStore, "_change", change)
+
+
+@fault("tests/store/test_full_disk.py::test_lack_of_reserve_fails_no_change")
+def fail_for_want_of_reserve(patch: Patch) -> None:
+    patch.setattr(reserve, "suppress", lambda *_: nullcontext())
