@@ -111,6 +111,7 @@ def test_rm_without_workspaces_directory_needs_force(
     """Files that cannot be removed, as on an unmounted disk, are not forgotten silently."""
     environment_id, workspace = made
     aside = workspace.parent.rename(store.path.parent / "unmounted")
+    workspace.parent.mkdir()
     result = run("rm", environment_id)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
