@@ -18,7 +18,6 @@ from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.environment_ids import ShortIds, full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
 from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
-from waggle_fsstore.cli.progress import spinner
 from waggle_fsstore.cli.relative_time import short_duration, until_expiry
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
 from waggle_fsstore.cli.table import STATUS, NoTrunc, without_empty_columns, write_table
@@ -243,7 +242,7 @@ def rm(
         refuse_beside_server(store, force=force, tool="destroy_environment")
         # Before anything is removed, because a prefix may be ambiguous.
         ids = dict.fromkeys(full_id(store, given) for given in environment_ids)
-        with spinner("removing"), _service_when_needed(store) as service:
+        with _service_when_needed(store) as service:
             for environment_id in ids:
                 try:
                     _remove(store, environment_id, service, force=force)
