@@ -222,8 +222,12 @@ class LocalProvider:
         return Leftovers(self._trash.orphans, self._trash.size_bytes)
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
-        """Return the entries of the root directory that belong to no ``known`` id, sorted."""
+        """Return the entries of the root directory that belong to no ``known`` id, sorted.
+
+        Without the removed workspaces that cannot be moved to the trash.
+        """
         names = {dir_name(environment_id) for environment_id in known}
+        names |= self._trash.in_place
         with self._translating_os_errors("list the workspaces"):
             found = entries_in(self._root)
             return sorted(entry for entry in found if original_name(entry) not in names)

@@ -54,7 +54,7 @@ class Revival:
             if record_only:
                 return self._restore_record(environment)
             if not self._provider.has_files(environment):
-                reason = "its files are gone: only its record can be brought back"
+                reason = "its files are gone, and only its record can be brought back"
                 raise WorkspaceGoneError(self._provider.name, reason)
             environment.status = Status.CREATING
             environment.status_reason = ""
