@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fsck of the files beside documents and journal."""
 
+import errno
 import sys
 
 import pytest
@@ -10,7 +11,9 @@ from tests.store.maintenance.contents import contents
 from waggle_fsstore import (
     FileStore,
     Severity,
+    StoreGoneError,
 )
+from waggle_fsstore.store.write.writer import Writer
 from waggle_fsstore.testing import make_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links")
@@ -91,7 +94,11 @@ def test_bad_state_record_is_rewritten(store: FileStore, content: bytes | None) 
         assert [event.seq for event in other.history()] == [1, 2, 3, 4, 5]
 
 
-def test_bad_marker_is_reported(store: FileStore) -> None:
+def read_only(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, "read-only")
+
+
+def test_bad_marker_is_reported(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing marker is a warning until the store is opened again, a damaged one an error."""
     assert list(store.check()) == []
     marker = store.path / "waggle.json"
@@ -103,10 +110,14 @@ def test_bad_marker_is_reported(store: FileStore) -> None:
     [found] = store.check()
     assert (found.severity, found.path) == (Severity.ERROR, marker)
     marker.unlink()
-    for findings in (store.check(), store.repair()):
-        [found] = findings
-        assert (found.severity, found.path) == (Severity.WARNING, marker)
+    for call in (store.check, store.repair):
+        with pytest.raises(StoreGoneError):
+            call()
     store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "recover", read_only)
+        [found] = FileStore(store.path, durable=False).check()
+        assert (found.severity, found.path) == (Severity.WARNING, marker)
     with FileStore(store.path, durable=False) as again:
         assert list(again.check()) == []
         assert marker.read_bytes() == held
