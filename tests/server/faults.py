@@ -21,9 +21,10 @@ from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server import connections, hosts, http, json_log, lifecycle, readiness, tools
 from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
 from waggle_fsstore.server.calls import Calls
+from waggle_fsstore.server.connections import Connection as HttpConnection
 from waggle_fsstore.server.exchange import Exchange
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
 from waggle_fsstore.server.leadership import Leadership
@@ -472,6 +473,43 @@ def leave_long_calls_silent(patch: Patch) -> None:
         pass
 
     patch.setattr(Exchange, "_ping", ping)
+
+
+# Connections
+
+
+@fault("tests/server/test_connections.py::test_half_open_connection_is_closed[first-a head]")
+def wait_forever_for_requests(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_watch", nothing)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_slow_request_gets_no_more_time")
+def extend_timeout_with_each_byte(patch: Patch) -> None:
+    real = HttpConnection._watch
+
+    def watch(self: HttpConnection) -> None:
+        self._unset_timeout()
+        real(self)
+
+    patch.setattr(HttpConnection, "_watch", watch)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_longest_idle_connection_makes_room")
+def close_newest_connection(patch: Patch) -> None:
+    patch.setattr(connections, "attrgetter", lambda _: lambda one: -one.waiting_since)
+    patch.setattr("tests.server.test_connections.TIMEOUT_S", 1)
+
+
+@fault("tests/server/test_connections.py::test_busy_connections_stay")
+def close_busy_connections(patch: Patch) -> None:
+    patch.setattr(HttpConnection, "_is_waiting", lambda _: True)
+
+
+@fault("tests/server/test_connections.py::test_idle_connection_outlasts_its_client")
+def close_idle_connections_early(patch: Patch) -> None:
+    patch.setattr(http, "_KEEP_ALIVE_S", 5)
 
 
 # Calls

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.server.connections import Connection
 from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, url_host
 from waggle_fsstore.server.json_log import LoopErrors
 from waggle_fsstore.server.lifecycle import ServiceHost
@@ -31,6 +32,11 @@ from waggle_fsstore.server.tools import make_server
 
 # How long calls in progress may take after a signal.
 _GRACE_S: Final = 3
+
+# How long a connection may be idle. A client that uses it again just as the server closes it
+# loses a request; so this is longer than clients and proxies keep theirs: 4 seconds to 2
+# minutes, but 10 minutes for the load balancers of some clouds.
+_KEEP_ALIVE_S: Final = 620
 
 # The errors of accept after which asyncio waits for a second.
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -111,20 +117,25 @@ async def _serve(host: ServiceHost, listener: socket.socket, settings: Settings)
     await server.serve(sockets=[listener])
 
 
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """Return how uvicorn serves an application."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
 class _Server(uvicorn.Server):
     """Ends the process after a signal, even if a call never returns."""
 
     def __init__(self, app: ASGIApp, host: ServiceHost) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                ws="none",
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )
+        super().__init__(server_config(app))
         self._host = host
         self._loop = asyncio.get_running_loop()
         # Uvicorn raises the signals that it caught again when it is done. These handlers
