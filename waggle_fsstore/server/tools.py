@@ -34,6 +34,7 @@ from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
+    HistoryLostError,
     StoreError,
     WaggleError,
 )
@@ -326,8 +327,15 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
-            except ValueError as error:
-                raise ToolError(str(error)) from None
+            except HistoryLostError:
+                raise
+            except ValueError:
+                if not after:
+                    raise
+                shown = f"after: {after:.100}"
+                raise ToolError(
+                    f"{shown} is neither the cursor of an event nor the number of a change so far"
+                ) from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after.strip("0"):
                 self._service.find_by_id(environment_id)
