@@ -34,7 +34,6 @@ from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
-    HistoryLostError,
     StoreError,
     WaggleError,
 )
@@ -327,15 +326,12 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
-            except HistoryLostError:
+            except StoreError:
                 raise
-            except ValueError:
-                if not after:
-                    raise
-                shown = f"after: {after:.100}"
-                raise ToolError(
-                    f"{shown} is neither the cursor of an event nor the number of a change so far"
-                ) from None
+            except ValueError as error:
+                if not str(error).startswith("after: "):
+                    raise  # A bug, whose text may name a path.
+                raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after.strip("0"):
                 self._service.find_by_id(environment_id)
