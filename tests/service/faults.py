@@ -15,6 +15,7 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
     creation,
     environments,
@@ -599,3 +600,8 @@ def count_time_of_earlier_leader(patch: Patch) -> None:
 @fault("tests/store/test_contracts.py::TestMemoryStore::test_update_keeps_capacity")
 def ignore_capacity_of_updates(patch: Patch) -> None:
     patch.setattr(MemoryStore, "_check_capacity", nothing)
+
+
+@fault("tests/service/test_revival.py::test_workspace_of_earlier_version_keeps_running")
+def skip_adoption_before_probe(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "adopt", nothing)

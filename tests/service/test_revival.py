@@ -339,3 +339,20 @@ def test_sweep_counts_lived_time_for_provider(world: World) -> None:
     service.sweep()
     assert world.provider.lived == 2 * MINUTE
     assert world.provider.known == {name}
+
+
+def test_workspace_of_earlier_version_keeps_running(file_world: World, tmp_path: Path) -> None:
+    """The first reconciliation takes over the flat layout, and nothing is in error after it."""
+    root = tmp_path / "workspaces"
+    service = file_world.service(provider=LocalProvider(root, has_workspaces=True))
+    name = file_world.store_environment(status=Status.RUNNING, workspace=False)
+    file_world.real_store.update(name, lambda one: setattr(one, "provider", "local"))
+    (root / name).mkdir(parents=True)
+    (root / ".waggle-workspaces").touch()
+    (root / name / ".waggle-workspace").write_text(f'{{"id": "{name}", "runtime": "shell"}}\n')
+    (root / name / "data.csv").write_text("precious")
+    result = service.reconcile()
+    assert result.lost == result.problems == result.orphans == []
+    stored = file_world.stored(name)
+    assert stored.is_running
+    assert Path(service.locate(stored), "data.csv").read_text() == "precious"

@@ -26,7 +26,7 @@ def undelete(
     actor: Actor = None,
     reason: Reason = None,
 ) -> None:
-    """Bring an environment back."""
+    """Bring back an environment that expired, with its files."""
     from waggle_fsstore.wiring import open_service  # Few verbs need it.
 
     location: StoreLocation = ctx.obj
