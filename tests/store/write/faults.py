@@ -194,6 +194,16 @@ def blame_document_for_lack_of_resources(patch: Patch) -> None:
     patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
 
 
+@fault("tests/store/write/test_recovery.py::test_unreadable_live_segment_is_kept")
+def overwrite_unreadable_segment(patch: Patch) -> None:
+    real = recovery._ignored
+
+    def ignored(store: layout.Layout, disk: disk.Disk, live: segments.Segment) -> Any:
+        return real(store, disk, live._replace(data=b""))
+
+    patch.setattr(recovery, "_ignored", ignored)
+
+
 @fault("tests/store/write/test_recovery.py::test_repair_reports_what_its_recovery_moved")
 def omit_findings_of_recovery_from_repair(patch: Patch) -> None:
     patch.setattr(fsck, "_recovered", lambda _: [])

@@ -125,7 +125,7 @@ class View:
         scan ended: no document is missed, and no batch is seen in part. That holds with
         writers in any number of mounts, and without the state record too. ``collect`` may be
         called more than once; the last result is used. Raises :class:`StoreError` if others
-        keep exchanging the store, or removing the changes made meanwhile.
+        keep exchanging the store, or pruning the changes made during the scan.
         """
         if overlay := self._pending_overlay():
             return overlay.scan(collect)
