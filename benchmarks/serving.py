@@ -28,6 +28,7 @@ from waggle_fsstore import (
     EnvironmentService,
     FileStore,
     LocalProvider,
+    Provider,
     Runtime,
     Status,
 )
@@ -44,7 +45,7 @@ _CLIENTS: Final = 4
 _Row = tuple[str, str, str, str]
 
 
-class _NoProvider:
+class _NoProvider(Provider):
     """Does nothing, so that only the cost of the service itself is measured."""
 
     name = "none"
@@ -58,7 +59,7 @@ class _NoProvider:
     def locate(self, environment: Environment) -> str:
         return environment.id
 
-    def remove(self, environment: Environment) -> None:
+    def remove(self, environment: Environment, *, keep: bool = False) -> None:
         pass
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002

@@ -2,6 +2,7 @@
 """The tests of the tests: each planted fault turns a test red."""
 
 import multiprocessing
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,6 +25,7 @@ _processes.set_forkserver_preload(
     [
         *_MODULES,
         *(plugin.module for plugin in entry_points(group="pytest11")),
+        *(module for module in sys.modules if module.startswith("_pytest.")),
         "tests.conftest",
         "waggle_fsstore.testing",
     ]

@@ -197,7 +197,7 @@ def test_workspaces_are_beside_the_store(tmp_path: Path) -> None:
         service = open_service(store, Settings.from_env({}))
         assert sorted(path.name for path in tmp_path.glob("[!.]*")) == []
         created = service.create("shell")
-        assert service.locate(created) == str(tmp_path / "s-workspaces" / created.id)
+        assert service.locate(created) == str(tmp_path / "s-workspaces" / created.id / "home")
         assert Path(service.locate(created)).is_dir()
         assert service.destroy(created.id)
         assert list((tmp_path / "s-workspaces").glob("[!.]*")) == []
@@ -219,7 +219,7 @@ def test_workspaces_of_memory_store_are_temporary(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    assert Path(done.stdout.strip()).parent.parent == tmp_path
+    assert Path(done.stdout.strip()).parents[2] == tmp_path
     assert list(tmp_path.iterdir()) == []
 
 

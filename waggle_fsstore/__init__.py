@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.service.cancellation import Cancellation as Cancellation
     from waggle_fsstore.service.environments import EnvironmentService as EnvironmentService
     from waggle_fsstore.service.ports import Ports as Ports
+    from waggle_fsstore.service.provider import Leftovers as Leftovers
     from waggle_fsstore.service.provider import Provider as Provider
     from waggle_fsstore.service.reaper import Reaper as Reaper
     from waggle_fsstore.service.reconcile import Reconciliation as Reconciliation
@@ -107,7 +108,7 @@ _NAMES: Final = {
     "service.cancellation": "Cancellation",
     "service.environments": "EnvironmentService",
     "service.ports": "Ports",
-    "service.provider": "Provider",
+    "service.provider": "Leftovers Provider",
     "service.reaper": "Reaper",
     "service.reconcile": "Reconciliation",
     "store.file_store": "FileStore",

@@ -15,10 +15,13 @@ from waggle_fsstore.domain.defaults import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_PORTS,
     DEFAULT_REAPER_INTERVAL,
+    DEFAULT_TRASH_KEEP,
+    DEFAULT_TRASH_MAX,
     MAX_IDLE_TIMEOUT,
 )
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.domain.size import Size, parse_size
 
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
@@ -116,6 +119,10 @@ class Settings:
     - ``ssh_ports``: the ports to assign to environments.
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
       may call the server in addition to those of the loopback interface.
+    - ``workspaces``: the directory of the workspaces, "" for that beside the store.
+    - ``trash_keep``: how long the files of expired environments are kept, in time that
+      servers lived through; zero for not at all.
+    - ``trash_max``: how much room they may take.
     - ``allowed_origins``: the origins of web pages that may call the server from a browser.
     """
 
@@ -126,6 +133,9 @@ class Settings:
     reaper_interval: timedelta = DEFAULT_REAPER_INTERVAL
     ssh_ports: range = DEFAULT_PORTS
     allowed_hosts: tuple[str, ...] = ()
+    workspaces: str = ""
+    trash_keep: timedelta = DEFAULT_TRASH_KEEP
+    trash_max: Size = DEFAULT_TRASH_MAX
     allowed_origins: tuple[str, ...] = ()
 
     @classmethod
@@ -159,6 +169,9 @@ class Settings:
             reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
+            workspaces=read("WAGGLE_WORKSPACES", _directory, defaults.workspaces),
+            trash_keep=read("WAGGLE_TRASH_KEEP", _keep, defaults.trash_keep),
+            trash_max=read("WAGGLE_TRASH_MAX", parse_size, defaults.trash_max),
             allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
         )
 
@@ -209,6 +222,20 @@ def _interval(text: str) -> timedelta:
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
         raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h, such as 30s or 5m")
     return interval
+
+
+def _keep(text: str) -> timedelta:
+    keep = parse_duration(text)
+    if keep < timedelta(0):
+        raise ValueError(f"{text!r:.100} is below zero")
+    return keep
+
+
+def _directory(text: str) -> str:
+    path = local_path(text)
+    if not os.path.isabs(path):
+        raise ValueError(f"{text!r:.100} is not an absolute path")
+    return path
 
 
 def _hosts(text: str) -> tuple[str, ...]:

@@ -49,12 +49,13 @@ def open_service(
 ) -> "EnvironmentService":
     """Return a service over a store, with the provider of this machine.
 
-    The workspaces of a :class:`FileStore` are in a directory beside it, with the same name
-    and ``-workspaces`` appended. Those of any other store are in a temporary directory,
-    which is removed when the process ends. ``settings`` default to the ``WAGGLE_*``
-    environment variables.
+    The workspaces of a :class:`FileStore` are in the directory that ``settings`` name, else in
+    one beside it, with the same name and ``-workspaces`` appended. Those of any other store
+    are in a temporary directory, which is removed when the process ends. ``settings`` default
+    to the ``WAGGLE_*`` environment variables.
 
-    Raises :class:`SettingError`, and what :meth:`Repository.find_all` raises.
+    Raises :class:`SettingError`, also for a directory of workspaces inside the store's own
+    directories, and what :meth:`Repository.find_all` raises.
     """
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.ports import Ports
@@ -62,7 +63,7 @@ def open_service(
     settings = settings or config.Settings.from_env()
     return EnvironmentService(
         repository,
-        _provider_of(repository),
+        _provider_of(repository, settings),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
         ports=Ports(settings.ssh_ports),
@@ -80,7 +81,7 @@ def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "S
     return None if path is None else ServerLock(path, name)
 
 
-def require_store(location: str | os.PathLike[str] | None = None) -> None:
+def require_store(location: str | os.PathLike[str] | None, settings: "config.Settings") -> None:
     """Raise :class:`StoreGoneError` if only the workspaces of a store are left.
 
     A server must not begin a new store beside them: its disk may not be mounted yet.
@@ -91,7 +92,7 @@ def require_store(location: str | os.PathLike[str] | None = None) -> None:
     path = _path_of(location)
     if path is None or initialize.detect(Layout(os.path.realpath(path))):
         return
-    workspaces = _workspaces_of(os.path.realpath(path))
+    workspaces = _workspaces_of(os.path.realpath(path), settings.workspaces)
     if os.path.isdir(workspaces) and os.listdir(workspaces):
         remedy = (
             f"its workspaces are in {workspaces}; put it back, or begin a new store beside "
@@ -117,7 +118,9 @@ def remove_temporary_workspaces() -> None:
         remove()
 
 
-def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
+def _provider_of(
+    repository: TransactionalRepository, settings: "config.Settings"
+) -> "LocalProvider":
     """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
 
@@ -127,8 +130,13 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
             one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
             for one in stored
         )
-        workspaces = _workspaces_of(str(repository.path))
-        return LocalProvider(workspaces, has_workspaces=has_workspaces)
+        return LocalProvider(
+            _workspaces_of(str(repository.path), settings.workspaces),
+            has_workspaces=has_workspaces,
+            store=str(repository.path),
+            trash_keep=settings.trash_keep,
+            trash_max=settings.trash_max,
+        )
     import shutil
     import tempfile
 
@@ -139,8 +147,14 @@ def _provider_of(repository: TransactionalRepository) -> "LocalProvider":
     return provider
 
 
-def _workspaces_of(path: str) -> str:
-    return f"{path}-workspaces"
+def _workspaces_of(store: str, setting: str) -> str:
+    """Return the directory of the workspaces of a store."""
+    if not setting:
+        return f"{store}-workspaces"
+    parts = os.path.relpath(os.path.realpath(setting), os.path.realpath(store)).split(os.sep)
+    if parts[0] in (".", ".waggle", "environments"):
+        raise SettingError("WAGGLE_WORKSPACES", "is a directory of the store itself")
+    return setting
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:

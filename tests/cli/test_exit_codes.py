@@ -218,6 +218,17 @@ def test_help_to_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, argument
     assert result.stderr == "Error: standard output: No space left on device\n"
 
 
+def test_unwritable_stderr_keeps_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the message cannot be written, the exit code still says what went wrong."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("waggle_fsstore.cli.output.typer.echo", fail)
+    assert run("show", "missing").exit_code == 3
+    assert run("show").exit_code == 2
+
+
 # 2: usage
 
 

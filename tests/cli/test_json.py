@@ -17,7 +17,6 @@ RESULTS: dict[str, dict[str, object]] = {
     "ls": ONE,
     "show al": ONE,
     "set al --name new": {**ONE, "name": "new", "revision": 2},
-    "set al --name=name\xa0of\xa0alpha": {"revision": 2},
     "set al --label team=blue": ONE,
     "rm al": {"removed": ["alpha"]},
     "count": {"count": 1},

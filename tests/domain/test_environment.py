@@ -32,6 +32,7 @@ TRANSITIONS = {
     ("running", "destroying"),
     ("running", "error"),
     ("destroying", "destroyed"),
+    ("error", "running"),
     ("error", "destroying"),
 }
 

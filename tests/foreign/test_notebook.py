@@ -4,8 +4,10 @@
 import asyncio
 import fcntl
 import multiprocessing
+import os
 import pickle
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
@@ -27,6 +29,7 @@ from waggle_fsstore import (
     TransactionalRepository,
     open_service,
 )
+from waggle_fsstore.provider.process_groups import ProcessGroups
 
 MakeEnvironment = Callable[..., Environment]
 
@@ -109,6 +112,16 @@ def test_wait_for_lock_ends_in_frozen_time(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(LockTimeoutError):
             second.save(make_environment(id="b"))
+
+
+@pytest.mark.usefixtures("_frozen")
+@pytest.mark.parametrize("program", ["exec sleep 1000", "trap '' TERM; sleep 1000 & wait; wait"])
+def test_program_of_provider_is_stopped_in_frozen_time(tmp_path: Path, program: str) -> None:
+    """A program that takes too long is stopped, even one that ignores SIGTERM."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        ProcessGroups().run(
+            ["/bin/sh", "-c", program], directory=str(tmp_path), path=os.defpath, timeout=0.05
+        )
 
 
 @pytest.mark.parametrize("freezer", FREEZERS)

@@ -79,7 +79,15 @@ def mode_of(path: Path) -> int:
 
 def entries_of(directory: Path) -> list[str]:
     names = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    return sorted(names - {".waggle-workspaces"})
+    return sorted(names - {".waggle-root", ".waggle-workspaces", ".trash"})
+
+
+def trash_of(provider: LocalProvider) -> list[str]:
+    """Return the entries of the trash, once nothing is being emptied."""
+    provider._emptying.wait()
+    trash = provider.root / ".trash"
+    names = {path.name for path in trash.iterdir()} if trash.exists() else set()
+    return sorted(names - {".lived"})
 
 
 def is_running(group: int) -> bool:
@@ -126,8 +134,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def provider(root: Path) -> LocalProvider:
-    return LocalProvider(root)
+def provider(root: Path) -> Iterator[LocalProvider]:
+    provider = LocalProvider(root)
+    yield provider
+    provider.close()
 
 
 @pytest.fixture

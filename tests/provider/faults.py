@@ -2,30 +2,200 @@
 """Planted faults of the local provider: each breaks one of its promises."""
 
 import os
-import shutil
+from pathlib import Path
 from typing import Any
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
-from waggle_fsstore.provider import local, workspace_dirs
+from waggle_fsstore.provider import emptying, layout, local, trash
+from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.process_groups import ProcessGroups
+from waggle_fsstore.provider.trash import Entry, Trash
 
 _HERE = "tests/provider"
 
 
 @fault(f"{_HERE}/test_probe.py::test_probe_reports_incomplete_workspace")
 def accept_incomplete_workspace(patch: Patch) -> None:
-    patch.setattr(local, "_marker", lambda _: "")
+    patch.setattr(Marker, "read", lambda _: Marker("a", "shell"))
 
 
-@fault(f"{_HERE}/test_remove.py::test_interrupted_removal_leaves_no_complete_workspace")
-def skip_rename_before_removal(patch: Patch) -> None:
-    def clear(self: LocalProvider, name: str) -> None:
-        workspace_dirs.remove_entry(os.path.join(self._root, name))
+@fault(f"{_HERE}/test_remove.py::test_removal_is_one_rename")
+def empty_workspace_before_return(patch: Patch) -> None:
+    real = LocalProvider.remove
 
-    patch.setattr(LocalProvider, "_clear", clear)
+    def remove(self: LocalProvider, environment: Environment, *, keep: bool = False) -> None:
+        real(self, environment, keep=keep)
+        self._trash.empty()
+
+    patch.setattr(LocalProvider, "remove", remove)
+
+
+@fault(f"{_HERE}/test_remove.py::test_removal_by_killed_process_is_continued")
+def forget_trash_of_killed_process(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "tidy", nothing)
+
+
+@fault(f"{_HERE}/test_trash.py::test_partly_emptied_workspace_does_not_come_back")
+def empty_kept_entry_under_its_name(patch: Patch) -> None:
+    real = os.rename
+
+    def rename(source: str, target: str, **options: Any) -> None:
+        if ".drop." not in os.path.basename(target):
+            real(source, target, **options)
+
+    patch.setattr(os, "rename", rename)
+
+
+@fault(f"{_HERE}/test_trash.py::test_kept_workspace_is_emptied_after_lived_time")
+def restart_lived_time_with_each_server(patch: Patch) -> None:
+    patch.setattr(trash, "_CLOCK", f".lived-{os.urandom(4).hex()}")
+    patch.setattr(Trash, "live", nothing)
+
+
+@fault(f"{_HERE}/test_trash.py::test_lost_clock_empties_nothing")
+def trust_clock_of_trash(patch: Patch) -> None:
+    def now_ms(self: Trash) -> int:
+        try:
+            return abs(int((Path(self._path) / ".lived").read_text()))
+        except (OSError, ValueError):
+            return 2**60
+
+    patch.setattr(Trash, "_now_ms", now_ms)
+
+
+@fault(f"{_HERE}/test_trash.py::test_limit_empties_oldest_first")
+def empty_newest_first(patch: Patch) -> None:
+    patch.setattr(Entry, "age", property(lambda self: (-self.since_ms, _reversed(self.key))))
+
+
+def _reversed(key: str) -> str:
+    return "".join(chr(255 - ord(letter)) for letter in key)
+
+
+@fault(f"{_HERE}/test_trash.py::test_free_space_on_another_disk_deletes_nothing")
+def free_space_on_any_disk(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "free_space", lambda self, _: self._trash.free_space())
+
+
+@fault(f"{_HERE}/test_trash.py::test_destroyed_workspace_does_not_come_back")
+def keep_every_removed_workspace(patch: Patch) -> None:
+    real = Trash.put
+
+    def put(self: Trash, workspace: str, entry: str, *, keep: bool) -> None:  # noqa: ARG001
+        real(self, workspace, entry, keep=True)
+
+    patch.setattr(Trash, "put", put)
+
+
+@fault(f"{_HERE}/test_trash.py::test_workspace_that_cannot_be_emptied_is_an_orphan")
+def log_orphan_at_each_sweep(patch: Patch) -> None:
+    real = Trash._note
+
+    def note(self: Trash, entry: Entry, reason: str) -> None:
+        self._stuck.clear()
+        real(self, entry, reason)
+
+    patch.setattr(Trash, "_note", note)
+
+
+@fault(f"{_HERE}/test_mounts.py::test_workspace_with_mount_is_left_until_unmounted[home/data-True]")
+def move_workspace_with_mount(patch: Patch) -> None:
+    patch.setattr(local, "mount_points", lambda _: [])
+
+
+@fault(f"{_HERE}/test_mounts.py::test_workspace_with_mount_is_left_until_unmounted[home-False]")
+def remove_workspace_that_is_known_again(patch: Patch) -> None:
+    real = Trash.move_unmounted
+    patch.setattr(Trash, "move_unmounted", lambda self, _: real(self, ()))
+
+
+@fault(f"{_HERE}/test_mounts.py::test_emptying_enters_no_mount")
+def enter_directory_where_it_is(patch: Patch) -> None:
+    def empty(self: Any) -> None:
+        _remove_recursively(self._top)
+
+    patch.setattr(emptying._Tree, "empty", empty)
+
+
+def _remove_recursively(directory: int) -> None:
+    for name in os.listdir(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            below = os.open(name, os.O_RDONLY, dir_fd=directory)
+            _remove_recursively(below)
+            os.close(below)
+            os.rmdir(name, dir_fd=directory)
+
+
+@fault(f"{_HERE}/test_emptying.py::test_deep_nesting_is_removed_with_few_descriptors")
+def recurse_into_directories(patch: Patch) -> None:
+    patch.setattr(emptying._Tree, "empty", lambda self: _remove_recursively(self._top))
+
+
+@fault(f"{_HERE}/test_emptying.py::test_directory_swapped_for_link_is_not_entered")
+def follow_links_when_emptying(patch: Patch) -> None:
+    patch.setattr(emptying, "_DIRECTORY_FLAGS", os.O_RDONLY | os.O_DIRECTORY)
+
+
+@fault(f"{_HERE}/test_probe.py::test_probe_tells_nothing_about_host[/nowhere-.venv/bin/python]")
+def look_at_target_of_agents_link(patch: Patch) -> None:
+    def look_below(directory: str, *names: str) -> os.stat_result:
+        return os.stat(os.path.join(directory, *names))
+
+    patch.setattr(layout, "look_below", look_below)
+
+
+@fault(f"{_HERE}/test_probe.py::test_missing_interpreter_is_reported_until_it_is_back")
+def ignore_interpreter_of_venv(patch: Patch) -> None:
+    patch.setattr(local, "_interpreter_of", lambda _: "")
+    real = Marker.read
+    patch.setattr(Marker, "read", lambda path: _without_python(real(path)))
+
+
+def _without_python(marker: Marker | None) -> Marker | None:
+    return marker and marker._replace(python="")
+
+
+@fault(f"{_HERE}/test_create.py::test_shell_environment_is_empty")
+def keep_marker_where_agent_can_remove_it(patch: Patch) -> None:
+    real = Marker.write
+    patch.setattr(Marker, "write", lambda self, path: real(self, os.path.join(path, "home")))
+    read = Marker.read
+    patch.setattr(Marker, "read", lambda path: read(os.path.join(path, "home")))
+
+
+@fault(f"{_HERE}/test_layout.py::test_takeover_killed_at_any_step_is_finished")
+def take_over_without_staging(patch: Patch) -> None:
+    def adopt(root: str, environment: Environment) -> None:
+        place = os.path.join(root, environment.id)
+        if not os.path.exists(os.path.join(place, "tmp")):
+            for name in os.listdir(place):
+                os.makedirs(os.path.join(place, "home"), exist_ok=True)
+                if name != "home":
+                    os.rename(os.path.join(place, name), os.path.join(place, "home", name))
+            os.mkdir(os.path.join(place, "tmp"))
+        Marker(environment.id, environment.runtime).write(place)
+
+    patch.setattr(layout, "adopt", adopt)
+
+
+@fault(f"{_HERE}/test_layout.py::test_workspace_without_marker_is_adopted[None]")
+def refuse_workspace_without_marker(patch: Patch) -> None:
+    patch.setattr(layout, "_has_home", lambda _: False)
+
+
+@fault(f"{_HERE}/test_layout.py::test_earlier_version_takes_root_for_unmounted")
+def keep_old_marker_of_root(patch: Patch) -> None:
+    patch.setattr(local, "adopt_root", nothing)
+
+
+@fault(f"{_HERE}/test_layout.py::test_scripts_of_venv_work_after_takeover")
+def forget_old_path_of_venv(patch: Patch) -> None:
+    patch.setattr(layout, "_keep_path_of_venv", nothing)
 
 
 @fault(f"{_HERE}/test_probe.py::test_file_in_place_of_workspace_is_refused")
@@ -40,20 +210,17 @@ def use_ids_as_directory_names(patch: Patch) -> None:
 
 @fault(f"{_HERE}/test_create.py::test_existing_workspace_is_not_reused")
 def reuse_existing_workspace(patch: Patch) -> None:
-    patch.setattr(local, "make_dir", lambda path: os.makedirs(path, exist_ok=True))
+    patch.setattr(layout, "make_dir", lambda path: os.makedirs(path, exist_ok=True))
 
 
-@fault(f"{_HERE}/test_remove.py::test_remove_removes_locked_directories")
+@fault(f"{_HERE}/test_emptying.py::test_locked_directories_are_removed[0]")
 def skip_locked_directories(patch: Patch) -> None:
-    patch.setattr(
-        workspace_dirs, "remove_entry", lambda path: shutil.rmtree(path, ignore_errors=True)
-    )
-    patch.setattr(local, "remove_entry", lambda path: shutil.rmtree(path, ignore_errors=True))
+    patch.setattr(emptying, "DIR_MODE", 0)
 
 
 @fault(f"{_HERE}/test_workspace_dirs.py::test_modes_ignore_umask")
 def leave_modes_to_umask(patch: Patch) -> None:
-    patch.setattr(local, "make_dir", os.mkdir)
+    patch.setattr(layout, "make_dir", os.mkdir)
 
 
 @fault(f"{_HERE}/test_process_groups.py::test_program_inherits_no_variables")

@@ -24,7 +24,7 @@ from tests.provider.conftest import (
     needs_node,
 )
 from waggle_fsstore import ProviderError, Runtime
-from waggle_fsstore.provider import local
+from waggle_fsstore.provider import layout, local
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import dir_name
 from waggle_fsstore.service.provider import Provider
@@ -50,7 +50,7 @@ def test_root_is_made_by_first_create(provider: LocalProvider, root: Path) -> No
 def test_python_environment_has_venv_without_pip(provider: LocalProvider, root: Path) -> None:
     """A python environment has a venv that works, without pip."""
     found = provider.create(PYTHON)
-    venv = root / "a" / ".venv"
+    venv = root / "a" / "home" / ".venv"
     python = shutil.which(found.python_command, path=found.path)
     assert python == str(venv / "bin" / "python")
     code = "import sys; print(sys.prefix)"
@@ -69,7 +69,7 @@ def test_python_environment_with_label_has_pip(provider: LocalProvider, root: Pa
     assert pip is not None
     done = subprocess.run([pip, "--version"], capture_output=True, text=True, check=True)
     assert str(root / "a") in done.stdout
-    assert entries_of(root / "a") == [".venv", ".waggle-workspace"]
+    assert entries_of(root / "a" / "home") == [".venv"]
 
 
 @pytest.mark.parametrize("answer", ["no", "", "YES"])
@@ -98,12 +98,13 @@ def test_package_name_is_valid_for_any_id(id_: str) -> None:
     assert re.fullmatch(r"waggle-[a-z0-9_-]{1,200}", name)
 
 
-def test_shell_environment_has_only_marker(provider: LocalProvider, root: Path) -> None:
-    """A shell environment is a directory with only the marker in it."""
+def test_shell_environment_is_empty(provider: LocalProvider, root: Path) -> None:
+    """A shell environment is an empty directory: the marker is where no agent removes it."""
     found = provider.create(SHELL)
     assert shutil.which("sh", path=found.path)
     assert not found.has_venv
-    assert entries_of(root / "a") == [".waggle-workspace"]
+    assert os.listdir(provider.locate(SHELL)) == []
+    assert entries_of(root / "a") == [".waggle-workspace", "home", "tmp"]
 
 
 @pytest.mark.parametrize("runtime", Runtime)
@@ -114,8 +115,7 @@ def test_create_and_probe_return_same_capabilities(
     if runtime is Runtime.NODE and shutil.which("node") is None:
         pytest.skip("node is not installed")
     created = provider.create(environment(runtime=runtime))
-    root = os.path.dirname(provider.locate(SHELL))
-    probed = LocalProvider(root).probe(environment(runtime=runtime))
+    probed = LocalProvider(provider.root).probe(environment(runtime=runtime))
     assert probed.detected_at >= created.detected_at
     for field in set(type(created).__slots__) - {"detected_at"}:
         assert getattr(created, field) == getattr(probed, field)
@@ -125,11 +125,11 @@ def test_create_and_probe_return_same_capabilities(
 def test_existing_workspace_is_not_reused(provider: LocalProvider, root: Path) -> None:
     """A creation leaves the files of an existing workspace alone."""
     provider.create(SHELL)
-    (root / "a" / "mine").write_text("precious")
+    (root / "a" / "home" / "mine").write_text("precious")
     error = failure_of(provider.create, SHELL)
     assert error.reason == "its workspace exists already"
     assert isinstance(error.__cause__, FileExistsError)
-    assert (root / "a" / "mine").read_text() == "precious"
+    assert (root / "a" / "home" / "mine").read_text() == "precious"
     provider.probe(SHELL)
 
 
@@ -191,7 +191,7 @@ def test_full_disk_leaves_removable_workspace(
     def fail(path: str, *_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    monkeypatch.setattr(local, "write_new", fail)
+    monkeypatch.setattr(layout, "write_new", fail)
     failure_of(provider.create, SHELL)
     assert failure_of(provider.probe, SHELL).reason == "its workspace is incomplete"
     provider.remove(SHELL)

@@ -21,7 +21,7 @@ from tests.provider.conftest import (
     is_running,
 )
 from waggle_fsstore import Runtime
-from waggle_fsstore.provider import local, process_groups
+from waggle_fsstore.provider import layout, local, process_groups
 from waggle_fsstore.provider.local import LocalProvider
 
 CREATE = """
@@ -77,13 +77,13 @@ def test_slow_program_is_stopped(
 ) -> None:
     """A program that takes too long is stopped."""
     groups = []
-    communicate = subprocess.Popen.communicate
+    real = process_groups._output_of
 
-    def impatient(self: subprocess.Popen[bytes], *, timeout: float) -> tuple[bytes, bytes]:
+    def impatient(process: subprocess.Popen[bytes], timeout: float) -> bytes:
         groups.append(waiting.wait_for_start())
-        return communicate(self, timeout=timeout / 1e6)
+        return real(process, timeout / 1e6)
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
+    monkeypatch.setattr(process_groups, "_output_of", impatient)
     error = failure_of(provider.create, PYTHON)
     assert not is_running(groups[0])
     assert error.reason == "its venv was not created within 300 s"
@@ -100,7 +100,7 @@ def test_interrupt_stops_program(
         groups.append(waiting.wait_for_start())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(process_groups, "_output_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         provider.create(PYTHON)
     assert not is_running(groups[0])
@@ -161,12 +161,13 @@ def test_close_before_program_starts_interrupts_creation(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
     """A close before the program starts, or without any program, interrupts the creation."""
+    make = layout.make
 
     def make_and_close(path: str) -> None:
-        os.mkdir(path)
+        make(path)
         provider.close()
 
-    monkeypatch.setattr(local, "make_dir", make_and_close)
+    monkeypatch.setattr(layout, "make", make_and_close)
     error = failure_of(provider.create, environment(runtime=runtime))
     assert error.reason == "the provider was closed"
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The removal of workspaces, also by several processes and after interruptions."""
+"""The removal of workspaces: one rename, also by several processes and after interruptions."""
 
-import errno
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
 
@@ -19,11 +18,11 @@ from tests.provider.conftest import (
     environment,
     failure_of,
     is_running,
-    mode_of,
+    trash_of,
 )
-from waggle_fsstore.provider import local, workspace_dirs
+from waggle_fsstore.provider import local
 from waggle_fsstore.provider.local import LocalProvider
-from waggle_fsstore.provider.workspace_dirs import removal_name
+from waggle_fsstore.provider.trash import Trash
 
 
 def test_remove_is_idempotent(provider: LocalProvider, root: Path) -> None:
@@ -33,105 +32,69 @@ def test_remove_is_idempotent(provider: LocalProvider, root: Path) -> None:
     provider.remove(SHELL)
     provider.remove(SHELL)
     assert entries_of(root) == ["b"]
+    assert trash_of(provider) == []
     provider.create(SHELL)
 
 
-def test_remove_follows_no_link(provider: LocalProvider, root: Path) -> None:
-    """The targets of links in a workspace are kept, also in a read-only directory."""
-    outside = root.parent / "outside"
-    outside.mkdir(mode=0o500)
-    (root.parent / "file").touch()
-    provider.create(SHELL)
-    locked = root / "a" / "locked"
-    locked.mkdir()
-    (locked / "dir").symlink_to(outside)
-    (locked / "file").symlink_to(root.parent / "file")
-    (locked / "self").symlink_to(locked)
-    locked.chmod(0o500)
-    as_plain_user(lambda: provider.remove(SHELL))
-    assert entries_of(root) == []
-    assert mode_of(outside) == 0o500
-    assert (root.parent / "file").exists()
-
-
-@pytest.mark.parametrize("mode", [0o500, 0o400, 0o300, 0])
-def test_remove_removes_locked_directories(provider: LocalProvider, root: Path, mode: int) -> None:
-    """Directories that even their user cannot write to or read are removed."""
-    provider.create(SHELL)
-    deep = root / "a" / "x" / "y"
-    deep.mkdir(parents=True)
-    (deep / "file").touch()
-    for directory in (deep, deep.parent, root / "a"):
-        directory.chmod(mode)
-    as_plain_user(lambda: provider.remove(SHELL))
-    assert entries_of(root) == []
-
-
-def test_deep_nesting_is_reported(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If Python fails because directories are nested too deeply, a client gets a reason."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise RecursionError("maximum recursion depth exceeded")
-
-    provider.create(SHELL)
-    monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0,))
-    monkeypatch.setattr(shutil, "rmtree", fail)
-    error = failure_of(provider.remove, SHELL)
-    assert error.reason == "cannot remove its workspace: RecursionError"
-
-
-def test_remove_removes_leftovers_of_killed_removal(provider: LocalProvider, root: Path) -> None:
-    """The rest of a killed removal is removed by the next one, and no other."""
-    for id_ in ("a", "a-b"):
-        provider.create(environment(id_))
-        (root / id_).rename(root / removal_name(id_))
-    provider.create(environment("b"))
-    provider.remove(environment("a"))
-    left = entries_of(root)
-    assert len(left) == 2
-    assert left[0].startswith(".removing-a-b-")
-    assert left[1] == "b"
-
-
-def test_interrupted_removal_leaves_no_complete_workspace(
+def test_removal_is_one_rename(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A partly removed workspace no longer has its name, and can be removed further."""
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
+    """A removal deletes no file before it returns, however large the workspace is."""
     provider.create(SHELL)
+    deleted: list[object] = []
+    provider._emptying.stop()
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            provider.remove(SHELL)
-    assert len(entries_of(root)) == 1
-    assert failure_of(provider.probe, SHELL).reason == "its workspace is gone"
-    provider.remove(SHELL)
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, lambda path, **_: deleted.append(path))
+        provider.remove(SHELL)
+    assert deleted == []
     assert entries_of(root) == []
+    [entry] = trash_of(provider)
+    assert entry.startswith("a.drop.")
 
 
-def test_remove_removes_files_written_during_removal(
+def test_removal_by_killed_process_is_continued(root: Path) -> None:
+    """What a removal had moved to the trash is emptied by the next server."""
+    killed = LocalProvider(root)
+    killed.create(SHELL)
+    killed._emptying.stop()
+    killed.remove(SHELL)
+    provider = LocalProvider(root)
+    assert len(trash_of(provider)) == 1
+    provider.tidy(timedelta(0), [])
+    assert trash_of(provider) == []
+    provider.close()
+
+
+def test_remove_moves_leftovers_of_earlier_version(provider: LocalProvider, root: Path) -> None:
+    """What an earlier version had begun to remove goes too, and that of no other environment."""
+    for id_ in ("a", "a-b"):
+        provider.create(environment(id_))
+        (root / id_).rename(root / f".removing-{id_}-0")
+    provider.create(environment("b"))
+    provider.remove(environment("a"))
+    assert entries_of(root) == [".removing-a-b-0", "b"]
+    assert trash_of(provider) == []
+
+
+def test_remove_moves_files_written_during_removal(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The creation of a killed server that still writes does not prevent a removal."""
-    rmtree = shutil.rmtree
-    calls = []
+    real = Trash.put
+    calls: list[str] = []
 
-    def disturbed(path: str, *, ignore_errors: bool = False) -> None:
-        calls.append(path)
+    def disturbed(trash: Trash, workspace: str, entry: str, *, keep: bool) -> None:
+        real(trash, workspace, entry, keep=keep)
+        calls.append(entry)
         if len(calls) <= 3:
-            os.makedirs(root / "a" / ".venv", exist_ok=True)
-            Path(path, f"new-{len(calls)}").touch()
-            if not ignore_errors:
-                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
-        else:
-            rmtree(path, ignore_errors=ignore_errors)
+            os.makedirs(root / "a" / "home" / ".venv")
 
     provider.create(SHELL)
-    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0,) * 4)
+    monkeypatch.setattr(Trash, "put", disturbed)
     provider.remove(SHELL)
+    assert calls == ["a"] * 4
     assert entries_of(root) == []
 
 
@@ -139,15 +102,15 @@ def test_endless_writer_is_reported(
     provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A removal gives up and reports it; the rest is not an orphan."""
-    remove_entry = workspace_dirs.remove_entry
+    real = Trash.put
 
-    def disturbed(path: str) -> None:
-        remove_entry(path)
+    def disturbed(trash: Trash, workspace: str, entry: str, *, keep: bool) -> None:
+        real(trash, workspace, entry, keep=keep)
         os.makedirs(root / "a")
 
     provider.create(SHELL)
     monkeypatch.setattr(local, "_REMOVE_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(local, "remove_entry", disturbed)
+    monkeypatch.setattr(Trash, "put", disturbed)
     error = failure_of(provider.remove, SHELL)
     assert error.reason == "cannot remove its workspace: a program keeps writing to it"
     assert provider.find_orphans(["a"]) == []
@@ -178,12 +141,16 @@ def test_concurrent_removals_succeed(root: Path) -> None:
         (directory / "file").touch()
 
     def remove(_: int) -> list[str]:
+        provider = LocalProvider(root)
         barrier.wait()
-        LocalProvider(root).remove(SHELL)
-        return entries_of(root)
+        provider.remove(SHELL)
+        left = entries_of(root)
+        provider._emptying.wait()
+        return left
 
     with ThreadPoolExecutor(count) as pool:
         assert list(pool.map(remove, range(count))) == [[]] * count
+    assert trash_of(LocalProvider(root)) == []
 
 
 def test_remove_interrupts_creation(provider: LocalProvider, root: Path, waiting: Waiting) -> None:

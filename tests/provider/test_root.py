@@ -9,11 +9,11 @@ import pytest
 from tests.provider.conftest import SHELL, as_plain_user, entries_of, environment, failure_of
 from waggle_fsstore import WorkspaceGoneError
 from waggle_fsstore.provider.local import LocalProvider
-from waggle_fsstore.provider.workspace_dirs import dir_name, removal_name
+from waggle_fsstore.provider.workspace_dirs import dir_name
 
 NO_ROOT = (
     "the workspaces directory is missing or is a different one: mount its disk or, if it is lost, "
-    "make a new directory with an empty file .waggle-workspaces in it"
+    "make a new directory with an empty file .waggle-root in it"
 )
 
 
@@ -60,7 +60,7 @@ def test_lost_root_can_be_replaced(root: Path) -> None:
     assert failure_of(provider.check).reason == NO_ROOT
     root.mkdir()
     assert failure_of(provider.check).reason == NO_ROOT
-    (root / ".waggle-workspaces").touch()
+    (root / ".waggle-root").touch()
     provider.check()
     assert isinstance(failure_of(provider.probe, SHELL), WorkspaceGoneError)
     provider.create(SHELL)
@@ -71,7 +71,7 @@ def test_orphans_belong_to_no_known_id(provider: LocalProvider, root: Path) -> N
     for id_ in ("a", "B", "c", "D", "e"):
         provider.create(environment(id_))
     for name in ("c", dir_name("D"), "e"):
-        (root / name).rename(root / removal_name(name))
+        (root / name).rename(root / f".removing-{name}-0")
     (root / "note.txt").touch()
     (root / "b").symlink_to("/nowhere")
     orphans = provider.find_orphans(iter(["a", "B", "c", "D"]))

@@ -39,11 +39,13 @@ def test_modes_ignore_umask(tmp_path: Path, mask: int) -> None:
         tmp_path / "data",
         tmp_path / "data" / "root",
         workspace,
-        workspace / ".venv",
+        workspace / "home",
+        workspace / "tmp",
+        workspace / "home" / ".venv",
     ):
         assert mode_of(directory) == 0o700
     assert mode_of(workspace / ".waggle-workspace") == 0o600
-    assert mode_of(workspace / ".venv" / "pyvenv.cfg") == 0o600
+    assert mode_of(workspace / "home" / ".venv" / "pyvenv.cfg") == 0o600
 
 
 @needs_node
@@ -51,7 +53,7 @@ def test_package_file_is_private_and_writable(provider: LocalProvider, root: Pat
     """The package file is private too, and stays writable."""
     with umask(0):
         provider.create(NODE)
-    assert mode_of(root / "a" / "package.json") == 0o600
+    assert mode_of(root / "a" / "home" / "package.json") == 0o600
 
 
 def test_existing_root_keeps_its_mode(provider: LocalProvider, root: Path) -> None:
@@ -68,7 +70,7 @@ def test_hostile_id_has_directory_below_root(provider: LocalProvider, root: Path
     """Any id has its own directory in the root directory, which can be made and removed."""
     provider.create(environment("a"))
     provider.create(environment(id_))
-    assert Path(provider.locate(environment(id_))).parent == root
+    assert Path(provider.locate(environment(id_))).parent.parent == root
     assert len(entries_of(root)) == 2
     provider.probe(environment(id_))
     assert provider.find_orphans(["a", id_]) == []
@@ -80,7 +82,7 @@ def test_hostile_id_has_directory_below_root(provider: LocalProvider, root: Path
 def test_directories_are_distinct_children_of_root(some: list[str]) -> None:
     """Distinct ids have distinct directories right below the root, also if case is ignored."""
     provider = LocalProvider("/root")
-    paths = [provider.locate(environment(id_)) for id_ in some]
+    paths = [os.path.dirname(provider.locate(environment(id_))) for id_ in some]
     assert all(os.path.dirname(os.path.normpath(path)) == "/root" for path in paths)
     assert all(len(os.path.basename(path).encode()) <= 100 for path in paths)
     assert len({path.casefold() for path in paths}) == len(some)
@@ -102,7 +104,7 @@ def test_locate_uses_root_at_construction(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     provider = LocalProvider("root")
     monkeypatch.chdir("/")
-    assert provider.locate(SHELL) == str(tmp_path / "root" / "a")
+    assert provider.locate(SHELL) == str(tmp_path / "root" / "a" / "home")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")

@@ -34,20 +34,20 @@ sys.exit(main())
 # Blocks each caller of a function, which it logs, until the input is closed.
 _HOLD = """
 import logging, os, threading
-from waggle_fsstore.provider import local
+from waggle_fsstore.provider import layout, local, trash
 released = threading.Event()
-def hold(*arguments, real=local.{name}):
+def hold(*arguments, real={name}):
     logging.getLogger("held").warning("held")
     released.wait()
     return real(*arguments)
-local.{name} = hold
+{name} = hold
 if {is_released_by_input}:
     threading.Thread(target=lambda: (os.read(0, 1), released.set()), daemon=True).start()
 """
 
 
 def hold(name: str, *, is_released_by_input: bool = True) -> str:
-    """Return code that blocks the provider at its calls of this function of its module."""
+    """Return code that blocks the provider at calls of a function, such as ``trash.move``."""
     return _HOLD.format(name=name, is_released_by_input=is_released_by_input)
 
 

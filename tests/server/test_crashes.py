@@ -24,12 +24,12 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def _workspaces(store: Path) -> list[str]:
     found = {path.name for path in store.with_name("store-workspaces").iterdir()}
-    return sorted(found - {".waggle-workspaces"})
+    return sorted(found - {".waggle-root", ".trash"})
 
 
 @pytest.mark.parametrize(
     ("point", "runtime"),
-    [("make_dir", "shell"), ("write_new", "shell"), ("write_new", "python")],
+    [("layout.make_dir", "shell"), ("layout.write_new", "shell"), ("layout.write_new", "python")],
 )
 def test_kill_during_create_leaves_destroyable_error(
     tmp_path: Path, pool: ThreadPoolExecutor, point: str, runtime: str
@@ -70,7 +70,7 @@ def test_kill_during_create_leaves_destroyable_error(
         assert json.loads(server.get("/readyz")[1])["counts"]["orphans"] == 0
 
 
-@pytest.mark.parametrize("point", ["removal_name", "remove_entry"])
+@pytest.mark.parametrize("point", ["trash.move"])
 def test_kill_during_destroy_is_completed_at_next_start(
     tmp_path: Path, pool: ThreadPoolExecutor, point: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_environment_without_workspace_becomes_error_at_start(tmp_path: Path) ->
     with HttpServer(store) as server:
         created = call(server.url, "create_environment", runtime="shell")
         server.kill()
-    Path(created["workspace"]).rename(tmp_path / "moved")
+    Path(created["workspace"]).parent.rename(tmp_path / "moved")
     with HttpServer(store) as server:
         environment_id = created["environment_id"]
         found = call(server.url, "get_environment", environment_id=environment_id)

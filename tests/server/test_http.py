@@ -289,7 +289,7 @@ def test_damaged_document_and_orphan_stay_ready(root: Path) -> None:
     (root / "environments" / "b.json").write_text("{")
     workspaces = root.parent / "store-workspaces"
     (workspaces / "left-over").mkdir(parents=True)
-    (workspaces / ".waggle-workspaces").touch()
+    (workspaces / ".waggle-root").touch()
     # Names can hold bytes that are not UTF-8.
     os.mkdir(os.fsencode(workspaces) + b"/\xff")
     with _hosted(root) as (_, app):
@@ -362,7 +362,7 @@ def test_busy_writers_block_no_reader(tmp_path: Path) -> None:
     many = 45
     variables = {"WAGGLE_MAX_ENVIRONMENTS": "100"}
     store = tmp_path / "store"
-    with HttpServer(store, code=hold("write_new"), **variables) as server:
+    with HttpServer(store, code=hold("layout.write_new"), **variables) as server:
 
         async def dialogue(client: Client) -> list[dict[str, Any]]:
             calls = [ask(client, "create_environment", runtime="shell") for _ in range(many)]

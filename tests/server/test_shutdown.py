@@ -214,7 +214,7 @@ def test_signal_interrupts_venv_creation(
 def test_signals_end_server_despite_hanging_call(tmp_path: Path, kind: type[Server]) -> None:
     """Any number of signals ends it in time, and the next start cleans up."""
     store = tmp_path / "store"
-    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
+    code = SHORT_WAITS + hold("layout.write_new", is_released_by_input=False)
     with _start(kind, store, code=code) as server, ThreadPoolExecutor() as pool:
         _post(server, pool, "create_environment", runtime="shell")
         server.wait_for("held")
@@ -267,7 +267,7 @@ def test_signal_after_end_of_input_is_harmless(tmp_path: Path, number: signal.Si
 def test_end_of_input_and_signal_end_hanging_call(tmp_path: Path) -> None:
     """A client that closes the input, waits and sends SIGTERM ends the server in time."""
     store = tmp_path / "store"
-    code = SHORT_WAITS + hold("write_new", is_released_by_input=False)
+    code = SHORT_WAITS + hold("layout.write_new", is_released_by_input=False)
     with _start(StdioServer, store, code=code) as server:
         assert isinstance(server, StdioServer)
         server.post("create_environment", runtime="shell")
@@ -332,7 +332,7 @@ def test_signals_end_server_despite_hanging_start(tmp_path: Path, kind: type[Ser
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    code = SHORT_WAITS + hold("removal_name", is_released_by_input=False)
+    code = SHORT_WAITS + hold("trash.move", is_released_by_input=False)
     with kind(store, code=code) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:

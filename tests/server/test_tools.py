@@ -168,7 +168,7 @@ def test_create_returns_usable_environment(
         "last_used": created["last_used"],
         "timeout": "5m0s",
         "ssh_port": stored.ssh_port,
-        "workspace": str(root.parent / "store-workspaces" / stored.id),
+        "workspace": str(root.parent / "store-workspaces" / stored.id / "home"),
     }
     assert before <= datetime.fromisoformat(created["created_at"])
     assert created["created_at"] <= created["last_used"]

@@ -25,6 +25,7 @@ from waggle_fsstore.domain.environment import Owner
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.provider import Leftovers
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 
 T = TypeVar("T")
@@ -110,7 +111,10 @@ class DirectoryProvider:
     def __init__(self, root: Path, script: Script, *, name: str = "fake") -> None:
         self.root = root
         self.name = name
+        self.trash = root.parent / "trash"
         self.is_closed = False
+        self.lived = timedelta(0)
+        self.known: set[str] = set()
         self._script = script
 
     def create(self, environment: Environment) -> Capabilities:
@@ -135,13 +139,50 @@ class DirectoryProvider:
     def locate(self, environment: Environment) -> str:
         return str(self.root / environment.id)
 
-    def remove(self, environment: Environment) -> None:
+    def adopt(self, environment: Environment) -> None:
+        self._script(f"before adopt {environment.id}")
+
+    def remove(self, environment: Environment, *, keep: bool = False) -> None:
         self._script("before remove")
         directory = self.root / environment.id
-        (directory / "whole").unlink(missing_ok=True)
-        self._script("halfway remove")
-        shutil.rmtree(directory, ignore_errors=True)
+        if keep and directory.exists():
+            self.trash.mkdir(exist_ok=True)
+            directory.rename(self.trash / environment.id)
+            self._script("halfway remove")
+        else:
+            (directory / "whole").unlink(missing_ok=True)
+            self._script("halfway remove")
+            shutil.rmtree(directory, ignore_errors=True)
         self._script("after remove")
+
+    def has_files(self, environment: Environment) -> bool:
+        return any((place / environment.id).exists() for place in (self.root, self.trash))
+
+    def restore(self, environment: Environment) -> None:
+        self._script("before restore")
+        directory = self.root / environment.id
+        if not self.has_files(environment):
+            raise WorkspaceGoneError(self.name, "its files are gone")
+        if not directory.exists():
+            (self.trash / environment.id).rename(directory)
+        self._script("after restore")
+
+    def tidy(self, lived: timedelta, known: Iterable[str]) -> None:
+        self._script("before tidy")
+        self.lived += lived
+        self.known = set(known)
+
+    def free_space(self, environment: Environment) -> bool:
+        kept = sorted(self.trash.iterdir()) if self.trash.exists() else []
+        places = [*kept, self.root / environment.id]
+        found = [place for place in places if place.exists()]
+        for place in found[:1]:
+            shutil.rmtree(place)
+        return bool(found)
+
+    @property
+    def leftovers(self) -> Leftovers:
+        return Leftovers(0, 0)
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
         self._script("before find_orphans")

@@ -256,10 +256,10 @@ def check_only_if_before_update(patch: Patch) -> None:
         provider: str,
         *,
         only_if: Callable[[Environment], bool],
-        is_forced: bool,
+        **options: Any,
     ) -> Environment:
         transitions.require(only_if(repository.find_by_id(name)))
-        return real(repository, name, provider, only_if=lambda _: True, is_forced=is_forced)
+        return real(repository, name, provider, only_if=lambda _: True, **options)
 
     patch.setattr(transitions, "to_destroying", to_destroying)
 
@@ -507,7 +507,7 @@ def treat_every_address_as_loopback(patch: Patch) -> None:
     f"tests/service/test_removal.py::test_full_disk_removes_workspace_first[memory-{errno.ENOSPC}]"
 )
 def skip_delete_on_full_disk(patch: Patch) -> None:
-    patch.setattr(Removal, "_free_disk_space", nothing)
+    patch.setattr(Removal, "_free_space", nothing)
 
 
 @fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")

@@ -41,7 +41,7 @@ REMOVALS = {
     "destroy: before it is marked": Kill("before update", "running", "whole", "running"),
     "destroy: once it is marked": Kill("after update", "destroying", "whole", "nothing"),
     "destroy: before the provider": Kill("before remove", "destroying", "whole", "nothing"),
-    "destroy: halfway the provider": Kill("halfway remove", "destroying", "half", "nothing"),
+    "destroy: halfway the provider": Kill("halfway remove", "destroying", "no", "nothing"),
     "destroy: after the provider": Kill("after remove", "destroying", "no", "nothing"),
     "destroy: before it is deleted": Kill("before delete", "destroying", "no", "nothing"),
     "destroy: once it is deleted": Kill("after delete", "nothing", "no", "nothing"),
@@ -87,12 +87,11 @@ class Site:
     def workspace(self) -> str:
         """Return how much of a workspace exists: ``no``, ``half`` or ``whole``."""
         entries = (self.directory / "workspaces").glob("*")
-        directories = [path for path in entries if path.is_dir()]
+        directories = [path for path in entries if path.is_dir() and path.name != ".trash"]
         if not directories:
             return "no"
         [path] = directories
-        is_whole = (path / ".waggle-workspace").exists() and not path.name.startswith(".")
-        return "whole" if is_whole else "half"
+        return "whole" if (path / ".waggle-workspace").exists() else "half"
 
     def status(self) -> str:
         """Return the status of the environment, ``nothing`` if there is none."""

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Final
@@ -41,6 +41,7 @@ from waggle_fsstore import (
     WaggleError,
     audit,
 )
+from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.store.server_lock import ServerLock
@@ -51,41 +52,42 @@ ROOT: Final = Path(__file__).parents[2]
 class ScriptedLocalProvider(LocalProvider):
     """The local provider, which passes the points of a script as the fake one does.
 
-    It is halfway at its first access to something in the root directory except for the
-    workspace itself.
+    It is halfway when a workspace has no marker yet, or has just been moved to the trash.
     """
 
     def __init__(self, root: Path, script: Script) -> None:
         super().__init__(root)
         self._script = script
-        self._awaited_point = ""
-        sys.addaudithook(self._on_audit_event)
+        self._insert(Marker, "write", before="halfway make")
+        self._insert(self._trash, "put", after="halfway remove")
 
-    def _on_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._awaited_point or not event.startswith(("open", "os.", "shutil.")):
-            return
-        with suppress(TypeError, ValueError):
-            path = os.fsdecode(arguments[0])
-            halfway = path.startswith(f"{self._root}/") and event not in ("os.mkdir", "os.rename")
-            halfway = halfway and not path.endswith("/.waggle-workspaces")
-            if halfway and event not in ("os.chmod", "os.listdir", "os.scandir"):
-                point, self._awaited_point = self._awaited_point, ""
-                self._script(point)
+    def _insert(self, owner: object, name: str, *, before: str = "", after: str = "") -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> None:
+            if before:
+                self._script(before)
+            real(*arguments, **options)
+            if after:
+                self._script(after)
+
+        setattr(owner, name, call)
 
     def create(self, environment: Environment) -> Capabilities:
         self._script("before make")
-        self._awaited_point = "halfway make"
         super().create(environment)
-        self._awaited_point = ""
         self._script("after make")
         return CAPABILITIES
 
-    def remove(self, environment: Environment) -> None:
+    def remove(self, environment: Environment, *, keep: bool = False) -> None:
         self._script("before remove")
-        self._awaited_point = "halfway remove"
-        super().remove(environment)
-        self._awaited_point = ""
+        super().remove(environment, keep=keep)
         self._script("after remove")
+
+    def restore(self, environment: Environment) -> None:
+        self._script("before restore")
+        super().restore(environment)
+        self._script("after restore")
 
 
 def print_line(text: str) -> None:

@@ -83,7 +83,8 @@ def report_error(problem: str | Exception, *, details: Iterable[str] = ()) -> No
     """Write an error to stderr: one line, and one more for each detail."""
     text = problem if isinstance(problem, str) else message_of(problem)
     lines = [f"Error: {printable(text)}", *(f"  {printable(detail)}" for detail in details)]
-    typer.echo("\n".join(lines), err=True)
+    with suppress(OSError):  # Where stderr cannot be written, the exit code is all that is left.
+        typer.echo("\n".join(lines), err=True)
 
 
 def print_status(text: str) -> None:

@@ -4,6 +4,8 @@
 from datetime import timedelta
 from typing import Final
 
+from waggle_fsstore.domain.size import Size
+
 #: The maximum number of live environments.
 DEFAULT_CAPACITY: Final = 10
 
@@ -16,3 +18,7 @@ DEFAULT_REAPER_INTERVAL: Final = timedelta(minutes=1)
 
 #: The ports that environments get.
 DEFAULT_PORTS: Final = range(10_000, 11_001)
+
+#: How long the files of an expired environment are kept, and how much room they may take.
+DEFAULT_TRASH_KEEP: Final = timedelta(hours=24)
+DEFAULT_TRASH_MAX: Final = Size(10, is_percent=True)

@@ -60,7 +60,7 @@ _TRANSITIONS: Final = {
     Status.RUNNING: frozenset({Status.DESTROYING, Status.ERROR}),
     Status.DESTROYING: frozenset({Status.DESTROYED}),
     Status.DESTROYED: frozenset[Status](),
-    Status.ERROR: frozenset({Status.DESTROYING}),
+    Status.ERROR: frozenset({Status.RUNNING, Status.DESTROYING}),
 }
 
 
@@ -156,6 +156,8 @@ class Environment:
     - ``capabilities``: ``None`` until probed.
     - ``provider``: the name of the provider that made it, ``None`` before that.
     - ``owner``: the process that is creating or destroying it.
+    - ``discard_files``: while it is being destroyed, whether its files are deleted at once;
+      otherwise they are kept for a while.
     - ``idempotency``: the call that created it, ``None`` if the caller gave no key.
     - ``revision``: set by the store on each version that it returns; 0 means never
       stored. It is not part of equality.
@@ -179,6 +181,7 @@ class Environment:
     provider: str | None = None
     owner: Owner | None = None
     status_reason: str = ""
+    discard_files: bool = False
     idempotency: Idempotency | None = None
     revision: int = field(default=0, compare=False)
     extra: dict[str, Any] = field(default_factory=dict)
@@ -206,6 +209,8 @@ class Environment:
         if self.owner is not None and type(self.owner) is not Owner:
             raise InvalidEnvironmentError("owner", "is neither Owner nor None")
         self.status_reason = text("status_reason", self.status_reason)
+        if type(self.discard_files) is not bool:
+            raise InvalidEnvironmentError("discard_files", "is neither true nor false")
         if self.idempotency is not None and type(self.idempotency) is not Idempotency:
             raise InvalidEnvironmentError("idempotency", "is neither Idempotency nor None")
         check_integer("revision", self.revision, 0, MAX_REVISION)
@@ -235,6 +240,7 @@ class Environment:
         copy.provider = self.provider
         copy.owner = self.owner
         copy.status_reason = self.status_reason
+        copy.discard_files = self.discard_files
         copy.idempotency = self.idempotency
         copy.revision = self.revision
         copy.extra = json_object("extra", self.extra, _RESERVED_KEYS) if self.extra else {}
@@ -264,7 +270,7 @@ class Environment:
         """Make one transition of the state machine.
 
         creating -> running, error; running -> destroying, error; destroying ->
-        destroyed; error -> destroying. Any other transition raises
+        destroyed; error -> running, destroying. Any other transition raises
         :class:`InvalidTransitionError` and changes nothing.
         """
         target = _status(status)

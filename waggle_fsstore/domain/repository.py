@@ -94,8 +94,17 @@ class TransactionalRepository(Repository, Protocol):
         """
         ...
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+    def update(
+        self,
+        environment_id: str,
+        change: Callable[[Environment], object],
+        *,
+        capacity: int | None = None,
+    ) -> Environment:
         """Let ``change`` edit a copy in place, and store the result; return the stored copy.
+
+        With ``capacity``, a change that makes an environment live is stored only while fewer
+        live ones than that are stored; otherwise :class:`CapacityError`.
 
         If the stored version changes in the meantime, ``change`` runs again on the new one:
         it may run more than once, and its return value is ignored. A deleted environment

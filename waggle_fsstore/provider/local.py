@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local provider: each environment is a private directory on this machine."""
 
+import errno
 import json
 import logging
 import os
@@ -9,33 +10,35 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from waggle_fsstore.domain.defaults import DEFAULT_TRASH_KEEP, DEFAULT_TRASH_MAX
 from waggle_fsstore.domain.environment import Capabilities, Environment, Runtime
 from waggle_fsstore.domain.errors import ProviderError, RuntimeUnavailableError, WorkspaceGoneError
+from waggle_fsstore.domain.size import Size
+from waggle_fsstore.provider import layout
+from waggle_fsstore.provider.background import Background
 from waggle_fsstore.provider.host_tools import HostTools, find_host_tools, search_path
+from waggle_fsstore.provider.layout import HOME, VENV, Marker
+from waggle_fsstore.provider.mounts import mount_of, mount_points
 from waggle_fsstore.provider.process_groups import ProcessGroups
+from waggle_fsstore.provider.trash import Trash
 from waggle_fsstore.provider.workspace_dirs import (
-    ROOT_MARKER,
+    adopt_root,
     dir_name,
-    make_dir,
+    entries_in,
     make_root,
     original_name,
-    read_start,
-    removal_name,
-    remove_entry,
     why_no_root,
     why_unusable,
     write_new,
 )
-from waggle_fsstore.service.provider import WITH_PIP
+from waggle_fsstore.service.provider import WITH_PIP, Leftovers
 
 _log: Final = logging.getLogger(__name__)
-
-_MARKER: Final = ".waggle-workspace"
-_VENV: Final = ".venv"
 
 # The program that a runtime needs on the search path. Python is that of the server.
 _PROGRAM_OF: Final = {Runtime.NODE: "node", Runtime.SHELL: "sh"}
@@ -57,15 +60,37 @@ class LocalProvider:
     ``has_workspaces`` says of earlier ones, a missing root directory may be an unmounted
     disk: until it is back, nothing is made, given up or removed. Nothing is synced, so a
     power cut may cost new workspaces. Needs POSIX process groups, so not for Windows.
+
+    A workspace that expired is kept in the trash for ``trash_keep``, in time that servers
+    lived through, while all of them take at most ``trash_max``. ``store`` is the path of the
+    store whose environments these are, if it has one.
     """
 
     name: Final = "local"
 
-    def __init__(self, root: str | os.PathLike[str], *, has_workspaces: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        has_workspaces: bool = False,
+        store: str = "",
+        trash_keep: timedelta = DEFAULT_TRASH_KEEP,
+        trash_max: Size = DEFAULT_TRASH_MAX,
+    ) -> None:
         self._root = os.path.abspath(root)
         self._has_workspaces = has_workspaces
+        self._store = os.path.abspath(store) if store else ""
         self._groups = ProcessGroups()
         self._cached_tools: HostTools | None = None
+        self._trash = Trash(self._root, trash_keep, trash_max)
+        self._emptying = Background(self._trash.empty, "trash")
+        if store and mount_of(store) != mount_of(self._root):
+            _log.warning(
+                "the store %s and its workspaces %s are on different mounts: "
+                "back up, keep and mount both of them",
+                store,
+                self._root,
+            )
 
     @property
     def root(self) -> Path:
@@ -77,33 +102,41 @@ class LocalProvider:
         self._check_open()
         self._check_root()
         self._check_runtime(environment)
-        workspace = self.locate(environment)
+        directory, home = self._directory(environment), self.locate(environment)
         with self._translating_os_errors("make its workspace"):
             make_root(self._root)
             self._has_workspaces = True
             try:
-                make_dir(workspace)
+                layout.make(directory)
             except FileExistsError as error:
                 raise ProviderError(self.name, "its workspace exists already") from error
+            python = ""
             if environment.runtime is Runtime.PYTHON:
-                self._make_venv(environment, workspace)
+                self._make_venv(environment, directory)
+                python = _interpreter_of(os.path.join(home, VENV, "bin"))
             elif environment.runtime is Runtime.NODE:
-                write_new(os.path.join(workspace, "package.json"), _package(workspace))
+                write_new(os.path.join(home, "package.json"), _package(directory))
             self._check_open()
-            write_new(os.path.join(workspace, _MARKER), _marker(environment))
+            Marker(environment.id, environment.runtime, python).write(directory)
         return self.probe(environment)
+
+    def adopt(self, environment: Environment) -> None:
+        """Give the workspace of an environment that was once running today's layout and marker."""
+        with self._translating_os_errors("take over its workspace"):
+            adopt_root(self._root)
+            layout.adopt(self._root, environment)
 
     def probe(self, environment: Environment) -> Capabilities:
         """Return what the directory and the machine offer; starts no program.
 
-        The programs of the machine may have been looked up a minute ago.
+        The programs of the machine may have been looked up a minute ago. What a link in the
+        workspace points to has no influence on the result.
         """
         with self._translating_os_errors("read its workspace"):
-            workspace = self.locate(environment)
-            self._check_workspace(environment, workspace)
+            marker = self._check_workspace(environment)
             tools = self._host_tools()
             if environment.runtime is Runtime.PYTHON:
-                return self._probe_venv(os.path.join(workspace, _VENV, "bin"), tools)
+                return self._probe_venv(self.locate(environment), marker, tools)
             program = _PROGRAM_OF[environment.runtime]
             if program not in tools.programs:
                 reason = f"the program {program} is no longer on the search path"
@@ -111,34 +144,89 @@ class LocalProvider:
             return tools.capabilities()
 
     def locate(self, environment: Environment) -> str:
-        """Return the absolute path of its directory."""
-        return os.path.join(self._root, dir_name(environment.id))
+        """Return the absolute path of the directory with its files."""
+        return os.path.join(self._directory(environment), HOME)
 
-    def remove(self, environment: Environment) -> None:
-        """Remove its directory with all contents, and what earlier removals left of it.
+    def remove(self, environment: Environment, *, keep: bool = False) -> None:
+        """Move its directory to the trash, with what earlier removals left of it.
 
-        A creation by this provider object is interrupted, and raises. A creation by a killed
-        process may continue for a while: :meth:`find_orphans` finds what it makes later.
+        The trash is emptied in the background. A workspace in which something is mounted stays
+        in its place until it is unmounted. A creation by this provider object is interrupted,
+        and raises. A creation by a killed process may continue for a while:
+        :meth:`find_orphans` finds what it makes later.
         """
+        if not keep and self._is_root_gone():
+            return
         self._check_root()
         name = dir_name(environment.id)
         for pause in _REMOVE_PAUSES_S:
-            failure: Exception | None = None
+            failure: OSError | None = None
             try:
-                self._clear(name)
-                if not self._entries_of(name):
+                if self._move_to_trash(name, keep=keep):
+                    self._emptying.start()
                     return
-            except (OSError, RecursionError) as error:  # The latter: nested too deeply.
+            except OSError as error:
                 failure = error
             time.sleep(pause)
         reason = _reason(failure) if failure else "a program keeps writing to it"
         raise ProviderError(self.name, f"cannot remove its workspace: {reason}") from failure
 
+    def has_files(self, environment: Environment) -> bool:
+        """Return whether its directory is in its place, or kept in the trash."""
+        self._check_root()
+        name = dir_name(environment.id)
+        with self._translating_os_errors("look for its workspace"):
+            newest = self._trash.newest(name)
+            return newest is not None or bool(self._entries_of(name))
+
+    def restore(self, environment: Environment) -> None:
+        """Move its directory back from the trash. One that is in its place stays there."""
+        self._check_root()
+        name = dir_name(environment.id)
+        with self._translating_os_errors("restore its workspace"):
+            newest = self._trash.newest(name)
+            is_in_place = bool(self._entries_of(name))
+            if newest is not None and newest.in_place == is_in_place:
+                with suppress(FileNotFoundError):
+                    self._trash.take_back(newest)
+                    return
+            if not is_in_place:
+                raise WorkspaceGoneError(self.name, "its files are gone")
+
+    def tidy(self, lived: timedelta, known: Iterable[str]) -> None:
+        """Add to the lived time of the trash, and begin to empty what is due."""
+        if self._has_workspaces and why_no_root(self._root):
+            return
+        with self._translating_os_errors("tidy the trash"):
+            self._trash.live(lived)
+            self._trash.move_unmounted({dir_name(environment_id) for environment_id in known})
+            if not self._trash.is_empty:
+                self._emptying.start()
+
+    def free_space(self, environment: Environment) -> bool:
+        """Empty the oldest workspace in the trash or else this one, if that frees room."""
+        with self._translating_os_errors("empty the trash"):
+            if self._store and os.stat(self._store).st_dev != os.stat(self._root).st_dev:
+                return False
+            if self._trash.free_space():
+                return True
+        name = dir_name(environment.id)
+        if not self._entries_of(name):
+            return False
+        self.remove(environment)
+        return self._trash.free_space() or not self._entries_of(name)
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What is left of removed environments."""
+        return Leftovers(self._trash.orphans, self._trash.size_bytes)
+
     def find_orphans(self, known: Iterable[str]) -> list[str]:
         """Return the entries of the root directory that belong to no ``known`` id, sorted."""
         names = {dir_name(environment_id) for environment_id in known}
         with self._translating_os_errors("list the workspaces"):
-            return sorted(entry for entry in self._entries() if original_name(entry) not in names)
+            found = entries_in(self._root)
+            return sorted(entry for entry in found if original_name(entry) not in names)
 
     def check(self) -> None:
         """Raise if the root directory is missing, unusable, or cannot be made."""
@@ -148,8 +236,12 @@ class LocalProvider:
         self._check_root()
 
     def close(self) -> None:
-        """Interrupt creations and refuse new ones; all other methods still work."""
+        """Interrupt creations and refuse new ones; all other methods still work.
+
+        The next server empties what is left in the trash.
+        """
         self._groups.close()
+        self._emptying.stop()
 
     def _check_open(self) -> None:
         if self._groups.is_closed:
@@ -158,6 +250,15 @@ class LocalProvider:
     def _check_root(self) -> None:
         if self._has_workspaces and (reason := why_no_root(self._root)):
             raise ProviderError(self.name, reason)
+
+    def _is_root_gone(self) -> bool:
+        """Return whether the root directory, with all workspaces, is gone for certain.
+
+        It is if it is missing beside a store that is there. An unmounted disk would leave an
+        empty directory in its place, or take the store with it.
+        """
+        is_beside_store = os.path.dirname(self._root) == os.path.dirname(self._store)
+        return is_beside_store and os.path.isdir(self._store) and not os.path.lexists(self._root)
 
     def _check_runtime(self, environment: Environment) -> None:
         if environment.runtime is Runtime.PYTHON:
@@ -169,51 +270,61 @@ class LocalProvider:
         if reason:
             raise RuntimeUnavailableError(self.name, reason, environment.runtime)
 
-    def _check_workspace(self, environment: Environment, workspace: str) -> None:
-        """Raise unless this is the complete workspace of this environment."""
+    def _check_workspace(self, environment: Environment) -> Marker:
+        """Raise unless the complete workspace of this environment is here; return its marker."""
+        directory = self._directory(environment)
         try:
-            mode = os.lstat(workspace).st_mode
+            mode = os.lstat(directory).st_mode
         except FileNotFoundError as error:
             if reason := why_no_root(self._root):
                 raise ProviderError(self.name, reason) from error
             raise WorkspaceGoneError(self.name, "its workspace is gone") from error
         if not stat.S_ISDIR(mode):
             raise WorkspaceGoneError(self.name, "its workspace is not a directory")
-        expected = _marker(environment).encode()
+        marker = Marker.read(directory)
+        if marker is None:
+            raise WorkspaceGoneError(self.name, "its workspace is incomplete")
+        if not marker.is_of(environment):
+            raise WorkspaceGoneError(self.name, "its workspace was made for another environment")
+        if not marker.is_current:
+            raise ProviderError(self.name, "its workspace was made by another version")
         try:
-            marker = read_start(os.path.join(workspace, _MARKER), len(expected) + 1)
+            is_whole = stat.S_ISDIR(layout.look_below(directory, HOME).st_mode)
         except FileNotFoundError:
-            marker = b""
-        if marker == expected:
-            return
-        is_partial = expected.startswith(marker)
-        reason = "is incomplete" if is_partial else "was made for another environment"
-        raise WorkspaceGoneError(self.name, f"its workspace {reason}")
+            is_whole = False
+        if not is_whole:
+            raise WorkspaceGoneError(self.name, "its files are gone")
+        return marker
 
-    def _probe_venv(self, bin_dir: str, tools: HostTools) -> Capabilities:
-        python = os.path.join(bin_dir, "python")
+    def _probe_venv(self, home: str, marker: Marker, tools: HostTools) -> Capabilities:
         try:
-            mode = os.stat(python).st_mode
+            mode = layout.look_below(home, VENV, "bin", "python").st_mode
         except (FileNotFoundError, NotADirectoryError) as error:
             raise WorkspaceGoneError(self.name, "its python is gone") from error
-        if not stat.S_ISREG(mode) or not os.access(python, os.X_OK):
+        if stat.S_ISLNK(mode):
+            # Where it points to is up to the agent. The server knows to what it was made.
+            if marker.python and not os.access(marker.python, os.X_OK):
+                raise WorkspaceGoneError(self.name, "its python is gone")
+        elif not stat.S_ISREG(mode) or not mode & stat.S_IXUSR:
             raise ProviderError(self.name, "its python is not executable")
         own = {"python"}
-        if os.access(os.path.join(bin_dir, "pip"), os.X_OK):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            layout.look_below(home, VENV, "bin", "pip")
             own.add("pip")
         # Without the pip of the machine, which would install outside of the venv.
         programs = tools.programs - {"python3", "pip", "pip3"} | own
-        path = f"{bin_dir}{os.pathsep}{tools.path}"
+        path = f"{os.path.join(home, VENV, 'bin')}{os.pathsep}{tools.path}"
         return HostTools(path, programs).capabilities(has_venv=True)
 
-    def _make_venv(self, environment: Environment, workspace: str) -> None:
+    def _make_venv(self, environment: Environment, directory: str) -> None:
         import subprocess  # Deferred: takes 5 ms, and only this method needs it.
 
-        command = _venv_command(os.path.join(workspace, _VENV), _wants_pip(environment))
+        venv = os.path.join(directory, HOME, VENV)
+        command = _venv_command(venv, _wants_pip(environment))
         try:
             # In the workspace, so that it cannot start once a removal has renamed that.
             self._groups.run(
-                command, directory=workspace, path=search_path(), timeout=_VENV_TIMEOUT_S
+                command, directory=directory, path=search_path(), timeout=_VENV_TIMEOUT_S
             )
         except subprocess.SubprocessError as error:
             self._check_open()
@@ -226,23 +337,34 @@ class LocalProvider:
                 reason = "the creation of its venv was interrupted"
             raise ProviderError(self.name, reason) from error
 
-    def _clear(self, name: str) -> None:
-        """Remove what exists of a workspace now, and stop the program that makes it."""
-        workspace = os.path.join(self._root, name)
-        with suppress(FileNotFoundError):
-            os.rename(workspace, os.path.join(self._root, removal_name(name)))
-        self._groups.stop(workspace)
-        for entry in self._entries_of(name):
-            remove_entry(os.path.join(self._root, entry))
+    def _move_to_trash(self, name: str, *, keep: bool) -> bool:
+        """Move what exists of a workspace now, and stop the program that makes it.
 
-    def _entries(self) -> list[str]:
-        try:
-            return [entry for entry in os.listdir(self._root) if entry != ROOT_MARKER]
-        except FileNotFoundError:
-            return []
+        Returns whether nothing is left in the root directory, except for what cannot be moved.
+        """
+        directory = os.path.join(self._root, name)
+        if mounted := mount_points(directory):
+            self._trash.put_in_place(name, keep=keep, mounted=mounted[0])
+            return True
+        # The workspace itself comes last: so it is what a restore brings back.
+        for entry in sorted(self._entries_of(name), key=lambda entry: entry == name):
+            try:
+                self._trash.put(name, entry, keep=keep)
+            except FileNotFoundError:
+                continue  # Another process moved it.
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                self._trash.put_in_place(name, keep=keep, mounted="another file system")
+                return True
+        self._groups.stop(directory)
+        return not self._entries_of(name)
+
+    def _directory(self, environment: Environment) -> str:
+        return os.path.join(self._root, dir_name(environment.id))
 
     def _entries_of(self, name: str) -> list[str]:
-        return [entry for entry in self._entries() if original_name(entry) == name]
+        return [entry for entry in entries_in(self._root) if original_name(entry) == name]
 
     def _host_tools(self, *, refresh: bool = False) -> HostTools:
         tools = self._cached_tools
@@ -284,12 +406,18 @@ def _venv_command(directory: str, pip: bool) -> list[str]:
     return [sys.executable, "-I", "-m", "venv", *without, directory]
 
 
-def _package(workspace: str) -> str:
+def _interpreter_of(directory: str) -> str:
+    """Return the interpreter that a venv which was just made links to, "" if it has a copy."""
+    target = "python"
+    while not os.path.isabs(target):
+        try:
+            target = os.readlink(os.path.join(directory, target))
+        except OSError:
+            return ""
+    return target
+
+
+def _package(directory: str) -> str:
     # The name is valid for npm with any id: lower case, and none of its reserved names.
-    name = f"waggle-{os.path.basename(workspace).lstrip('~')}"
+    name = f"waggle-{os.path.basename(directory).lstrip('~')}"
     return json.dumps({"name": name, "private": True}, indent=2) + "\n"
-
-
-def _marker(environment: Environment) -> str:
-    """Return the exact content of the marker: a prefix of it means an incomplete workspace."""
-    return json.dumps({"id": environment.id, "runtime": environment.runtime}) + "\n"

@@ -4,9 +4,10 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # How long a program has to end after SIGTERM, before SIGKILL.
 _GRACE_PERIOD_S: Final = 1.0
+
+_POLL_INTERVAL_S: Final = 0.001
 
 
 class ProcessGroups:
@@ -65,7 +68,7 @@ class ProcessGroups:
                     start_new_session=True,
                     umask=0o077,
                 )
-            output, _ = process.communicate(timeout=timeout)
+            output = _output_of(process, timeout)
         except BaseException:
             if process is not None:
                 _stop([process])
@@ -92,16 +95,44 @@ class ProcessGroups:
         _stop(leaders)
 
 
-def _stop(leaders: Iterable["Popen[bytes]"]) -> None:
-    """Send SIGTERM to all groups, SIGKILL after the grace period, and reap their leaders."""
+# Tests that freeze the time freeze the timeouts of subprocess too.
+
+
+def _output_of(process: "Popen[bytes]", timeout: float) -> bytes:
+    """Return what a program has written, once it has ended. Raises ``TimeoutExpired``."""
+    from selectors import EVENT_READ, DefaultSelector
     from subprocess import TimeoutExpired
 
+    pipe = cast("IO[bytes]", process.stdout)
+    deadline = monotonic() + timeout
+    output = bytearray()
+    with DefaultSelector() as selector:
+        selector.register(pipe, EVENT_READ)
+        while (remaining := deadline - monotonic()) > 0:
+            if selector.select(remaining):
+                data = os.read(pipe.fileno(), 65536)
+                output += data
+                if not data and _wait(process, deadline):
+                    return bytes(output)
+    raise TimeoutExpired(process.args, timeout, bytes(output))
+
+
+def _wait(process: "Popen[bytes]", deadline: float) -> bool:
+    """Wait for the end of a program, and return whether it ended in time."""
+    while process.poll() is None:
+        if monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_INTERVAL_S)
+    return True
+
+
+def _stop(leaders: Iterable["Popen[bytes]"]) -> None:
+    """Send SIGTERM to all groups, SIGKILL after the grace period, and reap their leaders."""
     for process in leaders:
         _signal(process, signal.SIGTERM)
     deadline = monotonic() + _GRACE_PERIOD_S
     for process in leaders:
-        with suppress(TimeoutExpired):
-            process.wait(max(0.0, deadline - monotonic()))
+        _wait(process, deadline)
     for process in leaders:
         # To the whole group, which may outlive its leader.
         _signal(process, signal.SIGKILL)

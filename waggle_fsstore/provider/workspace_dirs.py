@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workspace directories on disk: their names, their modes, and their removal.
+"""The root directory and what is directly in it: names, modes, and moves.
 
-A workspace is renamed to ``.removing-NAME-RANDOM`` before it is removed, so that a partly
-removed workspace never passes for a complete one.
+``NAME/`` belongs to an environment; the package ``layout`` says what is in it. ``.trash`` has
+what was removed.
 """
 
 import errno
 import os
 import re
-import shutil
-import stat
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
@@ -18,14 +16,23 @@ DIR_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
 #: In the root directory. A directory without it is another one, such as an empty mount point.
-ROOT_MARKER: Final = ".waggle-workspaces"
+ROOT_MARKER: Final = ".waggle-root"
+
+#: The same in earlier versions, which take a root directory without it for one that is not
+#: mounted: so they touch nothing in a root directory with today's layout.
+OLD_ROOT_MARKER: Final = ".waggle-workspaces"
+
+#: In the root directory: what was removed.
+TRASH: Final = ".trash"
 
 _PLAIN_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # Names of devices on Windows.
 _RESERVED_NAME: Final = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
 
+# What an earlier version had begun to remove, and what is being moved to today's layout.
 _REMOVING_PREFIX: Final = ".removing-"
+_ADOPTING_PREFIX: Final = ".adopting-"
 
 # A workspace belongs to its user, who can replace any file by a link or a pipe.
 _READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -42,16 +49,25 @@ def dir_name(environment_id: str) -> str:
     return f"~{blake2b(environment_id.encode(), digest_size=16).hexdigest()}"
 
 
-def removal_name(name: str) -> str:
-    """Return a new name for the directory ``name``, under which to remove it."""
-    return f"{_REMOVING_PREFIX}{name}-{os.urandom(8).hex()}"
+def adopting_name(name: str) -> str:
+    """Return the name that the directory ``name`` has while it gets today's layout."""
+    return f"{_ADOPTING_PREFIX}{name}"
 
 
 def original_name(entry: str) -> str:
-    """Return the name that a directory had before it was renamed for its removal, if it was."""
+    """Return the name that a directory had before it was renamed, if it was."""
     if entry.startswith(_REMOVING_PREFIX):
         return entry.removeprefix(_REMOVING_PREFIX).rpartition("-")[0]
-    return entry
+    return entry.removeprefix(_ADOPTING_PREFIX)
+
+
+def entries_in(root: str) -> list[str]:
+    """Return the names of the directories of environments, and of anything foreign."""
+    own = (ROOT_MARKER, OLD_ROOT_MARKER, TRASH)
+    try:
+        return [entry for entry in os.listdir(root) if entry not in own]
+    except FileNotFoundError:
+        return []
 
 
 def make_dirs(path: str) -> None:
@@ -73,14 +89,22 @@ def make_dirs(path: str) -> None:
 def make_root(path: str) -> None:
     """Make what is missing of the root directory: parents, directory, marker."""
     make_dirs(path)
+    adopt_root(path)
     with suppress(FileExistsError):
         write_new(os.path.join(path, ROOT_MARKER), "")
 
 
+def adopt_root(path: str) -> None:
+    """Give the root directory of an earlier version today's marker, which locks that one out."""
+    with suppress(FileNotFoundError):
+        os.rename(os.path.join(path, OLD_ROOT_MARKER), os.path.join(path, ROOT_MARKER))
+
+
 def why_no_root(path: str) -> str:
     """Return why the root directory, once made, is missing or another one; "" if it is not."""
-    if os.path.lexists(os.path.join(path, ROOT_MARKER)):
-        return ""
+    for marker in (ROOT_MARKER, OLD_ROOT_MARKER):
+        if os.path.lexists(os.path.join(path, marker)):
+            return ""
     return (
         "the workspaces directory is missing or is a different one: mount its disk or, if it is "
         f"lost, make a new directory with an empty file {ROOT_MARKER} in it"
@@ -115,34 +139,11 @@ def read_start(path: str, size: int) -> bytes:
         return file.read(size)
 
 
-def remove_entry(path: str) -> None:
-    """Remove a file, a link or a directory, but never the target of a link.
-
-    Another process may remove the same concurrently. Raises ``OSError`` if something is
-    left, because it could not be removed or was written in the meantime.
-    """
-    with suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            return
-        # Removes what it can. Errors do not matter yet, such as a concurrent removal.
-        shutil.rmtree(path, ignore_errors=True)
-        if os.path.lexists(path):
-            _make_writable(path)
-            shutil.rmtree(path)
-
-
-def _make_writable(path: str) -> None:
-    """Make all directories from ``path`` down writable for their user; follow no link."""
-    _make_one_writable(path)
-    for _, names, _, descriptor in os.fwalk(path):
-        os.fchmod(descriptor, DIR_MODE)
-        for name in names:
-            _make_one_writable(name, descriptor)
-
-
-def _make_one_writable(path: str, descriptor: int | None = None) -> None:
-    # Each of these may be raised for a link, or on a system that cannot chmod without following
-    # links. There the fchmod above does it, if the directory is readable.
-    with suppress(OSError, NotImplementedError, ValueError):
-        os.chmod(path, DIR_MODE, dir_fd=descriptor, follow_symlinks=False)
+def move(source: str, target: str) -> None:
+    """Rename a directory that is no mount point, also one that its user may not write to."""
+    try:
+        os.rename(source, target)
+    except PermissionError:
+        # A directory that is not writable keeps its parent. Root-owned ones stay as they are.
+        os.chmod(source, DIR_MODE, follow_symlinks=False)
+        os.rename(source, target)

@@ -94,7 +94,7 @@ class ServiceHost:
 
     def _open(self) -> None:
         if not self._may_init:
-            require_store(self._location)
+            require_store(self._location, self._settings)
         if self._http is not None and not self._http.try_acquire():
             raise ServerRunningError(self._http.holder())
         self.repository = open_repository(self._location)

@@ -6,6 +6,7 @@ the event loop that answers other clients. What agents read is in the code, not 
 which ``python -OO`` drops.
 """
 
+import inspect
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -70,6 +71,30 @@ _INSTRUCTIONS: Final = (
     "Destroy environments you no longer need: the number of live environments is limited."
 )
 
+#: The title and the description of each tool.
+_TEXTS: Final = {
+    "create_environment": (
+        "Create an environment",
+        "Create an environment and wait until it is ready. Work in its 'workspace' directory.",
+    ),
+    "list_environments": (
+        "List environments",
+        "List environments by id, one page at a time. 'unreadable' lists damaged records.",
+    ),
+    "get_environment": (
+        "Get an environment",
+        "Get one environment, and reset its idle timer.",
+    ),
+    "destroy_environment": (
+        "Destroy an environment",
+        "Destroy an environment, in any status, and delete all its files.",
+    ),
+    "environment_history": (
+        "History of an environment",
+        "List the changes to an environment: time, actor, reason. Works after it is destroyed.",
+    ),
+}
+
 _RESOURCE_URI: Final = "waggle://environments/"
 
 _Id = Annotated[str, Text(description="The environment_id that create_environment returned.")]
@@ -114,51 +139,19 @@ def make_server(service: EnvironmentService) -> MCPServer[Any]:
 def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
     # Separate threads for tools that write, because those may wait for the store lock: tools
     # that only read then never wait for a free thread.
+    hints = partial(ToolAnnotations, open_world_hint=False)
     read = partial(
-        _tool,
-        calls,
-        CapacityLimiter(_READER_THREADS),
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        _tool, calls, CapacityLimiter(_READER_THREADS), annotations=hints(read_only_hint=True)
     )
     write = partial(_tool, calls, CapacityLimiter(_WRITER_THREADS))
-    writes = partial(ToolAnnotations, read_only_hint=False, open_world_hint=False)
+    creates = hints(read_only_hint=False, destructive_hint=False, idempotent_hint=False)
+    destroys = hints(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
     return [
-        write(
-            tools.create_environment,
-            EnvironmentInfo,
-            title="Create an environment",
-            description="Create an environment and wait until it is ready. Work in its "
-            "'workspace' directory.",
-            annotations=writes(destructive_hint=False, idempotent_hint=False),
-            is_cancellable=True,
-        ),
-        read(
-            tools.list_environments,
-            EnvironmentList,
-            title="List environments",
-            description="List environments by id, one page at a time. 'unreadable' lists damaged "
-            "records.",
-        ),
-        read(
-            tools.get_environment,
-            EnvironmentInfo,
-            title="Get an environment",
-            description="Get one environment, and reset its idle timer.",
-        ),
-        write(
-            tools.destroy_environment,
-            DestroyResult,
-            title="Destroy an environment",
-            description="Destroy an environment, in any status, and delete all its files.",
-            annotations=writes(destructive_hint=True, idempotent_hint=True),
-        ),
-        read(
-            tools.environment_history,
-            History,
-            title="History of an environment",
-            description="List the changes to an environment: time, actor, reason. Works after it "
-            "is destroyed.",
-        ),
+        write(tools.create_environment, annotations=creates, is_cancellable=True),
+        read(tools.list_environments),
+        read(tools.get_environment),
+        write(tools.destroy_environment, annotations=destroys),
+        read(tools.environment_history),
     ]
 
 
@@ -176,15 +169,14 @@ def _tool(
     calls: Calls,
     limiter: CapacityLimiter,
     function: Callable[..., object],
-    result: type,
     *,
-    title: str,
-    description: str,
     annotations: ToolAnnotations,
     is_cancellable: bool = False,
 ) -> Tool:
     """Return the tool that makes calls of a function, in threads of a limiter."""
     arguments = Arguments.of(function)
+    title, description = _TEXTS[arguments.tool]
+    result = inspect.signature(function).return_annotation
 
     async def run(ctx: Context[Any], sent: dict[str, object]) -> object:
         try:

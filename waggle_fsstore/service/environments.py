@@ -27,7 +27,7 @@ from waggle_fsstore.service.error_text import id_in
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
-from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.provider import Leftovers, Provider
 from waggle_fsstore.service.reconcile import (
     Reconciliation,
     fail_if_workspace_gone,
@@ -76,6 +76,7 @@ class EnvironmentService:
         self._provider = provider
         self._now = now
         self._idle_clock = IdleClock(uptime)
+        self._tidied_at = timedelta(0)
         self._touch_buffer = touch_buffer or TouchBuffer(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
         self._creation = Creation(
@@ -183,16 +184,22 @@ class EnvironmentService:
     ) -> bool:
         """Remove an environment, in any status, and its workspace.
 
-        Once this returns, only its history is left. While another thread or process is creating
-        or removing the environment, this waits, up to ``takeover_after`` seconds. It resumes an
-        interrupted removal. Returns false, and has changed nothing, if ``only_if`` returns false
-        for the version that is about to be marked as destroying.
+        Once this returns, only its history is left; its files are deleted in the background.
+        While another thread or process is creating or removing the environment, this waits, up
+        to ``takeover_after`` seconds. It resumes an interrupted removal. Returns false, and has
+        changed nothing, if ``only_if`` returns false for the version that is about to be marked
+        as destroying.
 
         Raises :class:`EnvironmentNotFoundError`. Raises :class:`ProviderError` and leaves
         the environment in status destroying, so that the call can be repeated, or unchanged
         if another provider made it.
         """
-        return self._removal.destroy(environment_id, only_if)
+        return self._removal.destroy(environment_id, only_if, discard=True)
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What is left of removed environments, as far as this process knows."""
+        return self._provider.leftovers
 
     def history(self, environment_id: str, *, after: int | str = 0) -> Iterator[Event]:
         """Return the events of an environment, oldest first, even of a deleted one."""
@@ -208,6 +215,7 @@ class EnvironmentService:
         lock. It ends early if ``is_stopping`` returns true.
         """
         result = Reconciliation()
+        self._tidied_at = self._idle_clock.elapsed  # Another server counted until now.
         workspaces: list[str] = []
         with result.collect_problems("workspaces"):
             # All of them, before the records are read: each record is stored before its workspace.
@@ -223,6 +231,7 @@ class EnvironmentService:
                 known += [id_in(error) for error in result.unreadable]
                 orphans = self._provider.find_orphans(known)
                 result.orphans += [name for name in orphans if name in workspaces]
+        self._tidy(environments, result)
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
@@ -237,6 +246,7 @@ class EnvironmentService:
         self._idle_clock.begin_pass({one.id for one in environments})
         self._visit(environments, result, is_stopping, self._remove_if_expired)
         self._idle_clock.end_pass()
+        self._tidy(environments, result)
         return result
 
     def tick(self, interval: timedelta) -> None:
@@ -292,6 +302,16 @@ class EnvironmentService:
             self._idle_clock.begin_pass(())
             self._idle_clock.end_pass()
 
+    def _tidy(self, environments: list[Environment], result: Reconciliation) -> None:
+        """Let the provider delete what is due, unless it cannot work."""
+        if not result.is_complete:
+            return
+        now = self._idle_clock.elapsed
+        lived, self._tidied_at = now - self._tidied_at, now
+        known = [one.id for one in environments if one.status is not Status.DESTROYING]
+        with result.collect_problems("workspaces"):
+            self._provider.tidy(lived, [*known, *map(id_in, result.unreadable)])
+
     def _visit(
         self,
         environments: list[Environment],
@@ -313,7 +333,7 @@ class EnvironmentService:
         idle = timedelta(seconds=self.idle_time(environment) // timedelta(seconds=1))
         reason = f"idle {format_duration(idle)} > {format_duration(environment.timeout)}"
         with audit(actor="reaper", reason=reason):
-            if self._removal.destroy(environment.id, self._may_expire):
+            if self._removal.destroy(environment.id, self._may_expire, discard=False):
                 result.expired.append(environment.id)
 
     def _may_expire(self, stored: Environment) -> bool:

@@ -45,6 +45,13 @@ class IdleClock:
             self._max_gap_s = max_gap_s
             self._advance()
 
+    @property
+    def elapsed(self) -> timedelta:
+        """The running time of this process since the clock was made."""
+        with self._lock:
+            self._advance()
+            return timedelta(seconds=self._elapsed)
+
     def begin_pass(self, known: Collection[str]) -> None:
         """Begin a pass over all environments, and forget those whose id is not ``known``."""
         with self._lock:

@@ -86,7 +86,7 @@ def finish_interrupted(
         result.failed.append(environment.id)
     else:
         with audit(actor="reconcile", reason="the process that was removing it ended"):
-            if removal.destroy(environment.id, _is_abandoned):
+            if removal.destroy(environment.id, _is_abandoned, discard=False):
                 result.finished.append(environment.id)
     return True
 

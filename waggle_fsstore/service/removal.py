@@ -47,13 +47,19 @@ class Removal:
         self._ports = ports
         self._takeover_after = takeover_after
 
-    def destroy(self, environment_id: str, only_if: Callable[[Environment], bool]) -> bool:
-        """Destroy an environment, see :meth:`EnvironmentService.destroy`."""
+    def destroy(
+        self, environment_id: str, only_if: Callable[[Environment], bool], *, discard: bool = True
+    ) -> bool:
+        """Destroy an environment, see :meth:`EnvironmentService.destroy`.
+
+        Without ``discard`` its files are kept in the trash, unless an earlier call has stored
+        that they are not.
+        """
         self._repository.find_by_id(environment_id)
         deadline = monotonic() + self._takeover_after
         with IN_PROGRESS.hold(environment_id, deadline=deadline):
             try:
-                environment = self._claim(environment_id, only_if, deadline)
+                environment = self._claim(environment_id, only_if, deadline, discard=discard)
             except EnvironmentNotFoundError:
                 return True  # Another thread or process has removed it in the meantime.
             except transitions.PreconditionFailedError:
@@ -62,9 +68,13 @@ class Removal:
         return True
 
     def _claim(
-        self, environment_id: str, only_if: Callable[[Environment], bool], deadline: float
+        self,
+        environment_id: str,
+        only_if: Callable[[Environment], bool],
+        deadline: float,
+        *,
+        discard: bool,
     ) -> Environment:
-        may_free_space = True
         while True:
             try:
                 return transitions.to_destroying(
@@ -73,33 +83,30 @@ class Removal:
                     self._provider.name,
                     only_if=only_if,
                     is_forced=monotonic() >= deadline,
+                    discard=discard,
                 )
             except transitions.BusyError:
                 time.sleep(_POLL_INTERVAL_S)
             except OSError as error:
-                if error.errno not in _DISK_FULL or not may_free_space:
+                if error.errno not in _DISK_FULL or not self._free_space(environment_id, only_if):
                     raise
-                may_free_space = False
-                self._free_disk_space(environment_id, only_if)
 
-    def _free_disk_space(self, environment_id: str, only_if: Callable[[Environment], bool]) -> None:
-        """Remove the workspace first, so that the full disk has room for *destroying*.
+    def _free_space(self, environment_id: str, only_if: Callable[[Environment], bool]) -> bool:
+        """Make room for *destroying* on a full disk; return whether that was possible.
 
-        A process that is killed in between leaves *running* without a workspace, which
-        :meth:`EnvironmentService.reconcile` changes to *error*.
+        The workspace itself goes last. A process that is killed after that leaves *running*
+        without a workspace, which :meth:`EnvironmentService.reconcile` changes to *error*.
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_provider(environment, self._provider.name)
         transitions.require(only_if(environment))
-        _log.warning(
-            "environment %s: the disk is full; removing its workspace first", environment_id
-        )
-        self._provider.remove(environment)
+        _log.warning("environment %s: the disk is full; making room first", environment_id)
+        return self._provider.free_space(environment)
 
     def _tear_down(self, environment: Environment) -> None:
         """Remove the workspace, then the record, so that an interrupted removal can be resumed."""
         try:
-            self._provider.remove(environment)
+            self._provider.remove(environment, keep=not environment.discard_files)
         except BaseException as error:
             reason = f"could not be removed: {reason_of(error)}"
             try:

@@ -142,8 +142,12 @@ def to_destroying(
     *,
     only_if: Callable[[Environment], bool],
     is_forced: bool,
+    discard: bool,
 ) -> Environment:
     """Change an environment from any status to destroying, with this process as owner.
+
+    ``discard`` says to delete its files at once. What is stored says that too once a caller
+    has asked for it, so that any process can resume the removal.
 
     Raises :class:`PreconditionFailedError` if ``only_if`` returns false, :class:`BusyError`
     if another process is creating or removing it and the change is not forced, and
@@ -160,6 +164,7 @@ def to_destroying(
             stored.transition_to(Status.ERROR)
         if stored.status in (Status.ERROR, Status.RUNNING):
             stored.transition_to(Status.DESTROYING)
+        stored.discard_files = stored.discard_files or discard
         stored.owner = this_process()
 
     with with_reason("destroy was called"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stores of environments: files in a directory, or memory.
 
-``file_store`` is FileStore, ``memory_store`` the reference model, ``server_lock`` decides which
-server leads. Below them, each package imports only the ones after it:
+``file_store`` is FileStore, ``memory_store`` the reference model, ``server_lock`` says which
+servers run and decides which one leads. Below them, each package imports only the ones after it:
 
 - ``maintenance``: work on a whole store;
 - ``write``: one change, from the lock to the rename;

@@ -227,13 +227,18 @@ class FileStore:
                 raise EnvironmentAlreadyExistsError(new.id)
             if (existing := tx.find_key_of(new)) is not None:
                 raise EnvironmentAlreadyExistsError(existing)
-            if capacity is not None and tx.count_live() >= capacity:
-                raise CapacityError(capacity)
+            _check_capacity(tx, capacity)
             return tx.put(new, None)
 
         return self._writer.run(work)
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+    def update(
+        self,
+        environment_id: str,
+        change: Callable[[Environment], object],
+        *,
+        capacity: int | None = None,
+    ) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         self._begin_writing()
 
@@ -241,6 +246,8 @@ class FileStore:
             return inputs.apply(self._layout.root, change, stored.environment)
 
         def put(tx: Transaction, new: Environment, stored: StoredDocument) -> Environment:
+            if new.status.is_live and not stored.status.is_live:
+                _check_capacity(tx, capacity)
             new.revision = tx.put(new, stored)
             return new
 
@@ -445,3 +452,8 @@ class FileStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_capacity(tx: Transaction, capacity: int | None) -> None:
+    if capacity is not None and tx.count_live() >= capacity:
+        raise CapacityError(capacity)

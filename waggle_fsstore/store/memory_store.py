@@ -105,13 +105,16 @@ class MemoryStore:
                 for other in self._environments.values():
                     if other.has_key_of(environment):
                         raise EnvironmentAlreadyExistsError(other.id)
-            if capacity is not None:
-                live = sum(other.status.is_live for other in self._environments.values())
-                if live >= capacity:
-                    raise CapacityError(capacity)
+            self._check_capacity(capacity)
             return self._store([environment])[0]
 
-    def update(self, environment_id: str, change: Callable[[Environment], object]) -> Environment:
+    def update(
+        self,
+        environment_id: str,
+        change: Callable[[Environment], object],
+        *,
+        capacity: int | None = None,
+    ) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         inputs.refuse_inside(id(self))
         for _ in range(inputs.OPTIMISTIC_TRIES):
@@ -119,12 +122,18 @@ class MemoryStore:
             changed = inputs.apply(id(self), change, found)
             with self._lock:
                 if self._find(environment_id).revision == found.revision:
-                    self._store([changed])
-                    return changed.copy()
+                    return self._replace(changed, capacity)
         with self._lock:
             changed = inputs.apply(id(self), change, self._find(environment_id))
-            self._store([changed])
-            return changed.copy()
+            return self._replace(changed, capacity)
+
+    def _replace(self, changed: Environment, capacity: int | None) -> Environment:
+        """Store a new version within the capacity. The lock is held."""
+        is_live = self._find(changed.id).status.is_live
+        if changed.status.is_live and not is_live:
+            self._check_capacity(capacity)
+        self._store([changed])
+        return changed.copy()
 
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
@@ -223,6 +232,11 @@ class MemoryStore:
             return self._environments[environment_id]
         except (KeyError, TypeError):
             raise EnvironmentNotFoundError(environment_id) from None
+
+    def _check_capacity(self, capacity: int | None) -> None:
+        live = sum(other.status.is_live for other in self._environments.values())
+        if capacity is not None and live >= capacity:
+            raise CapacityError(capacity)
 
     def _store(self, environments: list[Environment]) -> list[int]:
         """Keep these copies, all or none, and give them their revisions. The lock is held."""

@@ -50,6 +50,7 @@ def make_environment(**fields: Any) -> Environment:
             host="maja", boot_id="boot-5", pid=4242, process_started=987_654, pid_namespace=4_026
         ),
         "status_reason": "started manually",
+        "discard_files": True,
         "idempotency": Idempotency(key=f"key-{n}", arguments=f"digest-{n}"),
         "extra": {"colour": ["amber", {"depth": 2.5}], "count": 3},
     }

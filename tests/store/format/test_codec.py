@@ -101,7 +101,7 @@ def test_document_bytes_are_the_format() -> None:
         == """\
 {
   "capabilities": null,
-  "checksum": "d4818951",
+  "checksum": "10882b53",
   "colour": [
     "amber",
     {
@@ -110,6 +110,7 @@ def test_document_bytes_are_the_format() -> None:
   ],
   "count": 3,
   "created_at": "2026-01-02T03:04:05.000000Z",
+  "discard_files": true,
   "id": "env-x",
   "labels": {
     "team": "red",

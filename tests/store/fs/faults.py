@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store import file_store
-from waggle_fsstore.store.fs import disk, in_place_file, lock, lost_and_found, safe_read
+from waggle_fsstore.store.fs import disk, in_place_file, linux, lock, lost_and_found, safe_read
 
 
 @fault("tests/store/fs/test_disk.py::test_simulated_open_reaches_no_other_file[temp-False]")
@@ -138,3 +139,28 @@ def skip_fsync_of_segment_name(patch: Patch) -> None:
 @fault("tests/store/fs/test_lost_and_found.py::test_unreadable_file_stops_no_copy")
 def fail_on_unreadable_file_in_lost_and_found(patch: Patch) -> None:
     patch.setattr(lost_and_found, "read_or_error", lambda read: read())
+
+
+@fault("tests/store/fs/test_lock.py::test_changing_inode_is_an_error")
+def lock_changing_file_for_ever(patch: Patch) -> None:
+    patch.setattr(lock, "_MAX_REPLACEMENTS", 1 << 40)
+
+
+@fault("tests/store/fs/test_lock.py::test_error_of_signal_handler_is_raised")
+def swallow_error_of_signal_handler(patch: Patch) -> None:
+    patch.setattr(lock, "_is_raised_in", lambda *_: True)
+
+
+@fault("tests/store/fs/test_linux.py::test_python_without_ctypes_is_enough")
+def require_ctypes(patch: Patch) -> None:
+    def function(name: str) -> Any:
+        import ctypes
+
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
+
+    patch.setattr(linux, "_function", function)
+
+
+@fault("tests/store/write/test_initialize.py::test_file_system_without_modes_is_used")
+def require_modes(patch: Patch) -> None:
+    patch.setattr(disk, "_NO_MODES", frozenset())

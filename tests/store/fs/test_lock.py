@@ -26,6 +26,7 @@ from waggle_fsstore import (
     StoreClosedError,
     StoreError,
 )
+from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.testing import make_environment
@@ -325,8 +326,13 @@ class Interrupt(BaseException):
     """Stands for Ctrl-C."""
 
 
-def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int) -> bool:
-    """Run ``work``, raising before an instruction of these files; return whether it was reached."""
+def interrupted(
+    work: Callable[[], object],
+    files: tuple[str, ...],
+    number: int,
+    error: type[BaseException] = Interrupt,
+) -> bool:
+    """Run ``work``, raising before an instruction of these files; return whether that came out."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -337,7 +343,7 @@ def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int)
         if event == "opcode":
             seen += 1
             if seen == number:
-                raise Interrupt
+                raise error
         return trace
 
     old = sys.gettrace()
@@ -345,7 +351,7 @@ def interrupted(work: Callable[[], object], files: tuple[str, ...], number: int)
     sys.settrace(trace)
     try:
         work()
-    except Interrupt:
+    except error:
         return True
     finally:
         sys.settrace(old)
@@ -377,6 +383,39 @@ def test_interrupt_at_any_instruction_frees_lock(root: Path, change: str) -> Non
         store.save(make_environment(id="a"))
         assert store.count() == other.count() == 1
     assert number > 100
+
+
+class HandlerError(RuntimeError):
+    """What a signal handler raises."""
+
+
+def test_error_of_signal_handler_is_raised(root: Path) -> None:
+    """A RuntimeError of a signal handler comes out, even one of a kind that the lock expects."""
+    store = FileStore(root, durable=False, lock_timeout=0)
+    files = ("/threading.py", "store/fs/lock.py")
+    number = 1
+    while interrupted(lambda: store.save(make_environment(id="a")), files, number, HandlerError):
+        number += 1
+    assert number > 100
+    assert store.find_by_id("a").revision == store.save(make_environment(id="a")) - 1
+
+
+def test_changing_inode_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lock file is another one at each look, a change says so and does not loop."""
+    with FileStore(root, durable=False) as store:
+        store.save(make_environment(id="a"))
+    looks = iter(range(10_000))
+
+    def is_in_place(_: InPlaceFile) -> bool:
+        next(looks)
+        return False
+
+    monkeypatch.setattr(InPlaceFile, "is_in_place", is_in_place)
+    with FileStore(root, durable=False, lock_timeout=0) as store:
+        with pytest.raises(OSError, match="inode number") as caught:
+            store.save(make_environment(id="b"))
+        assert caught.value.filename == str(root / ".waggle" / "lock")
+        assert [found.id for found in store.find_all()] == ["a"]
 
 
 def test_waiting_thread_is_refused_by_close(root: Path) -> None:

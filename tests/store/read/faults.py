@@ -263,6 +263,11 @@ def end_watch_where_journal_ends(patch: Patch) -> None:
     patch.setattr(history.History, "_verify", lambda _, position: position.anchor)
 
 
+@fault(f"{CURSORS}::test_watch_of_empty_store_does_not_begin_behind_a_gap")
+def begin_watch_at_oldest_event(patch: Patch) -> None:
+    patch.setattr(segments, "oldest_kept", lambda _: 0)
+
+
 @fault(f"{CURSORS}::test_store_without_eras_keeps_its_cursors")
 def begin_era_with_each_segment(patch: Patch) -> None:
     patch.setattr(segments, "era", lambda _: live_segment._new_era())

@@ -221,6 +221,30 @@ def test_watch_that_has_seen_nothing_sees_the_first_store(root: Path, is_before:
     assert seqs(watches[0]) == [1, 2]
 
 
+def test_watch_of_empty_store_does_not_begin_behind_a_gap(root: Path) -> None:
+    """A watch from before the first change does not begin with a later one."""
+    reader = open_store(root)
+    watch, from_oldest = reader.watch(timeout=0), reader.watch(after=0, timeout=0)
+    with open_store(root) as store:
+        fill_segments(store, 12)
+        oldest = prune(store)
+    with pytest.raises(HistoryPrunedError) as caught:
+        next(watch)
+    assert caught.value.oldest == oldest
+    assert seqs(from_oldest) == [*range(oldest, 13)]
+
+
+def test_watch_of_documents_without_journal_sees_the_first_change(store: FileStore) -> None:
+    """A journal that begins with a high number was not pruned."""
+    save(store, *range(5))
+    for name in ("journal", ".waggle"):
+        shutil.rmtree(store.path / name)
+    with open_store(store.path) as clone:
+        watch = clone.watch(timeout=0)
+        save(clone, 5)
+        assert seqs(watch) == [6]
+
+
 def test_cursors_outlive_rotation_compression_and_repair(store: FileStore) -> None:
     """Cursors stay valid while their lines are moved, compressed, or blanked out beside them."""
     fill_segments(store, 6)

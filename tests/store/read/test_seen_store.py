@@ -120,6 +120,17 @@ def test_opening_begins_a_store_where_none_was_seen(root: Path) -> None:
     assert [one.id for one in store.find_all()] == ["b"]
 
 
+def test_close_of_gone_store_makes_nothing(
+    durable_store: FileStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing raises nothing where the store is gone: a failed checkpoint loses no change."""
+    durable_store.save(make_environment(id="a"))
+    unmount(durable_store.path)
+    durable_store.close()
+    assert not files_below(durable_store.path)
+    assert "the store is gone" in caplog.text
+
+
 def test_gone_clone_without_marker_is_noticed(store: FileStore) -> None:
     """Documents without a marker, as in a git clone, are a store that can be gone as well."""
     store.save(make_environment(id="a"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is a store, and how a folder becomes one."""
 
+import errno
 import os
 import shutil
 import stat
@@ -18,6 +19,8 @@ from waggle_fsstore import (
     StoreGoneError,
     UnsupportedFormatError,
 )
+from waggle_fsstore.store.read import documents
+from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
 
 
@@ -337,3 +340,50 @@ def test_root_without_chown_still_writes(tmp_path: Path, monkeypatch: pytest.Mon
         store = FileStore(tmp_path / "store", durable=False)
         store.save(make_environment(id="a"))
         assert store.count() == 1
+
+
+def test_file_system_without_modes_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no mode can be set, the store is made with a warning, and works."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with FileStore(tmp_path / "store", durable=False) as store:
+        with pytest.warns(RuntimeWarning, match="keeps no modes"):
+            store.save(make_environment(id="a"))
+        monkeypatch.setattr(documents, "mode_of", lambda _: 0o755)
+        store.save(make_environment(id="a", name="second"))
+        assert store.find_by_id("a").name == "second"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_new"),
+    [
+        ("environments", True),
+        (".waggle", True),
+        ("environments", False),
+        ("journal", False),
+        (".waggle", False),
+        (".waggle/tmp", False),
+    ],
+)
+def test_mount_inside_store_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_new: bool
+) -> None:
+    """A directory of the store that is a separate mount is refused before anything is written."""
+    root = tmp_path / "store"
+    if is_new:
+        (root / name).mkdir(parents=True, mode=0o700)
+    else:
+        with FileStore(root) as store:
+            store.save(make_environment(id="a"))
+    before = tree(root)
+    monkeypatch.setattr(initialize, "mount_id", lambda path: int(path == str(root / name)))
+    with FileStore(root) as store:
+        with pytest.raises(OSError, match="separate mount") as caught:
+            store.save(make_environment(id="b"))
+        assert (caught.value.errno, caught.value.filename) == (errno.EXDEV, str(root / name))
+        assert store.count() == (0 if is_new else 1)
+    assert {**tree(root), ".waggle/lock": b""} == {**before, ".waggle/lock": b""}

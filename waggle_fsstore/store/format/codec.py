@@ -113,6 +113,7 @@ def environment_of(
             provider=take("provider", None),
             owner=_owner(take("owner", None), take("owner_pid_namespace", 0)),
             status_reason=take("status_reason", ""),
+            discard_files=take("discard_files", False),
             idempotency=_idempotency(take("idempotency", None)),
             revision=take("revision", 0),
             extra=document,
@@ -186,6 +187,8 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         "status_reason": environment.status_reason,
         "timeout_seconds": _number(environment.timeout),
     }
+    if environment.discard_files:
+        document["discard_files"] = True
     # Members of later versions are written only where they have a value.
     if owner is not None and owner.pid_namespace:
         document["owner_pid_namespace"] = owner.pid_namespace

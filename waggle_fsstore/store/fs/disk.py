@@ -44,6 +44,9 @@ _NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 # The answers of one that cannot reserve blocks, where the C library does not write them.
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
+# The answers of one without modes, such as FAT or a share, where it does not ignore them.
+_NO_MODES: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+
 #: The answers of a full disk, or of one where this user has no more room.
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -70,7 +73,7 @@ class Disk:
         try:
             try:
                 if mode != FILE_MODE and hasattr(os, "fchmod"):
-                    os.fchmod(descriptor, mode)
+                    _set_mode(descriptor, mode)
                 _allocate(descriptor, len(data))
                 write(descriptor, data)
                 if sync:
@@ -235,7 +238,13 @@ class Disk:
                     errno.ENOTDIR, "must be a directory: move this file or link away", path
                 ) from None
             return
-        os.chmod(path, DIR_MODE)  # The umask may have taken our own rights.
+        if not _set_mode(path, DIR_MODE):  # The umask may have taken our own rights.
+            warnings.warn(
+                f"{path}: this file system keeps no modes, so other users may have access: "
+                "restrict it where it is mounted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         _inherit_owner(path)
         self.sync_dir(os.path.dirname(path))
 
@@ -287,7 +296,7 @@ def open_to_write(path: str, flags: int = 0) -> int:
     if flags & os.O_CREAT:
         try:
             if os.fstat(descriptor).st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
-                os.fchmod(descriptor, FILE_MODE)  # The umask may have taken our own rights.
+                _set_mode(descriptor, FILE_MODE)  # The umask may have taken our own rights.
             _inherit_owner(descriptor, os.path.dirname(path))
         except BaseException:
             os.close(descriptor)
@@ -369,6 +378,20 @@ def _allocate(descriptor: int, size: int) -> bool:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if error.errno not in _NO_ALLOCATION:
+            raise
+        return False
+    return True
+
+
+def _set_mode(file: str | int, mode: int) -> bool:
+    """Set the mode of a file that this process has made; return whether there are modes here."""
+    try:
+        if isinstance(file, int):
+            os.fchmod(file, mode)
+        else:
+            os.chmod(file, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
             raise
         return False
     return True

@@ -47,13 +47,13 @@ def birth_time(path: str) -> int:
 
 def _statx(path: str, wanted: int) -> tuple[int, bytes]:
     """Return the mask of what the system knows of a file, and its ``struct statx``."""
+    try:
+        statx = _function("statx")
+    except OSError:
+        return 0, bytes(_STATX_BYTES)
     import ctypes
 
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    try:
-        statx = _libc().statx
-    except AttributeError:
-        return 0, buffer.raw
     if statx(_AT_FDCWD, os.fsencode(path), 0, wanted, buffer) != 0:
         return 0, bytes(_STATX_BYTES)
     return int.from_bytes(buffer.raw[:4], sys.byteorder), buffer.raw
@@ -78,6 +78,10 @@ def filesystem_type(path: str) -> str:
 
 def can_syncfs(path: str) -> bool:
     """Return whether :func:`syncfs` makes all files on the file system of a path durable."""
+    try:
+        _function("syncfs")
+    except OSError:
+        return False
     return filesystem_type(path) in _WITH_SYNCFS
 
 
@@ -101,21 +105,17 @@ def _unescape(field: bytes) -> bytes:
 
 def syncfs(descriptor: int) -> None:
     """Sync the whole file system that an open file is on (man 2 syncfs)."""
-    _checked(_libc().syncfs, descriptor)
+    _checked(_function("syncfs"), descriptor)
 
 
 def inotify_init() -> int:
     """Return a descriptor to read events from without waiting (man 2 inotify_init)."""
-    try:
-        call = _libc().inotify_init1
-    except AttributeError:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
-    return _checked(call, os.O_CLOEXEC | os.O_NONBLOCK)
+    return _checked(_function("inotify_init1"), os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def inotify_add_watch(descriptor: int, path: str, mask: int) -> None:
     """Watch a path for changes (man 2 inotify_add_watch)."""
-    _checked(_libc().inotify_add_watch, descriptor, os.fsencode(path), mask)
+    _checked(_function("inotify_add_watch"), descriptor, os.fsencode(path), mask)
 
 
 def _checked(call: Callable[..., int], *arguments: Any) -> int:
@@ -128,7 +128,14 @@ def _checked(call: Callable[..., int], *arguments: Any) -> int:
     return result
 
 
-def _libc() -> Any:
-    import ctypes  # Takes 2 ms, and few programs need it.
+def _function(name: str) -> Any:
+    """Return a function of the C library.
 
-    return ctypes.CDLL(None, use_errno=True)
+    Raises ``OSError`` where it has none, and where Python was built without ctypes.
+    """
+    try:
+        import ctypes  # Takes 2 ms, and few programs need it.
+
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (ImportError, AttributeError):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None

@@ -6,6 +6,7 @@ of its age. The operating system frees the lock of a process that dies. One desc
 open: to lock it takes a microsecond, to open the file each time a hundred.
 """
 
+import errno
 import os
 import platform
 import random
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from types import CodeType
 from typing import Final, TypeVar, overload
 
 from filelock import lock_descriptor, unlock_descriptor
@@ -29,6 +31,9 @@ from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 # under a millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
 _MIN_PAUSE_S: Final = 0.0001
 _MAX_PAUSE_S: Final = 0.005
+
+# ``git clean`` may remove the lock file, or a move of the store replace it, but hardly ever twice.
+_MAX_REPLACEMENTS: Final = 100
 
 # Windows locks the first byte against readers too, so the holder is written after it.
 _HOLDER_OFFSET: Final = 1
@@ -125,7 +130,10 @@ class StoreLock:
         # Asked of the lock itself: an interrupt could come between taking it and a flag.
         try:
             self._threads.notify(0)
-        except RuntimeError:  # Raised to a thread that does not hold the lock.
+        except RuntimeError as error:
+            # Raised by it to a thread that does not hold the lock; any other one by a handler.
+            if not _is_raised_in(threading.Condition.notify.__code__, error):
+                raise
             return False
         return True
 
@@ -138,16 +146,21 @@ class StoreLock:
         if self._closed:
             raise StoreClosedError
         self._trying = True
-        while True:
+        for _ in range(_MAX_REPLACEMENTS):
             descriptor = self._open()
             self._wait(descriptor, deadline, timeout)
             self._locked = True
             if self._file.is_in_place():
-                break
+                if self._file.is_writable:
+                    self._file.overwrite(describe_holder())
+                return True
             self._release_file()  # Else two processes would hold two locks.
-        if self._file.is_writable:
-            self._file.overwrite(describe_holder())
-        return True
+        raise OSError(
+            errno.ENOTSUP,
+            "was another file each time that it was locked: choose a file system that keeps the "
+            "inode number of a file, or stop the program that replaces this one",
+            self._file.path,
+        )
 
     def _release(self) -> None:
         """Release what this thread holds: the lock, a part of it, or nothing."""
@@ -202,6 +215,12 @@ class StoreLock:
         """Close the file without unlocking it: that would free the lock of the parent."""
         self._threads = threading.Condition(threading.RLock())
         self._release_file()
+
+
+def _is_raised_in(code: CodeType, error: Exception) -> bool:
+    """Return whether a called function raised an error, and no signal handler during the call."""
+    called = error.__traceback__ and error.__traceback__.tb_next
+    return bool(called and not called.tb_next and called.tb_frame.f_code is code)
 
 
 def is_held(path: str) -> bool:

@@ -38,10 +38,12 @@ class _Position(NamedTuple):
     Every change between two reads of the journal is possible: it may be pruned, an older
     state of it may be put back and grow again, another one may take its place. The era tells
     another journal, and the line of the change tells whether this one still has that change.
+    ``is_beginning``: before all events that are kept, whichever these are.
     """
 
     anchor: Anchor
     era: str
+    is_beginning: bool = False
 
 
 class History:
@@ -73,7 +75,10 @@ class History:
         """See :meth:`TransactionalRepository.watch`; ``check`` raises where waiting must end."""
         check_timeout(timeout)
         last = self._view.state().published
-        next_event = self._follow(self._start(last if after is None else after, None, last))
+        position = self._start(last if after is None else after, None, last)
+        if after is None:  # Also before the first change, all that follow are to be seen.
+            position = position._replace(is_beginning=False)
+        next_event = self._follow(position)
         has_failed = False
 
         def wait() -> Event | None:
@@ -139,13 +144,13 @@ class History:
         anchor = self._locate(seq) if seq else None
         if token and (seq > last if anchor is None else not token.endswith(anchor.crc)):
             raise HistoryLostError(seq)
-        return _Position(anchor or Anchor(seq), era)
+        return _Position(anchor or Anchor(seq), era, is_beginning=seq == 0)
 
     def _read(
         self, position: _Position, end: Cursor, only: str | None
     ) -> Iterator[tuple[Event, _Position]]:
         """Yield the events from a position to the end, each with its own position."""
-        anchor, era = position
+        anchor, era, is_beginning = position
         if end.seq <= anchor.seq:
             return
         if anchor.seq:
@@ -159,6 +164,9 @@ class History:
                 if segment is not current:
                     # After it was read: it continues what the caller has seen.
                     self._find(anchor)
+                    known = anchor.seq or is_beginning
+                    if not known and (oldest := segments.oldest_kept(self._layout)):
+                        raise HistoryPrunedError(oldest)
                     segment = current
                 anchor = self._last_read = segment.anchor(change["seq"], line)
                 event = event_of(change, self._layout, cursor_of(anchor.seq, f"{era}{anchor.crc}"))

@@ -14,6 +14,7 @@ from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormat
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.linux import mount_id
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.read.seen_store import SeenStore
 
@@ -56,14 +57,17 @@ def ensure_lock_dir(layout: Layout, disk: Disk, seen_store: SeenStore) -> None:
     """
     seen_store.check()
     detect(layout)
+    refuse_mounts(layout)
     disk.make_dir(layout.internal)
 
 
 def initialize(layout: Layout, disk: Disk) -> None:
     """Make the missing directories and files of a store; remove temp files of dead writers.
 
-    Runs under the store lock. It can be repeated, and interrupted anywhere.
+    Runs under the store lock. It can be repeated, and interrupted anywhere. Raises what
+    :func:`refuse_mounts` raises.
     """
+    refuse_mounts(layout)
     for directory in (layout.internal, layout.temporary, layout.environments, layout.journal):
         disk.make_dir(directory)
     disk.clear_temp_files(layout.temporary)
@@ -75,6 +79,35 @@ def initialize(layout: Layout, disk: Disk) -> None:
         disk.write_atomic(layout.git_ignore, _GIT_IGNORE, layout.temporary)
     disk.write_atomic(layout.marker, MARKER, layout.temporary)
     disk.sync_dir(layout.root)
+
+
+def refuse_mounts(layout: Layout) -> None:
+    """Raise ``OSError`` with ``EXDEV`` if a directory of the store is a separate mount.
+
+    No file could be renamed into it, which would surface in the middle of a change only.
+    """
+    root = _mount_of(layout.root)
+    for directory in (
+        layout.environments,
+        layout.journal,
+        layout.internal,
+        layout.temporary,
+        layout.lost_and_found,
+    ):
+        if root is not None and _mount_of(directory) not in (None, root):
+            raise OSError(
+                errno.EXDEV,
+                "is a separate mount: unmount it, and mount the whole store instead",
+                directory,
+            )
+
+
+def _mount_of(directory: str) -> tuple[int, int] | None:
+    """Return the device and the mount of a directory; ``None`` if it does not exist yet."""
+    try:
+        return os.stat(directory).st_dev, mount_id(directory)
+    except FileNotFoundError:
+        return None
 
 
 def _version_in(marker: bytes, path: str) -> int:
