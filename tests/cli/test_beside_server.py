@@ -35,6 +35,7 @@ REFUSED = [
     ("set", "alpha", "--name", "new", "--status", "error"),
     ("restore", "alpha", "--revision", "1"),
     ("restore", "backup"),
+    ("undelete", "alpha"),
 ]
 
 
