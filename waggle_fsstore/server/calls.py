@@ -31,9 +31,13 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Calls:
-    """The calls in progress. :meth:`observe` is a middleware of the server."""
+    """The calls in progress. :meth:`observe` is a middleware of the server.
 
-    def __init__(self) -> None:
+    ``is_ending`` returns whether the server ends, which cancels what is left of its tasks.
+    """
+
+    def __init__(self, is_ending: Callable[[], bool]) -> None:
+        self._is_ending = is_ending
         # Over standard input, by request id.
         self._in_progress: dict[str, Cancellation] = {}
         # Separate threads: all others may wait for what is cancelled.
@@ -83,8 +87,9 @@ class Calls:
                 call, cancellation, limiter=self._unlimited, abandon_on_cancel=True
             )
         except get_cancelled_exc_class():
-            with CancelScope(shield=True):
-                await self._cancel(request, cancellation)
+            if not self._is_ending():  # By the client, then.
+                with CancelScope(shield=True):
+                    await self._cancel(request, cancellation)
             raise
 
     async def _cancel(self, request: Request, cancellation: Cancellation) -> None:

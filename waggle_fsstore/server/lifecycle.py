@@ -135,6 +135,11 @@ class ServiceHost:
             "leads": self.reaper.reconciliation is not None,
         }
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether :meth:`interrupt` was called."""
+        return self._is_interrupted
+
     def interrupt(self) -> None:
         """Make creations fail soon, those in progress and later ones, and stop sweeping."""
         self._is_interrupted = True

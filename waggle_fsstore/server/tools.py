@@ -117,9 +117,11 @@ class Call(NamedTuple):
     cancellation: Cancellation
 
 
-def make_server(service: EnvironmentService) -> MCPServer[Any]:
-    """Return an MCP server whose tools work on a service."""
-    tools, calls = Tools(service), Calls()
+def make_server(
+    service: EnvironmentService, *, is_ending: Callable[[], bool] = lambda: False
+) -> MCPServer[Any]:
+    """Return an MCP server whose tools work on a service. ``is_ending``: see :class:`Calls`."""
+    tools, calls = Tools(service), Calls(is_ending)
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,
