@@ -549,7 +549,11 @@ def test_repeated_create_returns_first_environment(server: MCPServer[Any]) -> No
         ("destroy_environment", {"environment_id": "a", "reason": "x" * 1001}, "1000 characters"),
         ("destroy_environment", {"environment_id": "a", "reason": "\0"}, "reason: holds a NUL"),
         ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "lone surrogate"),
-        ("environment_history", {"environment_id": "a", "after": -1}, "after: -1 is negative"),
+        (
+            "environment_history",
+            {"environment_id": "a", "after": -1},
+            "after: -1 is negative",
+        ),
         ("environment_history", {"environment_id": "a", "after": True}, "must be a text"),
         ("environment_history", {"environment_id": "a", "after": "x"}, "neither the cursor"),
         ("environment_history", {"environment_id": "a", "limit": 0}, "from 1 to 1000, not 0"),

@@ -239,6 +239,10 @@ class LocalProvider:
             raise ProviderError(self.name, reason)
         self._check_root()
 
+    def wait_until_emptied(self) -> None:
+        """Wait until what is due of the trash is emptied, which :meth:`close` would interrupt."""
+        self._emptying.wait()
+
     def close(self) -> None:
         """Interrupt creations and refuse new ones; all other methods still work.
 

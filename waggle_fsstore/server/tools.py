@@ -326,7 +326,11 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
+            except StoreError:
+                raise
             except ValueError as error:
+                if not str(error).startswith("after: "):
+                    raise  # A bug, whose text may name a path.
                 raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after.strip("0"):
