@@ -8,7 +8,7 @@ WORKERS ?= auto
 # Tests start hundreds of Python processes: none of them should compile the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo serve test conformance foreign lint format bench torture clean
+.PHONY: help demo serve test conformance clients foreign lint format bench torture clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,6 +49,9 @@ $(VENV)/foreign/ready: tests/foreign/pyproject.toml $(VENV)/ready-dev
 
 foreign: $(VENV)/foreign/ready ## Run the tests of another project, with the plugins that such projects use
 	cd tests/foreign && $(CURDIR)/$(VENV)/foreign/bin/python -m pytest -p no:cacheprovider
+
+clients: $(VENV)/ready-dev ## Have MCP clients of other projects talk to the server (needs npm)
+	@$(BIN)/python -m tests.clients
 
 lint: $(VENV)/ready-dev ## Check style and types
 	$(BIN)/ruff check .

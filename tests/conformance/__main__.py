@@ -4,17 +4,17 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.conformance.expectations import read_checks, summary, unused
+from tests.npm import UnavailableError, install, node_version
 
 _HERE: Final = Path(__file__).parent
 _EXPECTED: Final = _HERE / "expected-failures.yaml"
@@ -25,32 +25,19 @@ _TOOL: Final = _HERE.parents[1] / ".venv" / "conformance"
 #: The revisions of the protocol that clients speak: with a handshake, and without.
 _REVISIONS: Final = ("2025-11-25", "2026-07-28")
 
-#: The Node versions that npm and the tool need. The tool's is installed with it, on Linux.
-_NPM_NODE_VERSION: Final = 18
+#: The Node that the tool needs, which is installed with it, on Linux.
 _TOOL_NODE_VERSION: Final = 22
 
-#: npm's errors if a registry cannot be reached, or refuses the download.
-_UNREACHABLE: Final = re.compile(
-    r"npm (?:error|ERR!) code "
-    r"(EAI_AGAIN|ECONN\w+|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EPIPE|EPROTO|ETIMEDOUT|E\d{3}"
-    r"|ERR_SOCKET_TIMEOUT|ERR_SSL\w*|\w*CERT\w*|UNABLE_TO_\w+)\b"
-)
-
-_INSTALL_TIMEOUT_S: Final = 600
 _START_TIMEOUT_S: Final = 60
 _RUN_TIMEOUT_S: Final = 300
 _STOP_TIMEOUT_S: Final = 15
-
-
-class ToolUnavailableError(Exception):
-    """The tool cannot be installed or run here."""
 
 
 def main() -> int:
     """Install the tool, run it for each revision, and return the exit code."""
     try:
         environment = _install()
-    except ToolUnavailableError as reason:
+    except UnavailableError as reason:
         print(f"skipped: {reason}")
         return 0
     with tempfile.TemporaryDirectory() as directory, _server(Path(directory)) as url:
@@ -67,55 +54,12 @@ def main() -> int:
 
 def _install() -> dict[str, str]:
     """Install the locked tool if necessary, and return the variables to run it with."""
-    if not shutil.which("npm") or _node_version(os.environ) < _NPM_NODE_VERSION:
-        raise ToolUnavailableError(f"npm and Node {_NPM_NODE_VERSION} or newer are needed")
-    # Written last: the lock file of the complete installation.
-    installed, lock = _TOOL / "installed.json", _HERE / "package-lock.json"
-    is_new = not installed.exists() or installed.read_bytes() != lock.read_bytes()
-    if is_new:
-        _TOOL.mkdir(parents=True, exist_ok=True)
-        for source in (lock, _HERE / "package.json"):
-            shutil.copy(source, _TOOL)
-        _npm_ci()
+    install(_HERE, _TOOL)
     programs = _TOOL / "node_modules" / ".bin"
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    if _node_version(environment) < _TOOL_NODE_VERSION:
-        raise ToolUnavailableError(f"the tool needs Node {_TOOL_NODE_VERSION} or newer")
-    if is_new:
-        shutil.copy(lock, installed)
+    if node_version(environment) < _TOOL_NODE_VERSION:
+        raise UnavailableError(f"the tool needs Node {_TOOL_NODE_VERSION} or newer")
     return environment
-
-
-def _npm_ci() -> None:
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=_TOOL,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ToolUnavailableError(
-            f"the npm registry did not answer within {_INSTALL_TIMEOUT_S} s"
-        ) from None
-    if done.returncode == 0:
-        return
-    if problem := _UNREACHABLE.search(done.stderr):
-        raise ToolUnavailableError(f"the npm registry cannot be reached ({problem[1]})")
-    sys.exit(f"npm ci failed:\n{done.stderr}")
-
-
-def _node_version(environment: Mapping[str, str]) -> int:
-    """Return the major version of the Node on the search path of these variables; 0 for none."""
-    node = shutil.which("node", path=environment.get("PATH"))
-    if node is None:
-        return 0
-    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
-    version = re.match(r"v(\d+)\.", done.stdout)
-    return int(version[1]) if version else 0
 
 
 @contextmanager

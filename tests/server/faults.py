@@ -626,3 +626,15 @@ def lead_without_beats(patch: Patch) -> None:
 @fault("tests/server/test_leadership.py::test_readiness_reports_stalled_leader")
 def report_stalled_leader_as_ok(patch: Patch) -> None:
     patch.setattr(ServiceHost, "is_substitute", False)
+
+
+@fault("tests/server/test_stdio.py::test_nonsense_is_answered_by_errors")
+def drop_lines_that_are_no_message(patch: Patch) -> None:
+    patch.setattr("tests.server.processes.TIMEOUT_S", 5.0)
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import stdio
+stdio._error = lambda _: None
+""",
+    )

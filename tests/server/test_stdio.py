@@ -64,17 +64,27 @@ def test_prints_go_to_log(tmp_path: Path) -> None:
         assert json.loads(server.wait_for("stray warning"))["level"] == "warning"
 
 
-def test_messages_after_nonsense_are_answered(tmp_path: Path) -> None:
-    """Invalid lines do not end the connection."""
+def test_nonsense_is_answered_by_errors(tmp_path: Path) -> None:
+    """A line that is no message gets the error that JSON-RPC has for it, and ends nothing."""
+    lines = {b"nonsense": -32700, b"\xff\xfe": -32700, b"[" * 10_000: -32700}
+    lines |= {b"{}": -32600, b"5": -32600, b'{"jsonrpc": "2.0", "id": 1}': -32600}
     with StdioServer(tmp_path / "store") as server:
-        server.begin()
-        for line in (b"\n", b"nonsense\n", b"{}\n", b"\xff\xfe\n", b"[" * 10_000 + b"\n", b"5\n"):
-            server.process.stdin.write(line)
+        assert server.process.stdin is not None
+        server.process.stdin.write(b"\n \nbefore the handshake\n")
         server.process.stdin.flush()
-        server.post("list_environments")
-        while "result" not in (answer := server.answer()):
-            assert answer["error"]
-        assert answer["result"]["structuredContent"]["count"] == 0
+        assert server.answer() == {
+            "jsonrpc": "2.0",
+            "id": None,
+            "error": {"code": -32700, "message": "Parse error: the line is not JSON"},
+        }
+        server.begin()
+        for line, code in lines.items():
+            server.process.stdin.write(line + b"\n")
+            server.process.stdin.flush()
+            answer = server.answer()
+            assert (answer["id"], answer["error"]["code"]) == (None, code)
+        server.process.stdin.write(b"\n")
+        assert server.call("list_environments")["count"] == 0
 
 
 def test_server_ends_with_its_input(tmp_path: Path) -> None:

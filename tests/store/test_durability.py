@@ -14,7 +14,6 @@ from tests.store.journals import FIRST_SEGMENT
 from tests.store.recorder import Call, record
 from waggle_fsstore import EnvironmentNotFoundError, FileStore
 from waggle_fsstore.store.fs import disk
-from waggle_fsstore.store.write import sync
 from waggle_fsstore.testing import make_environment
 
 
@@ -152,12 +151,12 @@ def test_checkpoint_without_syncfs_syncs_each_file(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a file system whose syncfs is not known to be reliable, each file is synced."""
-    store.save_all([make_environment(id=f"a{n}") for n in range(6)])
-    monkeypatch.setattr(sync, "SYNCFS_THRESHOLD_FILES", 4)
+    # Small, so that the first segment has room for all.
+    store.save_all([make_environment(id=f"a{n}", capabilities=None) for n in range(70)])
     monkeypatch.setattr(disk, "can_syncfs", lambda _: False)
     recorder = record(monkeypatch)
     store.close()
-    assert {f"fdatasync a{n}.json" for n in range(6)} <= set(recorder.names())
+    assert {f"fdatasync a{n}.json" for n in range(70)} <= set(recorder.names())
 
 
 @pytest.mark.parametrize("finisher", ["the same", "another handle"])

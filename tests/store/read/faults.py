@@ -304,6 +304,28 @@ def verify_position_once(patch: Patch) -> None:
 @fault(f"{CURSORS}::test_older_state_that_did_not_grow_is_noticed")
 def end_watch_where_journal_ends(patch: Patch) -> None:
     patch.setattr(history.History, "_verify", lambda _, position: position.anchor)
+    patch.setattr(history.History, "_find", lambda _, anchor: anchor)
+
+
+@fault(f"{CURSORS}::test_position_is_the_last_change_that_was_seen")
+def begin_watch_where_state_record_ends(patch: Patch) -> None:
+    real = segments.locate
+
+    def locate(layout: Any, seq: int) -> Any:
+        found = real(layout, seq)
+        return found and found._replace(seq=seq)
+
+    patch.setattr(segments, "locate", locate)
+
+
+@fault(f"{CURSORS}::test_older_state_that_grew_to_the_same_number_is_noticed")
+def look_at_higher_numbers_only(patch: Patch) -> None:
+    real = history.History._read
+
+    def read(self: history.History, position: Any, end: Any, only: Any) -> Any:
+        return real(self, position, end, only) if end.seq > position.anchor.seq else iter(())
+
+    patch.setattr(history.History, "_read", read)
 
 
 @fault(f"{CURSORS}::test_watch_of_empty_store_does_not_begin_behind_a_gap")
