@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from waggle_fsstore import SettingError
 from waggle_fsstore.config import Settings
+from waggle_fsstore.domain.size import Size
 
 PREFIX = "WAGGLE_"
 ALLOWED = "WAGGLE_ALLOWED_HOSTS"
@@ -21,6 +22,9 @@ VARIABLES = {
     "WAGGLE_REAPER_INTERVAL",
     "WAGGLE_SSH_PORT_BASE",
     "WAGGLE_SSH_PORT_MAX",
+    "WAGGLE_WORKSPACES",
+    "WAGGLE_TRASH_KEEP",
+    "WAGGLE_TRASH_MAX",
     ALLOWED,
     ORIGINS,
 }
@@ -255,3 +259,27 @@ def test_any_port_range_has_ports(first: int, last: int) -> None:
         assert from_variables(SSH_PORT_BASE=str(first), SSH_PORT_MAX=str(last)).ssh_ports == range(
             first, last + 1
         )
+
+
+def test_trash_is_configured() -> None:
+    """Files are kept for a day in a tenth of the file system, or as the variables say."""
+    assert Settings().trash_keep == timedelta(hours=24)
+    assert Settings().trash_max == Size(10, is_percent=True)
+    settings = from_variables(TRASH_KEEP="1h30m", TRASH_MAX="2GiB", WORKSPACES="/data/workspaces")
+    assert settings.trash_keep == timedelta(minutes=90)
+    assert settings.trash_max == Size(2 << 30)
+    assert settings.workspaces == "/data/workspaces"
+    assert from_variables(TRASH_KEEP="0s").trash_keep == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        *(("TRASH_KEEP", text) for text in ("-1s", "a day", "24")),
+        *(("TRASH_MAX", text) for text in ("-1", "101%", "x", "5XB", "1.", "10 %%")),
+        *(("WORKSPACES", text) for text in ("workspaces", "${HOME}/workspaces", "~nobody-here/x")),
+    ],
+)
+def test_bad_trash_setting_is_refused(variable: str, text: str) -> None:
+    """An invalid value names its variable, and a path must be whole."""
+    assert refused(**{variable: text}).variable == f"WAGGLE_{variable}"

@@ -2,6 +2,7 @@
 """The choice of store and provider: arguments, variables and defaults."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 from waggle_fsstore import (
     FileStore,
     MemoryStore,
+    ProviderError,
     SettingError,
     UnsupportedFormatError,
     open_repository,
@@ -259,3 +261,39 @@ def test_server_lock_refuses_foreign_directory(tmp_path: Path) -> None:
     assert lock is not None
     with pytest.raises(UnsupportedFormatError):
         lock.try_acquire()
+
+
+def test_workspaces_are_where_the_setting_says(tmp_path: Path) -> None:
+    """Another directory can hold them, also one in the directory of the store."""
+    with FileStore(tmp_path / "s", durable=False) as store:
+        for place in (tmp_path / "other", tmp_path / "s" / "workspaces"):
+            service = open_service(store, Settings(workspaces=str(place)))
+            created = service.create("shell")
+            assert Path(service.locate(created)).is_relative_to(place)
+            service.destroy(created.id)
+            service.close()
+        for place in (tmp_path / "s", tmp_path / "s" / ".waggle", tmp_path / "s/environments/x"):
+            with pytest.raises(SettingError, match="WAGGLE_WORKSPACES"):
+                open_service(store, Settings(workspaces=str(place)))
+
+
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_missing_root_is_gone_only_beside_its_store(tmp_path: Path, is_beside: bool) -> None:
+    """What a container lost can be destroyed; elsewhere the disk may not be mounted."""
+    (tmp_path / "disk").mkdir()
+    root = tmp_path / ("s-workspaces" if is_beside else "disk/workspaces")
+    settings = Settings(workspaces="" if is_beside else str(root))
+    with FileStore(tmp_path / "s", durable=False) as store:
+        with open_service(store, settings) as service:
+            created = service.create("shell")
+        shutil.rmtree(root)
+        with open_service(store, settings) as service:
+            if is_beside:
+                assert service.destroy(created.id)
+                assert store.count() == 0
+            else:
+                with pytest.raises(ProviderError, match="mount its disk"):
+                    service.destroy(created.id)
+            root.mkdir()  # As an unmounted disk leaves it.
+            with open_service(store, settings) as other:
+                assert other.sweep().expired == []

@@ -9,6 +9,7 @@ from waggle_fsstore import config
 from waggle_fsstore.cli import app, environments, output, table
 from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.provider.background import Background
 from waggle_fsstore.store import server_lock
 from waggle_fsstore.store.fs.lock import try_lock
 from waggle_fsstore.store.server_lock import ServerPresence
@@ -28,10 +29,15 @@ def take_dead_server_for_running_one(patch: Patch) -> None:
 
 @fault(f"{_BESIDE}::test_rm_removes_workspace")
 def remove_record_only(patch: Patch) -> None:
-    def remove(store: Any, environment_id: str, *, force: bool) -> None:  # noqa: ARG001
+    def remove(store: Any, environment_id: str, _: Any, *, force: bool) -> None:  # noqa: ARG001
         store.delete(environment_id)
 
     patch.setattr(environments, "_remove", remove)
+
+
+@fault(f"{_BESIDE}::test_rm_empties_trash_before_it_ends")
+def leave_removed_files_to_a_server(patch: Patch) -> None:
+    patch.setattr(Background, "wait", nothing)
 
 
 @fault("tests/store/test_server_lock.py::test_concurrent_looks_see_no_server")

@@ -2,13 +2,16 @@
 """Verbs beside a running server: those that would work against it refuse, unless forced."""
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.cli_runner import environment, run
 from waggle_fsstore import Status
+from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.trash import Trash
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.server_lock import ServerPresence
 from waggle_fsstore.wiring import open_service
@@ -32,6 +35,7 @@ REFUSED = [
     ("set", "alpha", "--name", "new", "--status", "error"),
     ("restore", "alpha", "--revision", "1"),
     ("restore", "backup"),
+    ("undelete", "alpha"),
 ]
 
 
@@ -105,12 +109,37 @@ def test_rm_removes_workspace(store: FileStore, made: tuple[str, Path]) -> None:
     assert {(event.actor, event.reason) for event in (destroying, deleted)} == {("maja", "done")}
 
 
+def test_rm_empties_trash_before_it_ends(
+    store: FileStore, made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No server may ever come that would finish the removal of the files."""
+    environment_id, workspace = made
+    (workspace / "file").touch()
+    empty, wait, is_waiting = Trash.empty, LocalProvider.wait_until_emptied, threading.Event()
+
+    def empty_late(self: Trash, is_stopping: Callable[[], bool]) -> None:
+        while not (is_waiting.wait(timeout=0.01) or is_stopping()):
+            pass
+        empty(self, is_stopping)
+
+    def wait_until_emptied(self: LocalProvider) -> None:
+        is_waiting.set()
+        wait(self)
+
+    monkeypatch.setattr(Trash, "empty", empty_late)
+    monkeypatch.setattr(LocalProvider, "wait_until_emptied", wait_until_emptied)
+    assert run("rm", environment_id).exit_code == 0
+    assert not list(Path(f"{store.path}-workspaces", ".trash").iterdir())
+
+
 def test_rm_without_workspaces_directory_needs_force(
     store: FileStore, made: tuple[str, Path]
 ) -> None:
     """Files that cannot be removed, as on an unmounted disk, are not forgotten silently."""
-    environment_id, workspace = made
-    aside = workspace.parent.rename(store.path.parent / "unmounted")
+    environment_id, _ = made
+    root = Path(f"{store.path}-workspaces")
+    aside = root.rename(store.path.parent / "unmounted")
+    root.mkdir()
     result = run("rm", environment_id)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
@@ -120,4 +149,4 @@ def test_rm_without_workspaces_directory_needs_force(
     assert result.exit_code == 0
     assert result.stderr.startswith(f"{environment_id}: its workspace is left behind: ")
     assert store.count() == 0
-    assert (aside / workspace.name).is_dir()
+    assert (aside / environment_id).is_dir()

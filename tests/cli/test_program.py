@@ -24,6 +24,7 @@ VERBS = (
     "show",
     "set",
     "rm",
+    "undelete",
     "count",
     "where",
     "history",

@@ -72,6 +72,7 @@ def test_workspace_with_mount_is_left_until_unmounted(
         assert (mounted / "file").read_text() == "precious"
         assert entries_of(root) == ["a"]
         assert provider.leftovers.orphans == 1
+        assert provider.find_orphans([]) == []
     [record] = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert str(mounted) in record.getMessage()
     unmount(mounted)

@@ -132,6 +132,10 @@ def test_lost_clock_empties_nothing(serve: Serve) -> None:
             path.write_text(content)
         provider.tidy(HOUR, [])
         assert kept_in(provider) == ["a", "b"]
+    path.unlink()
+    expire(provider, "c")
+    by_age = sorted(provider._trash._entries(), key=lambda entry: entry.age)
+    assert [entry.workspace for entry in by_age] == ["a", "b", "c"]
 
 
 def test_zero_keeps_nothing(serve: Serve) -> None:

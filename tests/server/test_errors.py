@@ -46,6 +46,7 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("list_environments", {}),
     ("get_environment", {"environment_id": "a"}),
     ("destroy_environment", {"environment_id": "a"}),
+    ("restore_environment", {"environment_id": "a"}),
     ("environment_history", {"environment_id": "a"}),
 ]
 

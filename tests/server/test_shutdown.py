@@ -298,7 +298,9 @@ def test_signal_during_start_ends_server_in_order(
     """Work that was not begun is left to the next start."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
-        opened.save_all(make_environment(id=name, status="creating") for name in "abc")
+        opened.save_all(
+            make_environment(id=name, status="creating", capabilities=None) for name in "abc"
+        )
     with kind(store, code=SIGNAL_DURING_START.format(point=point, name=number.name)) as server:
         assert_ended(server)
         assert "serving on" not in server.stderr()
@@ -332,7 +334,9 @@ def test_signals_end_server_despite_hanging_start(tmp_path: Path, kind: type[Ser
     store = tmp_path / "store"
     with FileStore(store) as opened:
         opened.save(make_environment(id="a", status="destroying", owner=None))
-    code = SHORT_WAITS + hold("trash.move", is_released_by_input=False)
+    (tmp_path / "store-workspaces").mkdir()
+    (tmp_path / "store-workspaces" / ".waggle-root").touch()
+    code = SHORT_WAITS + hold("local.mount_points", is_released_by_input=False)
     with kind(store, code=code) as server:
         server.wait_for("held")
         for number in [*SIGNALS, *SIGNALS, *SIGNALS]:
@@ -349,7 +353,7 @@ def test_signal_ends_start_that_waits_for_lock(tmp_path: Path, kind: type[Server
     """A start that waits for the store lock is ended in time."""
     store = tmp_path / "store"
     with FileStore(store) as opened:
-        opened.save(make_environment(id="a", status="creating"))
+        opened.save(make_environment(id="a", status="creating", capabilities=None))
         with lock_held(opened), kind(store, code=SHORT_WAITS + LOGS_WAIT_FOR_LOCK) as server:
             server.wait_for("waiting for the lock")
             server.process.terminate()

@@ -37,6 +37,7 @@ TOOLS = {
     "list_environments": ({"limit", "after"}, {"environments", "count", "next", "unreadable"}),
     "get_environment": ({"environment_id"}, FIELDS),
     "destroy_environment": ({"environment_id", "reason"}, {"status", "message"}),
+    "restore_environment": ({"environment_id"}, FIELDS),
     "environment_history": (
         {"environment_id", "limit", "after"},
         {"environment_id", "events", "count", "next"},
@@ -138,6 +139,7 @@ def test_texts_do_not_depend_on_docstrings(
         ("list_environments", (True, None, None)),
         ("get_environment", (True, None, None)),
         ("destroy_environment", (False, True, True)),
+        ("restore_environment", (False, False, False)),
         ("environment_history", (True, None, None)),
     ],
 )
@@ -310,6 +312,26 @@ def test_destroy_removes_record_and_workspace(server: MCPServer[Any], store: Fil
     assert not Path(created["workspace"]).exists()
     again = refused(server, "destroy_environment", environment_id=environment_id)
     assert again == f"environment not found: '{environment_id}'"
+
+
+def test_restore_brings_back_what_expired(service: EnvironmentService) -> None:
+    """An expired environment is there again, with its files; a destroyed one is not."""
+    server = make_server(service)
+    created = call(server, "create_environment", runtime="shell")
+    environment_id = created["environment_id"]
+    file = Path(created["workspace"], "data.csv")
+    file.write_text("precious")
+    assert service._removal.destroy(environment_id, lambda _: True, discard=False)
+    assert not file.exists()
+    restored = call(server, "restore_environment", environment_id=environment_id)
+    assert restored["status"] == "running"
+    assert restored["workspace"] == created["workspace"]
+    assert file.read_text() == "precious"
+    again = refused(server, "restore_environment", environment_id=environment_id)
+    assert again == f"environment already exists: '{environment_id}'"
+    call(server, "destroy_environment", environment_id=environment_id)
+    gone = refused(server, "restore_environment", environment_id=environment_id)
+    assert gone == "its files are gone, and only its record can be brought back"
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -527,7 +549,11 @@ def test_repeated_create_returns_first_environment(server: MCPServer[Any]) -> No
         ("destroy_environment", {"environment_id": "a", "reason": "x" * 1001}, "1000 characters"),
         ("destroy_environment", {"environment_id": "a", "reason": "\0"}, "reason: holds a NUL"),
         ("destroy_environment", {"environment_id": "a", "reason": "\ud800"}, "lone surrogate"),
-        ("environment_history", {"environment_id": "a", "after": -1}, "after: -1 is negative"),
+        (
+            "environment_history",
+            {"environment_id": "a", "after": -1},
+            "after: -1 is negative",
+        ),
         ("environment_history", {"environment_id": "a", "after": True}, "must be a text"),
         ("environment_history", {"environment_id": "a", "after": "x"}, "neither the cursor"),
         ("environment_history", {"environment_id": "a", "limit": 0}, "from 1 to 1000, not 0"),

@@ -15,12 +15,15 @@ from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
     creation,
     environments,
     in_progress,
+    port_reservation,
     ports,
     reconcile,
+    revival,
     transitions,
 )
 from waggle_fsstore.service.cancellation import Cancellation
@@ -32,8 +35,10 @@ from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
+from waggle_fsstore.service.revival import Revival
 from waggle_fsstore.service.touch_buffer import TouchBuffer
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
+from waggle_fsstore.store.memory_store import MemoryStore
 from waggle_fsstore.store.read import history
 from waggle_fsstore.store.write.batch import WriteBatch
 
@@ -100,7 +105,7 @@ def skip_check_for_shared_ports(patch: Patch) -> None:
 
 @fault("tests/service/test_ports.py::test_port_freed_by_another_service_is_found[memory]")
 def skip_reload_of_ports_when_exhausted(patch: Patch) -> None:
-    patch.setattr(creation, "NoFreePortError", KeyError)
+    patch.setattr(port_reservation, "NoFreePortError", KeyError)
 
 
 @fault("tests/service/test_ports.py::test_new_service_knows_stored_ports[memory]")
@@ -513,3 +518,90 @@ def skip_delete_on_full_disk(patch: Patch) -> None:
 @fault("tests/service/test_ports.py::test_journal_that_began_again_falls_back_to_documents")
 def follow_ports_by_number(patch: Patch) -> None:
     patch.setattr(history, "cursor_of", lambda seq, _: str(seq))
+
+
+# Returning
+
+
+@fault("tests/service/test_revival.py::test_intent_survives_kill[memory-destroy]")
+def forget_intent_of_removal(patch: Patch) -> None:
+    real = transitions.to_destroying
+    patch.setattr(
+        transitions,
+        "to_destroying",
+        lambda *args, **options: real(*args, **{**options, "discard": False}),
+    )
+
+
+@fault("tests/service/test_revival.py::test_unknown_intent_keeps_files[memory]")
+def discard_files_of_unknown_intent(patch: Patch) -> None:
+    real = Removal.destroy
+    patch.setattr(
+        Removal, "destroy", lambda self, name, only_if, **_: real(self, name, only_if, discard=True)
+    )
+
+
+@fault(
+    "tests/service/test_revival.py::"
+    "test_killed_undeletion_is_finished_or_undone[memory-before restore]"
+)
+def treat_interrupted_undeletion_as_creation(patch: Patch) -> None:
+    patch.setattr(reconcile, "was_running", lambda _: False)
+
+
+@fault("tests/service/test_revival.py::test_failed_restore_undoes_undeletion[memory]")
+def keep_record_of_failed_undeletion(patch: Patch) -> None:
+    patch.setattr(Revival, "_undo", nothing)
+
+
+@fault("tests/service/test_revival.py::test_destroyed_environment_has_no_files_to_undelete[memory]")
+def undelete_without_files(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.DirectoryProvider.has_files", lambda *_: True)
+
+
+@fault("tests/service/test_revival.py::test_error_ends_once_workspace_is_whole[memory]")
+def keep_every_error(patch: Patch) -> None:
+    patch.setattr(Revival, "revive", lambda *_: False)
+
+
+@fault("tests/service/test_revival.py::test_error_stays_without_capacity_or_port[memory-capacity]")
+def revive_beyond_capacity(patch: Patch) -> None:
+    real = transitions.to_running_again
+    patch.setattr(
+        transitions,
+        "to_running_again",
+        lambda *args, **_: real(*args, capacity=1_000),
+    )
+
+
+@fault("tests/service/test_revival.py::test_files_never_expire_because_of_an_error[memory]")
+def expire_files_because_of_error(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "_is_error_with_files", lambda *_: False)
+
+
+@fault("tests/service/test_revival.py::test_failed_creation_expires_and_is_not_revived[memory]")
+def revive_failed_creation(patch: Patch) -> None:
+    patch.setattr(revival, "was_running", lambda _: True)
+
+
+@fault("tests/service/test_revival.py::test_sweep_counts_lived_time_for_provider[memory]")
+def count_time_of_earlier_leader(patch: Patch) -> None:
+    real = EnvironmentService.reconcile
+
+    def reconcile(self: EnvironmentService, **options: Any) -> Reconciliation:
+        before = self._tidied_at
+        result = real(self, **options)
+        self._tidied_at = before
+        return result
+
+    patch.setattr(EnvironmentService, "reconcile", reconcile)
+
+
+@fault("tests/store/test_contracts.py::TestMemoryStore::test_update_keeps_capacity")
+def ignore_capacity_of_updates(patch: Patch) -> None:
+    patch.setattr(MemoryStore, "_check_capacity", nothing)
+
+
+@fault("tests/service/test_revival.py::test_workspace_of_earlier_version_keeps_running")
+def skip_adoption_before_probe(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "adopt", nothing)

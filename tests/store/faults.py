@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the whole store: each breaks one thing that it promises."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
 from waggle_fsstore.domain.environment import Environment, Status
@@ -10,6 +14,7 @@ from waggle_fsstore.store.fs import disk, in_place_file
 from waggle_fsstore.store.journal import (
     live_segment,
 )
+from waggle_fsstore.store.read import document_cache
 from waggle_fsstore.store.write import batch, reserve, writer
 from waggle_fsstore.store.write.batch import WriteBatch
 
@@ -107,3 +112,31 @@ def lose_reserve_at_first_use(patch: Patch) -> None:
 @fault("tests/store/test_full_disk.py::test_delete_that_shares_a_line_is_served")
 def fail_group_as_a_whole_on_full_disk(patch: Patch) -> None:
     patch.setattr(writer, "NO_SPACE", frozenset())
+
+
+@fault(
+    "tests/store/test_file_store.py::test_copy_of_document_is_counted_and_reported[x-laptop.json]"
+)
+def leave_copies_out_of_listing(patch: Patch) -> None:
+    real = document_cache.DocumentCache.read_all
+
+    def read_all(self: document_cache.DocumentCache) -> tuple[list[Any], list[Any]]:
+        good, bad = real(self)
+        return good, [error for error in bad if "copy" not in str(error)]
+
+    patch.setattr(document_cache.DocumentCache, "read_all", read_all)
+
+
+@fault("tests/store/test_memory_store.py::test_change_in_signal_handler_is_apart_or_refused[save]")
+def divide_changes_in_memory(patch: Patch) -> None:
+    def change(self: memory_store.MemoryStore, work: Callable[[], object]) -> object:
+        with self._lock:
+            self._check_open()
+            return work()
+
+    patch.setattr(memory_store.MemoryStore, "_change", change)
+
+
+@fault("tests/store/test_full_disk.py::test_lack_of_reserve_fails_no_change")
+def fail_for_want_of_reserve(patch: Patch) -> None:
+    patch.setattr(reserve, "suppress", lambda *_: nullcontext())

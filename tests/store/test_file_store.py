@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -168,6 +169,47 @@ def test_replaced_files_keep_their_mode(store: FileStore) -> None:
     assert store.document_path("a").stat().st_mode & 0o777 == 0o640
 
 
+#: Names that tools give to a copy of x.json which they cannot merge: Syncthing, Dropbox, Google
+#: Drive, Nextcloud, OneDrive, iCloud, git, editors. Those of an id are documents, others foreign.
+COPIES = {
+    "x.conflict1.json": True,
+    "x.sync-conflict-20261128-101500-abcdefg.json": True,
+    "x.sync-conflict-20261128-101500-ABCDEFG.json": False,
+    "x (Maja's conflicted copy 2026-11-28).json": False,
+    "x (1).json": False,
+    "x_conflict-20261128-101500.json": True,
+    "x-laptop.json": True,
+    "x-LAPTOP.json": False,
+    "x 2.json": False,
+    "x.json.orig": False,
+    "x.json~": False,
+    "%78.json": False,
+    "x.orig.json": True,
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copy_of_document_is_counted_and_reported(store: FileStore, name: str) -> None:
+    """A copy under the name of another id is counted and reported as such; others are neither."""
+    store.save(make_environment(id="x"))
+    copy = store.document_path("x").with_name(name)
+    shutil.copy(store.document_path("x"), copy)
+    for _ in range(2):  # The second time from the cache.
+        reported: list[Exception] = []
+        good = store.find_all(on_corrupt=reported.append)
+        assert [found.id for found in good] == ["x"]
+        assert [str(error) for error in reported] == [
+            f"{copy}: is a copy of x.json, the document of 'x' (repair the file or move it away)"
+        ][: COPIES[name]]
+        assert len(good) + len(reported) == store.count() == 1 + COPIES[name]
+    [found] = store.check()
+    assert found.path == copy
+    store.document_path("x").unlink()
+    store.find_all(on_corrupt=reported.append)
+    if COPIES[name]:
+        assert "is under another name than x.json" in str(reported[-1])
+
+
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
     """Other ids can be read and written; the corrupt document is reported by path and stays."""
@@ -195,7 +237,7 @@ def test_corrupt_document_harms_no_other(store: FileStore, kind: str) -> None:
     assert store.find_all(on_corrupt=reported.append) == [good]
     assert [type(error) for error in reported] == [CorruptDocumentError]
     assert store.find_by_id("good") == good
-    assert store.count() == 2
+    assert store.count() == 2 == len(reported) + 1
     assert os.lstat(path).st_ino == before.st_ino
     store.save(make_environment(id="good"))
     store.create(make_environment(id="new"), capacity=2)

@@ -18,6 +18,7 @@ from tests.store.locks import lock_held
 from waggle_fsstore import Environment, FileStore, Status
 from waggle_fsstore.store.fs import disk
 from waggle_fsstore.store.journal import live_segment
+from waggle_fsstore.store.write import reserve
 from waggle_fsstore.testing import make_environment
 
 
@@ -186,6 +187,21 @@ def test_reserve_grows_with_documents(durable_store: FileStore) -> None:
     with FileStore(durable_store.path) as again:
         again.save(make_environment(id="b"))
         assert reserved(again) == reserved(durable_store)
+
+
+def test_lack_of_reserve_fails_no_change(
+    durable_store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reserve that cannot be made, whatever is in its place, is no reason to fail."""
+    (durable_store.path / ".waggle" / "reserve").mkdir(parents=True)
+    assert durable_store.save(make_environment(id="a")) == 1
+
+    def fail(_: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(reserve, "free_bytes", fail)
+    with FileStore(durable_store.path) as again:
+        assert again.save(make_environment(id="a")) == 2
 
 
 def test_store_without_sync_has_no_reserve(store: FileStore) -> None:

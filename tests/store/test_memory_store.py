@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from waggle_fsstore import HistoryPrunedError, MemoryStore, StoreClosedError
+from waggle_fsstore import ConflictError, HistoryPrunedError, MemoryStore, StoreClosedError
 from waggle_fsstore.store import memory_store
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.testing.watch import TIMEOUT_S
@@ -136,17 +137,23 @@ def test_watch_continues_after_fork(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at the nth line that runs in the module of the store."""
+    """Runs a signal handler at the nth line that runs in the module of the store.
 
-    def __init__(self, line: int) -> None:
+    The default handler raises KeyboardInterrupt.
+    """
+
+    def __init__(self, line: int, handler: Callable[[], object] | None = None) -> None:
         self.left = line
+        self.handler = handler
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> "Interrupt | None":
         if frame.f_code.co_filename != memory_store.__file__:
             return None
         if event == "line":
             self.left -= 1
-            if self.left == 0:
+            if self.left == 0 and self.handler is not None:
+                self.handler()
+            elif self.left == 0:
                 raise KeyboardInterrupt
         return self
 
@@ -192,6 +199,37 @@ def test_interrupt_at_any_line_leaves_change_done_or_undone(write: str) -> None:
         if interrupt.left > 0:
             break
     assert outcomes == {1, 3 if write == "save_all" else 2}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_change_in_signal_handler_is_apart_or_refused(write: str) -> None:
+    """A signal handler changes the store before or after a change, and not in the middle."""
+    tracing = sys.gettrace()
+    refused = []
+    for line in range(1, 1_000):
+        store = MemoryStore()
+        store.save(make_environment(id="old"))
+
+        def handle(store: MemoryStore = store) -> None:
+            try:
+                with suppress(ConflictError):  # The change was complete.
+                    store.save(make_environment(id="new"), if_revision=0)
+            except RuntimeError as error:
+                refused.append(error)
+
+        interrupt = Interrupt(line, handle)
+        sys.settrace(interrupt)
+        try:
+            WRITES[write](store)
+        finally:
+            sys.settrace(tracing)
+        events = list(store.history())
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        created = [event.environment_id for event in events if event.kind == "created"]
+        assert len(set(created)) == len(created)
+        if interrupt.left > 0:
+            break
+    assert refused
 
 
 def test_interrupted_write_wakes_waiting_watch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,6 +262,7 @@ def test_concurrent_looks_see_no_server(root: Path) -> None:
     assert server.try_acquire()
     dead = server.path.with_name("dead")
     dead.touch()
+    os.mkfifo(server.path.with_name("pipe"))  # To open it would take for ever.
     with open(dead, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # As another process does for an instant.
         assert len(running_servers(root)) == 1

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, events, maintenance, output, serve
+from waggle_fsstore.cli import environments, events, maintenance, output, serve, undelete
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation
@@ -135,6 +135,7 @@ _VERBS: Final[dict[str, Callable[..., None]]] = {
     "show": environments.show,
     "set": environments.set_,
     "rm": environments.rm,
+    "undelete": undelete.undelete,
     "count": environments.count,
     "where": environments.where,
     "history": events.history,

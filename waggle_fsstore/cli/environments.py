@@ -3,10 +3,11 @@
 
 import os
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -33,6 +34,12 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.domain.validation import title
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
+
+# Only removals need it, and it takes as long to import as the rest of the program.
+if TYPE_CHECKING:
+    from waggle_fsstore.service.environments import EnvironmentService
+
+Service: TypeAlias = "EnvironmentService"
 
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
 _TERMINAL_HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "AGE", "EXPIRES", "REASON", "LABELS")
@@ -235,20 +242,46 @@ def rm(
         refuse_beside_server(store, force=force, tool="destroy_environment")
         # Before anything is removed, because a prefix may be ambiguous.
         ids = dict.fromkeys(full_id(store, given) for given in environment_ids)
-        for environment_id in ids:
-            try:
-                _remove(store, environment_id, force=force)
-                removed.append(environment_id)
-            except EXPECTED as error:
-                output.report_error(error)
-                first = first or error
+        with _service_when_needed(store) as service:
+            for environment_id in ids:
+                try:
+                    _remove(store, environment_id, service, force=force)
+                    removed.append(environment_id)
+                except EXPECTED as error:
+                    output.report_error(error)
+                    first = first or error
     if json:
         output.write_object({"removed": removed})
     if first is not None:
         raise typer.Exit(code_of(first))
 
 
-def _remove(store: TransactionalRepository, environment_id: str, *, force: bool) -> None:
+@contextmanager
+def _service_when_needed(store: TransactionalRepository) -> Iterator[Callable[[], Service]]:
+    """Yield a function that opens the service once; wait until removed files are gone."""
+    with ExitStack() as stack:
+
+        @cache
+        def open_once() -> Service:
+            from waggle_fsstore.provider.local import LocalProvider
+            from waggle_fsstore.wiring import open_service
+
+            service = stack.enter_context(open_service(store))
+            if isinstance(service.provider, LocalProvider):
+                # No server may come that would finish it.
+                stack.callback(service.provider.wait_until_emptied)
+            return service
+
+        yield open_once
+
+
+def _remove(
+    store: TransactionalRepository,
+    environment_id: str,
+    service: Callable[[], Service],
+    *,
+    force: bool,
+) -> None:
     """Remove an environment; if a provider of this machine made its workspace, that as well."""
     try:
         has_workspace = store.find_by_id(environment_id).provider is not None
@@ -261,11 +294,8 @@ def _remove(store: TransactionalRepository, environment_id: str, *, force: bool)
     if not (has_workspace and isinstance(store, FileStore)):
         store.delete(environment_id)
         return
-    from waggle_fsstore.wiring import open_service  # Only workspaces need it.
-
     try:
-        with open_service(store) as service:
-            service.destroy(environment_id)
+        service().destroy(environment_id)
     except ProviderError as error:
         if not force:
             hint = "repeat with --force to remove only the record"

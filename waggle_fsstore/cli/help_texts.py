@@ -29,6 +29,11 @@ All ids are tried; the exit code is that of the first failure.
 A corrupt document is moved to lost+found in the store.
 With --force, a workspace that cannot be removed is left behind and reported.
 The verb has another name: delete.""",
+    "undelete": """Bring back an environment that expired, with its files.
+
+It is running again if its workspace is whole, with a new port and its whole timeout.
+Files of expired environments are kept for WAGGLE_TRASH_KEEP. Those of environments that
+were destroyed are gone: --record-only brings back the record, as an error.""",
     "count": """Print the number of environments.
 
 Unreadable ones count too.""",

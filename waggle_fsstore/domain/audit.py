@@ -87,7 +87,7 @@ def current_author() -> Author:
     return Author(_default_actor() if actor is None else actor, reason or "")
 
 
-def reason_of(text: str) -> str:
+def as_reason(text: str) -> str:
     r"""Return a text with foreign parts, such as a path, in the form that a reason may have.
 
     Bytes of a path that are not UTF-8 are escaped, as ``\udcff``; what is too long is cut off.

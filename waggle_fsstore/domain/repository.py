@@ -60,7 +60,11 @@ class Repository(Protocol):
         ...
 
     def count(self) -> int:
-        """Return the number of stored environments, including unreadable ones."""
+        """Return the number of stored environments, including unreadable ones.
+
+        While nothing changes, it is the number of those that :meth:`find_all` returns, and of
+        those that it reports as bad.
+        """
         ...
 
 

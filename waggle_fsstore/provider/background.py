@@ -9,7 +9,8 @@ from waggle_fsstore.domain.at_fork import register_at_fork
 
 _log = logging.getLogger(__name__)
 
-# How long to wait for the end of the work, which looks often whether it should end.
+# How long work may go on at the end, and then how long it has to notice that it must stop.
+_GRACE_PERIOD_S = 1.0
 _STOP_TIMEOUT_S = 2.0
 
 
@@ -43,19 +44,20 @@ class Background:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the work early, and begin none again."""
+        """End the work, within a second if it can be, and begin none again."""
+        self.wait(_GRACE_PERIOD_S)
         with self._lock:
             self._stopping.set()
             thread = self._thread
         if thread is not None:
             thread.join(_STOP_TIMEOUT_S)
 
-    def wait(self) -> None:
-        """Wait until the work that is due is done."""
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the work that is due is done, at most ``timeout`` seconds."""
         with self._lock:
             thread = self._thread
         if thread is not None:
-            thread.join()
+            thread.join(timeout)
 
     def _run(self) -> None:
         while self._takes_turn():

@@ -222,8 +222,12 @@ class LocalProvider:
         return Leftovers(self._trash.orphans, self._trash.size_bytes)
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
-        """Return the entries of the root directory that belong to no ``known`` id, sorted."""
+        """Return the entries of the root directory that belong to no ``known`` id, sorted.
+
+        Without the removed workspaces that cannot be moved to the trash.
+        """
         names = {dir_name(environment_id) for environment_id in known}
+        names |= self._trash.in_place
         with self._translating_os_errors("list the workspaces"):
             found = entries_in(self._root)
             return sorted(entry for entry in found if original_name(entry) not in names)
@@ -234,6 +238,10 @@ class LocalProvider:
         if reason := why_unusable(self._root):
             raise ProviderError(self.name, reason)
         self._check_root()
+
+    def wait_until_emptied(self) -> None:
+        """Wait until what is due of the trash is emptied, which :meth:`close` would interrupt."""
+        self._emptying.wait()
 
     def close(self) -> None:
         """Interrupt creations and refuse new ones; all other methods still work.

@@ -91,6 +91,11 @@ class Trash:
         return not self._entries()
 
     @property
+    def in_place(self) -> set[str]:
+        """The names of the removed workspaces that are still in their place."""
+        return {entry.workspace for entry in self._entries() if entry.in_place}
+
+    @property
     def size_bytes(self) -> int:
         """How much the kept workspaces take, as far as it was measured."""
         return sum(tuple(self._sizes.values()))

@@ -63,6 +63,7 @@ class Readiness:
         damaged documents, orphans and other findings.
         """
         reconciliation = self._host.reaper.reconciliation
+        orphans = len(reconciliation.orphans) if reconciliation else 0
         components = {
             "store": self._code("store", self._check_store),
             "provider": self._code("provider", self._host.service.provider.check),
@@ -76,7 +77,7 @@ class Readiness:
             "counts": {
                 "findings": self._count("findings", self._findings()),
                 "unreadable": self._count("unreadable", self._unreadable()),
-                "orphans": len(reconciliation.orphans) if reconciliation else 0,
+                "orphans": orphans + self._host.service.leftovers.orphans,
                 "problems": len(reconciliation.problems) if reconciliation else 0,
             },
         }

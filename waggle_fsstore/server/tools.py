@@ -66,7 +66,8 @@ _INSTRUCTIONS: Final = (
     "An environment is a directory (its workspace) with a runtime ready to use: python, node or "
     "shell. Work in the workspace with your own tools; in a python environment the interpreter "
     "is .venv/bin/python. Restarting the server keeps each environment and its environment_id. An "
-    "environment that is idle for longer than its timeout is removed with all its files. "
+    "environment that is idle for longer than its timeout is removed with all its files; for a "
+    "while restore_environment brings it back. "
     "get_environment resets the idle timer; writing files does not. "
     "Destroy environments you no longer need: the number of live environments is limited."
 )
@@ -88,6 +89,10 @@ _TEXTS: Final = {
     "destroy_environment": (
         "Destroy an environment",
         "Destroy an environment, in any status, and delete all its files.",
+    ),
+    "restore_environment": (
+        "Restore an expired environment",
+        "Bring back an environment that expired, with its files. A destroyed one stays gone.",
     ),
     "environment_history": (
         "History of an environment",
@@ -151,6 +156,7 @@ def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
         read(tools.list_environments),
         read(tools.get_environment),
         write(tools.destroy_environment, annotations=destroys),
+        write(tools.restore_environment, annotations=creates),
         read(tools.environment_history),
     ]
 
@@ -300,6 +306,13 @@ class Tools:
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
 
+    def restore_environment(self, call: Call, environment_id: _Id) -> EnvironmentInfo:
+        """Restore an expired environment."""
+        with _as_actor(call):
+            environment = self._service.undelete(environment_id)
+            _log_change("restored", environment_id, call)
+        return self._info(environment)
+
     def environment_history(
         self,
         _: Call,
@@ -313,7 +326,11 @@ class Tools:
         with _tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
+            except StoreError:
+                raise
             except ValueError as error:
+                if not str(error).startswith("after: "):
+                    raise  # A bug, whose text may name a path.
                 raise ToolError(str(error)) from None
             history = History.of(environment_id, events, limit)
             if not history.count and not after.strip("0"):

@@ -3,8 +3,8 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -16,7 +16,6 @@ from waggle_fsstore.domain.errors import (
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
     InvalidEnvironmentError,
-    NoFreePortError,
     WaggleError,
 )
 from waggle_fsstore.domain.process import this_process
@@ -27,6 +26,7 @@ from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.idempotency import await_creation, digest, find_key_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS
+from waggle_fsstore.service.port_reservation import make_port_unique, reserved_port
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
@@ -95,7 +95,7 @@ class Creation:
             revision = self._register(environment)
             try:
                 cancellation.arm(partial(self._undo, environment.id))
-                self._make_port_unique(environment, revision)
+                make_port_unique(self._ports, self._repository, environment, revision)
                 capabilities = self._provider.create(environment)
                 created = transitions.to_running(
                     self._repository, environment.id, capabilities, self._now()
@@ -153,39 +153,11 @@ class Creation:
         )
 
     def _register(self, environment: Environment) -> int:
-        with self._reserved_port(environment), transitions.with_reason("create was called"):
+        with (
+            reserved_port(self._ports, self._repository, environment),
+            transitions.with_reason("create was called"),
+        ):
             return self._repository.create(environment, capacity=self._capacity)
-
-    def _make_port_unique(self, environment: Environment, revision: int) -> None:
-        """Change the port if another process stored the same one concurrently.
-
-        Of two processes that stored the same port, the later one sees it, and any process
-        that sees it changes its own.
-        """
-        while True:
-            self._ports.catch_up(self._repository, revision)
-            if not self._ports.is_shared(environment):
-                return
-            with self._reserved_port(environment):
-                revision = transitions.set_port(
-                    self._repository, environment.id, environment.ssh_port
-                ).revision
-
-    @contextmanager
-    def _reserved_port(self, environment: Environment) -> Iterator[None]:
-        """Reserve a free port for an environment that is stored within the block."""
-        try:
-            port = self._ports.reserve()
-        except NoFreePortError:
-            self._ports.load(self._repository)  # Another process may have released some.
-            port = self._ports.reserve()
-        environment.ssh_port = port
-        try:
-            yield
-        except BaseException:
-            self._ports.release(port)
-            raise
-        self._ports.assign(port, environment.id)
 
     def _record_failure(self, environment: Environment, error: BaseException) -> None:
         """Store that a creation failed. An incomplete workspace is removed with it later.

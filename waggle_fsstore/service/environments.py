@@ -30,10 +30,12 @@ from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Leftovers, Provider
 from waggle_fsstore.service.reconcile import (
     Reconciliation,
-    fail_if_workspace_gone,
+    check_workspace,
     finish_interrupted,
+    revive,
 )
 from waggle_fsstore.service.removal import Removal
+from waggle_fsstore.service.revival import Revival, was_running
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 
 # No process takes this long to create or remove an environment.
@@ -89,6 +91,7 @@ class EnvironmentService:
             default_timeout=default_timeout,
         )
         self._removal = Removal(repository, provider, self._ports, takeover_after=takeover_after)
+        self._revival = Revival(repository, provider, self._ports, now, capacity=capacity)
         self._ports.load(repository)
 
     @property
@@ -196,6 +199,21 @@ class EnvironmentService:
         """
         return self._removal.destroy(environment_id, only_if, discard=True)
 
+    def undelete(self, environment_id: str, *, record_only: bool = False) -> Environment:
+        """Bring a removed environment back, with the files that it had; return it.
+
+        Its record is the last one before the removal, with a new revision and a new port. It
+        is *running* if its workspace is whole, else *error* with the reason, and its idle time
+        begins now. Only an environment that expired has files: those of a destroyed one are
+        deleted. With ``record_only`` it comes back without files, as *error*.
+
+        Raises :class:`EnvironmentAlreadyExistsError` if it is stored,
+        :class:`EnvironmentNotFoundError` if the history does not know it,
+        :class:`CapacityError`, :class:`NoFreePortError`, and :class:`ProviderError`:
+        :class:`WorkspaceGoneError` if its files are gone. Nothing has changed then.
+        """
+        return self._revival.undelete(environment_id, record_only=record_only)
+
     @property
     def leftovers(self) -> Leftovers:
         """What is left of removed environments, as far as this process knows."""
@@ -222,8 +240,8 @@ class EnvironmentService:
             workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
-        fail_if_lost = partial(fail_if_workspace_gone, self._repository, self._provider)
-        self._visit(environments, result, is_stopping, fail_if_lost)
+        check = partial(check_workspace, self._repository, self._provider, self._revival)
+        self._visit(environments, result, is_stopping, check)
         if workspaces:
             with result.collect_problems("workspaces"):
                 known = [one.id for one in environments]
@@ -324,11 +342,15 @@ class EnvironmentService:
             if not result.is_complete or is_stopping():
                 break
             with result.collect_problems(f"environment {environment.id}"):
-                if not finish_interrupted(self._repository, self._removal, environment, result):
+                if not finish_interrupted(
+                    self._repository, self._removal, self._revival, environment, result
+                ):
                     act(environment, result)
 
     def _remove_if_expired(self, environment: Environment, result: Reconciliation) -> None:
-        if not self._may_expire(environment):
+        if environment.status is Status.ERROR and revive(self._revival, environment, result):
+            return
+        if not self._may_expire(environment) or self._is_error_with_files(environment):
             return
         idle = timedelta(seconds=self.idle_time(environment) // timedelta(seconds=1))
         reason = f"idle {format_duration(idle)} > {format_duration(environment.timeout)}"
@@ -342,6 +364,12 @@ class EnvironmentService:
             is_unseen = stored.owner is not None and is_elsewhere(stored.owner)
             return is_unseen and self.idle_time(stored) > _MAX_UNSEEN_WORK
         return self.is_expired(stored)
+
+    def _is_error_with_files(self, environment: Environment) -> bool:
+        """Return whether files of a user would be lost because of an error."""
+        is_ours = transitions.belongs_to(environment, self._provider.name)
+        is_error = environment.status is Status.ERROR and was_running(environment)
+        return is_error and is_ours and self._provider.has_files(environment)
 
     def _with_last_use(self, environment: Environment) -> Environment:
         environment.last_used = self._touch_buffer.last_used(environment)

@@ -118,6 +118,7 @@ def _log_result(action: str, result: Reconciliation) -> None:
         "failed": result.failed,
         "finished": result.finished,
         "lost": result.lost,
+        "revived": result.revived,
         "expired": result.expired,
         "strays": result.orphans,
     }

@@ -20,6 +20,7 @@ from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS, is_owned_elsewhere
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
+from waggle_fsstore.service.revival import Revival, was_running
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,11 +29,13 @@ _log: Final = logging.getLogger(__name__)
 class Reconciliation:
     """The result of a pass over all environments.
 
-    The first four are lists of ids:
+    The first five are lists of ids:
 
     - ``failed``: an ended process was creating it; it is in error now.
     - ``finished``: an ended process was removing it; it is removed now.
     - ``lost``: it was running, but its workspace is gone; it is in error now.
+    - ``revived``: it is running: it was in error and is whole again, or an ended process was
+      undeleting it.
     - ``expired``: it was idle for too long; it is removed now.
     - ``orphans``: workspaces without a record, by the names that the provider gives them.
     - ``unreadable``: the errors of documents that cannot be read.
@@ -44,6 +47,7 @@ class Reconciliation:
     failed: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    revived: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     unreadable: list[Exception] = field(default_factory=list)
@@ -72,16 +76,21 @@ class Reconciliation:
 def finish_interrupted(
     repository: TransactionalRepository,
     removal: Removal,
+    revival: Revival,
     environment: Environment,
     result: Reconciliation,
 ) -> bool:
     """Finish the work of an ended process on an environment; return whether there was any.
 
-    An interrupted creation becomes *error*, an interrupted removal is resumed.
+    An interrupted creation becomes *error*, an interrupted removal or undeletion is resumed.
     """
     if not _is_interrupted(environment):
         return False
-    if environment.status is Status.CREATING:
+    if environment.status is Status.CREATING and was_running(environment):
+        with audit(actor="reconcile", reason="the process that was undeleting it ended"):
+            if revival.resume(environment):
+                result.revived.append(environment.id)
+    elif environment.status is Status.CREATING:
         fail_interrupted_creation(repository, environment)
         result.failed.append(environment.id)
     else:
@@ -109,16 +118,20 @@ def fail_interrupted_creation(
         )
 
 
-def fail_if_workspace_gone(
+def check_workspace(
     repository: TransactionalRepository,
     provider: Provider,
+    revival: Revival,
     environment: Environment,
     result: Reconciliation,
 ) -> None:
-    """Change a running environment to error if its workspace is gone."""
+    """Change a running environment to error if its workspace is gone, and back if it is not."""
+    if environment.status is Status.ERROR:
+        revive(revival, environment, result)
     if not environment.is_running or environment.provider != provider.name:
         return
     try:
+        provider.adopt(environment)
         provider.probe(environment)
     except WorkspaceGoneError as error:
         with audit(actor="reconcile"):
@@ -126,6 +139,15 @@ def fail_if_workspace_gone(
                 repository, environment.id, error.reason, only_if=lambda stored: stored.is_running
             )
         result.lost.append(environment.id)
+
+
+def revive(revival: Revival, environment: Environment, result: Reconciliation) -> bool:
+    """Change an environment from error to running if it is whole again; return whether it is."""
+    with audit(actor="reconcile"):
+        is_revived = revival.revive(environment)
+    if is_revived:
+        result.revived.append(environment.id)
+    return is_revived
 
 
 def _is_interrupted(environment: Environment) -> bool:

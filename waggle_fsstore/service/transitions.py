@@ -59,13 +59,13 @@ def belongs_to(environment: Environment, provider: str) -> bool:
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
-    """Give an environment that is being created another port.
+    """Give an environment that is being created, or is running again, another port.
 
-    Raises :class:`PreconditionFailedError` if it is no longer being created.
+    Raises :class:`PreconditionFailedError` if it is in another status by now.
     """
 
     def change_port(stored: Environment) -> None:
-        require(stored.status is Status.CREATING)
+        require(stored.status in (Status.CREATING, Status.RUNNING))
         stored.ssh_port = port
 
     with with_reason("another environment has the same port"):
@@ -108,6 +108,32 @@ def to_running(
 
     with with_reason("its workspace is ready"):
         return repository.update(environment_id, run)
+
+
+def to_running_again(
+    repository: TransactionalRepository,
+    environment: Environment,
+    capabilities: Capabilities,
+    now: datetime,
+    *,
+    capacity: int,
+) -> Environment:
+    """Change an environment from error to running, with the port of ``environment``.
+
+    Raises :class:`PreconditionFailedError` if it is no longer in error, and
+    :class:`CapacityError` if as many are live as the capacity allows.
+    """
+
+    def run(stored: Environment) -> None:
+        require(stored.status is Status.ERROR)
+        stored.transition_to(Status.RUNNING)
+        stored.capabilities = capabilities
+        stored.status_reason = ""
+        stored.ssh_port = environment.ssh_port
+        stored.touch(now)
+
+    with with_reason("its workspace is whole again"):
+        return repository.update(environment.id, run, capacity=capacity)
 
 
 def to_error(

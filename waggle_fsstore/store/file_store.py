@@ -79,7 +79,7 @@ class FileStore:
         self._writer = Writer(
             self._layout, self._documents, self._disk, seen_store, timeout=lock_timeout
         )
-        self._view = View(self._layout, self._documents)
+        self._view = View(self._layout, self._documents, self._disk)
         self._history = History(self._layout, self._view, seen_store)
         self._closed = False
         self._exists = False

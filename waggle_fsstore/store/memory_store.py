@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
-from typing import ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self, TypeVar
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
@@ -35,6 +36,8 @@ from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.write import inputs
 
+_T = TypeVar("_T")
+
 
 class MemoryStore:
     """Environments in memory, for tests and as a fallback; they are gone with the process.
@@ -56,6 +59,7 @@ class MemoryStore:
         self._token = _new_token()
         #: The number of the last event that is applied to the environments.
         self._applied = 0
+        self._is_changing = False
         self._closed = False
         register_at_fork(self)
 
@@ -86,19 +90,21 @@ class MemoryStore:
     def save(self, environment: Environment, *, if_revision: int | None = None) -> int:
         """See :meth:`TransactionalRepository.save`."""
         environment = inputs.checked_copy(environment)
-        with self._lock:
-            self._check_writable()
+
+        def work() -> int:
             stored = self._environments.get(environment.id)
             actual = stored.revision if stored else 0
             if if_revision is not None and if_revision != actual:
                 raise ConflictError(environment.id, if_revision, actual)
             return self._store([environment])[0]
 
+        return self._change(work)
+
     def create(self, environment: Environment, *, capacity: int | None = None) -> int:
         """See :meth:`TransactionalRepository.create`."""
         environment = inputs.checked_copy(environment)
-        with self._lock:
-            self._check_writable()
+
+        def work() -> int:
             if environment.id in self._environments:
                 raise EnvironmentAlreadyExistsError(environment.id)
             if environment.idempotency is not None:
@@ -107,6 +113,8 @@ class MemoryStore:
                         raise EnvironmentAlreadyExistsError(other.id)
             self._check_capacity(capacity)
             return self._store([environment])[0]
+
+        return self._change(work)
 
     def update(
         self,
@@ -117,15 +125,22 @@ class MemoryStore:
     ) -> Environment:
         """See :meth:`TransactionalRepository.update`."""
         inputs.refuse_inside(id(self))
+
+        def replace_same(found: Environment, changed: Environment) -> Environment | None:
+            is_same = self._find(environment_id).revision == found.revision
+            return self._replace(changed, capacity) if is_same else None
+
+        def work() -> Environment:
+            changed = inputs.apply(id(self), change, self._find(environment_id))
+            return self._replace(changed, capacity)
+
         for _ in range(inputs.OPTIMISTIC_TRIES):
             found = self.find_by_id(environment_id)
             changed = inputs.apply(id(self), change, found)
-            with self._lock:
-                if self._find(environment_id).revision == found.revision:
-                    return self._replace(changed, capacity)
-        with self._lock:
-            changed = inputs.apply(id(self), change, self._find(environment_id))
-            return self._replace(changed, capacity)
+            stored = self._change(partial(replace_same, found, changed))
+            if stored is not None:
+                return stored
+        return self._change(work)
 
     def _replace(self, changed: Environment, capacity: int | None) -> Environment:
         """Store a new version within the capacity. The lock is held."""
@@ -138,16 +153,16 @@ class MemoryStore:
     def save_all(self, environments: Iterable[Environment]) -> list[int]:
         """See :meth:`TransactionalRepository.save_all`."""
         batch = inputs.checked_copies(environments)
-        with self._lock:
-            self._check_writable()
-            return self._store(batch)
+        return self._change(lambda: self._store(batch))
 
     def delete(self, environment_id: str) -> None:
         """See :meth:`TransactionalRepository.delete`."""
-        with self._lock:
-            self._check_writable()
+
+        def work() -> None:
             removed = self._find(environment_id)
             self._commit([_event(self._last_seq + 1, EventKind.DELETED, removed, removed)])
+
+        self._change(work)
 
     def history(
         self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
@@ -214,6 +229,7 @@ class MemoryStore:
         From now on the two stores differ, so their cursors do too.
         """
         self._token = _new_token()
+        self._is_changing = False
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
@@ -222,9 +238,22 @@ class MemoryStore:
             raise StoreClosedError
         self._apply()
 
-    def _check_writable(self) -> None:
-        inputs.refuse_inside(id(self))
-        self._check_open()
+    def _change(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, which no signal handler of the same thread divides by a change."""
+
+        def undivided() -> _T:
+            self._is_changing = True
+            return work()
+
+        with self._lock:
+            inputs.refuse_inside(id(self))
+            self._check_open()
+            if self._is_changing:
+                raise RuntimeError("this thread is in the middle of a change of the same store")
+            return run_with_cleanup(undivided, self._end_change)
+
+    def _end_change(self) -> None:
+        self._is_changing = False
 
     def _find(self, environment_id: str) -> Environment:
         self._check_open()

@@ -151,6 +151,7 @@ def running_servers(path: str | os.PathLike[str]) -> list[LockHolder | None]:
 def _files(layout: Layout) -> list[str]:
     """Return the files of :class:`ServerPresence`."""
     try:
-        return [entry.path for entry in os.scandir(os.path.join(layout.internal, _SERVERS))]
+        with os.scandir(os.path.join(layout.internal, _SERVERS)) as entries:
+            return [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []

@@ -6,8 +6,12 @@ from typing import NoReturn
 
 import pytest
 
-from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, InvalidEnvironmentError
+from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.errors import (
+    CapacityError,
+    EnvironmentNotFoundError,
+    InvalidEnvironmentError,
+)
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.factories import make_environment
 from waggle_fsstore.testing.repository import run_together
@@ -54,6 +58,22 @@ class UpdateContract:
             repository.update("a", lambda copy: 1 // (copy.ssh_port - copy.ssh_port))
         assert repository.find_by_id("a").revision == 1
         repository.update("a", Environment.touch)
+
+    def test_update_keeps_capacity(self, repository: TransactionalRepository) -> None:
+        """A change that makes an environment live needs room for it; any other change does not."""
+        repository.save(make_environment(id="a", status=Status.ERROR))
+        repository.save(make_environment(id="b", status=Status.RUNNING))
+
+        def run(copy: Environment) -> None:
+            copy.status = Status.RUNNING
+
+        with pytest.raises(CapacityError) as caught:
+            repository.update("a", run, capacity=1)
+        assert caught.value.capacity == 1
+        assert repository.find_by_id("a").status is Status.ERROR
+        repository.update("a", Environment.touch, capacity=0)
+        repository.update("b", run, capacity=0)
+        assert repository.update("a", run, capacity=2).is_running
 
     def test_update_refuses_new_id(self, repository: TransactionalRepository) -> None:
         """An update cannot move a version to another id."""

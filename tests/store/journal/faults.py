@@ -43,6 +43,16 @@ def ignore_time_of_documents_directory(patch: Patch) -> None:
         patch.setattr(module, "is_set_back", lambda *_: False)
 
 
+@fault("tests/store/journal/test_state.py::test_record_in_use_is_valid_in_other_mounts")
+def hide_use_of_state_record(patch: Patch) -> None:
+    patch.setattr(state, "show_use", nothing)
+
+
+@fault("tests/store/journal/test_state.py::test_record_of_another_mount_is_ignored")
+def trust_record_after_its_last_writer(patch: Patch) -> None:
+    patch.setattr(state, "is_in_use", lambda _: True)
+
+
 @fault("tests/store/test_copies.py::test_clock_set_back_makes_no_copy")
 def take_earlier_clock_for_copy(patch: Patch) -> None:
     patch.setattr(

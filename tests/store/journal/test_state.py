@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state record and the numbering of changes."""
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from waggle_fsstore import CorruptDocumentError, FileStore, StoreError
 from waggle_fsstore.domain import process
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.fs import linux, safe_read
+from waggle_fsstore.store.fs import linux, lock, safe_read
 from waggle_fsstore.store.journal import state
 from waggle_fsstore.store.journal.state import State, StateRecord, read_state
 from waggle_fsstore.store.read import documents
@@ -88,10 +89,38 @@ def test_record_of_another_mount_is_ignored(
     record = StateRecord(str(store.path / ".waggle" / "state"))
     now = record.read()
     assert now is not None
+    store.close()
     record.write(now._replace(committed=1, published=1))
     mount = linux.mount_id(str(store.path))
     monkeypatch.setattr(state, "mount_id", lambda _: mount + 1)
     assert save(FileStore(store.path, durable=False), "b") == 4
+
+
+def test_record_in_use_is_valid_in_other_mounts(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a writer is alive, opening the store through another mount replays nothing."""
+    save(store)
+    save(store, "b")
+    store.document_path("b").unlink()
+    monkeypatch.setattr(state, "mount_id", lambda _: 7)
+    assert FileStore(store.path, durable=False).count() == 1
+    store.close()
+    assert FileStore(store.path, durable=False).count() == 2
+
+
+def test_use_of_a_file_is_seen_until_it_is_closed(tmp_path: Path) -> None:
+    """A process that looks sees those that use a file, and not others that look."""
+    path = str(tmp_path / "file")
+    assert not lock.is_in_use(path)
+    with open(path, "w+b") as one, open(path, "rb") as other:
+        assert not lock.is_in_use(path)
+        lock.show_use(other.fileno())
+        lock.show_use(one.fileno())
+        assert lock.is_in_use(path) or not hasattr(fcntl, "F_OFD_GETLK")
+        other.close()
+        assert lock.is_in_use(path) or not hasattr(fcntl, "F_OFD_GETLK")
+    assert not lock.is_in_use(path)
 
 
 def test_mount_ids_are_unique() -> None:

@@ -116,4 +116,4 @@ def believe_times_in_future(patch: Patch) -> None:
 
 @fault("tests/store/maintenance/test_restore.py::test_path_of_any_form_is_restored[not UTF-8]")
 def quote_path_in_reason_as_it_is(patch: Patch) -> None:
-    patch.setattr(restore, "reason_of", lambda text: text)
+    patch.setattr(restore, "as_reason", lambda text: text)

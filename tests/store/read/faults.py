@@ -18,6 +18,7 @@ from waggle_fsstore.store.read import (
     documents,
     history,
     inotify,
+    pending_overlay,
     seen_store,
     stat_signature,
     view,
@@ -171,6 +172,48 @@ def omit_changes_during_scan(patch: Patch) -> None:
     patch.setattr(view, "changes", lambda *_, **__: iter(()))
 
 
+@fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_of_several_mounts")
+def take_other_mount_for_other_store(patch: Patch) -> None:
+    patch.setattr(view, "store_of", lambda mounted_id: mounted_id)
+
+
+@fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_without_state_record")
+def take_missing_record_for_empty_journal(patch: Patch) -> None:
+    real = view.View.scan
+
+    def scan(self: view.View, collect: Any) -> Any:
+        if state.read_state(self._layout.state) is None:
+            return pending_overlay.Scan(collect(), {}, 0)
+        return real(self, collect)
+
+    patch.setattr(view.View, "scan", scan)
+
+
+@fault("tests/store/read/test_view.py::test_scan_of_exchanged_stores_is_an_error")
+def merge_scans_of_different_stores(patch: Patch) -> None:
+    patch.setattr(view, "store_of", lambda _: "the same")
+
+
+@fault("tests/store/read/test_view.py::test_scan_ends_where_its_overlay_ends")
+def read_end_of_scan_after_its_overlay(patch: Patch) -> None:
+    real = pending_overlay.PendingOverlay.scan
+
+    def scan(self: pending_overlay.PendingOverlay, collect: Any) -> Any:
+        return real(self, collect)._replace(seq=self.end().committed)
+
+    patch.setattr(pending_overlay.PendingOverlay, "scan", scan)
+
+
+@fault("tests/store/read/test_view.py::test_other_mounts_show_nothing_before_it_is_synced")
+def overlook_live_writers_in_other_mounts(patch: Patch) -> None:
+    patch.setattr(state, "is_in_use", lambda _: False)
+
+
+@fault("tests/store/read/test_view.py::test_lines_of_dead_writer_are_synced_before_they_are_shown")
+def show_unsynced_lines_of_dead_writer(patch: Patch) -> None:
+    patch.setattr(pending_overlay, "boot_of", lambda _: "another")
+
+
 @fault("tests/store/read/test_view.py::test_scan_sees_batch_of_stopped_writer")
 def treat_committed_as_published(patch: Patch) -> None:
     real = state.read_state
@@ -261,6 +304,28 @@ def verify_position_once(patch: Patch) -> None:
 @fault(f"{CURSORS}::test_older_state_that_did_not_grow_is_noticed")
 def end_watch_where_journal_ends(patch: Patch) -> None:
     patch.setattr(history.History, "_verify", lambda _, position: position.anchor)
+    patch.setattr(history.History, "_find", lambda _, anchor: anchor)
+
+
+@fault(f"{CURSORS}::test_position_is_the_last_change_that_was_seen")
+def begin_watch_where_state_record_ends(patch: Patch) -> None:
+    real = segments.locate
+
+    def locate(layout: Any, seq: int) -> Any:
+        found = real(layout, seq)
+        return found and found._replace(seq=seq)
+
+    patch.setattr(segments, "locate", locate)
+
+
+@fault(f"{CURSORS}::test_older_state_that_grew_to_the_same_number_is_noticed")
+def look_at_higher_numbers_only(patch: Patch) -> None:
+    real = history.History._read
+
+    def read(self: history.History, position: Any, end: Any, only: Any) -> Any:
+        return real(self, position, end, only) if end.seq > position.anchor.seq else iter(())
+
+    patch.setattr(history.History, "_read", read)
 
 
 @fault(f"{CURSORS}::test_watch_of_empty_store_does_not_begin_behind_a_gap")

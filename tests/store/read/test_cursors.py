@@ -15,6 +15,8 @@ from tests.store.journals import PAD, fill_segments, segment_paths
 from waggle_fsstore import Event, FileStore, HistoryLostError, HistoryPrunedError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
+from waggle_fsstore.store.journal.state import State
+from waggle_fsstore.store.read.view import View
 from waggle_fsstore.testing import make_environment
 
 
@@ -152,6 +154,48 @@ def test_older_state_that_did_not_grow_is_noticed(
         store.history(after=last.cursor)
     with pytest.raises(ValueError, match="beyond"):
         store.history(after=10)
+
+
+@PUT_BACK
+def test_older_state_that_grew_to_the_same_number_is_noticed(
+    root: Path, tmp_path: Path, put_back: PutBack
+) -> None:
+    """A watch that has seen the last change raises, although no change has a higher number."""
+    store = open_store(root)
+    save(store, *range(5))
+    shutil.copytree(root, tmp_path / "old")
+    save(store, *range(5, 10))
+    watch = store.watch(timeout=0)
+    put_back(tmp_path / "old", root)
+    with open_store(root) as other:
+        while other.info().last_seq < 10:
+            save(other, 5)
+    with pytest.raises(HistoryLostError):
+        next(watch)
+
+
+@pytest.mark.parametrize("calls_ahead", [1, 3])
+def test_position_is_the_last_change_that_was_seen(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, calls_ahead: int
+) -> None:
+    """A watch that found a state record ahead of the journal leaves out nothing that follows."""
+    save(store, *range(3))
+    real = View.state
+    states: list[State] = []
+
+    def state(self: View) -> State:
+        states.append(real(self))
+        if len(states) > calls_ahead:
+            if len(states) == calls_ahead + 1:
+                save(store, *range(3, 12))
+            return real(self)
+        return states[0]._replace(committed=9, published=9)
+
+    if calls_ahead == 1:  # When it begins, or else at its first look.
+        monkeypatch.setattr(View, "state", state)
+    watch = store.watch(timeout=30)
+    monkeypatch.setattr(View, "state", state)
+    assert [next(watch).seq for _ in range(9)] == [*range(4, 13)]
 
 
 def test_older_state_put_back_between_segments_is_noticed(root: Path, tmp_path: Path) -> None:

@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Listing and counting while other store objects write."""
 
+import errno
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from waggle_fsstore import FileStore
+from tests.store.locks import lock_held
+from waggle_fsstore import FileStore, StoreError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.journal import changes, state
+from waggle_fsstore.store.journal.live_segment import LiveSegment
+from waggle_fsstore.store.read import pending_overlay, view
 from waggle_fsstore.store.read.document_cache import DocumentCache
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.store.write.publish import DocumentWrite
@@ -103,6 +112,204 @@ def test_scan_sees_batch_of_stopped_writer(store: FileStore) -> None:
         patch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Stopped)
         store.save_all([make_environment(id=name, name="new") for name in "abcd"])
     assert seen == [["new"] * 4, ["4"]]
+
+
+def test_scan_sees_whole_batches_of_several_mounts(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers in containers that share a volume see it in mounts of their own."""
+    mounts = iter(range(100))
+    writers = []
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "mount_id", lambda _: next(mounts))
+            writers.append(FileStore(store.path, durable=False))
+            writers[-1].save(make_environment(id="c"))
+    real = Documents.read_all
+    scans: list[int] = []
+
+    def read_all(self: Documents) -> Any:
+        before = self.find("a")
+        scans.append(len(scans))
+        batch = [make_environment(id=name, name=f"new {len(scans)}") for name in "ab"]
+        writers[len(scans) % 2].save_all(batch)
+        after, bad = real(self)
+        return [before, *(found for found in after if found.id != "a")], bad
+
+    monkeypatch.setattr(Documents, "read_all", read_all)
+    for _ in range(2):
+        found = {environment.id: environment.name for environment in store.find_all()}
+        assert found["a"] == found["b"] == f"new {len(scans)}"
+    assert len(scans) == 2
+
+
+@pytest.mark.parametrize("when", ["before the scan", "during the scan"])
+def test_scan_sees_whole_batches_without_state_record(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A scan shows all of a batch, or nothing, while another program removes .waggle."""
+    reader = FileStore(store.path, durable=False)
+    real = Documents.read_all
+    seen: list[list[str]] = []
+
+    def remove(_: object = None) -> None:
+        shutil.rmtree(store.path / ".waggle", ignore_errors=True)
+
+    def read_all(self: Documents) -> Any:
+        found = real(self)
+        remove()
+        return found
+
+    class Stopped(DocumentWrite):
+        """Stops before the second rename of a batch."""
+
+        def publish(self, disk: Disk, layout: Layout) -> None:
+            if self.path.endswith("b.json"):
+                if when == "before the scan":
+                    remove()
+                seen.append([environment.name for environment in reader.find_all()])
+                seen.append([str(reader.count())])
+            super().publish(disk, layout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Documents, "read_all", read_all)
+        patch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Stopped)
+        with suppress(OSError, StoreError):  # The temp files are gone too.
+            store.save_all([make_environment(id=name, name="new") for name in "abcd"])
+    assert seen == [["new"] * 4, ["4"]]
+
+
+def test_scan_of_exchanged_stores_is_an_error(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan that can never see one store from its beginning to its end says so."""
+    stores = iter(range(1000))
+    real = state.read_state
+
+    def read_state(path: str) -> state.State | None:
+        found = real(path)
+        return found and found._replace(mounted_id=f"boot:1:2:{next(stores)}")
+
+    monkeypatch.setattr(view, "read_state", read_state)
+    with pytest.raises(StoreError, match="try again"):
+        store.find_all()
+
+
+def test_scan_ends_where_its_overlay_ends(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that another process adds after the journal was read is not part of the scan."""
+    reader = FileStore(store.path, durable=False)
+    (store.path / ".waggle" / "state").unlink()
+
+    def last_of_each(found: Any) -> Any:
+        overlay = changes.last_of_each(found)
+        store.save(make_environment(id="d"))
+        return overlay
+
+    monkeypatch.setattr(pending_overlay, "last_of_each", last_of_each)
+    scan = reader._view.scan(reader._documents.names)
+    assert scan.seq == max(change["seq"] for change in scan.overlay.values())
+
+
+class UnsyncedError(Exception):
+    """Ends a write before its line is synced."""
+
+
+def test_other_mounts_show_nothing_before_it_is_synced(
+    durable_store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change whose sync fails was never seen, also not in a mount that is read-only."""
+    store = durable_store
+    store.save(make_environment(id="a", name="old"))
+    early = FileStore(store.path)
+    seen: list[list[object]] = []
+
+    def look() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "mount_id", lambda _: 7)
+            with FileStore(store.path) as late:
+                for reader in (early, late):
+                    seen.append([environment.name for environment in reader.find_all()])
+                    seen.append([reader.find_by_id("a").name, reader.count()])
+                    seen.append([event.seq for event in reader.history()])
+
+    def sync(_: LiveSegment) -> None:
+        look()
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveSegment, "sync", sync)
+        with pytest.raises(OSError, match="Input/output"):
+            store.save_all([make_environment(id=name, name="new") for name in "ab"])
+    look()
+    assert seen == [["old"], ["old", 1], [1]] * 4
+
+
+def test_lines_of_dead_writer_are_synced_before_they_are_shown(
+    durable_store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a writer died before its sync and recovery is impossible, the reader syncs."""
+    store = durable_store
+    store.save(make_environment(id="a", name="old"))
+
+    def die(_: LiveSegment) -> None:
+        raise UnsyncedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveSegment, "sync", die)
+        patch.setattr("waggle_fsstore.store.write.writer.Writer._roll_back", lambda *_: None)
+        with pytest.raises(UnsyncedError):
+            store.save(make_environment(id="a", name="new"))
+    store._writer._session.close()
+    monkeypatch.setattr(state, "mount_id", lambda _: 7)
+    synced: list[str] = []
+    monkeypatch.setattr(Disk, "sync_file", lambda _, path: synced.append(Path(path).parent.name))
+    with lock_held(store):
+        reader = FileStore(store.path)
+        assert reader.find_by_id("a").name == "new"
+        assert synced == ["journal"]
+
+
+SCRIPT = """
+import subprocess, sys
+from waggle_fsstore import FileStore
+from waggle_fsstore.store.journal.live_segment import LiveSegment
+from waggle_fsstore.testing import make_environment
+
+root, mount = sys.argv[1:]
+store = FileStore(root)
+store.save(make_environment(id="a", name="old"))
+subprocess.run(["mount", "--bind", root, mount], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", mount], check=True)
+
+def sync(_):
+    reader = FileStore(mount)
+    print([one.name for one in reader.find_all()], [event.seq for event in reader.history()])
+    raise OSError(5, "failed")
+
+real, LiveSegment.sync = LiveSegment.sync, sync
+try:
+    store.save(make_environment(id="a", name="new"))
+except OSError:
+    LiveSegment.sync = real
+store.save(make_environment(id="b", name="b"))
+reader = FileStore(mount)
+print([one.name for one in reader.find_all()], [event.seq for event in reader.history()])
+"""
+
+
+def test_read_only_bind_mount_shows_nothing_before_it_is_synced(root: Path, tmp_path: Path) -> None:
+    """What holds for mounts in theory holds for one that a container runtime makes."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    command = ["unshare", "--mount", sys.executable, "-c", SCRIPT, str(root), str(mount)]
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("needs unshare and root")
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
+        pytest.skip(f"cannot mount here: {ran.stderr}")
+    assert ran.stdout.splitlines() == ["['old'] [1]", "['old', 'b'] [1, 3]"], ran.stderr
 
 
 def test_scan_waits_until_its_changes_are_published(

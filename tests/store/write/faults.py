@@ -194,6 +194,16 @@ def blame_document_for_lack_of_resources(patch: Patch) -> None:
     patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
 
 
+@fault("tests/store/write/test_recovery.py::test_unreadable_live_segment_is_kept")
+def overwrite_unreadable_segment(patch: Patch) -> None:
+    real = recovery._ignored
+
+    def ignored(store: layout.Layout, disk: disk.Disk, live: segments.Segment) -> Any:
+        return real(store, disk, live._replace(data=b""))
+
+    patch.setattr(recovery, "_ignored", ignored)
+
+
 @fault("tests/store/write/test_recovery.py::test_repair_reports_what_its_recovery_moved")
 def omit_findings_of_recovery_from_repair(patch: Patch) -> None:
     patch.setattr(fsck, "_recovered", lambda _: [])
@@ -276,6 +286,11 @@ def checkpoint_suspect_documents(patch: Patch) -> None:
         self._is_suspect = False
 
     patch.setattr(session.WriterSession, "rewrite_all", forget)
+
+
+@fault("tests/store/write/test_session.py::test_failed_sync_of_earlier_files_rewrites_them")
+def repeat_failed_sync_of_earlier_files(patch: Patch) -> None:
+    patch.setattr(session.WriterSession, "_suspect_earlier_files", nothing)
 
 
 @fault("tests/store/write/test_session.py::test_failed_sync_of_suspect_copy_is_repeated")

@@ -690,6 +690,18 @@ def test_empty_live_segment_is_replaced(root: Path, data: bytes) -> None:
     assert names(FileStore(root)) == ["z"]
 
 
+def test_unreadable_live_segment_is_kept(root: Path) -> None:
+    """A journal that an editor saved in another encoding is replaced, and its file is kept."""
+    data = content(root).decode().encode("utf-16")
+    with with_journal(root, data) as store:
+        store.save(make_environment(id="z", name="z"))
+        assert names(store) == ["z"]
+        [finding] = store.recovery_findings
+    [kept] = lost_and_found(root)
+    assert (root / ".waggle" / "lost+found" / kept).read_bytes().startswith(data)
+    assert kept in finding.remedy
+
+
 def test_missing_documents_directory_is_restored(root: Path) -> None:
     """Where git removed the directory with the last document, the journal restores both."""
     shutil.rmtree(root / "environments")

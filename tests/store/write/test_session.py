@@ -10,6 +10,7 @@ import pytest
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
     DURABLE,
     SUSPECT,
@@ -18,7 +19,7 @@ from waggle_fsstore.store.journal.state import (
     StateRecord,
     read_state,
 )
-from waggle_fsstore.store.write import session
+from waggle_fsstore.store.write import recovery, session
 from waggle_fsstore.store.write.recovery import read_tail
 from waggle_fsstore.testing import make_environment
 
@@ -109,6 +110,38 @@ def test_failed_sync_of_suspect_copy_is_repeated(
                 store.save(make_environment(id="c"))
     store.save(make_environment(id="c"))
     assert recorded(copy).durable == DURABLE
+
+
+@pytest.mark.parametrize("failing", ["a copy", "from git", "journal"])
+def test_failed_sync_of_earlier_files_rewrites_them(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Files of earlier writers whose sync failed are written again, in this and other objects."""
+    root = tmp_path / "copy"
+    shutil.copytree(layout.root, root)
+    if failing == "from git":
+        shutil.rmtree(root / "journal")
+        shutil.rmtree(root / ".waggle")
+    files = [path for path in root.rglob("*.json*") if path.parent.name != root.name]
+    before = {path: path.stat().st_ino for path in files}
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "sync_all", fail)
+        patch.setattr(recovery, "sync_all", fail)
+        if failing == "journal":
+            patch.setattr(LiveSegment, "sync", fail)
+        store = FileStore(root)
+        with pytest.raises(OSError, match="Input/output"):
+            store.save(make_environment(id="c"))
+    if failing == "a copy":  # Another process finds that in the state record.
+        store = FileStore(root)
+    store.save(make_environment(id="c"))
+    assert [path for path, inode in before.items() if path.stat().st_ino == inode] == []
+    assert recorded(Layout(str(root))).durable == DURABLE
+    assert [event.seq for event in store.history()][-1] == 3
 
 
 def test_tail_has_unpublished_changes(layout: Layout) -> None:

@@ -10,10 +10,12 @@ import errno
 import os
 import platform
 import random
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import CodeType
@@ -27,6 +29,9 @@ from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 
+if sys.platform != "win32":
+    import fcntl
+
 # Pauses while another process holds the lock: short at first, because most changes take well
 # under a millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
 _MIN_PAUSE_S: Final = 0.0001
@@ -39,6 +44,9 @@ _MAX_REPLACEMENTS: Final = 100
 _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
+
+# man 2 fcntl, struct flock: type, whence, start, length, process id; as large as its alignment.
+_FLOCK: Final = "@hhqqi0q"
 
 _T = TypeVar("_T")
 
@@ -257,13 +265,45 @@ def try_lock(descriptor: int) -> bool:
 def _try_lock_shared(descriptor: int) -> bool:
     if sys.platform == "win32":  # pragma: no cover
         return try_lock(descriptor)
-    import fcntl
-
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def show_use(descriptor: int) -> None:
+    """Let other processes see, by :func:`is_in_use`, that a file is open here, until it is closed.
+
+    Does nothing where the system or the file system cannot show it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_RDLCK))
+
+
+def is_in_use(path: str) -> bool:
+    """Return whether any process shows by :func:`show_use` that it has a file open.
+
+    Through whatever mount: the lock is one of the inode. Looking takes no lock.
+    """
+    if sys.platform != "linux":  # pragma: no cover
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return int(struct.unpack(_FLOCK, found)[0]) != fcntl.F_UNLCK
+
+
+def _whole_file(kind: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
 
 
 def describe_holder() -> bytes:

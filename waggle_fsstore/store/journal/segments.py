@@ -22,7 +22,7 @@ _DECOMPRESS_CHUNK_BYTES: Final = 512
 
 
 class Anchor(NamedTuple):
-    """A change that a reader has seen, or the last one up to ``seq``; ``crc`` is its line's.
+    """A change that a reader has seen; ``crc`` is the checksum of its line.
 
     The line is, or was, at ``offset`` (bytes) of ``segment``. ``crc`` is "" if there was none.
     """
@@ -198,7 +198,8 @@ def locate(layout: Layout, seq: int) -> Anchor | None:
             if changes and changes[0]["seq"] > seq:
                 break
             if changes:
-                found = Anchor(seq, first, start, lines.crc_of(data[start:end]))
+                number = max(one["seq"] for one in changes if one["seq"] <= seq)
+                found = Anchor(number, first, start, lines.crc_of(data[start:end]))
         if found is not None:
             return found
     return None

@@ -11,7 +11,8 @@ What tells a store from its copies is the directory of its documents:
 - :func:`store_id`, its inode and when it was created: a copy elsewhere has another one;
 - :func:`is_set_back`, its time of modification: a copy that is put back over the original sets
   it to an earlier time;
-- :func:`mounted_id`, the store id with boot and mount: the state record is valid there only.
+- :func:`mounted_id`, the store id with boot and mount: the state record is valid there only,
+  and through other mounts while a process uses it there (:func:`is_trusted`).
 """
 
 import os
@@ -23,6 +24,7 @@ from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.fs.linux import birth_time, mount_id
+from waggle_fsstore.store.fs.lock import is_in_use, show_use
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.journal.lines import Cursor
 
@@ -93,6 +95,10 @@ class StateRecord:
             self._file.close()
         return _parse(self._file.read(_RECORD_BYTES))
 
+    def show_use(self) -> None:
+        """Let readers see that the record is kept up to date by a process that is alive."""
+        show_use(self._file.open()[0])
+
     def is_in_place(self) -> bool:
         """Return whether the open file is the one that readers see."""
         return self._file.is_in_place()
@@ -129,11 +135,17 @@ def trusted_state(layout: Layout) -> State | None:
 
 
 def is_trusted(state: State | None, layout: Layout) -> TypeGuard[State]:
-    """Return whether a state is of this boot, mount and store, and of no copy put back here."""
-    return (
-        state is not None
-        and state.mounted_id == mounted_id(layout) != UNKNOWN
-        and not is_set_back(layout, state.modified)
+    """Return whether a state is of this boot, mount and store, and of no copy put back here.
+
+    Another mount will do while a process that uses the record there is alive: then the file
+    system has been mounted ever since that process wrote it.
+    """
+    if state is None or is_set_back(layout, state.modified):
+        return False
+    here = mounted_id(layout)
+    return here != UNKNOWN and (
+        state.mounted_id == here
+        or (_without_mount(state.mounted_id) == _without_mount(here) and is_in_use(layout.state))
     )
 
 
@@ -215,6 +227,21 @@ def mounted_id(layout: Layout) -> str:
         return UNKNOWN
     device = os.stat(layout.environments).st_dev
     return f"{boot}:{mount_id(layout.environments):x}:{device:x}:{here}"
+
+
+def boot_of(mounted_id: str) -> str:
+    """Return the boot id in the id of a mounted store; :data:`UNKNOWN` without one."""
+    return mounted_id.partition(":")[0]
+
+
+def store_of(mounted_id: str) -> str:
+    """Return the store id in the id of a mounted store; :data:`UNKNOWN` without one."""
+    return mounted_id.rpartition(":")[2]
+
+
+def _without_mount(mounted_id: str) -> list[str]:
+    parts = mounted_id.split(":")
+    return parts[:1] + parts[2:]
 
 
 def _parse(data: bytes) -> State | None:

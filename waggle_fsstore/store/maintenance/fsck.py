@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from waggle_fsstore.domain.audit import audit, current_author, reason_of
+from waggle_fsstore.domain.audit import as_reason, audit, current_author
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     InvalidEnvironmentError,
@@ -128,7 +128,7 @@ def _repair_document(
 
     try:
         # The history names the actor who repairs, and the reason of that actor if there is one.
-        with audit(reason=current_author().reason or reason_of(f"fsck: {problem.reason}")):
+        with audit(reason=current_author().reason or as_reason(f"fsck: {problem.reason}")):
             finding = writer.run(work, solo=True)
     except _UnknownIdError:
         done = writer.exclusive(partial(examiner.move_away, disk, name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from typing import Final
 
-from waggle_fsstore.domain.audit import audit, current_author, reason_of
+from waggle_fsstore.domain.audit import as_reason, audit, current_author
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -43,7 +43,7 @@ class Restored:
 def restore(layout: Layout, writer: Writer, source: str) -> Restored:
     """See :meth:`FileStore.restore`."""
     wanted = _read_snapshot(Layout(source))
-    with audit(reason=current_author().reason or reason_of(f"restored from {source}")):
+    with audit(reason=current_author().reason or as_reason(f"restored from {source}")):
         return writer.run(lambda tx: _restore(tx, layout, wanted))
 
 

@@ -213,7 +213,11 @@ def read_document(name: str, path: str) -> tuple[Environment, os.stat_result]:
 
 
 def misplaced(path: str, environment_id: str) -> CorruptDocumentError:
-    """Return the error for a document under the file name of another id."""
-    return CorruptDocumentError(
-        path, f"id: is {environment_id!r}, whose file is {document_name(environment_id)}"
-    )
+    """Return the error for a document under the file name of another id.
+
+    Tools that synchronize directories make such copies, and give them names of their choice.
+    """
+    name = document_name(environment_id)
+    is_copy = os.path.lexists(f"{os.path.dirname(path)}{os.sep}{name}")
+    what = "is a copy of" if is_copy else "is under another name than"
+    return CorruptDocumentError(path, f"{what} {name}, the document of {environment_id!r}")

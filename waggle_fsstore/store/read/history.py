@@ -75,10 +75,9 @@ class History:
         """See :meth:`TransactionalRepository.watch`; ``check`` raises where waiting must end."""
         check_timeout(timeout)
         last = self._view.state().published
-        position = self._start(last if after is None else after, None, last)
-        if after is None:  # Also before the first change, all that follow are to be seen.
-            position = position._replace(is_beginning=False)
-        next_event = self._follow(position)
+        next_event = self._follow(
+            self._end(last) if after is None else self._start(after, None, last)
+        )
         has_failed = False
 
         def wait() -> Event | None:
@@ -107,30 +106,25 @@ class History:
         After it raised, its next call tries the same event again: none is skipped.
         """
         unread: Iterator[tuple[Event, _Position]] | None = None
-        end = Cursor()
 
         def next_event() -> Event | None:
-            nonlocal position, unread, end
+            nonlocal position, unread
             try:
-                while True:
-                    if unread is None:
-                        end = self._view.state().published_cursor
-                        if end.seq < position.anchor.seq:
-                            self._verify(position)
-                        if end.seq <= position.anchor.seq:
-                            return None
-                        unread = self._read(position, end, None)
+                found = None if unread is None else next(unread, None)
+                if found is None:
+                    unread = self._read(position, self._view.state().published_cursor, None)
                     found = next(unread, None)
-                    if found is not None:
-                        event, position = found
-                        return event
-                    unread = None
-                    position = position._replace(anchor=position.anchor._replace(seq=end.seq))
             except BaseException:
                 unread = None
                 raise
+            event, position = found or (None, position)
+            return event
 
         return next_event
+
+    def _end(self, last: int) -> _Position:
+        """Return the position of the last change, or one before the first change."""
+        return _Position(self._locate(last) or Anchor(last), segments.era(self._layout))
 
     def _start(self, after: int | str, until: int | None, last: int) -> _Position:
         """Return the position after a cursor or a number. Raises where there is none."""
@@ -144,14 +138,18 @@ class History:
         anchor = self._locate(seq) if seq else None
         if token and (seq > last if anchor is None else not token.endswith(anchor.crc)):
             raise HistoryLostError(seq)
-        return _Position(anchor or Anchor(seq), era, is_beginning=seq == 0)
+        anchor = Anchor(seq) if anchor is None else anchor._replace(seq=seq)
+        return _Position(anchor, era, is_beginning=seq == 0)
 
     def _read(
         self, position: _Position, end: Cursor, only: str | None
     ) -> Iterator[tuple[Event, _Position]]:
         """Yield the events from a position to the end, each with its own position."""
         anchor, era, is_beginning = position
+        if end.seq < anchor.seq:
+            self._verify(position)
         if end.seq <= anchor.seq:
+            self._find(anchor)  # Another history may end with this number too.
             return
         if anchor.seq:
             anchor = self._verify(position)
@@ -196,7 +194,7 @@ class History:
         found = segments.locate(self._layout, anchor.seq)
         if found is not None and found.crc != anchor.crc:
             raise HistoryLostError(anchor.seq)
-        return found or Anchor(anchor.seq, crc=anchor.crc)
+        return (found or Anchor(crc=anchor.crc))._replace(seq=anchor.seq)
 
     def _locate(self, seq: int) -> Anchor | None:
         """Return the last change up to a number, at once where a caller follows the changes."""

@@ -11,14 +11,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, UnsupportedFormatError
+from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.fs.safe_read import read_or_error
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each, redo_range
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State
+from waggle_fsstore.store.journal.state import UNKNOWN, State, boot_of, is_trusted, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 
 _MAX_CLOCK_TICK_NS: Final = 20_000_000  # File times tick at least this often.
@@ -38,9 +40,10 @@ class Scan(NamedTuple, Generic[_T]):
 class PendingOverlay:
     """The documents of a store, and over them the changes that its recovery would publish."""
 
-    def __init__(self, layout: Layout, documents: Documents) -> None:
+    def __init__(self, layout: Layout, documents: Documents, disk: Disk) -> None:
         self._layout = layout
         self._documents = documents
+        self._disk = disk
         self._changes: Changes = {}
         # The live segment that the changes were read from: number, size, modification time.
         self._read_from: tuple[int, int, int] | None = None
@@ -55,9 +58,28 @@ class PendingOverlay:
         # Within one clock tick, two changes may have the same time.
         is_recent = file_clock() - status.st_mtime_ns < _MAX_CLOCK_TICK_NS
         if is_recent or source != self._read_from:
-            self._changes = last_of_each(changes(self._layout, redo_range(self._layout).start))
-            self._read_from = None if is_recent else source
+            start, end = redo_range(self._layout).start, self.end()
+            self._changes = last_of_each(changes(self._layout, start, Cursor(end.committed)))
+            self._read_from = None if is_recent or end.mounted_id else source
         return self._changes
+
+    def end(self) -> State:
+        """Return how far the journal is certain: no crash and no rollback takes that back.
+
+        If no process that is alive has written the state record, no process is just adding a
+        line. So all lines are those of processes that ended, and are certain once synced.
+        """
+        while True:
+            state = read_state(self._layout.state)
+            if is_trusted(state, self._layout):
+                return state
+            end = journal_end(self._layout)
+            if state is None or boot_of(state.mounted_id) in (boot_id(), UNKNOWN):
+                self._disk.sync_file(self._layout.segment(end.segment))
+            # Otherwise the system has been booted since, and the lines were read from the disk.
+            now = read_state(self._layout.state)
+            if now == state and not is_trusted(now, self._layout):
+                return end
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id, from the newer of its document and its change."""
@@ -84,8 +106,9 @@ class PendingOverlay:
         """Return what ``collect`` makes of the documents, and the pending changes."""
         start = redo_range(self._layout).start
         result = collect()
-        overlay = last_of_each(changes(self._layout, start))
-        return Scan(result, overlay, journal_end(self._layout).committed)
+        end = self.end()
+        overlay = last_of_each(changes(self._layout, start, Cursor(end.committed)))
+        return Scan(result, overlay, end.committed)
 
 
 def journal_end(layout: Layout) -> State:

@@ -12,31 +12,29 @@ from typing import Final, TypeVar
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError
+from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.store.format.layout import Layout, document_name
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import BadFile
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State, is_trusted, read_state
+from waggle_fsstore.store.journal.state import State, is_trusted, read_state, store_of
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.pending_overlay import (
     Changes,
     PendingOverlay,
     Scan,
     environment_of,
-    journal_end,
 )
 
 # The state records before and after a scan differ in their store only if another store was
-# moved to this path in between.
+# moved to this path in between. Changes made during a scan are rarely pruned before its end.
 _MAX_SCANS: Final = 5
 
 # How long a scan waits for the renames of a change that it has seen.
 _PUBLISH_TIMEOUT_S: Final = 0.5
 _PUBLISH_POLL_S: Final = 0.0001
-
-_NEVER_WRITTEN: Final = State("", 0, 0, 0, 0, 0)
 
 _T = TypeVar("_T")
 
@@ -44,10 +42,11 @@ _T = TypeVar("_T")
 class View:
     """The environments of one store, as of some change."""
 
-    def __init__(self, layout: Layout, documents: Documents) -> None:
+    def __init__(self, layout: Layout, documents: Documents, disk: Disk) -> None:
         self._layout = layout
         self._documents = documents
-        self._overlay: PendingOverlay | None = None
+        self._overlay = PendingOverlay(layout, documents, disk)
+        self._uses_overlay = False
 
     def needs_recovery(self, *, durable: bool) -> bool:
         """Return whether the journal may have changes that the documents lack.
@@ -72,12 +71,12 @@ class View:
 
     def use_overlay(self) -> None:
         """Keep in memory what recovery would publish, until a process has recovered the store."""
-        self._overlay = PendingOverlay(self._layout, self._documents)
+        self._uses_overlay = True
 
     def state(self) -> State:
-        """Return how far readers may look: what is published, or all if that is unknown."""
+        """Return how far readers may look: what is published, or all that is certain."""
         state = None if self._pending_overlay() else read_state(self._layout.state)
-        return state or journal_end(self._layout)
+        return state or self._overlay.end()
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id.
@@ -123,29 +122,30 @@ class View:
         """Return what ``collect`` makes of the documents, and the changes to lay over it.
 
         Together they are the store as of one change, the last that was committed when the
-        scan ended: no document is missed, and no batch is seen in part. ``collect`` may be
-        called more than once; the last result is used.
+        scan ended: no document is missed, and no batch is seen in part. That holds with
+        writers in any number of mounts, and without the state record too. ``collect`` may be
+        called more than once; the last result is used. Raises :class:`StoreError` if others
+        keep exchanging the store, or pruning the changes made during the scan.
         """
         if overlay := self._pending_overlay():
             return overlay.scan(collect)
-        seq = 0
         for _ in range(_MAX_SCANS):
             before = read_state(self._layout.state)
+            if before is None:  # Never written, or removed.
+                return self._overlay.scan(collect)
             result = collect()
-            after = read_state(self._layout.state)
-            if before is None and after is None:
-                break  # No process has ever written to the store.
-            start = before or _NEVER_WRITTEN
-            seq = after.committed if after else seq
-            if after is None or (before and before.mounted_id != after.mounted_id):
+            after = read_state(self._layout.state) or self._overlay.end()
+            if after.mounted_id and store_of(before.mounted_id) != store_of(after.mounted_id):
                 continue
             self._wait_until_published(after)
-            if start.published == after.committed:
-                break
-            missed = last_of_each(changes(self._layout, start.published_cursor, Cursor(seq)))
-            if segments.has_all_after(self._layout, start.published):
-                return Scan(result, missed, seq)
-        return Scan(result, {}, seq)
+            start, end = before.published_cursor, Cursor(after.committed)
+            missed = last_of_each(changes(self._layout, start, end))
+            if start.seq == end.seq or segments.has_all_after(self._layout, start.seq):
+                return Scan(result, missed, end.seq)
+        raise StoreError(
+            f"{self._layout.root}: other processes replaced the store, or pruned its latest "
+            f"changes, during each of {_MAX_SCANS} attempts to read it: try again"
+        )
 
     def pending(self) -> Changes:
         """Return the last change of each id that only recovery would publish."""
@@ -154,11 +154,9 @@ class View:
 
     def _pending_overlay(self) -> PendingOverlay | None:
         """Return the overlay, until a process has recovered the store."""
-        if self._overlay is not None:
-            state = read_state(self._layout.state)
-            if is_trusted(state, self._layout):
-                self._overlay = None
-        return self._overlay
+        if self._uses_overlay:
+            self._uses_overlay = not is_trusted(read_state(self._layout.state), self._layout)
+        return self._overlay if self._uses_overlay else None
 
     def _wait_until_published(self, state: State) -> None:
         """Wait briefly until the committed changes are in place.

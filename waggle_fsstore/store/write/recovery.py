@@ -15,7 +15,7 @@ from waggle_fsstore.domain.errors import CorruptDocumentError, UnsupportedFormat
 from waggle_fsstore.domain.finding import Finding, Severity
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.codec import MAX_DOCUMENT_BYTES
-from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
+from waggle_fsstore.store.format.layout import SEGMENT_SUFFIX, SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import FILE_MODE, Disk
 from waggle_fsstore.store.fs.safe_read import BadFile, is_regular, read_or_error, read_regular
@@ -24,6 +24,7 @@ from waggle_fsstore.store.journal.changes import FULL_LOG, changes, last_of_each
 from waggle_fsstore.store.journal.damage import repair_copy
 from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.journal.live_segment import LiveSegment
+from waggle_fsstore.store.journal.segments import Segment
 from waggle_fsstore.store.journal.state import State, checkpoint_identity, last_modified
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.sync import sync_all
@@ -122,13 +123,11 @@ def recover(
         highest = max(highest, Documents(layout).highest_revision())
     numbers = [change["seq"] for line in live.good for change in line.changes]
     last = max(highest, live.first - 1, *numbers)
+    if live.bad:
+        findings.append(_ignored(layout, disk, live))
     if window.is_copy or live.end == 0 or live.bad or segment.is_shared():
         last = max(last, live.first) if window.is_copy else last
         segment.rotate(last + 1, live.end, begins_era=window.is_copy)
-    if live.bad and live.end > 0:
-        problem = "the last line was incomplete and never confirmed; it was ignored"
-        remedy = "no action is needed"
-        findings.append(Finding(Severity.WARNING, Path(live.path), problem, remedy, True))
     return Recovered(last, is_synced and not window.is_full_log, findings)
 
 
@@ -154,6 +153,17 @@ def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = Fals
     if rewrite:
         disk.sync_dir(layout.environments)
     return findings
+
+
+def _ignored(layout: Layout, disk: Disk, live: Segment) -> Finding:
+    """Return the finding on a torn tail; keep a segment without any good line in lost+found."""
+    problem = "the last line was incomplete and never confirmed; it was ignored"
+    remedy = "no action is needed"
+    if live.end == 0 and live.data.strip(b"\0 \n"):  # No crash leaves that after an fsync.
+        stem = f"{live.first:016d}"
+        kept = lost_and_found.save_copy(layout, disk, stem, SEGMENT_SUFFIX, 1, live.data)
+        problem, remedy = "has no readable line", f"replaced; the file is kept as {kept}"
+    return Finding(Severity.WARNING, Path(live.path), problem, remedy, is_repaired=True)
 
 
 class _Outdated(NamedTuple):

@@ -55,10 +55,11 @@ class Reserve:
                 had = had or allocated_bytes(self._path)
                 if not self._spend():
                     raise
-        if had:
-            self._take_back(had)
-        elif not self._is_filled:
-            self._fill()
+        with suppress(OSError):  # No change fails for want of a reserve.
+            if had:
+                self._take_back(had)
+            elif not self._is_filled:
+                self._fill()
         return result
 
     def want(self, document_bytes: int) -> None:
@@ -93,7 +94,7 @@ class Reserve:
             return True
         try:
             self._disk.allocate(self._path, size)
-        except OSError:  # No change fails for want of a reserve.
+        except OSError:
             return False
         return True
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of the store that a writer caches between its writes."""
 
+import errno
 import os
 from contextlib import suppress
 from enum import Enum, auto
@@ -31,7 +32,7 @@ from waggle_fsstore.store.journal.state import (
 from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.store.write.recovery import read_tail, recover, replay
-from waggle_fsstore.store.write.sync import sync_all
+from waggle_fsstore.store.write.sync import rewrite_files, sync_all
 
 
 class Phase(Enum):
@@ -75,6 +76,8 @@ class WriterSession:
         self._is_synced = False
         #: Whether a sync of documents failed: they must be rewritten before a checkpoint.
         self._is_suspect = False
+        #: Whether a sync of the files of earlier writers may have failed: none proves anything.
+        self._has_failed_to_sync = False
 
     def __del__(self) -> None:
         with suppress(AttributeError):  # The constructor may have failed.
@@ -101,15 +104,14 @@ class WriterSession:
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
+        self._has_failed_to_sync |= state is not None and state.durable == UNSYNCED_SUSPECT
         if self._is_rebuilt or not self._is_ours(state) or not self._resume(state):
             self._recover(state)
         self._phase = Phase.OPENED
         self._is_rebuilt = False
+        self._record.show_use()  # Only now is it valid.
         if self._disk.durable and not self._is_synced:
-            sync_all(self._layout, self._disk)
-            self._is_synced = True
-            if self._is_suspect:
-                self.rewrite_all()
+            self._sync_earlier_files()
             self.checkpoint()
         self._phase = Phase.CURRENT
 
@@ -229,6 +231,27 @@ class WriterSession:
         self.documents_directory()
         self._phase = Phase.INITIALIZED
 
+    def _sync_earlier_files(self) -> None:
+        """Sync what earlier writers left; after a failed sync, write all of it again."""
+        try:
+            sync_all(self._layout, self._disk)
+        except OSError:
+            self._suspect_earlier_files()
+            raise
+        if self._has_failed_to_sync:
+            rewrite_files(self._layout, self._disk)
+            self.segment.open(self.segment.first, self.segment.end)  # The old file is replaced.
+        self._is_synced, self._has_failed_to_sync = True, False
+        if self._is_suspect:
+            self.rewrite_all()
+
+    def _suspect_earlier_files(self) -> None:
+        """Record that a sync failed: the next one may report success for what is lost."""
+        self._is_suspect = self._has_failed_to_sync = True
+        state = self._record.read()
+        if state is not None:
+            self._record.write(state._replace(durable=UNSYNCED_SUSPECT))
+
     def _is_ours(self, state: State | None) -> TypeGuard[State]:
         """Return whether a state describes this store, as it is mounted now."""
         if state is None or self._phase is not Phase.OPENED:
@@ -262,16 +285,21 @@ class WriterSession:
         return True
 
     def _recover(self, state: State | None) -> None:
-        recovered = recover(
-            self._layout,
-            self._disk,
-            self.segment,
-            max(self.committed, state.committed if state else 0),
-            is_synced=self._is_synced,
-            redo_all=self._is_rebuilt,
-        )
+        try:
+            recovered = recover(
+                self._layout,
+                self._disk,
+                self.segment,
+                max(self.committed, state.committed if state else 0),
+                is_synced=self._is_synced,
+                redo_all=self._is_rebuilt,
+            )
+        except OSError as error:
+            if error.errno == errno.EIO:  # Perhaps of a sync.
+                self._suspect_earlier_files()
+            raise
         self.committed = self.published = recovered.last
-        self._is_synced = recovered.is_synced
+        self._is_synced = recovered.is_synced and not self._has_failed_to_sync
         if recovered.findings is not None:
             self.findings = []
             self._report(recovered.findings)

@@ -3,9 +3,11 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk
+from waggle_fsstore.store.fs.disk import SYNCFS_THRESHOLD_FILES, Disk, mode_of
+from waggle_fsstore.store.fs.safe_read import read_or_error, read_regular
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes, redo_range
 from waggle_fsstore.store.journal.lines import Cursor
@@ -34,9 +36,26 @@ def sync_all(layout: Layout, disk: Disk) -> None:
             return
     finally:
         os.close(directory)
+    _sync_files(layout, disk, _all_files(layout))
+
+
+def rewrite_files(layout: Layout, disk: Disk) -> None:
+    """Write every document and segment again, and sync each: a second sync may do nothing.
+
+    What cannot be read is left as it is.
+    """
+    for path in _all_files(layout):
+        data = read_or_error(partial(read_regular, path, os.lstat(path).st_size))
+        if isinstance(data, bytes):
+            disk.write_atomic(path, data, layout.temporary, mode=mode_of(path))
+    for directory in (layout.environments, layout.journal):
+        disk.sync_dir(directory)
+
+
+def _all_files(layout: Layout) -> list[str]:
     documents = [f"{layout.environments}{os.sep}{name}" for name in Documents(layout).names()]
     journal = [segments.path_of(layout, first) for first in segments.list_segments(layout)]
-    _sync_files(layout, disk, [*documents, *journal])
+    return [*documents, *journal]
 
 
 def _sync_files(layout: Layout, disk: Disk, paths: Iterable[str]) -> None:

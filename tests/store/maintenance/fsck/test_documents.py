@@ -66,7 +66,7 @@ CORRUPT: dict[Callable[[FileStore], None], str] = {
     zero: "not valid JSON",
     cut: "not valid JSON",
     empty: "not valid JSON",
-    misplace: "id: is 'a', whose file is a.json",
+    misplace: "is a copy of a.json, the document of 'a'",
     link: "is a symbolic link, not a regular file",
     directory: "is a directory, not a regular file",
     pipe: "is a named pipe, not a regular file",

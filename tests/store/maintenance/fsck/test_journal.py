@@ -42,7 +42,9 @@ def test_flipped_byte_loses_one_line(tmp_path: Path, part: int) -> None:
         # A copy, whose state record is not trusted.
         shutil.copytree(whole, root)
         flipped = (
-            b"\n" if offset % 5 == 0 and offset < line.end - 1 else bytes([good[offset] ^ 0x0A])
+            b"\n"
+            if offset % 5 == 0 and line.start < offset < line.end - 1
+            else bytes([good[offset] ^ 0x0A])
         )
         plant(root / "journal" / name, offset, flipped)
         with FileStore(root, durable=False) as damaged:
