@@ -31,9 +31,14 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Calls:
-    """The calls in progress. :meth:`observe` is a middleware of the server."""
+    """The calls in progress. :meth:`observe` is a middleware of the server.
 
-    def __init__(self) -> None:
+    A server that ends cancels its requests too, which is no cancellation by the client:
+    ``is_stopping`` returns whether it is ending.
+    """
+
+    def __init__(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self._is_stopping = is_stopping
         # Over standard input, by request id.
         self._in_progress: dict[str, Cancellation] = {}
         # Separate threads: all others may wait for what is cancelled.
@@ -83,8 +88,9 @@ class Calls:
                 call, cancellation, limiter=self._unlimited, abandon_on_cancel=True
             )
         except get_cancelled_exc_class():
-            with CancelScope(shield=True):
-                await self._cancel(request, cancellation)
+            if not self._is_stopping():
+                with CancelScope(shield=True):
+                    await self._cancel(request, cancellation)
             raise
 
     async def _cancel(self, request: Request, cancellation: Cancellation) -> None:

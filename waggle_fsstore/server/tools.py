@@ -117,9 +117,11 @@ class Call(NamedTuple):
     cancellation: Cancellation
 
 
-def make_server(service: EnvironmentService) -> MCPServer[Any]:
-    """Return an MCP server whose tools work on a service."""
-    tools, calls = Tools(service), Calls()
+def make_server(
+    service: EnvironmentService, is_stopping: Callable[[], bool] = lambda: False
+) -> MCPServer[Any]:
+    """Return an MCP server whose tools work on a service, see :class:`Calls`."""
+    tools, calls = Tools(service), Calls(is_stopping)
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,

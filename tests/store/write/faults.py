@@ -17,7 +17,6 @@ from waggle_fsstore.store.journal import (
     segments,
     state,
 )
-from waggle_fsstore.store.maintenance import fsck
 from waggle_fsstore.store.read import (
     documents,
     history,
@@ -206,7 +205,7 @@ def overwrite_unreadable_segment(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_repair_reports_what_its_recovery_moved")
 def omit_findings_of_recovery_from_repair(patch: Patch) -> None:
-    patch.setattr(fsck, "_recovered", lambda _: [])
+    patch.setattr(writer.Writer, "take_repaired", lambda _: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_journal_flipped_at_every_byte_is_detected")
