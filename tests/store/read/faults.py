@@ -74,12 +74,10 @@ def return_cached_environments(patch: Patch) -> None:
 
 @fault(f"{CACHE}/test_live_count.py::test_capacity_counts_manual_edits")
 def count_live_without_refresh(patch: Patch) -> None:
-    real = document_cache.DocumentCache.live
-
-    def live(self: document_cache.DocumentCache) -> set[str]:
-        return (self._contents or document_cache._EMPTY).live or real(self)
-
-    patch.setattr(document_cache.DocumentCache, "live", live)
+    real = document_cache.DocumentCache._refresh
+    patch.setattr(
+        document_cache.DocumentCache, "_refresh", lambda self: self._contents or real(self)
+    )
 
 
 @fault(f"{CACHE}/test_concurrency.py::test_forked_child_checks_inherited_cache")

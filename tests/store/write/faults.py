@@ -220,13 +220,16 @@ def treat_damage_as_torn_tail(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_repeated_and_stale_lines_are_ignored")
 def count_stale_lines(patch: Patch) -> None:
-    def all_changes(layout: layout.Layout, *_: object, **__: object) -> Any:
+    def all_entries(layout: layout.Layout, *_: object, **__: object) -> Any:
         for first in segments.list_segments(layout):
-            for line in segments.read_segment(layout, first, None).good:
-                yield from line.changes
+            segment = segments.read_segment(layout, first, None)
+            for line in segment.good:
+                yield from ((change, segment, line) for change in line.changes)
 
-    for module in (recovery, history):
-        patch.setattr(module, "changes", all_changes)
+    patch.setattr(history, "entries", all_entries)
+    patch.setattr(
+        recovery, "changes", lambda *_, **__: (change for change, _, _ in all_entries(*_))
+    )
 
 
 @fault("tests/store/write/test_recovery.py::test_checkpoint_does_not_count_in_copy")
