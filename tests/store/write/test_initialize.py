@@ -328,7 +328,9 @@ def test_root_without_chown_still_writes(tmp_path: Path, monkeypatch: pytest.Mon
         status = real(path, **keywords)
         if stat.S_ISREG(status.st_mode):
             return status
-        return os.stat_result((*status[:4], 1234, 1234, *status[6:10]))
+        reduced: Any = status.__reduce__()
+        fields, named = reduced[1]
+        return os.stat_result((*fields[:4], 1234, 1234, *fields[6:]), named)
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
