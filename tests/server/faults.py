@@ -373,7 +373,7 @@ logging.captureWarnings = lambda _: None
 
 
 @fault(
-    "tests/server/test_crashes.py::test_kill_during_create_leaves_destroyable_error[write_new-shell]"
+    "tests/server/test_crashes.py::test_kill_during_create_leaves_destroyable_error[layout.write_new-shell]"
 )
 def skip_reconcile_at_start(patch: Patch) -> None:
     _in_processes(

@@ -227,8 +227,8 @@ class LocalProvider:
         Without the removed workspaces that cannot be moved to the trash.
         """
         names = {dir_name(environment_id) for environment_id in known}
-        names |= self._trash.in_place
         with self._translating_os_errors("list the workspaces"):
+            names |= self._trash.in_place
             found = entries_in(self._root)
             return sorted(entry for entry in found if original_name(entry) not in names)
 
