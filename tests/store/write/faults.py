@@ -188,6 +188,20 @@ def overwrite_unreadable_documents(patch: Patch) -> None:
     patch.setattr(recovery, "_is_remnant", is_replaceable)
 
 
+@fault("tests/store/write/test_recovery.py::test_failed_recovery_has_reported_what_it_moved")
+def report_at_the_end_of_recovery(patch: Patch) -> None:
+    real: Any = recovery.replay
+
+    def replay(*given: Any, **options: Any) -> None:
+        *others, report = given
+        found: list[Any] = []
+        real(*others, found.append, **options)
+        for finding in found:
+            report(finding)
+
+    patch.setattr(recovery, "replay", replay)
+
+
 @fault("tests/store/write/test_recovery.py::test_lack_of_resources_ends_recovery")
 def blame_document_for_lack_of_resources(patch: Patch) -> None:
     patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
