@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The composition root: the only place that picks a backend and a provider."""
 
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.store.server_lock import ServerLock, ServerPresence
+
+_log: Final = logging.getLogger(__name__)
 
 # At least two letters: "C:" is a drive.
 _match_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
@@ -137,14 +140,22 @@ def _provider_of(
             trash_keep=settings.trash_keep,
             trash_max=settings.trash_max,
         )
-    import shutil
     import tempfile
 
     directory = tempfile.mkdtemp(prefix="waggle-")
     provider = LocalProvider(directory)
-    remove = finalize(provider, shutil.rmtree, directory, ignore_errors=True)
-    _temporary_workspaces[provider] = remove
+    _temporary_workspaces[provider] = finalize(provider, _remove_temporary, directory)
     return provider
+
+
+def _remove_temporary(directory: str) -> None:
+    """Remove the workspaces of a store in memory, but nothing that is mounted there."""
+    from waggle_fsstore.provider.emptying import remove_tree
+
+    try:
+        remove_tree(directory)
+    except OSError as error:
+        _log.warning("%s cannot be removed: %s", directory, os.strerror(error.errno or 0))
 
 
 def _workspaces_of(store: str, setting: str) -> str:

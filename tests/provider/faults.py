@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the local provider: each breaks one of its promises."""
 
+import errno
 import os
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
-from waggle_fsstore.provider import emptying, layout, local, trash
+from waggle_fsstore.provider import emptying, layout, local, trash, workspace_dirs
 from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.process_groups import ProcessGroups
@@ -90,6 +93,55 @@ def keep_every_removed_workspace(patch: Patch) -> None:
     patch.setattr(Trash, "put", put)
 
 
+@fault(f"{_HERE}/test_trash.py::test_destroy_drops_what_expired_before")
+def keep_what_expired_before(patch: Patch) -> None:
+    patch.setattr(Trash, "drop", nothing)
+
+
+@fault(f"{_HERE}/test_trash.py::test_full_disk_does_not_stop_emptying")
+def tidy_only_with_room_for_clock(patch: Patch) -> None:
+    real = Trash.live
+
+    def live(self: Trash, lived: timedelta) -> None:
+        try:
+            real(self, lived)
+        except OSError:
+            self._path = ""
+            raise
+
+    patch.setattr(Trash, "live", live)
+
+
+@fault(f"{_HERE}/test_trash.py::test_trash_is_made_before_the_first_workspace")
+def make_trash_at_first_removal(patch: Patch) -> None:
+    real = workspace_dirs.make_root
+
+    def make_root(path: str) -> None:
+        real(path)
+        Path(path, ".trash").rmdir()
+
+    patch.setattr(local, "make_root", make_root)
+
+
+@fault(f"{_HERE}/test_remove.py::test_workspace_that_cannot_be_moved_is_left[{errno.EXDEV}]")
+def refuse_to_leave_workspace(patch: Patch) -> None:
+    patch.setattr(local, "_UNMOVABLE", frozenset({errno.EBUSY}))
+
+
+@fault(f"{_HERE}/test_layout.py::test_anything_in_place_of_marker_is_taken_over[directory]")
+def open_anything_as_marker(patch: Patch) -> None:
+    def read_start(path: str, size: int) -> bytes:
+        with open(path, "rb") as file:
+            return file.read(size)
+
+    patch.setattr(layout, "read_start", read_start)
+
+
+@fault(f"{_HERE}/test_layout.py::test_flat_venv_beside_home_of_agent_is_taken_over")
+def take_home_of_agent_for_layout(patch: Patch) -> None:
+    patch.setattr(layout, "_is_flat", lambda *_: False)
+
+
 @fault(f"{_HERE}/test_trash.py::test_workspace_that_cannot_be_emptied_is_an_orphan")
 def log_orphan_at_each_sweep(patch: Patch) -> None:
     real = Trash._note
@@ -110,6 +162,11 @@ def move_workspace_with_mount(patch: Patch) -> None:
 def remove_workspace_that_is_known_again(patch: Patch) -> None:
     real = Trash.move_unmounted
     patch.setattr(Trash, "move_unmounted", lambda self, _: real(self, ()))
+
+
+@fault(f"{_HERE}/test_mounts.py::test_end_of_store_in_memory_enters_no_mount[home/data]")
+def remove_files_mounted_in_temporary_workspaces(patch: Patch) -> None:
+    patch.setattr(emptying, "remove_tree", lambda path: shutil.rmtree(path, ignore_errors=True))
 
 
 @fault(f"{_HERE}/test_mounts.py::test_emptying_enters_no_mount")

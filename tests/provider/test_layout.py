@@ -85,6 +85,43 @@ def test_flat_workspace_is_taken_over(root: Path, environment: Environment, mark
     assert sorted(os.listdir(root)) == [".waggle-root", "a"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["directory", "link", "pipe", "[" * 16_000, '{"id": "a", "runtime": "shell", "layout": 1e999}'],
+    ids=["directory", "link", "pipe", "nested", "number"],
+)
+def test_anything_in_place_of_marker_is_taken_over(root: Path, content: str) -> None:
+    """In a flat workspace the agent can put anything in the place of the marker."""
+    flat = make_flat(root, marker=False)
+    marker = flat / ".waggle-workspace"
+    match content:
+        case "directory":
+            marker.mkdir()
+        case "link":
+            marker.symlink_to("/etc/passwd")
+        case "pipe":
+            os.mkfifo(marker)
+        case _:
+            marker.write_text(content)
+    provider = LocalProvider(root)
+    descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    provider.adopt(SHELL)
+    provider.probe(SHELL)
+    assert (flat / "home" / "file").read_text() == "precious"
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_flat_venv_beside_home_of_agent_is_taken_over(root: Path) -> None:
+    """Without a marker, a directory ``home`` of the agent is not taken for today's layout."""
+    flat = make_flat(root, PYTHON, marker=False)
+    (flat / "file").unlink()
+    provider = LocalProvider(root)
+    provider.adopt(PYTHON)
+    provider.probe(PYTHON)
+    assert (flat / "home" / "home" / "file").read_text() == "precious"
+
+
 def test_scripts_of_venv_work_after_takeover(root: Path) -> None:
     """The venv still works, and so do its scripts, which name the path where it was made."""
     script = make_flat(root, PYTHON) / ".venv" / "bin" / "script"

@@ -4,6 +4,7 @@
 import ctypes
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.provider.conftest import SHELL, as_plain_user, entries_of, mode_of, trash_of
-from waggle_fsstore import ProviderError
+from waggle_fsstore import MemoryStore, ProviderError
 from waggle_fsstore.provider import mounts
 from waggle_fsstore.provider.emptying import remove_tree
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.mounts import mount_of, mount_points
+from waggle_fsstore.wiring import open_service, remove_temporary_workspaces
 
 _MS_BIND = 4096
 _MNT_DETACH = 2
@@ -53,6 +55,25 @@ def precious(tmp_path: Path) -> Path:
     directory.mkdir()
     (directory / "file").write_text("precious")
     return directory
+
+
+@pytest.mark.parametrize("place", ["home/data", "."])
+def test_end_of_store_in_memory_enters_no_mount(
+    bind: Bind,
+    precious: Path,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The temporary workspaces are removed except for what is mounted there, which is logged."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    service = open_service(MemoryStore())
+    workspace = Path(service.locate(service.create("shell"))).parent
+    bind(precious, workspace / place)
+    remove_temporary_workspaces()
+    assert (precious / "file").read_text() == "precious"
+    assert str(workspace.parent) in caplog.text
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The removal of workspaces: one rename, also by several processes and after interruptions."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,7 +21,7 @@ from tests.provider.conftest import (
     is_running,
     trash_of,
 )
-from waggle_fsstore.provider import local
+from waggle_fsstore.provider import local, trash
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.trash import Trash
 
@@ -128,6 +129,29 @@ def test_failed_removal_is_reported(
     assert isinstance(error.__cause__, PermissionError)
     root.chmod(0o700)
     provider.remove(SHELL)
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EACCES, errno.EPERM])
+def test_workspace_that_cannot_be_moved_is_left(
+    provider: LocalProvider, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """One of another user, or of a lower layer, stays in its place and is tried again."""
+
+    def refuse(source: str, _: str) -> None:
+        raise OSError(number, os.strerror(number), source)
+
+    provider.create(SHELL)
+    with monkeypatch.context() as patch:
+        patch.setattr(trash, "move", refuse)
+        provider.remove(SHELL)
+        provider.tidy(timedelta(0), [])
+    assert provider.leftovers.orphans == 1
+    assert provider.find_orphans([]) == []
+    assert (root / "a" / "home").is_dir()
+    provider.tidy(timedelta(0), [])
+    assert trash_of(provider) == []
+    assert not (root / "a").exists()
+    assert provider.leftovers.orphans == 0
 
 
 def test_concurrent_removals_succeed(root: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trash: how long removed workspaces are kept, how much they take, how they come back."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -96,6 +97,15 @@ def test_destroyed_workspace_does_not_come_back(serve: Serve) -> None:
     assert isinstance(failure_of(provider.restore, SHELL), WorkspaceGoneError)
 
 
+def test_destroy_drops_what_expired_before(serve: Serve) -> None:
+    """A record that came back without its files can be destroyed, which deletes them."""
+    provider = serve()
+    expire(provider)
+    provider.remove(SHELL)
+    assert not provider.has_files(SHELL)
+    assert trash_of(provider) == []
+
+
 def test_workspace_in_its_place_counts_as_restored(serve: Serve) -> None:
     """A workspace that is in its place stays there, whatever is in the trash."""
     provider = serve()
@@ -179,6 +189,40 @@ def kept_in_of(provider: LocalProvider) -> list[str]:
     return [name for name in os.listdir(provider.root / ".trash") if ".keep." in name]
 
 
+def test_full_disk_does_not_stop_emptying(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    """Where there is no room for the lived time, the trash is emptied all the same."""
+
+    def fill(path: str, _: str) -> None:
+        Path(path).touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    provider = serve()
+    expire(provider)
+    monkeypatch.setattr(Trash, "_is_disk_full", lambda _: True)
+    monkeypatch.setattr(module, "write_new", fill)
+    assert failure_of(provider.tidy, HOUR, []).reason.startswith("cannot tidy the trash: No space")
+    assert trash_of(provider) == []
+    assert set(entries_of(root / ".trash")) <= {".lived"}
+
+
+def test_trash_is_made_before_the_first_workspace(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk has no room for a directory, and the first removal needs none."""
+
+    def fill(path: str, *_: object) -> None:
+        number = errno.EEXIST if os.path.lexists(path) else errno.ENOSPC
+        raise OSError(number, os.strerror(number), path)
+
+    provider = serve()
+    provider.create(SHELL)
+    monkeypatch.setattr(os, "mkdir", fill)
+    provider.remove(SHELL)
+    assert trash_of(provider) == []
+
+
 def test_free_space_takes_workspace_last(serve: Serve) -> None:
     """Room is made with the oldest in the trash, then with the workspace itself, then never."""
     provider = serve()
@@ -239,7 +283,8 @@ def test_workspace_that_cannot_be_emptied_is_an_orphan(
     """It is counted and named in the log once, and tried again until it works."""
 
     def refuse(path: str, _: object) -> None:
-        raise PermissionError(13, "Permission denied", path)
+        # An emptying gives each directory another name.
+        raise PermissionError(13, "Permission denied", f"{path}/{os.urandom(4).hex()}")
 
     provider = serve()
     provider.create(SHELL)

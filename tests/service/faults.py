@@ -3,6 +3,7 @@
 
 import errno
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -13,7 +14,7 @@ from tests.planted import Patch, fault, nothing
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
-from waggle_fsstore.domain.errors import CapacityError, ProviderError
+from waggle_fsstore.domain.errors import CapacityError, NoFreePortError, ProviderError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
@@ -552,6 +553,34 @@ def treat_interrupted_undeletion_as_creation(patch: Patch) -> None:
 @fault("tests/service/test_revival.py::test_failed_restore_undoes_undeletion[memory]")
 def keep_record_of_failed_undeletion(patch: Patch) -> None:
     patch.setattr(Revival, "_undo", nothing)
+
+
+@fault("tests/service/test_revival.py::test_undeletion_without_unique_port_is_undone[memory]")
+def keep_record_without_unique_port(patch: Patch) -> None:
+    real = Revival._undo
+
+    def undo(self: Revival, environment: Environment) -> None:
+        if not isinstance(sys.exception(), NoFreePortError):
+            real(self, environment)
+
+    patch.setattr(Revival, "_undo", undo)
+
+
+@fault("tests/service/test_revival.py::test_failed_creation_is_not_completed_by_undeletion[memory]")
+def complete_failed_creation(patch: Patch) -> None:
+    patch.setattr(revival, "was_running", lambda _: True)
+
+
+@fault("tests/service/test_revival.py::test_record_gets_files_back_that_are_kept[memory]")
+def leave_kept_files_of_record(patch: Patch) -> None:
+    real = Revival.revive
+
+    def revive(self: Revival, environment: Environment) -> bool:
+        if environment.status_reason.startswith("only its record"):
+            return False
+        return real(self, environment)
+
+    patch.setattr(Revival, "revive", revive)
 
 
 @fault("tests/service/test_revival.py::test_destroyed_environment_has_no_files_to_undelete[memory]")

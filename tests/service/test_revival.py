@@ -18,12 +18,22 @@ from waggle_fsstore import (
     Status,
     WorkspaceGoneError,
 )
+from waggle_fsstore.service import revival
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
 
 
 class KilledError(BaseException):
     """The process is killed at this point."""
+
+
+def failing_call(error: Exception) -> Callable[..., None]:
+    """Return a function that raises, whatever it is called with."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def expired(world: World, service: EnvironmentService, **options: object) -> str:
@@ -187,6 +197,55 @@ def test_failed_restore_undoes_undeletion(world: World) -> None:
         service.undelete(name)
     assert not world.exists(name)
     assert service.undelete(name).is_running
+
+
+def test_undeletion_without_unique_port_is_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another process takes the last port concurrently, the record is deleted again."""
+    service = world.service()
+    name = expired(world, service)
+    with monkeypatch.context() as patch:
+        patch.setattr(revival, "make_port_unique", failing_call(NoFreePortError(1, 2)))
+        with pytest.raises(NoFreePortError):
+            service.undelete(name)
+    assert not world.exists(name)
+    assert service.undelete(name).is_running
+
+
+def test_manual_edit_during_undeletion_stays(world: World) -> None:
+    """An undeletion whose record gets another status returns that record."""
+    service = world.service()
+    name = expired(world, service)
+
+    def edit() -> None:
+        world.store.update(name, lambda stored: stored.transition_to(Status.ERROR))
+
+    world.script.at("before restore", edit)
+    assert service.undelete(name).status is Status.ERROR
+
+
+def test_failed_creation_is_not_completed_by_undeletion(world: World) -> None:
+    """What never ran may be half made: it comes back as an error, without a new marker."""
+    service = world.service()
+    world.script.at("halfway make", failing(ProviderError("fake", "no venv")))
+    with pytest.raises(ProviderError):
+        service.create("shell")
+    [name] = (one.id for one in service.find_all())
+    world.clock.advance(60 * MINUTE)
+    assert service.sweep().expired == [name]
+    world.script.reset()
+    assert service.undelete(name).status is Status.ERROR
+    assert f"before adopt {name}" not in world.script.passed
+
+
+def test_record_gets_files_back_that_are_kept(world: World) -> None:
+    """An environment whose record alone came back runs again, if there are files after all."""
+    service = world.service()
+    name = expired(world, service)
+    assert service.undelete(name, record_only=True).status is Status.ERROR
+    assert service.sweep().revived == [name]
+    assert world.provider.workspaces() == {name}
 
 
 def test_undeleted_environment_that_is_not_whole_is_an_error(world: World) -> None:

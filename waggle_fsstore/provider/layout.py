@@ -55,7 +55,10 @@ class Marker(NamedTuple):
 
     @classmethod
     def read(cls, directory: str) -> Self | None:
-        """Return the marker in a directory, ``None`` if it is missing or incomplete."""
+        """Return the marker in a directory, ``None`` if it is missing or is none.
+
+        In a workspace of an earlier version the agent can have put anything in its place.
+        """
         try:
             text = read_start(os.path.join(directory, _MARKER), _MAX_MARKER_BYTES)
             values = json.loads(text)
@@ -65,7 +68,11 @@ class Marker(NamedTuple):
                 str(values.get("python", "")),
                 int(values.get("layout", _FLAT)),
             )
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            return None
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
             return None
 
     def write(self, directory: str) -> None:
@@ -160,8 +167,10 @@ def _is_flat(directory: str, environment: Environment) -> bool:
     marker = Marker.read(directory)
     if marker is not None:
         return not marker.is_current and marker.layout == _FLAT and marker.is_of(environment)
-    own = {HOME, TMP, VENV, _MARKER}
-    return not (_has_home(directory) and own.issuperset(os.listdir(directory)))
+    # Today's layout has at most a link to the venv beside ``home``.
+    if not _has_home(directory) or _is_directory(os.path.join(directory, VENV)):
+        return True
+    return not {HOME, TMP, VENV, _MARKER}.issuperset(os.listdir(directory))
 
 
 def _has_home(directory: str) -> bool:

@@ -25,7 +25,7 @@ from waggle_fsstore.provider.host_tools import HostTools, find_host_tools, searc
 from waggle_fsstore.provider.layout import HOME, VENV, Marker
 from waggle_fsstore.provider.mounts import mount_of, mount_points
 from waggle_fsstore.provider.process_groups import ProcessGroups
-from waggle_fsstore.provider.trash import Trash
+from waggle_fsstore.provider.trash import Trash, why_mounted
 from waggle_fsstore.provider.workspace_dirs import (
     adopt_root,
     dir_name,
@@ -44,6 +44,9 @@ _log: Final = logging.getLogger(__name__)
 _PROGRAM_OF: Final = {Runtime.NODE: "node", Runtime.SHELL: "sh"}
 
 _VENV_TIMEOUT_S: Final = 300.0
+# Why a workspace can stay where it is: a mount, a layer of an overlay, a directory of another user.
+_UNMOVABLE: Final = frozenset({errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM})
+
 # The pauses after which a removal is retried.
 _REMOVE_PAUSES_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -150,9 +153,10 @@ class LocalProvider:
     def remove(self, environment: Environment, *, keep: bool = False) -> None:
         """Move its directory to the trash, with what earlier removals left of it.
 
-        The trash is emptied in the background. A workspace in which something is mounted stays
-        in its place until it is unmounted. A creation by this provider object is interrupted,
-        and raises. A creation by a killed process may continue for a while:
+        The trash is emptied in the background. A workspace that cannot be moved, as one in which
+        something is mounted, stays in its place until it can. Without ``keep``, nothing that
+        was removed earlier is kept any more either. A creation by this provider object is
+        interrupted, and raises. A creation by a killed process may continue for a while:
         :meth:`find_orphans` finds what it makes later.
         """
         if not keep and self._is_root_gone():
@@ -198,10 +202,13 @@ class LocalProvider:
         if self._has_workspaces and why_no_root(self._root):
             return
         with self._translating_os_errors("tidy the trash"):
-            self._trash.live(lived)
-            self._trash.move_unmounted({dir_name(environment_id) for environment_id in known})
-            if not self._trash.is_empty:
-                self._emptying.start()
+            try:
+                self._trash.live(lived)
+                self._trash.move_unmounted({dir_name(environment_id) for environment_id in known})
+            finally:
+                # Also on a full disk, which has no room for the lived time.
+                if not self._trash.is_empty:
+                    self._emptying.start()
 
     def free_space(self, environment: Environment) -> bool:
         """Empty the oldest workspace in the trash or else this one, if that frees room."""
@@ -351,8 +358,10 @@ class LocalProvider:
         Returns whether nothing is left in the root directory, except for what cannot be moved.
         """
         directory = os.path.join(self._root, name)
+        if not keep:
+            self._trash.drop(name)
         if mounted := mount_points(directory):
-            self._trash.put_in_place(name, keep=keep, mounted=mounted[0])
+            self._trash.put_in_place(name, keep=keep, reason=why_mounted(mounted[0]))
             return True
         # The workspace itself comes last: so it is what a restore brings back.
         for entry in sorted(self._entries_of(name), key=lambda entry: entry == name):
@@ -361,9 +370,11 @@ class LocalProvider:
             except FileNotFoundError:
                 continue  # Another process moved it.
             except OSError as error:
-                if error.errno != errno.EBUSY:
+                if error.errno not in _UNMOVABLE or why_unusable(self._root):
                     raise
-                self._trash.put_in_place(name, keep=keep, mounted="another file system")
+                is_mount = error.errno == errno.EBUSY
+                reason = why_mounted("another file system") if is_mount else _reason(error)
+                self._trash.put_in_place(name, keep=keep, reason=reason)
                 return True
         self._groups.stop(directory)
         return not self._entries_of(name)

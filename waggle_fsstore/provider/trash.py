@@ -3,8 +3,8 @@
 
 The name of an entry says all that is known of it: the directory of the environment, whether
 its files are kept, since when, and a random part. So moving a workspace here is one rename. A
-workspace that cannot be moved, because something is mounted in it, stays in its place; its
-entry is an empty file.
+workspace that cannot be moved, usually because something is mounted in it, stays in its place;
+its entry is an empty file.
 """
 
 import logging
@@ -110,14 +110,21 @@ class Trash:
         target = self._new(workspace, keep=keep, in_place=False)
         move(os.path.join(self._root, entry), self._path_of(target))
 
-    def put_in_place(self, workspace: str, *, keep: bool, mounted: str) -> None:
-        """Record that a workspace was removed that cannot be moved, for what is mounted in it."""
+    def put_in_place(self, workspace: str, *, keep: bool, reason: str) -> None:
+        """Record that a workspace was removed that cannot be moved, for a reason."""
         for entry in self._entries_of(workspace):
             if entry.in_place and entry.is_kept == keep:
                 return
         target = self._new(workspace, keep=keep, in_place=True)
         write_new(self._path_of(target), "")
-        self._note(target, f"{mounted} is mounted there: unmount it")
+        self._note(target, reason)
+
+    def drop(self, workspace: str) -> None:
+        """Keep nothing any more of a workspace that was removed before."""
+        for entry in self._entries_of(workspace):
+            if entry.is_kept:
+                with suppress(FileNotFoundError):
+                    os.rename(self._path_of(entry), self._path_of(entry._replace(is_kept=False)))
 
     def newest(self, workspace: str) -> Entry | None:
         """Return what was removed last of a workspace, unless its files are dropped."""
@@ -138,11 +145,16 @@ class Trash:
         if not self.is_empty:
             now = self._now_ms() + time_lived // timedelta(milliseconds=1)
             new = os.path.join(self._path, f"{_CLOCK}.{os.urandom(4).hex()}")
-            write_new(new, f"{now}\n")
-            os.replace(new, os.path.join(self._path, _CLOCK))
+            try:
+                write_new(new, f"{now}\n")
+                os.replace(new, os.path.join(self._path, _CLOCK))
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(new)  # On a full disk each sweep would leave one.
+                raise
 
     def move_unmounted(self, known: Collection[str]) -> None:
-        """Move the removed workspaces that are still in their place, if nothing is mounted there.
+        """Move the removed workspaces that are still in their place, where that is possible now.
 
         One whose name is ``known`` belongs to an environment again, and stays.
         """
@@ -150,10 +162,15 @@ class Trash:
             if not entry.in_place or entry.workspace in known:
                 continue
             if mounted := mount_points(self._place_of(entry)):
-                self._note(entry, f"{mounted[0]} is mounted there: unmount it")
+                self._note(entry, why_mounted(mounted[0]))
                 continue
-            with suppress(FileNotFoundError):
+            try:
                 move(self._place_of(entry), self._path_of(entry._replace(in_place=False)))
+            except FileNotFoundError:
+                pass  # Another process moved it.
+            except OSError as error:
+                self._note(entry, os.strerror(error.errno or 0))
+                continue
             with suppress(FileNotFoundError):
                 os.unlink(self._path_of(entry))
             self._forget(entry)
@@ -188,7 +205,7 @@ class Trash:
     def _discard(self, entry: Entry, is_stopping: Callable[[], bool]) -> None:
         """Empty an entry. It is marked first, so that no partial workspace is brought back."""
         if mounted := mount_points(self._path_of(entry)):
-            self._note(entry, f"{mounted[0]} is mounted there: unmount it")
+            self._note(entry, why_mounted(mounted[0]))
             return
         try:
             dropped = entry._replace(is_kept=False)
@@ -197,7 +214,8 @@ class Trash:
         except FileNotFoundError:
             pass  # Another process emptied it, or brought it back.
         except OSError as error:
-            self._note(entry._replace(is_kept=False), str(error))
+            # Without the name of the file, which is another one at each attempt.
+            self._note(entry._replace(is_kept=False), os.strerror(error.errno or 0))
             return
         self._forget(entry)
 
@@ -262,6 +280,11 @@ class Trash:
         status = os.statvfs(self._root)
         free = status.f_bavail * status.f_frsize
         return free < min(_MIN_FREE_BYTES, _MIN_FREE_SHARE * self._total_bytes())
+
+
+def why_mounted(place: str) -> str:
+    """Return the reason for which a workspace with a mount is not moved."""
+    return f"{place} is mounted there: unmount it"
 
 
 def _parsed(names: list[str]) -> Iterator[Entry]:

@@ -8,6 +8,7 @@ what was removed.
 import errno
 import os
 import re
+import stat
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
@@ -87,9 +88,14 @@ def make_dirs(path: str) -> None:
 
 
 def make_root(path: str) -> None:
-    """Make what is missing of the root directory: parents, directory, marker."""
+    """Make what is missing of the root directory: parents, directory, trash, marker.
+
+    The trash is made before there is a workspace, because a full disk has no room for it.
+    """
     make_dirs(path)
     adopt_root(path)
+    with suppress(FileExistsError):
+        make_dir(os.path.join(path, TRASH))
     with suppress(FileExistsError):
         write_new(os.path.join(path, ROOT_MARKER), "")
 
@@ -134,9 +140,16 @@ def write_new(path: str, text: str) -> None:
 
 
 def read_start(path: str, size: int) -> bytes:
-    """Return the first ``size`` bytes of a file; follow no link and wait for no pipe."""
-    with open(os.open(path, _READ_FLAGS), "rb") as file:
-        return file.read(size)
+    """Return the first ``size`` bytes of a file, none of anything else, such as a pipe.
+
+    Raises ``OSError`` (ELOOP) for a link.
+    """
+    descriptor = os.open(path, _READ_FLAGS)
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, size) if is_file else b""
+    finally:
+        os.close(descriptor)
 
 
 def move(source: str, target: str) -> None:

@@ -2,6 +2,7 @@
 """The return of environments: removed ones are undeleted, and errors that are over end."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from waggle_fsstore.domain.environment import Environment, Status
@@ -61,12 +62,15 @@ class Revival:
             environment.owner = this_process()
             with reserved_port(self._ports, self._repository, environment):
                 revision = self._repository.create(environment, capacity=self._capacity)
-            make_port_unique(self._ports, self._repository, environment, revision)
             try:
+                make_port_unique(self._ports, self._repository, environment, revision)
                 return self._restore_files(environment)
-            except ProviderError:
+            except (ProviderError, NoFreePortError):
                 self._undo(environment)
                 raise
+            except transitions.PreconditionFailedError:
+                # A manual edit has changed the status.
+                return self._repository.find_by_id(environment_id)
 
     def resume(self, environment: Environment) -> bool:
         """Finish an interrupted :meth:`undelete`, or undo it if the files are gone.
@@ -87,6 +91,8 @@ class Revival:
         if not was_running(environment) or environment.provider != self._provider.name:
             return False
         try:
+            with suppress(WorkspaceGoneError):  # Only its record may have been undeleted.
+                self._provider.restore(environment)
             self._provider.adopt(environment)
             capabilities = self._provider.probe(environment)
             with reserved_port(self._ports, self._repository, environment):
@@ -137,7 +143,8 @@ class Revival:
         """
         self._provider.restore(environment)
         try:
-            self._provider.adopt(environment)
+            if was_running(environment):  # A creation that failed has no complete workspace.
+                self._provider.adopt(environment)
             capabilities = self._provider.probe(environment)
         except ProviderError as error:
             transitions.to_error(
