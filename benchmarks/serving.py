@@ -3,6 +3,7 @@
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import statistics
@@ -16,8 +17,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from mcp import Client
 
@@ -40,9 +42,15 @@ _STARTS: Final = 5
 
 # How long clients create and destroy environments while /healthz is measured.
 _LOAD_DURATION_S: Final = 5.0
-_CLIENTS: Final = 4
+_CLIENTS: Final = 20
+
+_RATE_DURATION_S: Final = 5.0
+_SESSIONS: Final = 10_000
 
 _Row = tuple[str, str, str, str]
+
+#: The processes of the servers, by URL.
+_PIDS: Final[dict[str, int]] = {}
 
 
 class _NoProvider(Provider):
@@ -96,6 +104,9 @@ def _rows(directory: Path) -> Iterator[_Row]:
     with _server(full) as url:
         yield from asyncio.run(_reads(f"{url}/mcp"))
         yield _health(url)
+    with _server(empty) as url:
+        yield _rate(url)
+        yield _sessions(url)
 
 
 def _creates(path: Path, size: int) -> _Row:
@@ -211,11 +222,13 @@ def _health(url: str) -> _Row:
     stopping.set()
     for client in clients:
         client.join()
+    late = sorted(busy)[int(0.99 * len(busy))]
+    load = f"{sum(done):,} creates and destroys of {_CLIENTS} clients in {_LOAD_DURATION_S:g} s"
     return (
-        f"/healthz during {sum(done):,} creates and destroys in {_LOAD_DURATION_S:g} s",
-        _times(busy),
+        f"/healthz during {load}",
+        f"{_times(busy)}, 99 % within {late * 1e3:.1f} ms",
         f"idle: {_times(idle)}; ratio {statistics.median(busy) / statistics.median(idle):.2f}",
-        "100 ms",
+        "99 % within 100 ms",
     )
 
 
@@ -226,6 +239,84 @@ async def _load(url: str, stopping: threading.Event, done: list[int]) -> None:
             handle = {"environment_id": created["environment_id"]}
             await _call(client, "destroy_environment", handle)
             done.append(1)
+
+
+class _PlainClient:
+    """A client with a handshake that costs little, so that the server's time is measured."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
+
+    def begin(self) -> Self:
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}}
+        me = {"name": "bench", "version": "1"}
+        response, _ = self._post("initialize", {**params, "clientInfo": me})
+        self._headers["Mcp-Session-Id"] = response.headers["Mcp-Session-Id"]
+        return self
+
+    def call(self, tool: str, **arguments: str) -> dict[str, Any]:
+        _, answer = self._post("tools/call", {"name": tool, "arguments": arguments})
+        content: dict[str, Any] = answer["result"]["structuredContent"]
+        return content
+
+    def _post(self, method: str, params: object) -> tuple[HTTPResponse, dict[str, Any]]:
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        self._connection.request("POST", "/mcp", json.dumps(message), self._headers)
+        response = self._connection.getresponse()
+        return response, json.loads(response.read())
+
+    def health(self) -> None:
+        self._connection.request("GET", "/healthz")
+        self._connection.getresponse().read()
+
+
+def _rate(url: str) -> _Row:
+    """Measure how many calls a second one server answers, and beside it those of /healthz."""
+    client = _PlainClient(url).begin()
+    handle = client.call("create_environment", runtime="shell")["environment_id"]
+    ours = _per_second(lambda: client.call("get_environment", environment_id=handle))
+    peer = _per_second(client.health)
+    client.call("destroy_environment", environment_id=handle)
+    return (
+        "get_environment calls a second, of one client over HTTP",
+        f"{ours:,.0f}",
+        f"/healthz: {peer:,.0f}; ratio {ours / peer:.2f}",
+        "250",
+    )
+
+
+def _per_second(call: Callable[[], object]) -> float:
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() < began + _RATE_DURATION_S:
+        call()
+        done += 1
+    return done / (time.perf_counter() - began)
+
+
+def _sessions(url: str) -> _Row:
+    """Measure what sessions cost that their clients do not end."""
+    client = _PlainClient(url).begin()
+    before = _resident_mb(url)
+    for _ in range(_SESSIONS):
+        client.begin()
+    grown = _resident_mb(url) - before
+    ready = _get(f"{url}/readyz")
+    return (
+        f"memory of {_SESSIONS:,} abandoned sessions",
+        f"{grown:.1f} MB",
+        f"before: {before:.0f} MB; /readyz then: {ready * 1e3:.1f} ms",
+        "100 MB",
+    )
+
+
+def _resident_mb(url: str) -> float:
+    """Return the resident memory of the server, which is a child of this process."""
+    status = Path(f"/proc/{_PIDS[url]}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
 
 
 async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -262,10 +353,13 @@ def _server(path: Path) -> Iterator[str]:
                     break
             else:
                 raise RuntimeError(f"the server did not start: exit code {process.wait()}")
+            _PIDS[found[1]] = process.pid
+            # Otherwise a server that logs would fill the pipe, and drop entries.
+            threading.Thread(target=process.communicate, daemon=True).start()
             yield found[1]
         finally:
             process.terminate()
-            process.communicate()
+            process.wait()
 
 
 def _times(samples: list[float]) -> str:

@@ -33,7 +33,7 @@ run 'export WAGGLE_STORE_PATH="$directory/store" WAGGLE_LISTEN_ADDR=127.0.0.1:0 
 start
 call 'create_environment runtime=python name=analysis'
 run 'analysis=$(waggle-fsstore ls -q --runtime python)'
-run 'workspace="$WAGGLE_STORE_PATH-workspaces/$analysis"'
+run 'workspace="$WAGGLE_STORE_PATH-workspaces/$analysis/home"'
 run "echo 'print(\"what the agent wrote is here\")' >\"\$workspace/notes.py\""
 call 'create_environment runtime=shell name=scratch'
 run 'scratch=$(waggle-fsstore ls -q --runtime shell)'

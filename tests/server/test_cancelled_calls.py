@@ -192,7 +192,7 @@ def test_end_of_server_is_no_cancellation(world: World) -> None:
     """The end of a server closes its streams too, and destroys nothing."""
     gate = Gate()
     world.script.at("halfway make", gate)
-    server = make_server(world.service(), is_ending=lambda: True)
+    server = make_server(world.service(), lambda: True)
 
     async def call() -> None:
         until = lambda: to_thread.run_sync(gate.wait_until_reached)  # noqa: E731

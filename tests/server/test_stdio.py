@@ -160,7 +160,9 @@ def test_servers_share_a_store(tmp_path: Path, kind: type[Server]) -> None:
 
             # Left by a third server, and not reconciled before a server becomes the leader.
             left = [
-                make_environment(id="made", status=Status.CREATING, owner=owner()),
+                make_environment(
+                    id="made", status=Status.CREATING, owner=owner(), capabilities=None
+                ),
                 make_environment(id="removed", status=Status.DESTROYING, owner=owner()),
             ]
             with FileStore(store) as opened:

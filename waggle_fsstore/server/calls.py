@@ -33,11 +33,12 @@ _log: Final = logging.getLogger(__name__)
 class Calls:
     """The calls in progress. :meth:`observe` is a middleware of the server.
 
-    ``is_ending`` returns whether the server ends, which cancels what is left of its tasks.
+    A server that ends cancels its requests too, which is no cancellation by the client:
+    ``is_stopping`` returns whether it is ending.
     """
 
-    def __init__(self, is_ending: Callable[[], bool]) -> None:
-        self._is_ending = is_ending
+    def __init__(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self._is_stopping = is_stopping
         # Over standard input, by request id.
         self._in_progress: dict[str, Cancellation] = {}
         # Separate threads: all others may wait for what is cancelled.
@@ -87,7 +88,7 @@ class Calls:
                 call, cancellation, limiter=self._unlimited, abandon_on_cancel=True
             )
         except get_cancelled_exc_class():
-            if not self._is_ending():  # By the client, then.
+            if not self._is_stopping():
                 with CancelScope(shield=True):
                     await self._cancel(request, cancellation)
             raise

@@ -167,7 +167,7 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
         is_ready, report = await to_thread.run_sync(readiness.report, limiter=probe_thread)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
-    server = make_server(host.service, is_ending=lambda: host.is_interrupted)
+    server = make_server(host.service, lambda: host.is_interrupted)
     # The guard checks hosts and origins, for all paths.
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(transport_security=unguarded)

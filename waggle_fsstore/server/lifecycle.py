@@ -122,6 +122,11 @@ class ServiceHost:
         return self._leadership.try_to_lead()
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether this server is ending."""
+        return self._is_interrupted
+
+    @property
     def is_substitute(self) -> bool:
         """Whether this server sweeps in place of a leader that is stalled."""
         return self._leadership.is_substitute
@@ -134,11 +139,6 @@ class ServiceHost:
             "workspaces": str(getattr(self.service.provider, "root", "")),
             "leads": self.reaper.reconciliation is not None,
         }
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether :meth:`interrupt` was called."""
-        return self._is_interrupted
 
     def interrupt(self) -> None:
         """Make creations fail soon, those in progress and later ones, and stop sweeping."""

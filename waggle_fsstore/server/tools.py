@@ -118,10 +118,10 @@ class Call(NamedTuple):
 
 
 def make_server(
-    service: EnvironmentService, *, is_ending: Callable[[], bool] = lambda: False
+    service: EnvironmentService, is_stopping: Callable[[], bool] = lambda: False
 ) -> MCPServer[Any]:
-    """Return an MCP server whose tools work on a service. ``is_ending``: see :class:`Calls`."""
-    tools, calls = Tools(service), Calls(is_ending)
+    """Return an MCP server whose tools work on a service, see :class:`Calls`."""
+    tools, calls = Tools(service), Calls(is_stopping)
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,

@@ -300,7 +300,7 @@ class FileStore:
 
     @property
     def recovery_findings(self) -> tuple[Finding, ...]:
-        """Findings of the last recovery that this object ran, for the operator.
+        """Findings of the recoveries that this object ran, for the operator.
 
         For example a directory in the place of a document, or a torn last line.
         """

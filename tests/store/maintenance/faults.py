@@ -47,7 +47,7 @@ def keep_every_equal_copy(patch: Patch) -> None:
     patch.setattr(lost_and_found, "_candidates", lambda *_: [])
 
 
-@fault("tests/store/maintenance/fsck/test_journal.py::test_watch_continues_after_repair")
+@fault("tests/store/maintenance/fsck/test_journal.py::test_damaged_first_line_is_rewritten")
 def delete_damaged_lines(patch: Patch) -> None:
     def cut(_: layout.Layout, segment: segments.Segment, __: list[int]) -> bytes:
         return b"".join(segment.text(line) for line in segment.good).ljust(1 << 16)

@@ -74,12 +74,10 @@ def return_cached_environments(patch: Patch) -> None:
 
 @fault(f"{CACHE}/test_live_count.py::test_capacity_counts_manual_edits")
 def count_live_without_refresh(patch: Patch) -> None:
-    real = document_cache.DocumentCache.live
-
-    def live(self: document_cache.DocumentCache) -> set[str]:
-        return (self._contents or document_cache._EMPTY).live or real(self)
-
-    patch.setattr(document_cache.DocumentCache, "live", live)
+    real = document_cache.DocumentCache._refresh
+    patch.setattr(
+        document_cache.DocumentCache, "_refresh", lambda self: self._contents or real(self)
+    )
 
 
 @fault(f"{CACHE}/test_concurrency.py::test_forked_child_checks_inherited_cache")
@@ -174,7 +172,12 @@ def omit_changes_during_scan(patch: Patch) -> None:
 
 @fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_of_several_mounts")
 def take_other_mount_for_other_store(patch: Patch) -> None:
-    patch.setattr(view, "store_of", lambda mounted_id: mounted_id)
+    patch.setattr(view, "inode_of", lambda mounted_id: mounted_id)
+
+
+@fault("tests/store/read/test_view.py::test_scan_agrees_with_writers_without_birth_times")
+def take_missing_birth_time_for_other_store(patch: Patch) -> None:
+    patch.setattr(view, "inode_of", lambda mounted_id: mounted_id.rpartition(":")[2])
 
 
 @fault("tests/store/read/test_view.py::test_scan_sees_whole_batches_without_state_record")
@@ -191,7 +194,7 @@ def take_missing_record_for_empty_journal(patch: Patch) -> None:
 
 @fault("tests/store/read/test_view.py::test_scan_of_exchanged_stores_is_an_error")
 def merge_scans_of_different_stores(patch: Patch) -> None:
-    patch.setattr(view, "store_of", lambda _: "the same")
+    patch.setattr(view, "inode_of", lambda _: "the same")
 
 
 @fault("tests/store/read/test_view.py::test_scan_ends_where_its_overlay_ends")
@@ -212,6 +215,11 @@ def overlook_live_writers_in_other_mounts(patch: Patch) -> None:
 @fault("tests/store/read/test_view.py::test_lines_of_dead_writer_are_synced_before_they_are_shown")
 def show_unsynced_lines_of_dead_writer(patch: Patch) -> None:
     patch.setattr(pending_overlay, "boot_of", lambda _: "another")
+
+
+@fault("tests/store/read/test_view.py::test_disk_image_without_fsync_is_read[True]")
+def require_fsync_of_disk_image(patch: Patch) -> None:
+    patch.setattr(pending_overlay, "NO_SYNC", frozenset())
 
 
 @fault("tests/store/read/test_view.py::test_scan_sees_batch_of_stopped_writer")

@@ -150,6 +150,10 @@ def test_unavailable_watcher_is_none(
 
         monkeypatch.setattr(inotify, "inotify_add_watch", refuse)
     if trouble == "not of this system":
-        monkeypatch.setattr("waggle_fsstore.store.fs.linux._libc", object)
+
+        def lack(_: str) -> None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        monkeypatch.setattr("waggle_fsstore.store.fs.linux._function", lack)
     assert DirectoryWatcher.try_open(str(path)) is None
     assert open_descriptors() == before

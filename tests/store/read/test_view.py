@@ -143,6 +143,28 @@ def test_scan_sees_whole_batches_of_several_mounts(
     assert len(scans) == 2
 
 
+def test_scan_agrees_with_writers_without_birth_times(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One writer has statx, another has not: the sandbox of its container lacks it, for example."""
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "birth_time", lambda _: 0)
+        other = FileStore(store.path, durable=False)
+        other.save(make_environment(id="c"))
+    writers = [store, other]
+    real = DocumentCache.names
+
+    def names(self: DocumentCache) -> list[str]:
+        writers.reverse()
+        writers[0].save(make_environment(id="d"))
+        return real(self)
+
+    reader = FileStore(store.path, durable=False)
+    monkeypatch.setattr(DocumentCache, "names", names)
+    assert reader.count() == 4
+    assert [one.id for one in reader.find_all()] == list("abcd")
+
+
 @pytest.mark.parametrize("when", ["before the scan", "during the scan"])
 def test_scan_sees_whole_batches_without_state_record(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, when: str
@@ -269,6 +291,26 @@ def test_lines_of_dead_writer_are_synced_before_they_are_shown(
         reader = FileStore(store.path)
         assert reader.find_by_id("a").name == "new"
         assert synced == ["journal"]
+
+
+@pytest.mark.parametrize("has_state_record", [True, False])
+def test_disk_image_without_fsync_is_read(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, has_state_record: bool
+) -> None:
+    """A store on squashfs or an ISO image is read, though nothing can be synced there."""
+    if not has_state_record:
+        (store.path / ".waggle" / "state").unlink()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    store._writer._session.close()
+    monkeypatch.setattr(state, "mount_id", lambda _: 7)
+    monkeypatch.setattr(Disk, "sync", fail)
+    with lock_held(store):
+        reader = FileStore(store.path)
+        assert [one.id for one in reader.find_all()] == list("abc")
+        assert reader.count() == len(list(reader.history())) == 3
 
 
 SCRIPT = """

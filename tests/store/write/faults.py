@@ -17,7 +17,6 @@ from waggle_fsstore.store.journal import (
     segments,
     state,
 )
-from waggle_fsstore.store.maintenance import fsck
 from waggle_fsstore.store.read import (
     documents,
     history,
@@ -189,6 +188,20 @@ def overwrite_unreadable_documents(patch: Patch) -> None:
     patch.setattr(recovery, "_is_remnant", is_replaceable)
 
 
+@fault("tests/store/write/test_recovery.py::test_failed_recovery_has_reported_what_it_moved")
+def report_at_the_end_of_recovery(patch: Patch) -> None:
+    real: Any = recovery.replay
+
+    def replay(*given: Any, **options: Any) -> None:
+        *others, report = given
+        found: list[Any] = []
+        real(*others, found.append, **options)
+        for finding in found:
+            report(finding)
+
+    patch.setattr(recovery, "replay", replay)
+
+
 @fault("tests/store/write/test_recovery.py::test_lack_of_resources_ends_recovery")
 def blame_document_for_lack_of_resources(patch: Patch) -> None:
     patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
@@ -206,7 +219,7 @@ def overwrite_unreadable_segment(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_repair_reports_what_its_recovery_moved")
 def omit_findings_of_recovery_from_repair(patch: Patch) -> None:
-    patch.setattr(fsck, "_recovered", lambda _: [])
+    patch.setattr(writer.Writer, "take_repaired", lambda _: [])
 
 
 @fault("tests/store/write/test_recovery.py::test_journal_flipped_at_every_byte_is_detected")
@@ -221,13 +234,16 @@ def treat_damage_as_torn_tail(patch: Patch) -> None:
 
 @fault("tests/store/write/test_recovery.py::test_repeated_and_stale_lines_are_ignored")
 def count_stale_lines(patch: Patch) -> None:
-    def all_changes(layout: layout.Layout, *_: object, **__: object) -> Any:
+    def all_entries(layout: layout.Layout, *_: object, **__: object) -> Any:
         for first in segments.list_segments(layout):
-            for line in segments.read_segment(layout, first, None).good:
-                yield from line.changes
+            segment = segments.read_segment(layout, first, None)
+            for line in segment.good:
+                yield from ((change, segment, line) for change in line.changes)
 
-    for module in (recovery, history):
-        patch.setattr(module, "changes", all_changes)
+    patch.setattr(history, "entries", all_entries)
+    patch.setattr(
+        recovery, "changes", lambda *_, **__: (change for change, _, _ in all_entries(*_))
+    )
 
 
 @fault("tests/store/write/test_recovery.py::test_checkpoint_does_not_count_in_copy")

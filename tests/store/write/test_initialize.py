@@ -328,7 +328,10 @@ def test_root_without_chown_still_writes(tmp_path: Path, monkeypatch: pytest.Mon
         status = real(path, **keywords)
         if stat.S_ISREG(status.st_mode):
             return status
-        return os.stat_result((*status[:4], 1234, 1234, *status[6:10]))
+        times = {
+            name: getattr(status, name) for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+        }
+        return os.stat_result((*status[:4], 1234, 1234, *status[6:10]), times)
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -193,6 +193,35 @@ def test_unreadable_document_is_moved_without_reading(
     assert str(finding) in caplog.text
 
 
+def test_failed_recovery_has_reported_what_it_moved(
+    root: Path,
+    reboot: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where an error ends a recovery, the next one completes it, and all findings are known."""
+    for name in "ab":
+        (root / "environments" / f"{name}.json").write_text("edited")
+    reboot()
+    real, published = recovery._publish, []
+
+    def publish(*given: Any, **options: Any) -> None:
+        published.append(given)
+        if len(published) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*given, **options)
+
+    monkeypatch.setattr(recovery, "_publish", publish)
+    with FileStore(root) as store:
+        store.delete("a")
+        assert names(store) == ["b2"]
+        found = store.recovery_findings
+    kept = lost_and_found(root)
+    assert len(kept) == len(found) == 2
+    assert all(any(name in finding.remedy for finding in found) for name in kept)
+    assert [record.getMessage() for record in caplog.records] == [str(one) for one in found]
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_lack_of_resources_ends_recovery(
     root: Path, reboot: Callable[[], None], monkeypatch: pytest.MonkeyPatch, code: int

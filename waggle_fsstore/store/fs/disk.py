@@ -38,8 +38,9 @@ _STANDARD_ERROR: Final = 2
 # man 2 stat: what st_blocks counts, whatever the blocks of the file system are.
 _UNIT_BYTES: Final = 512
 
-# The answers of a file system that cannot sync a directory, such as NFS and some of FUSE.
-_NO_DIR_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+#: The answers of a file system that cannot sync a directory, such as NFS and some of FUSE, or
+#: any file, such as the read-only ones of disk images.
+NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 # The answers of one that cannot reserve blocks, where the C library does not write them.
 _NO_ALLOCATION: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
@@ -151,7 +152,7 @@ class Disk:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno not in _NO_DIR_SYNC:
+            if error.errno not in NO_SYNC:
                 name_file(error, path)
                 raise
             warnings.warn(

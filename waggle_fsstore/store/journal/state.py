@@ -234,9 +234,12 @@ def boot_of(mounted_id: str) -> str:
     return mounted_id.partition(":")[0]
 
 
-def store_of(mounted_id: str) -> str:
-    """Return the store id in the id of a mounted store; :data:`UNKNOWN` without one."""
-    return mounted_id.rpartition(":")[2]
+def inode_of(mounted_id: str) -> str:
+    """Return the inode of the documents' directory in the id of a mounted store.
+
+    Processes agree on it even where some of them cannot tell when the directory was created.
+    """
+    return mounted_id.rpartition(":")[2].partition("-")[0]
 
 
 def _without_mount(mounted_id: str) -> list[str]:

@@ -51,7 +51,7 @@ class _UnknownIdError(Exception):
 
 def check(layout: Layout, view: View, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.check`."""
-    yield from _recovered(writer)
+    yield from writer.take_repaired()
     for finding, _ in damage.find_damage(layout):
         yield finding
     record = fsck_files.state_record(layout)
@@ -74,8 +74,7 @@ def check(layout: Layout, view: View, writer: Writer) -> Iterator[Finding]:
 
 def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
     """See :meth:`FileStore.repair`."""
-    recovered = _recovered(writer)
-    yield from recovered
+    yield from writer.take_repaired()
     kept: dict[int, str] = {}
     for finding, first in damage.find_damage(layout):
         if first is not None and first not in kept:
@@ -91,7 +90,7 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
         writer.exclusive(partial(fsck_files.move_state_record, layout, disk))
     # A transaction without changes: it initializes and recovers the store as any other does.
     writer.run(lambda _: None)
-    yield from (finding for finding in _recovered(writer) if finding not in recovered)
+    yield from writer.take_repaired()
     if record is not None:
         yield replace(record, remedy="written again", is_repaired=True)
     yield from _other_files(layout)
@@ -102,11 +101,6 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
             yield from _repair_document(examiner, writer, disk, name, problem)
         elif problem is not None:
             yield problem.finding
-
-
-def _recovered(writer: Writer) -> list[Finding]:
-    """Return what the last recovery repaired: the files no longer show it."""
-    return [finding for finding in writer.findings if finding.is_repaired]
 
 
 def _other_files(layout: Layout) -> Iterator[Finding]:

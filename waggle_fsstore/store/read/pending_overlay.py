@@ -14,7 +14,7 @@ from waggle_fsstore.domain.errors import EnvironmentNotFoundError, UnsupportedFo
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.disk import NO_SYNC, Disk
 from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.fs.safe_read import read_or_error
 from waggle_fsstore.store.journal import segments
@@ -75,11 +75,18 @@ class PendingOverlay:
                 return state
             end = journal_end(self._layout)
             if state is None or boot_of(state.mounted_id) in (boot_id(), UNKNOWN):
-                self._disk.sync_file(self._layout.segment(end.segment))
+                self._sync(end.segment)
             # Otherwise the system has been booted since, and the lines were read from the disk.
             now = read_state(self._layout.state)
             if now == state and not is_trusted(now, self._layout):
                 return end
+
+    def _sync(self, segment: int) -> None:
+        try:
+            self._disk.sync_file(self._layout.segment(segment))
+        except OSError as error:
+            if error.errno not in NO_SYNC:  # A disk image: no process can have written to it.
+                raise
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id, from the newer of its document and its change."""

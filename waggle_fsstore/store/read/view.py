@@ -19,7 +19,7 @@ from waggle_fsstore.store.fs.safe_read import BadFile
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
-from waggle_fsstore.store.journal.state import State, is_trusted, read_state, store_of
+from waggle_fsstore.store.journal.state import State, inode_of, is_trusted, read_state
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.pending_overlay import (
     Changes,
@@ -28,7 +28,7 @@ from waggle_fsstore.store.read.pending_overlay import (
     environment_of,
 )
 
-# The state records before and after a scan differ in their store only if another store was
+# The state records before and after a scan differ in their inode only if another store was
 # moved to this path in between. Changes made during a scan are rarely pruned before its end.
 _MAX_SCANS: Final = 5
 
@@ -135,7 +135,7 @@ class View:
                 return self._overlay.scan(collect)
             result = collect()
             after = read_state(self._layout.state) or self._overlay.end()
-            if after.mounted_id and store_of(before.mounted_id) != store_of(after.mounted_id):
+            if after.mounted_id and inode_of(before.mounted_id) != inode_of(after.mounted_id):
                 continue
             self._wait_until_published(after)
             start, end = before.published_cursor, Cursor(after.committed)

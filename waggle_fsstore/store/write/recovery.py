@@ -30,6 +30,7 @@ from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.write.sync import sync_all
 
 Changes = Callable[[], Iterator[dict[str, Any]]]
+Report = Callable[[Finding], object]
 
 
 class Tail(NamedTuple):
@@ -50,14 +51,10 @@ class Tail(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """The result of recovery: ``last`` is the last change, committed and published.
-
-    ``findings`` is ``None`` if there was no journal to recover from.
-    """
+    """The result of recovery: ``last`` is the last change, committed and published."""
 
     last: int
     is_synced: bool
-    findings: list[Finding] | None = None
 
 
 def read_tail(layout: Layout, state: State, segment_numbers: list[int]) -> Tail | None:
@@ -99,6 +96,7 @@ def recover(
     disk: Disk,
     segment: LiveSegment,
     highest: int,
+    report: Report,
     *,
     is_synced: bool,
     redo_all: bool,
@@ -106,53 +104,58 @@ def recover(
     """Bring the documents up to the journal, and open its last segment.
 
     ``highest`` is the highest change known; ``is_synced`` says whether all files of earlier
-    writers are known to be synced; with ``redo_all`` no checkpoint is trusted. Raises
+    writers are known to be synced; with ``redo_all`` no checkpoint is trusted. Each finding is
+    reported at once: when an error ends recovery, the next one does not find it again. Raises
     :class:`JournalDamagedError`.
     """
     segment_numbers = segments.list_segments(layout)
     if not segment_numbers:
         return _begin(layout, disk, segment, highest)
     window = FULL_LOG if redo_all else redo_range(layout)
-    findings = repair_copy(layout, disk, segment_numbers[-1]) if window.is_copy else []
+    for finding in repair_copy(layout, disk, segment_numbers[-1]) if window.is_copy else ():
+        report(finding)
     live = segments.read_segment(layout, segment_numbers[-1], None)
     segment.open(live.first, live.end)
     segment.sync_names()
     segment.sync()
-    findings += replay(layout, disk, partial(changes, layout, window.start, strict=True))
+    replay(layout, disk, partial(changes, layout, window.start, strict=True), report)
     if window.is_full_log or not is_synced:
         highest = max(highest, Documents(layout).highest_revision())
     numbers = [change["seq"] for line in live.good for change in line.changes]
     last = max(highest, live.first - 1, *numbers)
     if live.bad:
-        findings.append(_ignored(layout, disk, live))
+        report(_ignored(layout, disk, live))
     if window.is_copy or live.end == 0 or live.bad or segment.is_shared():
         last = max(last, live.first) if window.is_copy else last
         segment.rotate(last + 1, live.end, begins_era=window.is_copy)
-    return Recovered(last, is_synced and not window.is_full_log, findings)
+    return Recovered(last, is_synced and not window.is_full_log)
 
 
-def replay(layout: Layout, disk: Disk, changes: Changes, *, rewrite: bool = False) -> list[Finding]:
+def replay(
+    layout: Layout, disk: Disk, changes: Changes, report: Report, *, rewrite: bool = False
+) -> None:
     """Publish the last change of each id whose document is older, missing or corrupt.
 
     ``changes`` returns the changes in order, at each call. With ``rewrite``, documents that are
     in place are written again, and all are synced, because a sync of them had failed. What the
-    journal does not have goes to lost+found first. Returns a finding for each document that went
-    there, and for each that could not be published.
+    journal does not have goes to lost+found first. Reports a finding on each document that went
+    there, and on each that could not be published.
     """
     outdated, findings = _outdated(layout, changes, rewrite=rewrite)
+    for finding in findings:
+        report(finding)
     known = _with_known_versions(outdated, changes)
     for environment_id, (change, stored) in outdated.items():
         path = Path(layout.document(environment_id))
         try:
             if environment_id not in known:
                 kept = _keep(layout, disk, change, stored)
-                findings.append(_replaced(path, change, stored, kept))
+                report(_replaced(path, change, stored, kept))
             _publish(layout, disk, change, stored, sync=rewrite)
         except PermissionError as error:  # This very file is protected.
-            findings.append(Finding(Severity.ERROR, path, str(error), "make it writable"))
+            report(Finding(Severity.ERROR, path, str(error), "make it and lost+found writable"))
     if rewrite:
         disk.sync_dir(layout.environments)
-    return findings
 
 
 def _ignored(layout: Layout, disk: Disk, live: Segment) -> Finding:

@@ -163,7 +163,7 @@ class WriterSession:
         self._is_suspect = True
         self.write_state()  # For the process that writes the next checkpoint, if this fails.
         redo = partial(changes, self._layout, redo_range(self._layout).start, strict=True)
-        self._report(replay(self._layout, self._disk, redo, rewrite=True))
+        replay(self._layout, self._disk, redo, self._report, rewrite=True)
         self._is_suspect = False
 
     def must_rewrite_all(self) -> bool:
@@ -196,12 +196,11 @@ class WriterSession:
         self._record.close()
         self._close_documents_directory()
 
-    def _report(self, findings: list[Finding]) -> None:
-        new = [finding for finding in findings if finding not in self.findings]
-        self.findings += new
-        for finding in new:
+    def _report(self, finding: Finding) -> None:
+        if finding not in self.findings:
             import logging  # Takes 4 ms, and is hardly ever needed.
 
+            self.findings.append(finding)
             logging.getLogger("waggle_fsstore.store").warning("%s", finding)
 
     def _close_documents_directory(self) -> None:
@@ -280,17 +279,24 @@ class WriterSession:
             segment.rotate(first, tail.valid_bytes, carry_over=tail.text)
             # As in a commit: before the first of them is visible.
             self.write_state(offset=segment.end - len(tail.text))
-            self._report(replay(layout, self._disk, partial(iter, tail.changes)))
+            replay(layout, self._disk, partial(iter, tail.changes), self._report)
         self.write_state(published=self.committed)
         return True
 
     def _recover(self, state: State | None) -> None:
+        found: list[Finding] = []
+
+        def report(finding: Finding) -> None:
+            found.append(finding)
+            self._report(finding)
+
         try:
             recovered = recover(
                 self._layout,
                 self._disk,
                 self.segment,
                 max(self.committed, state.committed if state else 0),
+                report,
                 is_synced=self._is_synced,
                 redo_all=self._is_rebuilt,
             )
@@ -300,7 +306,6 @@ class WriterSession:
             raise
         self.committed = self.published = recovered.last
         self._is_synced = recovered.is_synced and not self._has_failed_to_sync
-        if recovered.findings is not None:
-            self.findings = []
-            self._report(recovered.findings)
+        # What is kept in lost+found remains so; other findings may be of the past.
+        self.findings = [one for one in self.findings if one.is_repaired or one in found]
         self.write_state()

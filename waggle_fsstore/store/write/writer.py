@@ -55,6 +55,7 @@ class Writer:
         self._lock = StoreLock(layout.lock, timeout=timeout, make_dir=make_dir)
         self._queue = CommitQueue(self._lock)
         self._reserve = Reserve(layout, disk)
+        self._taken: list[Finding] = []
         self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
@@ -76,6 +77,13 @@ class Writer:
     def findings(self) -> tuple[Finding, ...]:
         """Findings of recovery for the operator: failures, and repairs."""
         return tuple(self._session.findings)
+
+    def take_repaired(self) -> list[Finding]:
+        """Return what recoveries repaired, each finding once: the files no longer show it."""
+        repaired = [finding for finding in self.findings if finding.is_repaired]
+        new = [finding for finding in repaired if finding not in self._taken]
+        self._taken = repaired
+        return new
 
     @property
     def is_current(self) -> bool:
