@@ -545,6 +545,12 @@ def finish_creation_after_its_stream_is_closed(patch: Patch) -> None:
     patch.setattr(Calls, "_cancel", cancel)
 
 
+@fault("tests/server/test_cancelled_calls.py::test_end_of_server_is_no_cancellation")
+def cancel_calls_at_end_of_server(patch: Patch) -> None:
+    real = Calls.__init__
+    patch.setattr(Calls, "__init__", lambda self, _: real(self, lambda: False))
+
+
 @fault("tests/server/test_cancelled_calls.py::test_lost_client_is_no_cancellation")
 def cancel_calls_of_a_lost_client(patch: Patch) -> None:
     real = Calls.make

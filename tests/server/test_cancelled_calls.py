@@ -188,6 +188,23 @@ def test_closed_stream_cancels_creation(world: World) -> None:
     assert {event.actor for event in world.store.history()} == {"mcp:tester"}
 
 
+def test_end_of_server_is_no_cancellation(world: World) -> None:
+    """The end of a server closes its streams too, and destroys nothing."""
+    gate = Gate()
+    world.script.at("halfway make", gate)
+    server = make_server(world.service(), lambda: True)
+
+    async def call() -> None:
+        until = lambda: to_thread.run_sync(gate.wait_until_reached)  # noqa: E731
+        await _post(server, until, runtime="shell")
+        gate.open()
+
+    asyncio.run(call())
+    assert IN_PROGRESS.wait_until_empty(fakes.TIMEOUT_S)
+    [stored] = world.real_store.find_all()
+    assert stored.is_running
+
+
 async def _create_over_legacy_http(world: World, *, is_lost: bool) -> None:
     """Begin a creation in a session, which the client cancels unless its connection is lost."""
     server, gate = _until_creating(world)
