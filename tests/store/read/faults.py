@@ -217,6 +217,18 @@ def show_unsynced_lines_of_dead_writer(patch: Patch) -> None:
     patch.setattr(pending_overlay, "boot_of", lambda _: "another")
 
 
+@fault("tests/store/read/test_view.py::test_busy_writer_of_unknown_mount_delays_no_reader")
+def wait_for_pause_of_busy_writer(patch: Patch) -> None:
+    real = pending_overlay.PendingOverlay.end
+
+    def end(self: pending_overlay.PendingOverlay) -> state.State:
+        while (found := real(self)).mounted_id:
+            pass
+        return found
+
+    patch.setattr(pending_overlay.PendingOverlay, "end", end)
+
+
 @fault("tests/store/read/test_view.py::test_disk_image_without_fsync_is_read[True]")
 def require_fsync_of_disk_image(patch: Patch) -> None:
     patch.setattr(pending_overlay, "NO_SYNC", frozenset())
@@ -352,6 +364,16 @@ SEEN_STORE = "tests/store/read/test_seen_store.py"
 @fault(f"{SEEN_STORE}::test_gone_store_is_an_error_until_it_is_back")
 def take_gone_store_for_empty_one(patch: Patch) -> None:
     patch.setattr(seen_store.SeenStore, "check", lambda _: True)
+
+
+@fault(f"{SEEN_STORE}::test_gone_store_is_an_error_until_it_is_back[put_file]")
+def take_file_for_store(patch: Patch) -> None:
+    real = seen_store.SeenStore.check
+
+    def check(self: seen_store.SeenStore) -> bool:
+        return os.path.isfile(self._layout.root) or real(self)
+
+    patch.setattr(seen_store.SeenStore, "check", check)
 
 
 @fault(f"{SEEN_STORE}::test_store_that_vanishes_during_a_read_is_noticed")

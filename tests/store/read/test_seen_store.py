@@ -33,12 +33,18 @@ def unmount(root: Path) -> None:
     root.mkdir()
 
 
+def put_file(root: Path) -> None:
+    """Leave a file, as a failed copy to the path of the store does."""
+    move(root)
+    root.write_text("")
+
+
 def take_marker(root: Path) -> None:
     shutil.copytree(root, root.with_name("away"))
     (root / "waggle.json").unlink()
 
 
-TAKE_AWAY = pytest.mark.parametrize("take_away", [move, unmount, take_marker])
+TAKE_AWAY = pytest.mark.parametrize("take_away", [move, unmount, put_file, take_marker])
 
 CALLS: dict[str, Call] = {
     "find_by_id": lambda store: store.find_by_id("a"),
@@ -85,11 +91,13 @@ def test_gone_store_is_an_error_until_it_is_back(
         assert caught.value.path == root, name
     with pytest.raises(StoreGoneError):
         next(watch)
-    if take_away is not take_marker:
+    if take_away in (move, unmount):
         with pytest.raises(StoreGoneError):
             list(history)
     assert files_below(root) == before
     shutil.rmtree(root, ignore_errors=True)
+    if take_away is put_file:
+        root.unlink()
     root.with_name("away").rename(root)
     if take_away is not take_marker:  # It is the very same store, not a copy.
         assert seqs(store.history(after=event.cursor)) == []

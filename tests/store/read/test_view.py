@@ -293,6 +293,24 @@ def test_lines_of_dead_writer_are_synced_before_they_are_shown(
         assert synced == ["journal"]
 
 
+def test_busy_writer_of_unknown_mount_delays_no_reader(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that cannot trust the state record sees it change while it looks, and uses it."""
+    names = iter(["first", "second", "third"])
+
+    def save(*_: object) -> None:
+        store.save(make_environment(id="a", name=next(names)))
+
+    with lock_held(store):
+        monkeypatch.setattr(state, "birth_time", lambda _: 0)
+        reader = FileStore(store.path)
+    monkeypatch.setattr(Disk, "sync_file", save)
+    assert reader.find_by_id("a").name == "first"
+    assert [event.seq for event in reader.history(after=4)] == [5]
+    assert reader.find_all()[0].name == "third"
+
+
 @pytest.mark.parametrize("has_state_record", [True, False])
 def test_disk_image_without_fsync_is_read(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, has_state_record: bool

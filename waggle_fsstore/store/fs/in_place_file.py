@@ -60,7 +60,7 @@ class InPlaceFile:
         """
         try:
             status = os.stat(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return (status.st_dev, status.st_ino) == self._inode
 

@@ -54,8 +54,8 @@ _T = TypeVar("_T")
 class StoreLock:
     """The lock of one open store. ``timeout`` is in seconds.
 
-    ``make_dir`` is called when the directory of the lock file is missing. Without it the lock
-    creates no file, and works on a read-only file system.
+    ``make_dir`` is called when the directory of the lock file is missing or a file. Without it
+    the lock creates no file, and works on a read-only file system.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class StoreLock:
     def _open(self) -> int:
         try:
             descriptor, is_new = self._file.open()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if self._make_dir is None:
                 raise
             self._make_dir()

@@ -67,7 +67,8 @@ class PendingOverlay:
         """Return how far the journal is certain: no crash and no rollback takes that back.
 
         If no process that is alive has written the state record, no process is just adding a
-        line. So all lines are those of processes that ended, and are certain once synced.
+        line. So all lines are those of processes that ended, and are certain once synced. A
+        record that changes in the meantime is that of a live process, whatever mount it names.
         """
         while True:
             state = read_state(self._layout.state)
@@ -78,6 +79,8 @@ class PendingOverlay:
                 self._sync(end.segment)
             # Otherwise the system has been booted since, and the lines were read from the disk.
             now = read_state(self._layout.state)
+            if now is not None and now != state:
+                return now
             if now == state and not is_trusted(now, self._layout):
                 return end
 
