@@ -48,7 +48,7 @@ $(VENV)/foreign/ready: tests/foreign/pyproject.toml $(VENV)/ready-dev
 	@touch $@
 
 foreign: $(VENV)/foreign/ready ## Run the tests of another project, with the plugins that such projects use
-	cd tests/foreign && $(CURDIR)/$(VENV)/foreign/bin/python -m pytest -p no:cacheprovider
+	cd tests/foreign && $(CURDIR)/$(VENV)/foreign/bin/python -m pytest -p no:cacheprovider --basetemp=$(CURDIR)/$(VENV)/foreign/tmp
 
 clients: $(VENV)/ready-dev ## Have MCP clients of other projects talk to the server (needs npm)
 	@$(BIN)/python -m tests.clients
