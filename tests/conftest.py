@@ -29,8 +29,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return twice as many workers as there are processors: tests wait for processes."""
-    return (os.cpu_count() or 1) * 2
+    """Return half as many workers again as there are processors: tests wait for processes."""
+    return ((os.cpu_count() or 1) * 3 + 1) // 2
 
 
 @pytest.hookimpl(trylast=True)
