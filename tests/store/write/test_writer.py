@@ -37,15 +37,17 @@ def store(durable_store: FileStore) -> FileStore:
 
 @contextmanager
 def waiting(
-    store: FileStore, *calls: Callable[[], object], leader: Callable[[], object] = lambda: None
+    store: FileStore,
+    *calls: Callable[[], object],
+    leader: Callable[[Transaction], object] = lambda _: None,
 ) -> Iterator[list[Future[object]]]:
     """Let all calls wait in threads for one that holds the lock, and then is their leader."""
     inside, done = threading.Event(), threading.Event()
 
-    def work(_: Transaction) -> None:
+    def work(tx: Transaction) -> None:
         inside.set()
         assert done.wait(PATIENCE)
-        leader()
+        leader(tx)
 
     with ThreadPoolExecutor(len(calls) + 1) as pool:
         holder: Future[object] = pool.submit(lambda: store._writer.run(work))
@@ -106,6 +108,20 @@ def test_failed_call_fails_alone(store: FileStore) -> None:
     assert [environment.id for environment in store.find_all()] == ["b"]
 
 
+def test_environment_created_and_deleted_in_one_line_leaves_history_only(store: FileStore) -> None:
+    """A create, and a delete that waits for it, share a line that changes no document."""
+    new = make_environment(id="b")
+
+    def delete() -> None:
+        store._writer.run(lambda tx: tx.delete(tx.get("b")))
+
+    with waiting(store, delete, leader=lambda tx: tx.put(new, None)) as futures:
+        for future in futures:
+            future.result(PATIENCE)
+    assert [environment.id for environment in store.find_all()] == ["a"]
+    assert [event.kind for event in store.history("b")] == ["created", "deleted"]
+
+
 def test_failed_sync_fails_every_call(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the sync fails, nothing is saved, and each caller gets an error object of its own."""
     flushes: list[Call] = []
@@ -132,7 +148,7 @@ def test_failed_sync_fails_every_call(store: FileStore, monkeypatch: pytest.Monk
 def test_interrupted_leader_loses_no_other_call(store: FileStore) -> None:
     """Ctrl-C in the thread that commits for all loses none of the other calls."""
 
-    def interrupt() -> None:
+    def interrupt(_: Transaction) -> None:
         raise KeyboardInterrupt
 
     calls = [lambda n=n: store.save(make_environment(id=f"env-{n}")) for n in range(3)]

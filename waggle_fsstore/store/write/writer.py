@@ -172,7 +172,7 @@ class Writer:
         attempted: list[DocumentWrite] = []
         start = None
         write_in_progress: DocumentWrite | None = None
-        self._reserve.want(max(len(write.after or b"") for write in writes))
+        self._reserve.want(max((len(write.after or b"") for write in writes), default=0))
         try:
             for write_in_progress in writes:
                 write_in_progress.write_temp(disk, layout)
