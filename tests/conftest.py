@@ -48,6 +48,12 @@ def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(autouse=True)
+def _no_json_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a server that runs in this process from taking over its log and its error hooks."""
+    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
+
+
 @pytest.fixture
 def needs_inotify(tmp_path: Path) -> None:
     """Skips a test where no notices of changes are to be had."""

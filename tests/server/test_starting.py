@@ -78,7 +78,6 @@ def test_invalid_setting_is_refused(
 ) -> None:
     """One line names the variable, the exit code is 2, and nothing is written to the disk."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
     monkeypatch.setenv(variable, value)
     result = run("serve", *flags)
@@ -96,7 +95,6 @@ def test_invalid_location_is_refused(
 ) -> None:
     """The error names the option, the exit code is 2, and nothing is written to the disk."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", "127.0.0.1:0")
     result = run("--store", location, "serve")
     assert result.exit_code == 2
@@ -110,7 +108,6 @@ def test_open_address_requires_allowed_hosts(
 ) -> None:
     """An address that other machines reach is refused unless allowed hosts are configured."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
     monkeypatch.setenv("WAGGLE_LISTEN_ADDR", address)
     result = run("serve")
     assert result.exit_code == 2

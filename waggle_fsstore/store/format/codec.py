@@ -187,9 +187,9 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
         "status_reason": environment.status_reason,
         "timeout_seconds": _number(environment.timeout),
     }
+    # Members of later versions are written only where they have a value.
     if environment.discard_files:
         document["discard_files"] = True
-    # Members of later versions are written only where they have a value.
     if owner is not None and owner.pid_namespace:
         document["owner_pid_namespace"] = owner.pid_namespace
     if environment.idempotency is not None:

@@ -114,14 +114,15 @@ class LiveSegment:
         or the new one is, with all the lines that it begins with.
         """
         old = self._descriptor if first != self.first else None
+        era = "" if begins_era else segments.era(self._layout)
+        era = era or _new_era()
         if old is not None:
-            era = _new_era() if begins_era else segments.era(self._layout)
             begin = lines.follows(self.first, valid_bytes, era)
         elif self._descriptor is not None and valid_bytes > 0:
             # It has no change yet: replace it by one with the same lines at the same offsets.
             begin = read_at(self._descriptor, valid_bytes, 0)
         else:
-            begin = lines.follows(0, 0, segments.era(self._layout) or _new_era())
+            begin = lines.follows(0, 0, era)
         begin += carry_over
         if old is not None and not carry_over:
             # Other processes whose end this was find no blank there, and look for the next one.

@@ -250,14 +250,8 @@ def _with_known_versions(outdated: dict[str, _Outdated], changes: Changes) -> se
     known = {key for key, entry in outdated.items() if _is_remnant(entry)}
     unknown = outdated.keys() - known
     for change in changes() if unknown else ():
-        if change["id"] in unknown:
-            stored = outdated[change["id"]].stored
-            if (
-                isinstance(stored, StoredDocument)
-                and stored.is_intact
-                and _is_known(stored, change)
-            ):
-                known.add(change["id"])
+        if change["id"] in unknown and _is_known(outdated[change["id"]].stored, change):
+            known.add(change["id"])
     return known
 
 
