@@ -20,7 +20,16 @@ from tests.server import processes
 from waggle_fsstore import wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server import connections, hosts, http, json_log, lifecycle, readiness, tools
+from waggle_fsstore.server import (
+    arguments,
+    connections,
+    hosts,
+    http,
+    json_log,
+    lifecycle,
+    readiness,
+    tools,
+)
 from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
 from waggle_fsstore.server.calls import Calls
 from waggle_fsstore.server.connections import Connection as HttpConnection
@@ -562,6 +571,12 @@ def cancel_calls_of_a_lost_client(patch: Patch) -> None:
 
 
 # Arguments
+
+
+@fault("tests/server/test_arguments.py::test_huge_number_is_refused_for_every_argument")
+def print_huge_numbers(patch: Patch) -> None:
+    """A number of any length is shown as its digits, which Python refuses to make."""
+    patch.setattr(arguments, "_MAX_DIGITS", 10**4)
 
 
 @fault("tests/server/test_tools.py::test_create_refuses_invalid_arguments")

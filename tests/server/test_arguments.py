@@ -15,7 +15,10 @@ from waggle_fsstore.server.tools import Tools
 CREATE = Arguments.of(Tools.create_environment)
 
 JSON = (
-    st.sampled_from([None, True, [], [5], {}, {"a": 1}]) | st.integers() | st.floats() | st.text()
+    st.sampled_from([None, True, [], [5], {}, {"a": 1}, 10**400, -(10**5_000)])
+    | st.integers()
+    | st.floats()
+    | st.text()
 )
 
 
@@ -43,6 +46,14 @@ def test_any_arguments_are_parsed_or_refused(sent: dict[str, Any]) -> None:
     assert "runtime" in values
     for name, value in values.items():
         assert valid(CREATE.known[name].kind, value if name != "runtime" else str(value))
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**5_000)], ids=["400 digits", "5000 digits"])
+def test_huge_number_is_refused_for_every_argument(value: int) -> None:
+    """A number beyond what a float or a text can be made of is refused like any other."""
+    for name in [*CREATE.known, "language", "other"]:
+        with pytest.raises(ValueError, match=f"no argument '{name}'|{name} must be .* digits"):
+            CREATE.parse({name: value})
 
 
 @given(st.integers(-(10**25), 10**25), st.sampled_from(["{}", " {} ", "{}.0", "{}.", "{}.000"]))
@@ -76,7 +87,7 @@ def test_flag_is_taken_in_any_form() -> None:
         assert flag.parse(value) is True
     for value in (False, "false", "False", 0, "0", "no"):
         assert flag.parse(value) is False
-    for value in ("", "2", 2, 0.0, "on", [], None):
+    for value in ("", "2", 2, 10**5_000, 0.0, "on", [], None):
         with pytest.raises(ValueError, match="must be true or false"):
             flag.parse(value)
 

@@ -109,7 +109,9 @@ class Flag(Kind):
 
     def parse(self, value: object) -> bool:
         """See :meth:`Kind.parse`."""
-        text = str(value).strip().lower() if isinstance(value, (str, int)) else ""
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+        text = value.strip().lower() if isinstance(value, str) else ""
         if text not in _FLAGS:
             raise ValueError("must be true or false")
         return _FLAGS[text]
@@ -233,6 +235,8 @@ def _shown(value: object) -> str:
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return str(value).lower()
-    text = ascii(value) if isinstance(value, (str, float)) else f"{value:.10g}"
+    if isinstance(value, int) and abs(value) >= 10**_MAX_DIGITS:
+        return f"a number of more than {_MAX_DIGITS} digits"
+    text = ascii(value)
     is_short = len(text) <= _MAX_SHOWN_CHARACTERS
     return text if is_short else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
