@@ -21,6 +21,8 @@ from waggle_fsstore import (
     open_service,
 )
 from waggle_fsstore.config import Settings, store_location, why_temporary
+from waggle_fsstore.domain.environment import Status
+from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.wiring import server_lock
 
@@ -297,3 +299,20 @@ def test_missing_root_is_gone_only_beside_its_store(tmp_path: Path, is_beside: b
             root.mkdir()  # As an unmounted disk leaves it.
             with open_service(store, settings) as other:
                 assert other.sweep().expired == []
+
+
+def test_files_of_error_are_awaited_while_their_disk_is_unmounted(tmp_path: Path) -> None:
+    """An environment in error does not count as one without files, and so does not expire."""
+    root = tmp_path / "disk" / "workspaces"
+    settings = Settings(workspaces=str(root))
+    with FileStore(tmp_path / "s", durable=False) as store:
+        with open_service(store, settings) as service:
+            created = service.create("shell")
+        store.update(created.id, lambda stored: stored.transition_to(Status.ERROR))
+        root.rename(tmp_path / "unmounted")
+        root.mkdir()
+        with open_service(store, settings) as service:
+            assert isinstance(service.provider, LocalProvider)
+            with pytest.raises(ProviderError, match="mount its disk"):
+                service.provider.has_files(created)
+            assert service.sweep().expired == []

@@ -126,11 +126,13 @@ def _provider_of(
 ) -> "LocalProvider":
     """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
+    from waggle_fsstore.service.revival import was_running
 
     if isinstance(repository, FileStore):
         stored = repository.find_all(on_corrupt=lambda _: None)
         has_workspaces = any(
-            one.status in (Status.RUNNING, Status.DESTROYING) and one.provider == LocalProvider.name
+            one.provider == LocalProvider.name
+            and (one.status in (Status.RUNNING, Status.DESTROYING) or was_running(one))
             for one in stored
         )
         return LocalProvider(

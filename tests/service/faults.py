@@ -634,3 +634,9 @@ def ignore_capacity_of_updates(patch: Patch) -> None:
 @fault("tests/service/test_revival.py::test_workspace_of_earlier_version_keeps_running")
 def skip_adoption_before_probe(patch: Patch) -> None:
     patch.setattr(LocalProvider, "adopt", nothing)
+
+
+@fault("tests/test_wiring.py::test_files_of_error_are_awaited_while_their_disk_is_unmounted")
+def expect_no_files_of_error(patch: Patch) -> None:
+    """A missing root directory is a new one, even if an environment in error has files there."""
+    patch.setattr("waggle_fsstore.service.revival.was_running", lambda _: False)
