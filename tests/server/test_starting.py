@@ -169,7 +169,7 @@ def test_second_http_server_is_refused(root: Path) -> None:
     """The second server names the first one, and changes nothing."""
     with ServiceHost(FREE_PORT, str(root), is_http=True) as host:
         # An environment that a second server would reconcile if it were not refused.
-        host.repository.save(make_environment(id="a", status="creating"))
+        host.repository.save(make_environment(id="a", status="creating", capabilities=None))
         before = listing(root.parent)
         with pytest.raises(ServerRunningError, match=f"by process {os.getpid()} on ") as caught:
             ServiceHost(FREE_PORT, str(root), is_http=True).open()
