@@ -55,7 +55,10 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(test: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """Register a way to plant a fault, and the test that has to turn red."""
+    """Register a way to plant a fault, and the test that has to turn red.
+
+    The test is imported before. What it imports by name is patched in its own module.
+    """
 
     def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
         assert plant.__name__ not in FAULTS, plant.__name__
