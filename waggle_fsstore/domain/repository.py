@@ -135,6 +135,18 @@ class TransactionalRepository(Repository, Protocol):
         """
         ...
 
+    def iter_all(self, *, on_corrupt: OnCorrupt | None = None) -> Iterator[Environment]:
+        """Return an iterator of independent copies of all environments, in no particular order.
+
+        Memory grows with the number of ids, not with the environments. The result is not the
+        store as of one change: each environment is given in a version that was stored at some
+        time between the call and its turn. One that is stored during the whole iteration
+        comes exactly once; one that is created or deleted in the meantime comes at most once.
+        The store may be changed during the iteration, also by the caller. A bad document is
+        treated as by :meth:`find_all`, at its turn.
+        """
+        ...
+
     def history(
         self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None
     ) -> Iterator[Event]:

@@ -81,6 +81,20 @@ class MemoryStore:
             self._check_open()
             return [found.copy() for _, found in sorted(self._environments.items())]
 
+    def iter_all(self, *, on_corrupt: OnCorrupt | None = None) -> Iterator[Environment]:  # noqa: ARG002
+        """See :meth:`TransactionalRepository.iter_all`. Each one is copied at its turn."""
+        with self._lock:
+            self._check_open()
+            ids = list(self._environments)
+
+        def find(environment_id: str) -> Environment | None:
+            try:
+                return self.find_by_id(environment_id)
+            except EnvironmentNotFoundError:
+                return None
+
+        return filter(None, map(find, ids))
+
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`."""
         with self._lock:

@@ -16,7 +16,7 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.testing.factories import make_environment
-from waggle_fsstore.testing.repository import RepositoryContract, run_together
+from waggle_fsstore.testing.repository import ODD_IDS, RepositoryContract, run_together, spoil
 from waggle_fsstore.testing.update import UpdateContract, never
 
 _LIVE = (Status.CREATING, Status.RUNNING, Status.DESTROYING)
@@ -256,6 +256,39 @@ class TransactionalContract(UpdateContract, RepositoryContract):
         environment = make_environment()
         repository.save(environment)
         assert repository.find_all(on_corrupt=never) == [environment]
+        assert list(repository.iter_all(on_corrupt=never)) == [environment]
+
+    def test_iteration_gives_each_environment_once(
+        self, repository: TransactionalRepository
+    ) -> None:
+        """All environments are given once each, whatever their ids; an empty store gives none."""
+        assert list(repository.iter_all()) == []
+        repository.save_all([make_environment(id=name) for name in ODD_IDS])
+        found = sorted(repository.iter_all(), key=lambda environment: environment.id)
+        assert found == repository.find_all()
+        assert [one.revision for one in found] == [one.revision for one in repository.find_all()]
+
+    def test_iteration_gives_copies(self, repository: TransactionalRepository) -> None:
+        """Changing what an iteration gives leaves the store unchanged."""
+        expected = make_environment()
+        repository.save(expected)
+        spoil(next(repository.iter_all()))
+        assert list(repository.iter_all()) == repository.find_all() == [expected]
+
+    def test_iteration_allows_changes(self, repository: TransactionalRepository) -> None:
+        """What is stored throughout comes once, though others are changed at each step."""
+        kept = {f"kept-{number}" for number in range(5)}
+        gone = {f"gone-{number}" for number in range(5)}
+        repository.save_all([make_environment(id=name) for name in kept | gone])
+        found: list[str] = []
+        for step, environment in enumerate(repository.iter_all()):
+            found.append(environment.id)
+            repository.save(make_environment(id=f"new-{step}"))
+            repository.save_all([make_environment(id=name) for name in kept])
+            if gone:
+                repository.delete(gone.pop())
+        assert len(found) == len(set(found))
+        assert kept <= set(found)
 
     def test_closed_store_refuses_calls(self, repository: TransactionalRepository) -> None:
         """After ``close``, every call except ``close`` raises."""
@@ -268,6 +301,7 @@ class TransactionalContract(UpdateContract, RepositoryContract):
             lambda: repository.save(environment),
             lambda: repository.find_by_id("a"),
             lambda: repository.find_all(),
+            lambda: repository.iter_all(),
             lambda: repository.delete("a"),
             lambda: repository.count(),
             lambda: repository.create(make_environment()),

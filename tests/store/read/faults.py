@@ -403,3 +403,29 @@ def forget_store_that_was_made_here(patch: Patch) -> None:
 @fault(f"{SEEN_STORE}::test_server_lock_makes_nothing_where_a_store_was")
 def make_lock_dir_without_asking(patch: Patch) -> None:
     patch.setattr(seen_store.SeenStore, "check", nothing)
+
+
+@fault("tests/store/read/test_view.py::test_iteration_reads_each_document_at_its_turn")
+def read_all_documents_before_iteration(patch: Patch) -> None:
+    patch.setattr(file_store.FileStore, "iter_all", lambda self: iter(self.find_all()))
+
+
+@fault("tests/store/read/test_view.py::test_iteration_adds_what_listing_misses")
+def iterate_over_listing_alone(patch: Patch) -> None:
+    patch.setattr(view.View, "names", lambda self: dict.fromkeys(self._documents.names()))
+
+
+@fault("tests/store/read/test_view.py::test_iteration_gives_pending_changes")
+def iterate_without_pending_changes(patch: Patch) -> None:
+    real = view.View.find_named
+    patch.setattr(view.View, "find_named", lambda self, name, _: real(self, name, None))
+
+
+@fault("tests/store/test_contracts.py::TestFileStore::test_iteration_allows_changes")
+def report_deleted_documents_of_iteration(patch: Patch) -> None:
+    patch.setattr(view.View, "find_named", lambda self, name, _: self._documents.named(name))
+
+
+@fault("tests/store/read/test_view.py::test_iteration_of_removed_store_raises")
+def iterate_without_looking_at_store(patch: Patch) -> None:
+    patch.setattr(file_store.FileStore, "_scan", lambda _, scan: scan())

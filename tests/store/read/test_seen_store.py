@@ -50,6 +50,7 @@ CALLS: dict[str, Call] = {
     "find_by_id": lambda store: store.find_by_id("a"),
     "find_by_id of another": lambda store: store.find_by_id("b"),
     "find_all": lambda store: store.find_all(),
+    "iter_all": lambda store: list(store.iter_all()),
     "count": lambda store: store.count(),
     "history": lambda store: list(store.history()),
     "watch": lambda store: list(store.watch(after=0, timeout=0)),

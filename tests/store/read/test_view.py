@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 from tests.store.locks import lock_held
-from waggle_fsstore import FileStore, StoreError
+from waggle_fsstore import (
+    CorruptDocumentError,
+    FileStore,
+    StoreClosedError,
+    StoreError,
+    StoreGoneError,
+)
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import changes, state
@@ -450,3 +456,85 @@ def test_document_deleted_during_scan_is_skipped(
 
     during_listings(monkeypatch, remove)
     assert [environment.id for environment in store.find_all()] == ["a", "c"]
+
+
+def test_iteration_reads_each_document_at_its_turn(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An iteration keeps no document in memory before its turn, and shows what is stored then."""
+    opened: list[str] = []
+    real = Documents.named
+
+    def named(self: Documents, name: str) -> Any:
+        opened.append(name)
+        return real(self, name)
+
+    monkeypatch.setattr(Documents, "named", named)
+    iteration = store.iter_all()
+    assert not opened
+    first = next(iteration).id
+    assert opened == [f"{first}.json"]
+    changed, deleted = {"a", "b", "c"} - {first}
+    store.save(make_environment(id=changed, name="new"))
+    store.delete(deleted)
+    assert [(one.id, one.name) for one in iteration] == [(changed, "new")]
+
+
+def test_iteration_adds_what_listing_misses(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An iteration gives a document whose name is hidden while its file is renamed over."""
+    other = FileStore(store.path, durable=False)
+
+    def hide(names: list[str]) -> list[str]:
+        other.save(make_environment(id="b", name="new"))
+        return [name for name in names if name != "b.json"]
+
+    during_listings(monkeypatch, hide)
+    assert {one.id: one.name for one in store.iter_all()}["b"] == "new"
+
+
+def test_iteration_reports_bad_documents(store: FileStore) -> None:
+    """A bad document is reported at its turn, or raised; the others are given."""
+    store.document_path("b").write_text("{")
+    errors: list[Exception] = []
+    assert {one.id for one in store.iter_all(on_corrupt=errors.append)} == {"a", "c"}
+    assert [type(error) for error in errors] == [CorruptDocumentError]
+    with pytest.raises(CorruptDocumentError):
+        list(store.iter_all())
+
+
+def test_iteration_of_removed_store_raises(store: FileStore) -> None:
+    """An iteration does not end early, as if all were given, where the store is gone."""
+    iteration = store.iter_all()
+    next(iteration)
+    shutil.rmtree(store.path)
+    with pytest.raises(StoreGoneError):
+        next(iteration)
+
+
+def test_iteration_of_closed_store_raises(store: FileStore) -> None:
+    """An iteration raises once its store was closed, as every other read does."""
+    iteration = store.iter_all()
+    store.close()
+    with pytest.raises(StoreClosedError):
+        next(iteration)
+
+
+def test_iteration_gives_pending_changes(store: FileStore) -> None:
+    """Where recovery is impossible, an iteration gives what recovery would publish."""
+    old = {name: store.document_path(name).read_bytes() for name in "ab"}
+    store.save(make_environment(id="a", name="new"))
+    store.delete("b")
+    store.save(make_environment(id="d"))
+    store._writer._session.close()
+    for name, data in old.items():
+        store.document_path(name).write_bytes(data)
+    store.document_path("d").unlink()
+    (store.path / ".waggle" / "state").unlink()
+    with lock_held(store):
+        reader = FileStore(store.path, durable=False)
+        found = {one.id: one.name for one in reader.iter_all()}
+        assert found == {one.id: one.name for one in reader.find_all()}
+    assert found.keys() == {"a", "c", "d"}
+    assert found["a"] == "new"

@@ -11,7 +11,7 @@ from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
 from waggle_fsstore.store.fs.safe_read import modified_at, read_or_error, read_regular
-from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced
+from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced, read_document
 
 
 class StoredDocument:
@@ -89,6 +89,10 @@ class Documents(DocumentCache):
         if environment.id != environment_id:
             raise misplaced(path, environment.id)
         return environment
+
+    def named(self, name: str) -> Environment:
+        """Return the environment with a file name. Raises ``BadFile``."""
+        return read_document(name, f"{self._layout.environments}{os.sep}{name}")[0]
 
     def stored(self, environment_id: str) -> StoredDocument | None:
         """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""

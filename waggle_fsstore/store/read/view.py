@@ -8,6 +8,7 @@ the scan missed. A :class:`PendingOverlay` replaces recovery where that is impos
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from waggle_fsstore.domain.clock import monotonic
@@ -15,7 +16,7 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import Disk
-from waggle_fsstore.store.fs.safe_read import BadFile
+from waggle_fsstore.store.fs.safe_read import BadFile, read_or_error
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, last_of_each
 from waggle_fsstore.store.journal.lines import Cursor
@@ -110,13 +111,33 @@ class View:
 
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
-        names, overlay, _ = self.scan(lambda: set(self._documents.names()))
+        return len(self.names())
+
+    def names(self) -> dict[str, str | None]:
+        """Return the file names that belong to some id, with the id if the journal gives it.
+
+        Opens no document. The names of pending changes are all given with their ids.
+        """
+        names, overlay, _ = self.scan(lambda: dict.fromkeys(self._documents.names()))
         for environment_id, change in overlay.items():
             if change["kind"] == "deleted":
-                names.discard(document_name(environment_id))
+                names.pop(document_name(environment_id), None)
             else:
-                names.add(document_name(environment_id))
-        return len(names)
+                names[document_name(environment_id)] = environment_id
+        return names
+
+    def find_named(self, name: str, environment_id: str | None) -> Environment | BadFile | None:
+        """Return the environment of an item of :meth:`names`, or what is wrong with its file.
+
+        ``None`` if it has been deleted since.
+        """
+        try:
+            if environment_id is not None:
+                return read_or_error(partial(self.find, environment_id))
+            found = read_or_error(partial(self._documents.named, name))
+        except EnvironmentNotFoundError:
+            return None
+        return None if isinstance(found, FileNotFoundError) else found
 
     def scan(self, collect: Callable[[], _T]) -> Scan[_T]:
         """Return what ``collect`` makes of the documents, and the changes to lay over it.
