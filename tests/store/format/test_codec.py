@@ -99,7 +99,9 @@ EDITS: tuple[Any, ...] = (
 
 def fast_way(document: dict[str, Any]) -> Environment | None:
     before = copy.deepcopy(document)
-    found = codec._of_canonical(document)
+    found = None
+    with suppress(*codec._OTHER_FORM):
+        found = codec._of_canonical(document)
     assert found is not None or document == before
     return found
 

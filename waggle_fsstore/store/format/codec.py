@@ -50,6 +50,8 @@ _MAX_TIMEOUT_S: Final = MAX_TIMEOUT // timedelta(seconds=1)
 # Members of later versions: they are written only where they have a value.
 _OPTIONAL_KEYS: Final = ("discard_files", "idempotency", "owner_pid_namespace")
 
+_OTHER_FORM: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+
 _TEXT: Final = frozenset({str})
 
 _RUNTIMES: Final = {runtime.value: runtime for runtime in Runtime}
@@ -113,7 +115,11 @@ def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Enviro
     ``modified`` raises.
     """
     document = parse_object(data, path)
-    environment = _of_canonical(document) or environment_of(document, path, modified)
+    try:
+        environment = _of_canonical(document)
+    except _OTHER_FORM:
+        environment = None
+    environment = environment or environment_of(document, path, modified)
     if environment.revision > _MAX_PLAUSIBLE_REVISION and not is_intact(data):
         raise CorruptDocumentError(path, "revision: is higher than any store has counted")
     return environment
@@ -167,48 +173,49 @@ def _of_canonical(document: dict[str, Any]) -> Environment | None:
     """Return the environment in a document that has the form in which a store writes it.
 
     It makes all checks of :class:`Environment`, in a third of the time, and relies on the
-    parser: no string has a lone surrogate, and no value is of a subclass. ``None``, with the
-    document unchanged, for any other document: :func:`environment_of` accepts or refuses it.
+    parser: no string has a lone surrogate, and no value is of a subclass. For any other document
+    it returns ``None`` or raises one of ``_OTHER_FORM``, and leaves the document unchanged:
+    :func:`environment_of` accepts or refuses it.
     """
     if tuple(document) not in _CANONICAL_KEYS:
         return None
     environment = object.__new__(Environment)
-    try:
-        environment.id = document["id"]
-        environment.name = name = document["name"]
-        environment.runtime = _RUNTIMES[document["runtime"]]
-        environment.status = _STATUSES[document["status"]]
-        environment.ssh_port = port = document["ssh_port"]
-        environment.created_at = created_at = datetime.fromisoformat(document["created_at"])
-        environment.last_used = last_used = datetime.fromisoformat(document["last_used"])
-        environment.timeout = timedelta(0, seconds := document["timeout_seconds"])
-        environment.labels = labels = document["labels"]
-        environment.provider = provider = document["provider"]
-        environment.owner = _owner(document["owner"], document.get("owner_pid_namespace", 0))
-        environment.status_reason = reason = document["status_reason"]
-        environment.discard_files = discard = document.get("discard_files", False)
-        environment.idempotency = _idempotency(document.get("idempotency"))
-        environment.revision = revision = document["revision"]
-        environment.extra = {}
-        is_valid = (
-            document["schema"] == SCHEMA
-            and type(document["schema"]) is type(revision) is type(port) is int
-            and (type(seconds) is int or type(seconds) is float)
-            and type(name) is type(reason) is str
-            and (provider is None or type(provider) is str)
-            and type(discard) is bool
-            and type(labels) is dict
-            and _TEXT.issuperset(map(type, labels.values()))
-            and created_at.tzinfo is last_used.tzinfo is UTC
-            and 0 <= revision <= MAX_REVISION
-            and 0 <= port <= MAX_PORT
-            and -_MAX_TIMEOUT_S <= seconds <= _MAX_TIMEOUT_S
-            and is_id(environment.id)
-        )
-        if is_valid:  # Last: it consumes the capabilities.
-            environment.capabilities = _canonical_capabilities(document["capabilities"])
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        return None
+    environment.id = document["id"]
+    environment.name = name = document["name"]
+    environment.runtime = _RUNTIMES[document["runtime"]]
+    environment.status = _STATUSES[document["status"]]
+    environment.ssh_port = port = document["ssh_port"]
+    environment.created_at = created_at = datetime.fromisoformat(document["created_at"])
+    environment.last_used = last_used = datetime.fromisoformat(document["last_used"])
+    environment.timeout = timedelta(0, seconds := document["timeout_seconds"])
+    environment.labels = labels = document["labels"]
+    environment.provider = provider = document["provider"]
+    if owner := document["owner"]:
+        owner = _owner(owner, document.get("owner_pid_namespace", 0))
+    environment.owner = owner
+    environment.status_reason = reason = document["status_reason"]
+    environment.discard_files = discard = document.get("discard_files", False)
+    environment.idempotency = _idempotency(document.get("idempotency"))
+    environment.revision = revision = document["revision"]
+    environment.extra = {}
+    is_valid = (
+        document["schema"] == SCHEMA
+        and type(document["schema"]) is type(revision) is type(port) is int
+        and (type(seconds) is int or type(seconds) is float)
+        and type(name) is type(reason) is str
+        and (provider is None or type(provider) is str)
+        and (owner is None or type(owner) is Owner)
+        and type(discard) is bool
+        and type(labels) is dict
+        and _TEXT.issuperset(map(type, labels.values()))
+        and created_at.tzinfo is last_used.tzinfo is UTC
+        and 0 <= revision <= MAX_REVISION
+        and 0 <= port <= MAX_PORT
+        and -_MAX_TIMEOUT_S <= seconds <= _MAX_TIMEOUT_S
+        and is_id(environment.id)
+    )
+    if is_valid:  # Last: it consumes the members.
+        environment.capabilities = _canonical_capabilities(document["capabilities"])
     return environment if is_valid else None
 
 
