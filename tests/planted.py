@@ -1,18 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry of planted faults: ways to break the package, and the test that notices each."""
+"""The registry of planted faults: ways to break the package, and the test that notices each.
+
+A server of faults is a run of pytest that has collected the tests, and runs none. For each fault
+it forks a process, which plants the fault and runs the test. Imports and collection are shared;
+every fixture is set up after the fork.
+"""
 
 import gc
+import json
+import multiprocessing
 import os
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import settings
 
 from tests import fork_server
 
 Patch = pytest.MonkeyPatch
+
+# The modules under test may be imported before pytest could rewrite their assertions. A native
+# traceback spares a search of every module for the source.
+_OPTIONS = (
+    "--assert=plain",
+    "--tb=native",
+    "--continue-on-collection-errors",
+    "--hypothesis-profile=faults",
+    *(f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist")),
+)
+REPORTS = "reports.json"
+_TIMEOUT_SECONDS = 300
+_forks = multiprocessing.get_context("fork")
 
 
 class Fault(NamedTuple):
@@ -20,6 +41,14 @@ class Fault(NamedTuple):
 
     plant: Callable[[Patch], None]
     test: str
+
+
+class Report(NamedTuple):
+    """What came of a phase of the test: ``setup``, ``call`` or ``teardown``."""
+
+    phase: str
+    outcome: str
+    text: str
 
 
 FAULTS: dict[str, Fault] = {}
@@ -36,21 +65,52 @@ def fault(test: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], No
     return register
 
 
-def run(name: str, output: str, fork_server_address: str) -> None:
-    """Plant a fault in this process, run its test, and end with pytest's exit code."""
-    # What was imported before the fork stays: pytest collects garbage several times.
-    gc.freeze()
+def serve(requests: Connection, files: list[str], fork_server_address: str) -> None:
+    """Collect the files; for each fault and directory that arrive, run the test of the fault.
+
+    The answer is the exit code of the process. The directory has the reports then.
+    """
     fork_server.use(fork_server_address)
-    settings.load_profile("faults")
-    with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
-        FAULTS[name].plant(pytest.MonkeyPatch())
-        plugins = [f"-pno:{name}" for name in ("cacheprovider", "randomly", "xdist")]
-        # The modules under test are imported already, too late to rewrite their assertions. A
-        # native traceback spares a search of every module for the source. The base directory
-        # is separate because concurrent runs delete old ones from the usual place.
-        options = ["-q", "-x", "--color=no", "--assert=plain", "--tb=native"]
-        code = pytest.main([*options, *plugins, f"--basetemp={output}.d", FAULTS[name].test])
-    os._exit(code)
+    with open(os.devnull, "w") as null, redirect_stdout(null):
+        pytest.main([*_OPTIONS, *files], plugins=[_Server(requests)])
+
+
+class _Server:
+    """The plugin that replaces the loop over all tests."""
+
+    def __init__(self, requests: Connection) -> None:
+        self._requests = requests
+        self._reports: list[Report] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        gc.freeze()  # So that collections copy no pages that the processes share.
+        with suppress(EOFError):
+            while True:
+                request = self._requests.recv()
+                process = _forks.Process(target=self._run, args=(session.items, *request))
+                process.start()
+                process.join(_TIMEOUT_SECONDS)
+                process.kill()
+                process.join()
+                self._requests.send(process.exitcode)
+        return True
+
+    def _run(self, items: list[pytest.Item], fault: Fault, directory: str) -> None:
+        """Plant the fault in this process, and run its test up to the first failure."""
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
+        fault.plant(pytest.MonkeyPatch())
+        starts = (f"{fault.test}[", f"{fault.test}::")
+        for item in items:
+            if item.nodeid == fault.test or item.nodeid.startswith(starts):
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+                if any(report.outcome == "failed" for report in self._reports):
+                    break
+        Path(directory, REPORTS).write_text(json.dumps(self._reports))
+        os._exit(0)  # Threads of the test may still run.
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._reports.append(Report(report.when or "", report.outcome, report.longreprtext))
 
 
 def nothing(*_: object, **__: object) -> None:

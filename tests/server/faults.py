@@ -562,6 +562,7 @@ def cancel_calls_at_end_of_server(patch: Patch) -> None:
 
 @fault("tests/server/test_cancelled_calls.py::test_lost_client_is_no_cancellation")
 def cancel_calls_of_a_lost_client(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 5.0)
     real = Calls.make
 
     async def make(self: Calls, request: Any, *arguments: Any, **options: Any) -> Any:

@@ -180,6 +180,7 @@ def ignore_arguments_of_idempotency_key(patch: Patch) -> None:
 
 @fault("tests/service/test_idempotency.py::test_second_call_waits_for_first[memory]")
 def return_environment_that_is_being_created(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.TIMEOUT_S", 5.0)
     patch.setattr(
         creation, "await_creation", lambda repository, name, *_: repository.find_by_id(name)
     )
@@ -473,7 +474,7 @@ def end_reaper_after_exception(patch: Patch) -> None:
             self.run_once()
 
     patch.setattr(Reaper, "_run", run)
-    patch.setattr("tests.service.fakes.TIMEOUT_S", 0.5)
+    patch.setattr("tests.service.test_reaper.TIMEOUT_S", 0.5)
 
 
 @fault("tests/store/test_server_lock.py::test_removed_lock_file_loses_lock")
@@ -486,13 +487,13 @@ def keep_lock_of_removed_file(patch: Patch) -> None:
 
 @fault("tests/service/test_forks.py::test_service_works_in_forked_child")
 def keep_in_progress_after_fork(patch: Patch) -> None:
-    patch.setattr("tests.service.fakes.TIMEOUT_S", 3.0)
+    patch.setattr("tests.service.test_forks.TIMEOUT_S", 3.0)
     patch.setattr(InProgress, "reset_after_fork", nothing)
 
 
 @fault("tests/service/test_forks.py::test_service_works_in_forked_child")
 def keep_touches_after_fork(patch: Patch) -> None:
-    patch.setattr("tests.service.fakes.TIMEOUT_S", 3.0)
+    patch.setattr("tests.service.test_forks.TIMEOUT_S", 3.0)
     patch.setattr(TouchBuffer, "reset_after_fork", nothing)
 
 
