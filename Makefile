@@ -8,10 +8,10 @@ WORKERS ?= auto
 # Tests start hundreds of Python processes: none of them should compile the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo serve test conformance clients foreign lint format bench torture clean
+.PHONY: help demo serve test conformance clients foreign lint format bench bench-counts bench-scale torture clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # The environment of demo and serve.
 $(VENV)/ready: pyproject.toml
@@ -64,6 +64,13 @@ format: $(VENV)/ready-dev ## Format the sources, and fix what ruff can fix
 
 bench: $(VENV)/ready-dev ## Compare with sqlite3 and lmdb: make bench ARGS="--dir /mnt/x"
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-counts: $(VENV)/ready-dev ## Fail if an operation takes more instructions or system calls (needs strace and valgrind)
+	$(BIN)/python -m benchmarks.counts --check $(ARGS)
+
+bench-scale: $(VENV)/ready-dev ## Measure 10 to 1,000,000 documents, continuing an interrupted run
+	$(BIN)/python -m benchmarks.scale $(ARGS)
+	$(BIN)/python -m benchmarks.plots $(ARGS)
 
 torture: $(VENV)/ready-dev ## Run the long tests; as root on Linux, with real power cuts
 	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 WAGGLE_TEST_CRASH_STATES=full \

@@ -20,6 +20,9 @@ UNSYNCED: Final = "create + write + rename, no flush"
 
 _PREALLOCATED_BYTES: Final = 1 << 20
 
+# The size of the state record of a store.
+_STATE_BYTES: Final = 384
+
 # Has no factor in common with the numbers of documents.
 _STRIDE: Final = 7_919
 
@@ -43,6 +46,8 @@ class Device:
         os.pwrite(self._overwritten, b" " * _PREALLOCATED_BYTES, 0)
         os.fsync(self._overwritten)
         self._offset = 0
+        self._state = os.open(directory / "state", os.O_WRONLY | os.O_CREAT)
+        self._state_record = b" " * _STATE_BYTES
 
     def overwrite(self, data: bytes) -> None:
         """Write with the cheapest sync: the file keeps its size and its blocks."""
@@ -64,7 +69,9 @@ class Device:
         os.pwrite(descriptor, data, 0)
         os.close(descriptor)
         self.overwrite(data)
+        os.pwrite(self._state, self._state_record, 0)
         self._publish()
+        os.pwrite(self._state, self._state_record, 0)
 
     def replace(self, data: bytes) -> None:
         """Replace a file durably in the classic way, with two syncs."""
@@ -83,6 +90,7 @@ class Device:
         """Close the files."""
         os.close(self._appended)
         os.close(self._overwritten)
+        os.close(self._state)
 
     def _publish(self) -> None:
         """Rename the temp file over a target, a different one each time."""

@@ -26,6 +26,8 @@ _SAVE: Final = (
     " ON CONFLICT (id) DO UPDATE SET document = excluded.document"
 )
 
+_ADD_TO_HISTORY: Final = "INSERT INTO history (document) VALUES (?)"
+
 
 class _Connection(threading.local):
     """A connection for each thread."""
@@ -43,9 +45,20 @@ class _Connection(threading.local):
 
 
 class Sqlite:
-    """See :class:`benchmarks.peers.Peer`. ``synchronous`` is the pragma that says when to sync."""
+    """See :class:`benchmarks.peers.Peer`. ``synchronous`` is the pragma that says when to sync.
 
-    def __init__(self, directory: Path, environments: list[Environment], synchronous: str) -> None:
+    With ``history``, each save also adds a row with the document, in the same transaction.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        environments: list[Environment],
+        synchronous: str,
+        *,
+        history: bool = False,
+    ) -> None:
+        self._history = history
         directory.mkdir()
         self._path = str(directory / "environments.db")
         self._revisions = itertools.count(1)
@@ -54,6 +67,7 @@ class Sqlite:
         self._own.execute(
             "CREATE TABLE environments (id TEXT PRIMARY KEY, document BLOB) WITHOUT ROWID"
         )
+        self._own.execute("CREATE TABLE history (change INTEGER PRIMARY KEY, document BLOB)")
         self._fill(environments)
         self._own.execute(f"PRAGMA synchronous={synchronous}")
         self._own.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
@@ -75,16 +89,24 @@ class Sqlite:
         """See :class:`benchmarks.peers.Peer`."""
         environment = inputs.checked_copy(environment)
         revision = next(self._revisions)
-        self._own.execute(_SAVE, (environment.id, codec.encode(environment, revision)))
+        data = codec.encode(environment, revision)
+        if self._history:
+            self._own.execute("BEGIN IMMEDIATE")
+            self._own.execute(_SAVE, (environment.id, data))
+            self._own.execute(_ADD_TO_HISTORY, (data,))
+            self._own.execute("COMMIT")
+        else:
+            self._own.execute(_SAVE, (environment.id, data))
         return revision
 
     def save_all(self, environments: list[Environment]) -> list[int]:
         """See :class:`benchmarks.peers.Peer`."""
         batch = [(inputs.checked_copy(each), next(self._revisions)) for each in environments]
         self._own.execute("BEGIN IMMEDIATE")
-        self._own.execute_many(
-            _SAVE, [(each.id, codec.encode(each, revision)) for each, revision in batch]
-        )
+        rows = [(each.id, codec.encode(each, revision)) for each, revision in batch]
+        self._own.execute_many(_SAVE, rows)
+        if self._history:
+            self._own.execute_many(_ADD_TO_HISTORY, [(data,) for _, data in rows])
         self._own.execute("COMMIT")
         return [revision for _, revision in batch]
 

@@ -20,8 +20,10 @@ from waggle_fsstore import Environment, FileStore
 FILE_STORE: Final = "FileStore"
 FILE_STORE_UNSYNCED: Final = "FileStore unsynced"
 SQLITE_FULL: Final = "sqlite3 FULL"
+SQLITE_HISTORY: Final = "sqlite3 FULL + history"
 SQLITE_NORMAL: Final = "sqlite3 NORMAL"
 LMDB_SYNC: Final = "lmdb sync"
+LMDB_HISTORY: Final = "lmdb sync + history"
 LMDB_NOSYNC: Final = "lmdb nosync"
 
 
@@ -89,6 +91,12 @@ def entrants() -> tuple[list[Entrant], str]:
             lambda directory, environments: Sqlite(directory, environments, "FULL"),
         ),
         Entrant(
+            SQLITE_HISTORY,
+            True,
+            "as sqlite3 FULL, and each save adds a row of history, as FileStore does",
+            lambda directory, environments: Sqlite(directory, environments, "FULL", history=True),
+        ),
+        Entrant(
             SQLITE_NORMAL,
             False,
             "WAL, synchronous=NORMAL: survives the end of the process; a power cut takes the"
@@ -106,6 +114,12 @@ def entrants() -> tuple[list[Entrant], str]:
             True,
             "the default, every save: survives a power cut",
             lambda directory, environments: Lmdb(directory, environments, sync=True),
+        ),
+        Entrant(
+            LMDB_HISTORY,
+            True,
+            "as lmdb sync, and each save adds an entry of history, as FileStore does",
+            lambda directory, environments: Lmdb(directory, environments, sync=True, history=True),
         ),
         Entrant(
             LMDB_NOSYNC,

@@ -60,7 +60,7 @@ def mean_of_run(run: dict[str, Summaries], peer: str) -> float:
 def measure_threads(directory: Path, entrants: list[Entrant], effort: Effort) -> dict[str, Samples]:
     """Measure a save of different documents, by one thread and by all threads concurrently."""
     environments = [documents.make(number) for number in range(_THREADS_SIZE)]
-    numbers = {ONE_THREAD: 1, ALL_THREADS: THREADS}
+    numbers = {ONE_THREAD: 1, "2 threads": 2, "4 threads": 4, ALL_THREADS: THREADS}
     with (
         open_peers(directory, entrants, environments) as peers,
         ThreadPoolExecutor(THREADS) as pool,
@@ -70,7 +70,9 @@ def measure_threads(directory: Path, entrants: list[Entrant], effort: Effort) ->
                 Step(
                     operation,
                     peers[entrant].save,
-                    documents.changed(environments, 2 * number + index, effort.thread_saves),
+                    documents.changed(
+                        environments, len(numbers) * number + index, effort.thread_saves
+                    ),
                 )
                 for index, operation in enumerate(numbers)
             ],

@@ -64,7 +64,7 @@ _TRANSITIONS: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """The tools that a probe found in an environment; immutable.
 
@@ -72,19 +72,20 @@ class Capabilities:
     Raises :class:`InvalidEnvironmentError` naming ``capabilities.<field>``.
     """
 
+    # In the order of a document, and without slots: the codec passes them on as they are.
     detected_at: datetime
-    path: str = ""
-    python_command: str = ""
-    pip_command: str = ""
-    node_command: str = ""
-    npm_command: str = ""
-    has_venv: bool = False
     has_apk: bool = False
     has_apt_get: bool = False
     has_dnf: bool = False
+    has_venv: bool = False
     has_yum: bool = False
     has_zypper: bool = False
     is_root: bool = False
+    node_command: str = ""
+    npm_command: str = ""
+    path: str = ""
+    pip_command: str = ""
+    python_command: str = ""
 
     def __post_init__(self) -> None:
         detected_at = utc("capabilities.detected_at", self.detected_at)

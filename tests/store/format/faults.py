@@ -53,3 +53,53 @@ def leave_upper_case_unescaped(patch: Patch) -> None:
     patch.setattr(
         "tests.store.format.test_layout.document_name", layout.document_name, raising=False
     )
+
+
+_EDITS = "tests/store/format/test_codec.py::test_each_edit_has_same_effect_on_both_ways_to_decode"
+
+
+@fault(_EDITS)
+def decode_unknown_runtime_fast(patch: Patch) -> None:
+    patch.setitem(codec._RUNTIMES, "ruby", environment.Runtime.PYTHON)
+
+
+@fault(_EDITS)
+def decode_port_without_limit_fast(patch: Patch) -> None:
+    patch.setattr(codec, "MAX_PORT", 1 << 60)
+
+
+@fault(_EDITS)
+def decode_timeout_without_limit_fast(patch: Patch) -> None:
+    patch.setattr(codec, "_MAX_TIMEOUT_S", 1 << 60)
+
+
+@fault(_EDITS)
+def decode_invalid_id_fast(patch: Patch) -> None:
+    patch.setattr(codec, "is_id", lambda _: True)
+
+
+@fault(_EDITS)
+def decode_unchecked_capabilities_fast(patch: Patch) -> None:
+    def unchecked(values: dict[str, Any] | None) -> Any:
+        made = object.__new__(environment.Capabilities)
+        vars(made).update(values or {})
+        return made if values is not None else None
+
+    patch.setattr(codec, "_canonical_capabilities", unchecked)
+
+
+@fault(
+    "tests/store/format/test_codec.py::test_renamed_member_has_same_effect_on_both_ways_to_decode"
+)
+def decode_any_members_fast(patch: Patch) -> None:
+    class AnyKeys:
+        def __contains__(self, _: object) -> bool:
+            return True
+
+    patch.setattr(codec, "_CANONICAL_KEYS", AnyKeys())
+
+
+@fault("tests/store/format/test_codec.py::test_written_document_is_decoded_the_fast_way")
+def decode_later_members_the_general_way(patch: Patch) -> None:
+    shortest = min(codec._CANONICAL_KEYS, key=len)
+    patch.setattr(codec, "_CANONICAL_KEYS", frozenset([shortest]))

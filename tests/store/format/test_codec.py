@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Environments survive the round trip through documents."""
 
+import copy
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +24,7 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.domain.environment import DOCUMENT_KEYS, MAX_TIMEOUT, Owner
 from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.fs.safe_read import modified_at
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.testing import make_environment
@@ -84,6 +87,81 @@ def test_environment_survives_round_trip(environment: Environment, revision: int
     assert codec.is_intact(data)
     assert codec.encode(found, revision) == data
     assert codec.revision_of(data) == revision
+
+
+#: Values that a manual edit may put in the place of any other, at the edge of what is valid.
+EDITS: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1, 2**53, 65_536, 4_000_000_000, 1e12, 1.5, "", "python", "ruby", "error"),
+    *("2026-01-02T03:04:05", "2026-01-02T03:04:05+01:00", "0001-01-01T00:00:00+01:00"),
+    *("a\0b", "x" * 201, [], {}, {"a": 1}, {"a": "b"}),
+)
+
+
+def fast_way(document: dict[str, Any]) -> Environment | None:
+    before = copy.deepcopy(document)
+    found = None
+    with suppress(*codec._OTHER_FORM):
+        found = codec._of_canonical(document)
+    assert found is not None or document == before
+    return found
+
+
+def general_way(document: dict[str, Any]) -> Environment | None:
+    return codec.environment_of(document, PATH)
+
+
+def outcome_of(
+    decode_one: Callable[[dict[str, Any]], Environment | None], written: dict[str, Any]
+) -> Any:
+    """Return the environment in a document, or else the text of the error."""
+    try:
+        return decode_one(codec.parse_object(canonical(written), PATH))
+    except (CorruptDocumentError, UnsupportedFormatError) as error:
+        return str(error)
+
+
+def check_both_ways(written: dict[str, Any]) -> None:
+    fast, general = outcome_of(fast_way, written), outcome_of(general_way, written)
+    assert fast in (None, general)
+    if fast is not None:
+        assert codec.encode(fast, fast.revision) == codec.encode(general, general.revision)
+        assert fast.revision == general.revision
+
+
+@pytest.mark.parametrize(
+    "absent", [{}, {"idempotency": None, "owner": None}, {"discard_files": False}]
+)
+def test_written_document_is_decoded_the_fast_way(absent: dict[str, Any]) -> None:
+    """Each document without unknown members is, with any of the optional members or without."""
+    environment = make_environment(extra={}, **absent)
+    found = fast_way(codec.parse_object(codec.encode(environment, 7), PATH))
+    assert found == environment
+    assert found is not None
+    assert found.copy() == found
+
+
+def test_each_edit_has_same_effect_on_both_ways_to_decode() -> None:
+    """The fast way for documents that a store wrote accepts, refuses and returns the same."""
+    data = codec.encode(make_environment(extra={}), 7)
+    for edit in EDITS:
+        for name, value in json.loads(data).items():
+            check_both_ways({**json.loads(data), name: edit})
+            for key in value if isinstance(value, dict) else ():
+                check_both_ways({**json.loads(data), name: {**value, key: edit}})
+
+
+@given(ENVIRONMENTS, st.integers(0, 2**53 - 1), st.data())
+def test_renamed_member_has_same_effect_on_both_ways_to_decode(
+    environment: Environment, revision: int, data: st.DataObject
+) -> None:
+    """A document with other members than a store writes is left to the general way."""
+    written = json.loads(codec.encode(environment, revision))
+    objects = [one for one in (written, *written.values()) if isinstance(one, dict) and one]
+    check_both_ways(written)
+    edited = data.draw(st.sampled_from(objects))
+    key = data.draw(st.sampled_from(sorted(edited)))
+    edited[data.draw(TEXTS)] = edited.pop(key)
+    check_both_ways(written)
 
 
 def test_document_bytes_are_the_format() -> None:

@@ -10,11 +10,22 @@ from typing import Any
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store import file_store
 from waggle_fsstore.store.fs import disk, in_place_file, linux, lock, lost_and_found, safe_read
+from waggle_fsstore.store.write import publish
 
 
 @fault("tests/store/fs/test_disk.py::test_simulated_open_reaches_no_other_file[temp-False]")
 def write_to_descriptors_of_a_simulation(patch: Patch) -> None:
     patch.setattr(disk, "_refuse_another_file", nothing)
+
+
+@fault("tests/store/fs/test_disk.py::test_temp_files_are_named_without_system_calls")
+def draw_random_number_for_each_temp_file(patch: Patch) -> None:
+    patch.setattr(publish, "temp_path", lambda path: f"{path}{os.sep}{os.urandom(8).hex()}.tmp")
+
+
+@fault("tests/store/fs/test_disk.py::test_forked_child_gives_other_temp_names")
+def share_temp_names_with_forked_child(patch: Patch) -> None:
+    patch.setattr(disk._TempNames, "reset_after_fork", nothing)
 
 
 @fault("tests/store/fs/test_lock.py::test_timeout_ends_where_time_is_frozen")

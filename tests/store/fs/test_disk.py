@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from waggle_fsstore import FileStore
-from waggle_fsstore.store.fs.disk import Disk, open_to_write
+from waggle_fsstore.store.fs.disk import Disk, open_to_write, temp_path
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.testing import make_environment
 
@@ -52,3 +52,35 @@ def test_observed_open_is_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with FileStore(tmp_path / "store") as store:
         store.save(make_environment(id="a"))
         assert store.count() == 1
+
+
+def test_temp_files_are_named_without_system_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save draws no random number, and does not ask the system which user it runs as."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a system call that each save would make")
+
+    with FileStore(tmp_path / "store", durable=False) as store:
+        store.save(make_environment(id="a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "urandom", refuse)
+            patch.setattr(os, "geteuid", refuse, raising=False)
+            store.save(make_environment(id="a"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_gives_other_temp_names() -> None:
+    """Parent and child, which continue from one state, give no name twice."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, temp_path("").encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as names:
+        assert names.read() not in {"", temp_path("")}

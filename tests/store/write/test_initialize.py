@@ -322,24 +322,29 @@ def test_files_made_by_root_belong_to_store_owner(tmp_path: Path) -> None:
 
 def test_root_without_chown_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where root may not change owners, as in some containers, the store still works."""
-    real = os.stat
 
-    def stat_of_another(path: Any, **keywords: Any) -> Any:
-        status = real(path, **keywords)
-        if stat.S_ISREG(status.st_mode):
-            return status
-        times = {
-            name: getattr(status, name) for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
-        }
-        return os.stat_result((*status[:4], 1234, 1234, *status[6:10]), times)
+    def owned_by(owner: int, real: Callable[..., os.stat_result]) -> Callable[..., Any]:
+        def stat_of_owner(path: Any, **keywords: Any) -> os.stat_result:
+            status = real(path, **keywords)
+            if owner != 0 and stat.S_ISREG(status.st_mode):
+                return status
+            times = {
+                name: getattr(status, name)
+                for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+            }
+            return os.stat_result((*status[:4], owner, owner, *status[6:10]), times)
+
+        return stat_of_owner
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with monkeypatch.context() as patch:
-        patch.setattr("waggle_fsstore.store.fs.disk.os.geteuid", lambda: 0)
+        for look in ("fstat", "lstat"):
+            name = f"waggle_fsstore.store.fs.disk.os.{look}"
+            patch.setattr(name, owned_by(0, getattr(os, look)))
         patch.setattr("waggle_fsstore.store.fs.disk.os.chown", refuse)
-        patch.setattr("waggle_fsstore.store.fs.disk.os.stat", stat_of_another)
+        patch.setattr("waggle_fsstore.store.fs.disk.os.stat", owned_by(1234, os.stat))
         store = FileStore(tmp_path / "store", durable=False)
         store.save(make_environment(id="a"))
         assert store.count() == 1

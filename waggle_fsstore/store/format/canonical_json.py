@@ -5,7 +5,11 @@ from typing import Any, Final
 
 import orjson
 
-_CANONICAL: Final = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+# A time in UTC ends with "Z".
+_COMPACT: Final = orjson.OPT_UTC_Z
+_CANONICAL: Final = (
+    _COMPACT | orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+)
 
 
 def canonical(value: Any) -> bytes:
@@ -15,7 +19,7 @@ def canonical(value: Any) -> bytes:
 
 def compact(value: Any) -> bytes:
     """Return a value as one line, without the newline."""
-    return orjson.dumps(value)
+    return orjson.dumps(value, option=_COMPACT)
 
 
 def parse(data: bytes | memoryview) -> Any:

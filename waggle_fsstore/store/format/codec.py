@@ -5,18 +5,23 @@ Canonical means: UTF-8, keys sorted, indented by two, a final newline, so that
 ``git diff`` shows one line for each changed field.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
+from itertools import chain, combinations
 from typing import Any, Final
 from zlib import crc32
 
 from waggle_fsstore.domain.defaults import DEFAULT_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import (
+    DOCUMENT_KEYS,
+    MAX_PORT,
+    MAX_TIMEOUT,
     Capabilities,
     Environment,
     Idempotency,
     Owner,
+    Runtime,
     Status,
 )
 from waggle_fsstore.domain.errors import (
@@ -24,7 +29,7 @@ from waggle_fsstore.domain.errors import (
     InvalidEnvironmentError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.domain.validation import MAX_REVISION
+from waggle_fsstore.domain.validation import MAX_REVISION, is_id
 from waggle_fsstore.store.format.canonical_json import canonical, parse
 
 SCHEMA: Final = 1
@@ -33,13 +38,41 @@ MAX_DOCUMENT_BYTES: Final = 1 << 20
 # A manual edit with a revision above this would soon leave the store without a next one.
 _MAX_PLAUSIBLE_REVISION: Final = 2**52
 
+# Only keys of the document itself are indented by two, and no string holds a newline.
 _CHECKSUM_KEY: Final = b'\n  "checksum": "'
 
 _CAPABILITY_NAMES: Final = tuple(f.name for f in fields(Capabilities))
 # The namespace is a member of the document: an older version refuses unknown members of an owner.
 _OWNER_NAMES: Final = tuple(f.name for f in fields(Owner) if f.name != "pid_namespace")
 _IDEMPOTENCY_NAMES: Final = tuple(f.name for f in fields(Idempotency))
-_SECOND: Final = timedelta(seconds=1)
+_MAX_TIMEOUT_S: Final = MAX_TIMEOUT // timedelta(seconds=1)
+
+# Members of later versions: they are written only where they have a value.
+_OPTIONAL_KEYS: Final = ("discard_files", "idempotency", "owner_pid_namespace")
+
+_OTHER_FORM: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+
+_TEXT: Final = frozenset({str})
+
+_RUNTIMES: Final = {runtime.value: runtime for runtime in Runtime}
+_STATUSES: Final = {status.value: status for status in Status}
+
+
+def _keys(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys of an object as the parser returns them: it reuses their strings."""
+    return tuple(parse(canonical(dict.fromkeys(names))))
+
+
+_CAPABILITY_KEYS: Final = _keys(_CAPABILITY_NAMES)
+_CAPABILITY_TYPES: Final = tuple(bool if f.type is bool else str for f in fields(Capabilities))
+
+#: The keys of each document that a store writes, without those that this version does not know.
+_CANONICAL_KEYS: Final = frozenset(
+    _keys(DOCUMENT_KEYS.difference(absent))
+    for absent in chain.from_iterable(
+        combinations(_OPTIONAL_KEYS, n) for n in range(len(_OPTIONAL_KEYS) + 1)
+    )
+)
 
 #: Returns when the file at a path was modified, in seconds since the epoch.
 ModifiedAt = Callable[[str], float]
@@ -51,8 +84,11 @@ def encode_version(environment: Environment, revision: int) -> tuple[dict[str, A
     Raises :class:`InvalidEnvironmentError` for more than 1 MiB.
     """
     document = _document(environment, revision)
-    document["checksum"] = _checksum(document)
     data = canonical(document)
+    before, key, rest = data.partition(_CHECKSUM_KEY)
+    checksum = _checksum_of(before, rest)
+    data = b"".join((before, key, checksum, rest))
+    document["checksum"] = checksum.decode()
     if len(data) > MAX_DOCUMENT_BYTES:
         sizes = {key: len(canonical(value)) for key, value in document.items()}
         largest = max(sizes, key=lambda key: sizes[key])
@@ -78,7 +114,12 @@ def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Enviro
     Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and what
     ``modified`` raises.
     """
-    environment = environment_of(parse_object(data, path), path, modified)
+    document = parse_object(data, path)
+    try:
+        environment = _of_canonical(document)
+    except _OTHER_FORM:
+        environment = None
+    environment = environment or environment_of(document, path, modified)
     if environment.revision > _MAX_PLAUSIBLE_REVISION and not is_intact(data):
         raise CorruptDocumentError(path, "revision: is higher than any store has counted")
     return environment
@@ -87,7 +128,10 @@ def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Enviro
 def environment_of(
     document: dict[str, Any], path: str, modified: ModifiedAt | None = None
 ) -> Environment:
-    """Return the environment in a parsed document, which is consumed; see :func:`decode`."""
+    """Return the environment in a parsed document, which is consumed; see :func:`decode`.
+
+    This defines which documents are good. :func:`_of_canonical` only takes less time.
+    """
     schema = document.pop("schema", SCHEMA)
     if type(schema) is not int or schema < 1:
         raise CorruptDocumentError(path, f"schema: {schema!r:.100} is not a positive integer")
@@ -123,6 +167,74 @@ def environment_of(
     except InvalidEnvironmentError as error:
         name = "timeout_seconds" if error.field == "timeout" else error.field
         raise CorruptDocumentError(path, f"{name}: {error.reason}") from None
+
+
+def _of_canonical(document: dict[str, Any]) -> Environment | None:
+    """Return the environment in a document that has the form in which a store writes it.
+
+    It makes all checks of :class:`Environment`, in a third of the time, and relies on the
+    parser: no string has a lone surrogate, and no value is of a subclass. For any other document
+    it returns ``None`` or raises one of ``_OTHER_FORM``, and leaves the document unchanged:
+    :func:`environment_of` accepts or refuses it.
+    """
+    if tuple(document) not in _CANONICAL_KEYS:
+        return None
+    environment = object.__new__(Environment)
+    environment.id = document["id"]
+    environment.name = name = document["name"]
+    environment.runtime = _RUNTIMES[document["runtime"]]
+    environment.status = _STATUSES[document["status"]]
+    environment.ssh_port = port = document["ssh_port"]
+    environment.created_at = created_at = datetime.fromisoformat(document["created_at"])
+    environment.last_used = last_used = datetime.fromisoformat(document["last_used"])
+    environment.timeout = timedelta(0, seconds := document["timeout_seconds"])
+    environment.labels = labels = document["labels"]
+    environment.provider = provider = document["provider"]
+    if owner := document["owner"]:
+        owner = _owner(owner, document.get("owner_pid_namespace", 0))
+    environment.owner = owner
+    environment.status_reason = reason = document["status_reason"]
+    environment.discard_files = discard = document.get("discard_files", False)
+    environment.idempotency = _idempotency(document.get("idempotency"))
+    environment.revision = revision = document["revision"]
+    environment.extra = {}
+    is_valid = (
+        document["schema"] == SCHEMA
+        and type(document["schema"]) is type(revision) is type(port) is int
+        and (type(seconds) is int or type(seconds) is float)
+        and type(name) is type(reason) is str
+        and (provider is None or type(provider) is str)
+        and (owner is None or type(owner) is Owner)
+        and type(discard) is bool
+        and type(labels) is dict
+        and _TEXT.issuperset(map(type, labels.values()))
+        and created_at.tzinfo is last_used.tzinfo is UTC
+        and 0 <= revision <= MAX_REVISION
+        and 0 <= port <= MAX_PORT
+        and -_MAX_TIMEOUT_S <= seconds <= _MAX_TIMEOUT_S
+        and is_id(environment.id)
+    )
+    if is_valid:  # Last: it consumes the members.
+        environment.capabilities = _canonical_capabilities(document["capabilities"])
+    return environment if is_valid else None
+
+
+def _canonical_capabilities(values: Any) -> Capabilities | None:
+    """Return the capabilities that a store wrote, made of the parsed members as they are.
+
+    Raises ``TypeError`` or ``ValueError`` for all others.
+    """
+    if values is None:
+        return None
+    if type(values) is not dict or tuple(values) != _CAPABILITY_KEYS:
+        raise ValueError
+    detected_at = datetime.fromisoformat(values["detected_at"])
+    if detected_at.tzinfo is not UTC or tuple(map(type, values.values())) != _CAPABILITY_TYPES:
+        raise ValueError
+    values["detected_at"] = detected_at
+    capabilities = object.__new__(Capabilities)
+    object.__setattr__(capabilities, "__dict__", values)
+    return capabilities
 
 
 def is_intact(data: bytes) -> bool:
@@ -165,48 +277,51 @@ def parse_object(data: bytes, path: str) -> dict[str, Any]:
 
 
 def _document(environment: Environment, revision: int) -> dict[str, Any]:
+    """Return what the encoder writes as the document, with an empty checksum.
+
+    The encoder writes times itself, in a tenth of the time of :func:`timestamp`, but leaves out
+    microseconds of zero.
+    """
     if not 0 <= revision <= MAX_REVISION:
         raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")
     capabilities = environment.capabilities
-    owner = environment.owner
+    created_at, last_used, owner = environment.created_at, environment.last_used, environment.owner
     document = {
-        **environment.extra,
-        "capabilities": None if capabilities is None else _capabilities_document(capabilities),
-        "created_at": timestamp(environment.created_at),
+        "capabilities": None if capabilities is None else _writable_capabilities(capabilities),
+        "checksum": "",
+        "created_at": created_at if created_at.microsecond else timestamp(created_at),
         "id": environment.id,
         "labels": environment.labels,
-        "last_used": timestamp(environment.last_used),
+        "last_used": last_used if last_used.microsecond else timestamp(last_used),
         "name": environment.name,
         "owner": None if owner is None else {name: getattr(owner, name) for name in _OWNER_NAMES},
         "provider": environment.provider,
         "revision": revision,
-        "runtime": environment.runtime.value,
+        "runtime": environment.runtime._value_,
         "schema": SCHEMA,
         "ssh_port": environment.ssh_port,
-        "status": environment.status.value,
+        "status": environment.status._value_,
         "status_reason": environment.status_reason,
         "timeout_seconds": _number(environment.timeout),
     }
-    # Members of later versions are written only where they have a value.
     if environment.discard_files:
         document["discard_files"] = True
     if owner is not None and owner.pid_namespace:
         document["owner_pid_namespace"] = owner.pid_namespace
     if environment.idempotency is not None:
         document["idempotency"] = asdict(environment.idempotency)
-    return document
+    return document | environment.extra if environment.extra else document
 
 
 def _is_untouched(data: bytes) -> bool:
     """Return whether these are the very bytes that a store wrote, in a tenth of the parse time."""
-    # Only keys of the document itself are indented by two, and no string holds a newline.
-    start = data.find(_CHECKSUM_KEY)
-    if start < 0:
-        return False
-    value = start + len(_CHECKSUM_KEY)
-    rest = data.find(b"\n", value)
-    checksum = crc32(data[rest:], crc32(data[:start]))
-    return data[value:rest] == b'%08x",' % checksum
+    before, _, rest = data.partition(_CHECKSUM_KEY)
+    return rest[:10] == _checksum_of(before, rest[8:]) + b'",'
+
+
+def _checksum_of(before: bytes, rest: bytes) -> bytes:
+    """Return the checksum of a document without the line of it, which ends in ``rest``."""
+    return b"%08x" % crc32(rest[2:], crc32(before))
 
 
 def _checksum(document: dict[str, Any]) -> str:
@@ -240,7 +355,9 @@ def _time(name: str, value: object) -> datetime:
 
 def _number(duration: timedelta) -> int | float:
     """Return the seconds of a duration, as an integer if possible."""
-    return duration.total_seconds() if duration.microseconds else duration // _SECOND
+    if duration.microseconds:
+        return duration.total_seconds()
+    return duration.days * 86_400 + duration.seconds
 
 
 def _seconds(value: object) -> timedelta:
@@ -252,10 +369,12 @@ def _seconds(value: object) -> timedelta:
     raise InvalidEnvironmentError("timeout_seconds", f"{value!r:.100} is not a number of seconds")
 
 
-def _capabilities_document(capabilities: Capabilities) -> dict[str, Any]:
-    document = {name: getattr(capabilities, name) for name in _CAPABILITY_NAMES}
-    document["detected_at"] = timestamp(capabilities.detected_at)
-    return document
+def _writable_capabilities(capabilities: Capabilities) -> Capabilities | dict[str, Any]:
+    """Return what the encoder writes as the object: a dataclass is written as its members."""
+    detected_at = capabilities.detected_at
+    if detected_at.microsecond:
+        return capabilities
+    return {**vars(capabilities), "detected_at": timestamp(detected_at)}
 
 
 def _capabilities(value: object) -> Capabilities | None:

@@ -7,6 +7,7 @@ the one file that lines are appended to, keeps the contents of a document.
 """
 
 import errno
+import itertools
 import os
 import stat
 import sys
@@ -15,6 +16,7 @@ from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Final
 
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.store.fs.linux import can_syncfs
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
@@ -246,7 +248,7 @@ class Disk:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        _inherit_owner(path)
+        _inherit_owner(path, path, os.lstat(path))
         self.sync_dir(os.path.dirname(path))
 
     def clear_temp_files(self, directory: str) -> None:
@@ -283,8 +285,26 @@ def mode_of(path: str) -> int:
 
 
 def temp_path(directory: str) -> str:
-    """Return an unpredictable path that :meth:`Disk.clear_temp_files` recognises."""
-    return f"{directory}{os.sep}{os.urandom(8).hex()}{_TEMP_SUFFIX}"
+    """Return an unused path that :meth:`Disk.clear_temp_files` recognises."""
+    return f"{directory}{os.sep}{_temp_names.next()}{_TEMP_SUFFIX}"
+
+
+class _TempNames:
+    """Names that no other process gives: numbers after something random of this process."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+        register_at_fork(self)
+
+    def next(self) -> str:
+        return f"{self._process}{next(self._numbers):06x}"
+
+    def reset_after_fork(self) -> None:
+        self._process = os.urandom(5).hex()
+        self._numbers = itertools.count()
+
+
+_temp_names: Final = _TempNames()
 
 
 def open_to_write(path: str, flags: int = 0) -> int:
@@ -296,9 +316,10 @@ def open_to_write(path: str, flags: int = 0) -> int:
         descriptor = _move_up(descriptor)
     if flags & os.O_CREAT:
         try:
-            if os.fstat(descriptor).st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
+            status = os.fstat(descriptor)
+            if status.st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
                 _set_mode(descriptor, FILE_MODE)  # The umask may have taken our own rights.
-            _inherit_owner(descriptor, os.path.dirname(path))
+            _inherit_owner(descriptor, path, status)
         except BaseException:
             os.close(descriptor)
             raise
@@ -398,14 +419,14 @@ def _set_mode(file: str | int, mode: int) -> bool:
     return True
 
 
-def _inherit_owner(file: str | int, directory: str | None = None) -> None:
-    """Give what root creates to the owner of its directory, where root may.
+def _inherit_owner(file: str | int, path: str, status: os.stat_result) -> None:
+    """Give what root has made to the owner of its directory, where root may.
 
     Otherwise one ``sudo`` of an operator leaves a file that the service may not read.
     """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+    if status.st_uid != 0:
         return
-    owner = os.stat(directory if directory is not None else os.path.dirname(str(file)))
+    owner = os.stat(os.path.dirname(path))
     if owner.st_uid != 0:
         with suppress(OSError):
             os.chown(file, owner.st_uid, owner.st_gid)
