@@ -472,9 +472,9 @@ def test_read_only_scan_sees_busy_writer(
     real = document_cache.DocumentCache.names
     turns: list[int] = []
 
-    def names(self: document_cache.DocumentCache) -> list[str]:
+    def names(self: document_cache.DocumentCache, *opened: int) -> list[str]:
         turns.append(1)
-        found = real(self)
+        found = real(self, *opened)
         writer.save(make_environment(id=f"new-{len(turns)}"))
         return found
 

@@ -145,7 +145,9 @@ class FileStore:
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`. Opens no document."""
-        return self._scan(self._view.count)
+        self._begin_reading()
+        known = self._view.known_count()
+        return self._scan(self._view.count) if known is None else known
 
     def history(
         self, environment_id: str | None = None, *, after: int | str = 0, until: int | None = None

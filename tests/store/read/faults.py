@@ -429,3 +429,39 @@ def report_deleted_documents_of_iteration(patch: Patch) -> None:
 @fault("tests/store/read/test_view.py::test_iteration_of_removed_store_raises")
 def iterate_without_looking_at_store(patch: Patch) -> None:
     patch.setattr(file_store.FileStore, "_scan", lambda _, scan: scan())
+
+
+@fault(f"{CACHE}/test_count.py::test_manual_edit_is_counted[removed-by signature]")
+def count_names_once(patch: Patch) -> None:
+    patch.setattr(document_cache.DocumentCache, "signature", lambda self: self._layout)
+    real = document_cache.DocumentCache.listing
+    patch.setattr(
+        document_cache.DocumentCache, "listing", lambda self: (self._layout, real(self)[1])
+    )
+
+
+@fault(f"{CACHE}/test_count.py::test_unchanged_names_are_not_listed_again")
+def list_names_for_each_count(patch: Patch) -> None:
+    patch.setattr(document_cache.DocumentCache, "signature", nothing)
+
+
+@fault(f"{CACHE}/test_count.py::test_change_before_its_rename_is_counted")
+def count_without_committed_changes(patch: Patch) -> None:
+    real = state.read_state
+
+    def read_state(path: str) -> state.State | None:
+        found = real(path)
+        return found and found._replace(committed=found.published)
+
+    patch.setattr(view, "read_state", read_state)
+
+
+@fault(f"{CACHE}/test_count.py::test_stores_exchanged_during_listing_are_told_apart")
+def list_names_by_path(patch: Patch) -> None:
+    real = document_cache.DocumentCache.names
+    patch.setattr(document_cache.DocumentCache, "names", lambda self, *_: real(self))
+
+
+@fault(f"{CACHE}/test_count.py::test_names_added_within_one_tick_are_counted")
+def trust_time_of_changing_directory(patch: Patch) -> None:
+    patch.setattr(stat_signature, "_is_past", lambda *_: True)

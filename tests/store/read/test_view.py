@@ -49,9 +49,9 @@ def during_listings(
     real = DocumentCache.names
     listings: list[int] = []
 
-    def names(self: DocumentCache) -> list[str]:
+    def names(self: DocumentCache, *opened: int) -> list[str]:
         listings.append(len(listings))
-        found = real(self)
+        found = real(self, *opened)
         return events[listings[-1]](found) if listings[-1] < len(events) else found
 
     monkeypatch.setattr(DocumentCache, "names", names)
@@ -160,10 +160,10 @@ def test_scan_agrees_with_writers_without_birth_times(
     writers = [store, other]
     real = DocumentCache.names
 
-    def names(self: DocumentCache) -> list[str]:
+    def names(self: DocumentCache, *opened: int) -> list[str]:
         writers.reverse()
         writers[0].save(make_environment(id="d"))
-        return real(self)
+        return real(self, *opened)
 
     reader = FileStore(store.path, durable=False)
     monkeypatch.setattr(DocumentCache, "names", names)

@@ -16,6 +16,7 @@ What tells a store from its copies is the directory of its documents:
 """
 
 import os
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeGuard
 from zlib import crc32
 
@@ -247,6 +248,7 @@ def _without_mount(mounted_id: str) -> list[str]:
     return parts[:1] + parts[2:]
 
 
+@lru_cache(maxsize=8)  # Readers meet the same few records again and again.
 def _parse(data: bytes) -> State | None:
     line, _, checksum = data.rstrip().rpartition(b" ")
     line = line.rstrip()

@@ -20,7 +20,13 @@ from waggle_fsstore.store.format.layout import Layout, document_name, is_documen
 from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.fs.safe_read import BadFile, modified_at, read_or_error, read_regular
 from waggle_fsstore.store.read.change_detector import ChangeDetector
-from waggle_fsstore.store.read.stat_signature import Signature, settled_signature, unchanged
+from waggle_fsstore.store.read.stat_signature import (
+    Signature,
+    settled_directory,
+    settled_signature,
+    signature_of,
+    unchanged,
+)
 
 # A larger document is read each time: as objects it takes up to twenty times its size.
 _MAX_CACHED_BYTES: Final = 1 << 14
@@ -89,10 +95,39 @@ class DocumentCache:
         self._is_closed = False
         register_at_fork(self)
 
-    def names(self) -> list[str]:
-        """Return the file names that belong to some id; files with other names are ignored."""
+    def signature(self) -> Signature | None:
+        """Return the signature that the directory has now; ``None`` if there is none."""
         try:
-            names = os.listdir(self._layout.environments)
+            return signature_of(os.stat(self._layout.environments))
+        except OSError:
+            return None
+
+    def listing(self) -> tuple[Signature | None, list[str]]:
+        """Return :meth:`names`, after a signature of the directory that alters with them.
+
+        ``None`` instead of a signature that proves nothing.
+        """
+        now = file_clock()
+        if not now:  # pragma: no cover
+            return None, self.names()
+        try:
+            # Both from one descriptor: another directory may be moved to the path in between.
+            opened = os.open(self._layout.environments, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None, []
+        try:
+            signature = settled_directory(os.fstat(opened), self._layout.environments, now)
+            return signature, self.names(opened)
+        finally:
+            os.close(opened)
+
+    def names(self, opened: int | None = None) -> list[str]:
+        """Return the file names that belong to some id; files with other names are ignored.
+
+        ``opened`` is a descriptor of the directory, where the caller has one.
+        """
+        try:
+            names = os.listdir(self._layout.environments if opened is None else opened)
         except FileNotFoundError:
             return []
         cached = (self._contents or _EMPTY).entries

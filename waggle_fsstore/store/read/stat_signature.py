@@ -36,14 +36,25 @@ def settled_signature(status: os.stat_result, directory: str, now: int) -> Signa
     ``now`` is the :func:`~waggle_fsstore.store.fs.linux.file_clock` before the status was
     taken (ns). ``None`` means that the signature proves nothing.
     """
-    changed = status.st_ctime_ns
-    is_settled = (
-        changed < now - _SETTLING_TIME_NS
-        # Otherwise the file system may count whole seconds, which two changes easily share.
-        and changed % _SECOND_NS != 0
-        and has_change_times(status, directory)
-    )
+    is_settled = _is_past(status, now) and has_change_times(status, directory)
     return signature_of(status) if is_settled else None
+
+
+def settled_directory(status: os.stat_result, directory: str, now: int) -> Signature | None:
+    """Return the signature of a directory if every later change of its names will alter it.
+
+    As :func:`settled_signature`. The kernel changes names and times under a lock that each
+    listing waits for: a listing after the status was taken has all names that the times cover.
+    """
+    is_settled = _is_past(status, now) and _has_change_times(directory, status.st_dev)
+    return signature_of(status) if is_settled else None
+
+
+def _is_past(status: os.stat_result, now: int) -> bool:
+    """Return whether a change from now on gets another change time."""
+    changed = status.st_ctime_ns
+    # In whole seconds, the file system may count nothing finer, and two changes easily share one.
+    return changed < now - _SETTLING_TIME_NS and changed % _SECOND_NS != 0
 
 
 def unchanged(directory: str, signatures: Mapping[str, Signature]) -> set[str]:

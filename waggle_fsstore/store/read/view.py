@@ -28,6 +28,7 @@ from waggle_fsstore.store.read.pending_overlay import (
     Scan,
     environment_of,
 )
+from waggle_fsstore.store.read.stat_signature import Signature
 
 # The state records before and after a scan differ in their inode only if another store was
 # moved to this path in between. Changes made during a scan are rarely pruned before its end.
@@ -48,6 +49,8 @@ class View:
         self._documents = documents
         self._overlay = PendingOverlay(layout, documents, disk)
         self._uses_overlay = False
+        #: The directory when it was last listed for a count, and the number of its documents.
+        self._listed: tuple[Signature | None, int] = (None, 0)
 
     def needs_recovery(self, *, durable: bool) -> bool:
         """Return whether the journal may have changes that the documents lack.
@@ -109,22 +112,31 @@ class View:
                 found[environment_id] = environment_of(change, self._layout)
         return [found[environment_id] for environment_id in sorted(found)], list(errors.values())
 
+    def known_count(self) -> int | None:
+        """Return the last count, if it provably is the present one; looks at no name.
+
+        It is if the directory has not changed since it was listed, and no change is committed
+        that is not published.
+        """
+        listed_at, length = self._listed
+        # The state first: a change that is committed after this look is a later one.
+        state = read_state(self._layout.state) if listed_at is not None else None
+        is_idle = state is not None and state.published == state.committed
+        return length if is_idle and listed_at == self._documents.signature() else None
+
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
-        return len(self.names())
+        (signature, listed), overlay, _ = self.scan(self._documents.listing)
+        self._listed = None if overlay else signature, len(listed)
+        return len(_with_changes(listed, overlay))
 
     def names(self) -> dict[str, str | None]:
         """Return the file names that belong to some id, with the id if the journal gives it.
 
         Opens no document. The names of pending changes are all given with their ids.
         """
-        names, overlay, _ = self.scan(lambda: dict.fromkeys(self._documents.names()))
-        for environment_id, change in overlay.items():
-            if change["kind"] == "deleted":
-                names.pop(document_name(environment_id), None)
-            else:
-                names[document_name(environment_id)] = environment_id
-        return names
+        listed, overlay, _ = self.scan(self._documents.names)
+        return _with_changes(listed, overlay)
 
     def find_named(self, name: str, environment_id: str | None) -> Environment | BadFile | None:
         """Return the environment of an item of :meth:`names`, or what is wrong with its file.
@@ -192,6 +204,17 @@ class View:
                 return
             time.sleep(_PUBLISH_POLL_S)
             now = read_state(self._layout.state)
+
+
+def _with_changes(listed: list[str], overlay: Changes) -> dict[str, str | None]:
+    """Return the file names after some changes, with the ids of those that were changed."""
+    names: dict[str, str | None] = dict.fromkeys(listed)
+    for environment_id, change in overlay.items():
+        if change["kind"] == "deleted":
+            names.pop(document_name(environment_id), None)
+        else:
+            names[document_name(environment_id)] = environment_id
+    return names
 
 
 def _path_of(error: BadFile) -> str:

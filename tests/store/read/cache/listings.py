@@ -17,7 +17,7 @@ Listing = tuple[list[tuple[Environment, int]], list[str]]
 # The minimum number of documents for a watcher.
 NEVER, ALWAYS = 1 << 30, 0
 
-by_signature = pytest.mark.parametrize("store", [NEVER], indirect=True)
+by_signature = pytest.mark.parametrize("store", [NEVER], ids=["by signature"], indirect=True)
 by_inotify = pytest.mark.parametrize("store", [ALWAYS], indirect=True)
 
 
@@ -44,11 +44,13 @@ def list_uncached(store: FileStore) -> Listing:
 
 
 def settle(store: FileStore) -> None:
-    """Wait for the next clock tick, and have all documents cached."""
-    newest = max(entry.stat().st_ctime_ns for entry in os.scandir(documents_dir(store)))
+    """Wait for the next clock tick, and have all documents and their number cached."""
+    directory = documents_dir(store)
+    newest = max(path.stat().st_ctime_ns for path in (directory, *os.scandir(directory)))
     while file_clock() <= newest:
         pass
     list_all(store)
+    store.count()
 
 
 def cache_of(store: FileStore) -> document_cache.DocumentCache:

@@ -92,6 +92,7 @@ class CachedStores(RuleBasedStateMachine):
         expected = list_uncached(self.stores[0])
         for store in self.stores:
             assert list_all(store) == expected
+            assert store.count() == len(expected[0]) + len(expected[1])
             assert cache_of(store).live() == live_names(expected)
 
 
