@@ -13,7 +13,7 @@ from tests.store.read.cache import stress
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.read import stat_signature
 
-STEPS = int(os.environ.get("WAGGLE_TEST_STEPS", "1000")) // 5
+STEPS = int(os.environ.get("WAGGLE_TEST_STEPS", "200"))
 
 
 @pytest.fixture
