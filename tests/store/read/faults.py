@@ -6,6 +6,7 @@ import time
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
+from unittest.mock import ANY
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
@@ -40,9 +41,16 @@ def ignore_mode_of_old_file(patch: Patch) -> None:
 
 @fault("tests/store/test_file_store.py::test_manual_edit_is_seen_by_next_read")
 def cache_file_contents_by_path(patch: Patch) -> None:
-    cached = lru_cache(safe_read.read_regular)
-    patch.setattr(documents, "read_regular", cached)
-    patch.setattr(document_cache, "read_regular", cached)
+    real = safe_read.read_regular
+    cached = lru_cache(real)
+
+    def read(path: str, limit: int, *opened: Any) -> bytes:
+        if opened:
+            real(path, limit, *opened)
+        return cached(path, limit)
+
+    patch.setattr(documents, "read_regular", read)
+    patch.setattr(document_cache, "read_regular", read)
 
 
 @fault(f"{CACHE}/test_manual_edits.py::test_rewrites_within_one_tick_are_all_seen")
@@ -473,3 +481,29 @@ def answer_from_an_old_listing(patch: Patch) -> None:
     patch.setattr(
         document_cache.DocumentCache, "_refresh", lambda self: self._contents or real(self)
     )
+
+
+@fault(f"{CACHE}/test_found.py::test_manual_edit_is_found[found-in place-by signature]")
+def find_what_was_found_before(patch: Patch) -> None:
+    patch.setattr(documents, "signature_of", lambda _: ANY)
+
+
+@fault(f"{CACHE}/test_found.py::test_unchanged_document_is_not_opened[found-by signature]")
+def open_each_document_that_is_found(patch: Patch) -> None:
+    patch.setattr(documents.Documents, "_remember", nothing)
+
+
+@fault(f"{CACHE}/test_found.py::test_document_with_two_names_is_opened[by signature]")
+def remember_documents_with_two_names(patch: Patch) -> None:
+    real = document_cache.CachedDocument
+    patch.setattr(
+        document_cache, "CachedDocument", lambda found, signature, _: real(found, signature, False)
+    )
+
+
+@fault(f"{CACHE}/test_found.py::test_number_of_remembered_documents_is_bounded[by signature]")
+def remember_every_document(patch: Patch) -> None:
+    def remember(self: documents.Documents, name: str, document: Any) -> None:
+        self._found[name] = document
+
+    patch.setattr(documents.Documents, "_remember", remember)

@@ -32,7 +32,7 @@ from waggle_fsstore.store.read.stat_signature import (
 _MAX_CACHED_BYTES: Final = 1 << 14
 
 
-class _Entry(NamedTuple):
+class CachedDocument(NamedTuple):
     """A good document, and the signature of its file when it was read."""
 
     environment: Environment
@@ -44,7 +44,7 @@ class _Entry(NamedTuple):
 class _Contents:
     """The documents as of one listing. Never modified after it, only replaced."""
 
-    def __init__(self, entries: dict[str, _Entry], live: set[str]) -> None:
+    def __init__(self, entries: dict[str, CachedDocument], live: set[str]) -> None:
         #: The good documents by file name, except those that every listing reads.
         self.entries = entries
         #: The file names of the live environments.
@@ -67,7 +67,7 @@ class _Contents:
             self._good = sorted([*good, *self.uncached.values()], key=attrgetter("id"))
         return self._good
 
-    def add(self, name: str, entry: _Entry, *, is_cached: bool) -> None:
+    def add(self, name: str, entry: CachedDocument, *, is_cached: bool) -> None:
         """Add a good document."""
         if is_cached:
             self.entries[name] = entry
@@ -142,6 +142,13 @@ class DocumentCache:
         good = [environment.copy_unchecked() for environment in contents.good]
         return good, list(contents.bad.values())
 
+    def cached(self, name: str) -> CachedDocument | None:
+        """Return the document of the last listing whose signature tells if it is unchanged."""
+        entry = (self._contents or _EMPTY).entries.get(name)
+        if entry is None or entry.signature is None or entry.has_other_links:
+            return None
+        return entry
+
     def live(self) -> set[str]:
         """Return the file names of the live environments; the caller may not modify the set."""
         return self._refresh().live
@@ -204,7 +211,7 @@ class DocumentCache:
             if name in same:
                 contents.add(name, before.entries[name], is_cached=True)
                 continue
-            read = read_or_error(partial(self._read, name, now, is_watched=is_watched))
+            read = read_or_error(partial(self.read, name, now, is_watched=is_watched))
             if isinstance(read, tuple):
                 entry, is_cached = read
                 contents.add(name, entry, is_cached=is_cached)
@@ -212,7 +219,7 @@ class DocumentCache:
                 contents.bad[name] = read
         return contents
 
-    def _unchanged(self, names: set[str], entries: dict[str, _Entry]) -> set[str]:
+    def _unchanged(self, names: set[str], entries: dict[str, CachedDocument]) -> set[str]:
         """Return the names of the files whose signatures prove that they are unchanged."""
         signatures = {
             name: entry.signature
@@ -221,14 +228,14 @@ class DocumentCache:
         }
         return unchanged(self._layout.environments, signatures)
 
-    def _read(self, name: str, now: int, *, is_watched: bool) -> tuple[_Entry, bool]:
+    def read(self, name: str, now: int, *, is_watched: bool) -> tuple[CachedDocument, bool]:
         """Return the document in a file, and whether any later change of it will show."""
         directory = self._layout.environments
         environment, status = read_document(name, f"{directory}{os.sep}{name}")
         # A change since then, even during the read, shows at the next refresh.
         signature = settled_signature(status, directory, now)
         shows = signature is not None or (is_watched and self._detector.covers(status))
-        entry = _Entry(environment, signature, status.st_nlink > 1)
+        entry = CachedDocument(environment, signature, status.st_nlink > 1)
         return entry, shows and status.st_size <= _MAX_CACHED_BYTES
 
 

@@ -2,16 +2,25 @@
 """The documents on disk: read one, list their names, read all."""
 
 import os
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.format.layout import document_name
+from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE, mode_of
+from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.fs.safe_read import modified_at, read_or_error, read_regular
-from waggle_fsstore.store.read.document_cache import DocumentCache, misplaced, read_document
+from waggle_fsstore.store.read.document_cache import (
+    CachedDocument,
+    DocumentCache,
+    misplaced,
+)
+from waggle_fsstore.store.read.stat_signature import signature_of
+
+# They take 1-3 kB each. Beyond this number, all are dropped: those in use are soon read again.
+_MAX_FOUND_DOCUMENTS: Final = 4096
 
 
 class StoredDocument:
@@ -71,28 +80,50 @@ class StoredDocument:
 class Documents(DocumentCache):
     """The documents of one store. Takes no lock: a document is always replaced as a whole."""
 
-    __slots__ = ()
+    __slots__ = ("_found",)
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        #: By file name, the documents that were found twice, and ``None`` for those found once.
+        self._found: dict[str, CachedDocument | None] = {}
 
     def find(self, environment_id: str) -> Environment:
-        """Return the environment with an id.
+        """Return the environment with an id; opens its file only if that may have changed.
 
         Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
         """
         if not is_id(environment_id):
             raise EnvironmentNotFoundError(environment_id)
-        path = self._layout.document(environment_id)
+        name = document_name(environment_id)
+        path = f"{self._layout.environments}{os.sep}{name}"
         try:
-            data = read_regular(path, codec.MAX_DOCUMENT_BYTES)
-            environment = codec.decode(data, path, modified_at)
+            known = self._found.get(name) or self.cached(name)
+            if known is not None and known.signature == signature_of(os.lstat(path)):
+                return known.environment.copy_unchecked()
+            if name not in self._found:
+                # Keeping a document takes a third as long again as reading it.
+                environment = self.named(name)
+                self._remember(name, None)
+                return environment
+            known, is_cached = self.read(name, file_clock(), is_watched=False)
+            if is_cached and not known.has_other_links:
+                self._remember(name, known)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
-        if environment.id != environment_id:
-            raise misplaced(path, environment.id)
-        return environment
+        return known.environment.copy_unchecked()
+
+    def _remember(self, name: str, document: CachedDocument | None) -> None:
+        if len(self._found) >= _MAX_FOUND_DOCUMENTS:
+            self._found = {}
+        self._found[name] = document
 
     def named(self, name: str) -> Environment:
         """Return the environment with a file name. Raises ``BadFile``."""
-        return read_document(name, f"{self._layout.environments}{os.sep}{name}")[0]
+        path = f"{self._layout.environments}{os.sep}{name}"
+        environment = codec.decode(read_regular(path, codec.MAX_DOCUMENT_BYTES), path, modified_at)
+        if document_name(environment.id) != name:
+            raise misplaced(path, environment.id)
+        return environment
 
     def stored(self, environment_id: str) -> StoredDocument | None:
         """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""

@@ -93,6 +93,9 @@ class CachedStores(RuleBasedStateMachine):
         for store in self.stores:
             assert list_all(store) == expected
             assert store.count() == len(expected[0]) + len(expected[1])
+            for found, revision in expected[0]:
+                known = store.find_by_id(found.id)
+                assert (known, known.revision) == (found, revision)
             assert cache_of(store).live() == live_names(expected)
 
 
