@@ -66,10 +66,7 @@ def share_nested_values_between_copies(patch: Patch) -> None:
     patch.setattr(environment, "json_object", lambda _, value, __: dict(value))
 
 
-@fault(
-    "tests/store/test_contracts.py::TestFileStore::"
-    "test_concurrent_creates_store_idempotency_key_once"
-)
+@fault("tests/store/write/test_writer.py::test_idempotency_key_is_stored_once_in_one_line")
 def look_for_key_on_disk_only(patch: Patch) -> None:
     def find(self: WriteBatch, new: Environment) -> str | None:
         return next((one.id for one in self._documents.with_key_of(new)), None)

@@ -344,6 +344,7 @@ def begin_watch_where_state_record_ends(patch: Patch) -> None:
         return found and found._replace(seq=seq)
 
     patch.setattr(segments, "locate", locate)
+    patch.setattr("tests.store.read.test_cursors.TIMEOUT_S", 1.0)
 
 
 @fault(f"{CURSORS}::test_older_state_that_grew_to_the_same_number_is_noticed")

@@ -51,6 +51,9 @@ def overwrite_by(copy: Path, path: Path) -> None:
                 Path(directory, name).unlink()
 
 
+#: Only where it fails does a test wait for so long.
+TIMEOUT_S = 30.0
+
 PUT_BACK = pytest.mark.parametrize("put_back", [replace_by, overwrite_by])
 PutBack = Callable[[Path, Path], None]
 
@@ -193,7 +196,7 @@ def test_position_is_the_last_change_that_was_seen(
 
     if calls_ahead == 1:  # When it begins, or else at its first look.
         monkeypatch.setattr(View, "state", state)
-    watch = store.watch(timeout=30)
+    watch = store.watch(timeout=TIMEOUT_S)
     monkeypatch.setattr(View, "state", state)
     assert [next(watch).seq for _ in range(9)] == [*range(4, 13)]
 

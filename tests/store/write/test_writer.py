@@ -122,6 +122,19 @@ def test_environment_created_and_deleted_in_one_line_leaves_history_only(store: 
     assert [event.kind for event in store.history("b")] == ["created", "deleted"]
 
 
+def test_idempotency_key_is_stored_once_in_one_line(store: FileStore) -> None:
+    """Of two creates with the same key that share a line, one is refused with the other's id."""
+    first = make_environment(id="b")
+    second = make_environment(id="c", idempotency=first.idempotency)
+    calls = [lambda new=new: store.create(new) for new in (first, second)]
+    with waiting(store, *calls) as futures:
+        errors = [future.exception(PATIENCE) for future in futures]
+    [stored] = {one.id for one in store.find_all()} - {"a"}
+    [refused] = [error for error in errors if error is not None]
+    assert isinstance(refused, EnvironmentAlreadyExistsError)
+    assert refused.environment_id == stored
+
+
 def test_failed_sync_fails_every_call(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the sync fails, nothing is saved, and each caller gets an error object of its own."""
     flushes: list[Call] = []

@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 # linux/stat.h, linux/fcntl.h
@@ -128,6 +129,7 @@ def _checked(call: Callable[..., int], *arguments: Any) -> int:
     return result
 
 
+@cache
 def _function(name: str) -> Any:
     """Return a function of the C library.
 
