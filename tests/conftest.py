@@ -29,8 +29,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return half as many workers again as there are processors: tests wait for processes."""
-    return ((os.cpu_count() or 1) * 3 + 1) // 2
+    """Return two workers for each processor: tests wait for processes, and for the disk."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(trylast=True)

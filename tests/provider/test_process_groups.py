@@ -130,7 +130,7 @@ def test_forked_child_stops_no_program(provider: LocalProvider, waiting: Waiting
         child = os.fork()
         if child == 0:
             try:
-                signal.alarm(60)  # A child that hangs fails the test.
+                signal.alarm(10)  # A child that hangs fails the test.
                 process_groups._stop = lambda leaders: os._exit(len(list(leaders)))
                 provider.close()
             finally:

@@ -112,7 +112,7 @@ def keep_raw_client_name(patch: Patch) -> None:
 
 @fault("tests/server/test_http.py::test_busy_writers_block_no_reader")
 def run_writers_in_reader_threads(patch: Patch) -> None:
-    patch.setattr(processes, "TIMEOUT_S", 10.0)
+    patch.setattr(processes, "TIMEOUT_S", 5.0)
     _in_processes(
         patch,
         """
@@ -369,7 +369,7 @@ from waggle_fsstore.server import shutdown
 shutdown.schedule_stop = lambda host, grace_s: host.close()
 """,
     )
-    patch.setattr("tests.server.test_shutdown.END_TIMEOUT_S", 10.0)
+    patch.setattr("tests.server.test_shutdown.END_TIMEOUT_S", 5.0)
 
 
 @fault("tests/server/test_stdio.py::test_prints_go_to_log")

@@ -101,13 +101,14 @@ def fast_way(document: dict[str, Any]) -> Environment | None:
     before = copy.deepcopy(document)
     found = None
     with suppress(*codec._OTHER_FORM):
-        found = codec._of_canonical(document)
+        if tuple(document) in codec._CANONICAL_KEYS:
+            found = codec._of_canonical(document)
     assert found is not None or document == before
     return found
 
 
 def general_way(document: dict[str, Any]) -> Environment | None:
-    return codec.environment_of(document, PATH)
+    return codec._of_any(document, PATH, None)
 
 
 def outcome_of(

@@ -96,7 +96,7 @@ def test_timeout_names_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_timeout_ends_where_time_is_frozen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait for another handle's lock ends although a test holds the clocks of Python."""
     with FileStore(root) as holder, FileStore(root, lock_timeout=0.01) as store, lock_held(holder):
-        calls = iter(range(1000))  # A wait for this clock fails.
+        calls = iter(range(100))  # A wait for this clock fails.
         monkeypatch.setattr(time, "monotonic", lambda: next(calls) * 0.0)
         with pytest.raises(LockTimeoutError):
             store.save(make_environment(id="a"))

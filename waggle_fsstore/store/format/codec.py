@@ -53,6 +53,8 @@ _OPTIONAL_KEYS: Final = ("discard_files", "idempotency", "owner_pid_namespace")
 _OTHER_FORM: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
 _TEXT: Final = frozenset({str})
+_new: Final = object.__new__
+_set: Final = object.__setattr__
 
 _RUNTIMES: Final = {runtime.value: runtime for runtime in Runtime}
 _STATUSES: Final = {status.value: status for status in Status}
@@ -114,12 +116,7 @@ def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Enviro
     Raises :class:`CorruptDocumentError`, :class:`UnsupportedFormatError`, and what
     ``modified`` raises.
     """
-    document = parse_object(data, path)
-    try:
-        environment = _of_canonical(document)
-    except _OTHER_FORM:
-        environment = None
-    environment = environment or environment_of(document, path, modified)
+    environment = environment_of(parse_object(data, path), path, modified)
     if environment.revision > _MAX_PLAUSIBLE_REVISION and not is_intact(data):
         raise CorruptDocumentError(path, "revision: is higher than any store has counted")
     return environment
@@ -128,7 +125,16 @@ def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Enviro
 def environment_of(
     document: dict[str, Any], path: str, modified: ModifiedAt | None = None
 ) -> Environment:
-    """Return the environment in a parsed document, which is consumed; see :func:`decode`.
+    """Return the environment in a parsed document, which is consumed; see :func:`decode`."""
+    try:
+        environment = _of_canonical(document) if tuple(document) in _CANONICAL_KEYS else None
+    except _OTHER_FORM:
+        environment = None
+    return environment or _of_any(document, path, modified)
+
+
+def _of_any(document: dict[str, Any], path: str, modified: ModifiedAt | None) -> Environment:
+    """Return the environment in a document of any origin.
 
     This defines which documents are good. :func:`_of_canonical` only takes less time.
     """
@@ -170,16 +176,14 @@ def environment_of(
 
 
 def _of_canonical(document: dict[str, Any]) -> Environment | None:
-    """Return the environment in a document that has the form in which a store writes it.
+    """Return the environment in a document whose keys are those that a store writes.
 
     It makes all checks of :class:`Environment`, in a third of the time, and relies on the
-    parser: no string has a lone surrogate, and no value is of a subclass. For any other document
-    it returns ``None`` or raises one of ``_OTHER_FORM``, and leaves the document unchanged:
-    :func:`environment_of` accepts or refuses it.
+    parser: no string has a lone surrogate, and no value is of a subclass. If a check fails, it
+    returns ``None`` or raises one of ``_OTHER_FORM``, and leaves the document unchanged:
+    :func:`_of_any` accepts or refuses it.
     """
-    if tuple(document) not in _CANONICAL_KEYS:
-        return None
-    environment = object.__new__(Environment)
+    environment = _new(Environment)
     environment.id = document["id"]
     environment.name = name = document["name"]
     environment.runtime = _RUNTIMES[document["runtime"]]
@@ -195,12 +199,13 @@ def _of_canonical(document: dict[str, Any]) -> Environment | None:
     environment.owner = owner
     environment.status_reason = reason = document["status_reason"]
     environment.discard_files = discard = document.get("discard_files", False)
-    environment.idempotency = _idempotency(document.get("idempotency"))
+    call = document.get("idempotency")
+    environment.idempotency = None if call is None else _idempotency(call)
     environment.revision = revision = document["revision"]
     environment.extra = {}
     is_valid = (
-        document["schema"] == SCHEMA
-        and type(document["schema"]) is type(revision) is type(port) is int
+        (schema := document["schema"]) == SCHEMA
+        and type(schema) is type(revision) is type(port) is int
         and (type(seconds) is int or type(seconds) is float)
         and type(name) is type(reason) is str
         and (provider is None or type(provider) is str)
@@ -232,8 +237,8 @@ def _canonical_capabilities(values: Any) -> Capabilities | None:
     if detected_at.tzinfo is not UTC or tuple(map(type, values.values())) != _CAPABILITY_TYPES:
         raise ValueError
     values["detected_at"] = detected_at
-    capabilities = object.__new__(Capabilities)
-    object.__setattr__(capabilities, "__dict__", values)
+    capabilities = _new(Capabilities)
+    _set(capabilities, "__dict__", values)  # It is frozen.
     return capabilities
 
 
