@@ -11,6 +11,7 @@ trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true; rm -rf "$direct
 trap 'exit 130' INT TERM
 
 start() {
+  rm -f "$directory/log" # Else the address of the server before it could be read.
   run 'waggle-fsstore serve 2>"$directory/log" &'
   run 'server=$!'
   while ! grep -q 'serving on' "$directory/log" 2>/dev/null; do
