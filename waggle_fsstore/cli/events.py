@@ -26,7 +26,7 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format import canonical_json, codec
 from waggle_fsstore.store.format.canonical_json import compact
 
 _HEADER: Final = ("SEQ", "TIME", "KIND", "ID", STATUS, "ACTOR", "REASON")
@@ -169,7 +169,7 @@ def _row(event: Event) -> Sequence[str]:
     before, after = event.previous_status or "-", event.status or "-"
     return (
         str(event.seq),
-        codec.timestamp(event.at),
+        canonical_json.timestamp(event.at),
         event.kind,
         event.environment_id,
         after if before == after else f"{before} -> {after}",
@@ -181,7 +181,7 @@ def _row(event: Event) -> Sequence[str]:
 def _line(event: Event) -> bytes:
     """Return the event as a line of JSON, with its environment as a document."""
     values = {name: getattr(event, name) for name in _FIELDS}
-    values["at"] = codec.timestamp(event.at)
+    values["at"] = canonical_json.timestamp(event.at)
     environment = event.environment
     if environment is not None:
         values["environment"], _ = codec.encode_version(environment, environment.revision)

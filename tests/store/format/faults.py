@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.planted import Patch, fault
 from waggle_fsstore.domain import environment
-from waggle_fsstore.store.format import codec, layout
+from waggle_fsstore.store.format import canonical_json, codec, layout
 
 
 @fault("tests/store/test_contracts.py::TestFileStore::test_saved_environment_is_found")
@@ -103,3 +103,8 @@ def decode_any_members_fast(patch: Patch) -> None:
 def decode_later_members_the_general_way(patch: Patch) -> None:
     shortest = min(codec._CANONICAL_KEYS, key=len)
     patch.setattr(codec, "_CANONICAL_KEYS", frozenset([shortest]))
+
+
+@fault("tests/store/format/test_codec.py::test_time_of_subclass_is_written_alike")
+def refuse_times_of_subclasses(patch: Patch) -> None:
+    patch.setattr(canonical_json, "_of_subclass", None)

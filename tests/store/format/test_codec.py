@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,24 @@ def test_renamed_member_has_same_effect_on_both_ways_to_decode(
     key = data.draw(st.sampled_from(sorted(edited)))
     edited[data.draw(TEXTS)] = edited.pop(key)
     check_both_ways(written)
+
+
+class FrozenTime(datetime):
+    """A time as a library that freezes the clock puts it in the place of others."""
+
+
+def test_time_of_subclass_is_written_alike() -> None:
+    """A subclass of datetime is written as any other time, with and without microseconds."""
+    for microsecond in (0, 5):
+        at = datetime(2026, 1, 2, 3, 4, 5, microsecond, tzinfo=UTC)
+        frozen = FrozenTime(2026, 1, 2, 3, 4, 5, microsecond, tzinfo=UTC)
+        plain = make_environment(created_at=at, last_used=at)
+        assert plain.capabilities is not None
+        plain.capabilities = replace(plain.capabilities, detected_at=at)
+        other = plain.copy()
+        other.created_at = other.last_used = frozen
+        other.capabilities = replace(plain.capabilities, detected_at=frozen)
+        assert codec.encode(other, 7) == codec.encode(plain, 7)
 
 
 def test_document_bytes_are_the_format() -> None:

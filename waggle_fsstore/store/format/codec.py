@@ -30,7 +30,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.validation import MAX_REVISION, is_id
-from waggle_fsstore.store.format.canonical_json import canonical, parse
+from waggle_fsstore.store.format.canonical_json import canonical, parse, timestamp
 
 SCHEMA: Final = 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -331,11 +331,6 @@ def _checksum_of(before: bytes, rest: bytes) -> bytes:
 
 def _checksum(document: dict[str, Any]) -> str:
     return f"{crc32(canonical(document)):08x}"
-
-
-def timestamp(time: datetime) -> str:
-    """Return a time in RFC 3339, UTC, always with microseconds: all have the same width."""
-    return f"{time.isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def _modified(path: str, modified: ModifiedAt | None) -> datetime:

@@ -10,7 +10,7 @@ from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, StoreError
 from waggle_fsstore.domain.event import EventKind
 from waggle_fsstore.domain.validation import MAX_REVISION
-from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format import canonical_json, codec
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.journal import lines
@@ -118,7 +118,7 @@ class WriteBatch:
         self._changes.append(
             {
                 "seq": seq,
-                "at": codec.timestamp(datetime.now(UTC)),
+                "at": canonical_json.timestamp(datetime.now(UTC)),
                 "actor": author.actor,
                 "reason": author.reason,
                 "kind": kind,
