@@ -27,8 +27,7 @@ from waggle_fsstore import (
     WaggleError,
 )
 from waggle_fsstore.store.format.codec import MAX_DOCUMENT_BYTES
-from waggle_fsstore.store.fs import safe_read
-from waggle_fsstore.store.read import document_cache, documents
+from waggle_fsstore.store.read import document_cache
 from waggle_fsstore.testing import make_environment
 from waggle_fsstore.testing.repository import INVALID_IDS, ODD_IDS
 
@@ -307,15 +306,14 @@ def test_newer_document_is_left_alone(store: FileStore) -> None:
 def test_io_error_is_no_corruption(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be read is reported as such, and never quarantined."""
     store.save_all([make_environment(id="bad"), make_environment(id="good")])
-    real = safe_read.read_regular
+    real = os.open
 
-    def read(path: str, limit: int, *opened: Any) -> object:
+    def open_file(path: str, *rest: Any) -> int:
         if path.endswith("bad.json"):
             raise PermissionError(13, "Permission denied", path)
-        return real(path, limit, *opened)
+        return real(path, *rest)
 
-    monkeypatch.setattr(documents, "read_regular", read)
-    monkeypatch.setattr(document_cache, "read_regular", read)
+    monkeypatch.setattr(os, "open", open_file)
     for call in (
         lambda: store.find_by_id("bad"),
         lambda: store.save(make_environment(id="bad")),
@@ -340,7 +338,7 @@ def test_lack_of_descriptors_fails_the_listing(
     def read(path: str, *_: object) -> object:
         raise OSError(24, "Too many open files", path)
 
-    monkeypatch.setattr(document_cache, "read_regular", read)
+    monkeypatch.setattr(document_cache, "read_with_status", read)
     with pytest.raises(OSError, match="Too many open files"):
         store.find_all(on_corrupt=lambda _: None)
 

@@ -36,21 +36,15 @@ def watch_by_frozen_clock(patch: Patch) -> None:
 
 @fault("tests/store/test_file_store.py::test_replaced_files_keep_their_mode")
 def ignore_mode_of_old_file(patch: Patch) -> None:
-    patch.setattr(documents, "mode_of", lambda _: disk.FILE_MODE)
+    patch.setattr(documents, "S_IMODE", lambda _: disk.FILE_MODE)
 
 
 @fault("tests/store/test_file_store.py::test_manual_edit_is_seen_by_next_read")
 def cache_file_contents_by_path(patch: Patch) -> None:
-    real = safe_read.read_regular
-    cached = lru_cache(real)
-
-    def read(path: str, limit: int, *opened: Any) -> bytes:
-        if opened:
-            real(path, limit, *opened)
-        return cached(path, limit)
-
-    patch.setattr(documents, "read_regular", read)
-    patch.setattr(document_cache, "read_regular", read)
+    cached = lru_cache(safe_read.read_with_status)
+    patch.setattr(documents, "read_regular", lru_cache(safe_read.read_regular))
+    patch.setattr(documents, "read_with_status", cached)
+    patch.setattr(document_cache, "read_with_status", cached)
 
 
 @fault(f"{CACHE}/test_manual_edits.py::test_rewrites_within_one_tick_are_all_seen")

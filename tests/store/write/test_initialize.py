@@ -361,7 +361,7 @@ def test_file_system_without_modes_is_used(tmp_path: Path, monkeypatch: pytest.M
     with FileStore(tmp_path / "store", durable=False) as store:
         with pytest.warns(RuntimeWarning, match="keeps no modes"):
             store.save(make_environment(id="a"))
-        monkeypatch.setattr(documents, "mode_of", lambda _: 0o755)
+        monkeypatch.setattr(documents, "S_IMODE", lambda _: 0o755)
         store.save(make_environment(id="a", name="second"))
         assert store.find_by_id("a").name == "second"
 

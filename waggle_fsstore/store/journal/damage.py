@@ -107,7 +107,7 @@ def _segment_damage(
     except FileNotFoundError:
         return  # Pruned in the meantime.
     except (CorruptDocumentError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.reason
+        reason = error.strerror or error if isinstance(error, OSError) else error.reason
         problem = f"cannot be read: {reason}"
         remedy = "make it readable or move it away"
         yield Damage(Finding(Severity.ERROR, Path(path), problem, remedy))

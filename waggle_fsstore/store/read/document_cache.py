@@ -18,7 +18,7 @@ from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name, is_document_name
 from waggle_fsstore.store.fs.linux import file_clock
-from waggle_fsstore.store.fs.safe_read import BadFile, modified_at, read_or_error, read_regular
+from waggle_fsstore.store.fs.safe_read import BadFile, modified_at, read_or_error, read_with_status
 from waggle_fsstore.store.read.change_detector import ChangeDetector
 from waggle_fsstore.store.read.stat_signature import (
     Signature,
@@ -244,14 +244,11 @@ def read_document(name: str, path: str) -> tuple[Environment, os.stat_result]:
 
     Raises ``BadFile``.
     """
-    before: list[os.stat_result] = []
-    data = read_regular(
-        path, codec.MAX_DOCUMENT_BYTES, lambda opened: before.append(os.fstat(opened))
-    )
+    data, before = read_with_status(path, codec.MAX_DOCUMENT_BYTES)
     environment = codec.decode(data, path, modified_at)
     if document_name(environment.id) != name:
         raise misplaced(path, environment.id)
-    return environment, before[0]
+    return environment, before
 
 
 def misplaced(path: str, environment_id: str) -> CorruptDocumentError:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -323,14 +324,14 @@ def test_document_with_io_error_is_left_alone(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An I/O error of one file is reported as unreadable, and the file stays."""
-    real = safe_read.read_regular
+    real = safe_read.read_with_status
 
-    def read(path: str, limit: int) -> bytes:
+    def read(path: str, limit: int) -> Any:
         if path.endswith("b.json"):
             raise OSError(5, "Input/output error", path)
         return real(path, limit)
 
-    monkeypatch.setattr(documents, "read_regular", read)
+    monkeypatch.setattr(documents, "read_with_status", read)
     [found] = store.repair()
     assert (found.severity, found.is_repaired) == (Severity.ERROR, False)
     assert found.problem == "cannot be read: Input/output error"

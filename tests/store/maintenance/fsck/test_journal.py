@@ -269,6 +269,20 @@ def test_irregular_segment_is_reported(store: FileStore, kind: str) -> None:
     assert "cannot be read" in found[0].problem
 
 
+def test_segment_with_unknown_error_is_reported(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error without a number of the system is reported in its own words."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the device is asleep")
+
+    monkeypatch.setattr(segments, "read_segment", fail)
+    assert {found.finding.problem for found in damage.find_damage(Layout(str(store.path)))} == {
+        "cannot be read: the device is asleep"
+    }
+
+
 def test_segment_of_another_journal_is_reported(store: FileStore) -> None:
     """A segment that its neighbours do not refer to is a warning."""
     fill_segments(store, 30)

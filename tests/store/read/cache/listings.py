@@ -2,6 +2,7 @@
 """Listings of a store, with its cache and without, and a look into the cache."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,14 @@ def opened_documents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which the name of each document is added when it is opened."""
     names: list[str] = []
 
-    def read(path: str, *rest: Any) -> bytes:
-        names.append(os.path.basename(path))
-        return safe_read.read_regular(path, *rest)
+    def listening(read: Callable[..., Any]) -> Callable[..., Any]:
+        def listen(path: str, *rest: Any) -> Any:
+            names.append(os.path.basename(path))
+            return read(path, *rest)
 
-    monkeypatch.setattr(documents, "read_regular", read)
-    monkeypatch.setattr(document_cache, "read_regular", read)
+        return listen
+
+    monkeypatch.setattr(documents, "read_regular", listening(safe_read.read_regular))
+    for module in (documents, document_cache):
+        monkeypatch.setattr(module, "read_with_status", listening(safe_read.read_with_status))
     return names

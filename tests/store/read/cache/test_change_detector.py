@@ -119,17 +119,17 @@ def test_listing_in_signal_handler_takes_no_events(
     paths = [store.document_path(name) for name in "abc"]
     inside: list[Listing] = []
 
-    def read(path: str, *rest: Any) -> bytes:
+    def read(path: str, *rest: Any) -> Any:
         if not inside:
             inside.append(([], []))
             rewrite(paths[0], edited(paths[0]))
             inside.append(list_all(store))
             inside.append(list_uncached(store))
-        return safe_read.read_regular(path, *rest)
+        return safe_read.read_with_status(path, *rest)
 
     rewrite(paths[1], edited(paths[1]))
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read_regular", read)
+        patch.setattr(document_cache, "read_with_status", read)
         list_all(store)
     assert inside[1] == inside[2]
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
@@ -146,13 +146,13 @@ def test_interrupted_listing_loses_no_change(
         path = store.document_path(name)
         rewrite(path, edited(path))
 
-    def read(path: str, *rest: Any) -> bytes:
+    def read(path: str, *rest: Any) -> Any:
         if path.endswith("b.json"):
             raise error
-        return safe_read.read_regular(path, *rest)
+        return safe_read.read_with_status(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read_regular", read)
+        patch.setattr(document_cache, "read_with_status", read)
         with pytest.raises(type(error)):
             list_all(store)
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]

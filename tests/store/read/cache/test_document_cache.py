@@ -103,16 +103,16 @@ def test_change_during_read_is_seen(store: FileStore, monkeypatch: pytest.Monkey
             while file_clock() <= path.stat().st_ctime_ns:
                 pass
 
-            def read(name: str, *rest: Any) -> bytes:
+            def read(name: str, *rest: Any) -> Any:
                 if is_first and name.endswith("b.json"):  # noqa: B023
                     change(path)  # noqa: B023
-                data = safe_read.read_regular(name, *rest)
+                data = safe_read.read_with_status(name, *rest)
                 if not is_first and name.endswith("b.json"):  # noqa: B023
                     change(path)  # noqa: B023
                 return data
 
             with monkeypatch.context() as patch:
-                patch.setattr(document_cache, "read_regular", read)
+                patch.setattr(document_cache, "read_with_status", read)
                 list_all(store)
             assert path.read_bytes() == new
             assert list_all(store) == list_uncached(store)
@@ -129,15 +129,15 @@ def test_directories_swapped_during_read_are_seen(
     while file_clock() <= (new / "b.json").stat().st_ctime_ns:
         pass
 
-    def read(name: str, *rest: Any) -> bytes:
-        data = safe_read.read_regular(name, *rest)
+    def read(name: str, *rest: Any) -> Any:
+        data = safe_read.read_with_status(name, *rest)
         if name.endswith("b.json"):
             documents_dir(store).rename(old)
             new.rename(documents_dir(store))
         return data
 
     with monkeypatch.context() as patch:
-        patch.setattr(document_cache, "read_regular", read)
+        patch.setattr(document_cache, "read_with_status", read)
         assert [one.name for one, _ in list_all(store)[0]] == ["before"] * 3
     for name, directory in (("after!", new), ("before", old)):
         assert [one.name for one, _ in list_all(store)[0]] == ["before", name, "before"]
