@@ -4,9 +4,11 @@
 import random
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final, TypeVar
 
-from waggle_fsstore import Capabilities, Environment, Runtime, Status
+from waggle_fsstore import Capabilities, Environment, FileStore, Runtime, Status
+from waggle_fsstore.store.format import codec
 
 _START: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 _TEAMS: Final = ("research", "platform", "support")
@@ -63,3 +65,12 @@ def changed(environments: list[Environment], number: int, batch: int) -> list[En
     """Return changed versions of a batch of environments, never the same version twice."""
     first = 1 + number * batch
     return [used(old, first + index) for index, old in enumerate(pick(environments, number, batch))]
+
+
+def fill(root: Path, size: int) -> None:
+    """Create a store with one save, and add the other documents as files, by manual edits."""
+    with FileStore(root, durable=False) as store:
+        store.save(make(0))
+        for number in range(1, size):
+            environment = make(number)
+            store.document_path(environment.id).write_bytes(codec.encode(environment, number + 1))

@@ -11,7 +11,6 @@ from benchmarks import documents
 from benchmarks.device import settle
 from benchmarks.timing import Samples
 from waggle_fsstore import FileStore
-from waggle_fsstore.store.format import codec
 
 SIZE: Final = 100_000
 
@@ -28,7 +27,7 @@ def measure(directory: Path, rounds: int) -> Samples:
     root = directory / "large"
     samples: Samples = {OPEN: [], FIRST_COUNT: [], COUNT: [], FIRST_SAVE: []}
     try:
-        _fill(root)
+        documents.fill(root, SIZE)
         settle(directory)
         for number in range(rounds + 1):
             kept = samples if number else {name: [] for name in samples}
@@ -45,16 +44,6 @@ def measure(directory: Path, rounds: int) -> Samples:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return samples
-
-
-def _fill(root: Path) -> None:
-    """Create the store with one save, and add the other documents as files, by manual edits."""
-    with FileStore(root, durable=False) as store:
-        store.save(documents.make(0))
-        for number in range(1, SIZE):
-            environment = documents.make(number)
-            path = store.document_path(environment.id)
-            path.write_bytes(codec.encode(environment, number + 1))
 
 
 def _timed(samples: list[int], call: Callable[[], _T]) -> _T:

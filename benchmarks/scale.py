@@ -21,7 +21,6 @@ from benchmarks import documents, machine
 from benchmarks.device import settle
 from benchmarks.tables import duration, table
 from waggle_fsstore import FileStore
-from waggle_fsstore.store.format import codec
 
 SIZES: Final = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 _QUICK_SIZES: Final = SIZES[:4]
@@ -51,7 +50,7 @@ def measure(
     copies = (directory / f"copy-{number}" for number in count())
     found: dict[str, float] = {}
     try:
-        _fill(root, size)
+        documents.fill(root, size)
         settle(directory)
         found["open and close"] = _median(lambda: FileStore(root).close())
         with FileStore(root) as store:
@@ -119,15 +118,6 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
             ),
         ]
     )
-
-
-def _fill(root: Path, size: int) -> None:
-    """Create the store with one save, and add the other documents as files, by manual edits."""
-    with FileStore(root, durable=False) as store:
-        store.save(documents.make(0))
-        for number in range(1, size):
-            environment = documents.make(number)
-            store.document_path(environment.id).write_bytes(codec.encode(environment, number + 1))
 
 
 def _once(call: Callable[[], object]) -> float:

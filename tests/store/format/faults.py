@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the format: each breaks one thing that it promises."""
 
+import ast
+import inspect
 from typing import Any
 
 from tests.planted import Patch, fault
@@ -63,31 +65,6 @@ def decode_unknown_runtime_fast(patch: Patch) -> None:
     patch.setitem(codec._RUNTIMES, "ruby", environment.Runtime.PYTHON)
 
 
-@fault(_EDITS)
-def decode_port_without_limit_fast(patch: Patch) -> None:
-    patch.setattr(codec, "MAX_PORT", 1 << 60)
-
-
-@fault(_EDITS)
-def decode_timeout_without_limit_fast(patch: Patch) -> None:
-    patch.setattr(codec, "_MAX_TIMEOUT_S", 1 << 60)
-
-
-@fault(_EDITS)
-def decode_invalid_id_fast(patch: Patch) -> None:
-    patch.setattr(codec, "is_id", lambda _: True)
-
-
-@fault(_EDITS)
-def decode_unchecked_capabilities_fast(patch: Patch) -> None:
-    def unchecked(values: dict[str, Any] | None) -> Any:
-        made = object.__new__(environment.Capabilities)
-        vars(made).update(values or {})
-        return made if values is not None else None
-
-    patch.setattr(codec, "_canonical_capabilities", unchecked)
-
-
 @fault(
     "tests/store/format/test_codec.py::test_renamed_member_has_same_effect_on_both_ways_to_decode"
 )
@@ -108,3 +85,41 @@ def decode_later_members_the_general_way(patch: Patch) -> None:
 @fault("tests/store/format/test_codec.py::test_time_of_subclass_is_written_alike")
 def refuse_times_of_subclasses(patch: Patch) -> None:
     patch.setattr(canonical_json, "_of_subclass", None)
+
+
+class _WithoutCheck(ast.NodeTransformer):
+    """Leaves out one part of the conditions of a function, by its number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        first, self.number = self.number, self.number - len(node.values)
+        node.values = [value for place, value in enumerate(node.values) if place != first]
+        return node if len(node.values) > 1 else node.values[0]
+
+
+class _SkipCheck:
+    """A fault: a function of the codec decodes without one of its checks."""
+
+    def __init__(self, function: str, number: int) -> None:
+        self.__name__ = f"skip_check_{number}{function}"
+        self._function = function
+        self._number = number
+
+    def __call__(self, patch: Patch) -> None:
+        tree = _WithoutCheck(self._number).visit(_parsed(self._function))
+        scope = vars(codec).copy()
+        exec(compile(tree, codec.__file__, "exec"), scope)  # noqa: S102  # our own source
+        patch.setattr(codec, self._function, scope[self._function])
+
+
+def _parsed(function: str) -> ast.Module:
+    return ast.parse(inspect.getsource(getattr(codec, function)))
+
+
+for _function in ("_of_canonical", "_canonical_capabilities"):
+    _counter = _WithoutCheck(-1)
+    _counter.visit(_parsed(_function))
+    for _number in range(-1 - _counter.number):
+        fault(_EDITS)(_SkipCheck(_function, _number))

@@ -211,7 +211,6 @@ def _of_canonical(document: dict[str, Any]) -> Environment | None:
         and (provider is None or type(provider) is str)
         and (owner is None or type(owner) is Owner)
         and type(discard) is bool
-        and type(labels) is dict
         and _TEXT.issuperset(map(type, labels.values()))
         and created_at.tzinfo is last_used.tzinfo is UTC
         and 0 <= revision <= MAX_REVISION
@@ -231,7 +230,7 @@ def _canonical_capabilities(values: Any) -> Capabilities | None:
     """
     if values is None:
         return None
-    if type(values) is not dict or tuple(values) != _CAPABILITY_KEYS:
+    if tuple(values) != _CAPABILITY_KEYS:
         raise ValueError
     detected_at = datetime.fromisoformat(values["detected_at"])
     if detected_at.tzinfo is not UTC or tuple(map(type, values.values())) != _CAPABILITY_TYPES:
