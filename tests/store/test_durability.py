@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.store.journals import FIRST_SEGMENT
+from tests.store.originals import originals
 from tests.store.recorder import Call, record
 from waggle_fsstore import EnvironmentNotFoundError, FileStore
 from waggle_fsstore.store.fs import disk
@@ -165,7 +166,6 @@ def test_failed_fsync_rewrites_documents(
 ) -> None:
     """No checkpoint trusts a file whose fsync failed, whichever process writes the checkpoint."""
     store.save(make_environment(id="a"))
-    before = store.document_path("a").stat().st_ino
     broken = [True]
 
     def spoil(_: int, call: Call, perform: Callable[[], Any]) -> Any:
@@ -174,18 +174,19 @@ def test_failed_fsync_rewrites_documents(
         return perform()
 
     recorder = record(monkeypatch, spoil)
-    with pytest.raises(OSError, match="Input/output error"):
-        store._writer.checkpoint()
-    assert store.document_path("a").stat().st_ino == before
-    broken[0] = False
-    del recorder.calls[:]
-    finishing = store if finisher == "the same" else FileStore(store.path)
-    finishing.save(make_environment(id="b"))
-    finishing.close()
-    calls = recorder.names()
-    anew = calls.index("replace TEMP a.json")
-    assert calls[anew - 1] == "fdatasync TEMP"
-    assert store.document_path("a").stat().st_ino != before
+    with originals(store.document_path("a")) as same:
+        with pytest.raises(OSError, match="Input/output error"):
+            store._writer.checkpoint()
+        assert same() == [store.document_path("a")]
+        broken[0] = False
+        del recorder.calls[:]
+        finishing = store if finisher == "the same" else FileStore(store.path)
+        finishing.save(make_environment(id="b"))
+        finishing.close()
+        calls = recorder.names()
+        rewrite = calls.index("replace TEMP a.json")
+        assert calls[rewrite - 1] == "fdatasync TEMP"
+        assert same() == []
 
 
 def test_close_without_change_syncs_nothing(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.originals import originals
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
@@ -51,10 +52,10 @@ def test_copy_of_suspect_store_is_rewritten(layout: Layout, tmp_path: Path) -> N
     copy = Layout(str(tmp_path / "copy"))
     shutil.copytree(layout.root, copy.root)
     path = Path(copy.document("a"))
-    before = path.stat().st_ino
-    with FileStore(copy.root) as store:
+    with originals(path) as same, FileStore(copy.root) as store:
         store.save(make_environment(id="c"))
-    assert path.stat().st_ino != before
+        store.close()
+        assert same() == []
     assert recorded(copy).durable == DURABLE
 
 
@@ -84,10 +85,10 @@ def test_unsynced_suspect_store_is_synced(layout: Layout, monkeypatch: pytest.Mo
     assert recorded(layout).durable == UNSYNCED_SUSPECT
     synced: list[str] = []
     monkeypatch.setattr(session, "sync_all", lambda layout, _: synced.append(layout.root))
-    before = Path(layout.document("c")).stat().st_ino
-    FileStore(layout.root).save(make_environment(id="d"))
+    with originals(Path(layout.document("c"))) as same:
+        FileStore(layout.root).save(make_environment(id="d"))
+        assert same() == []
     assert synced == [layout.root]
-    assert Path(layout.document("c")).stat().st_ino != before
     assert recorded(layout).durable == DURABLE
 
 
@@ -123,23 +124,23 @@ def test_failed_sync_of_earlier_files_rewrites_them(
         shutil.rmtree(root / "journal")
         shutil.rmtree(root / ".waggle")
     files = [path for path in root.rglob("*.json*") if path.parent.name != root.name]
-    before = {path: path.stat().st_ino for path in files}
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "sync_all", fail)
-        patch.setattr(recovery, "sync_all", fail)
-        if failing == "journal":
-            patch.setattr(LiveSegment, "sync", fail)
-        store = FileStore(root)
-        with pytest.raises(OSError, match="Input/output"):
-            store.save(make_environment(id="c"))
-    if failing == "a copy":  # Another process finds that in the state record.
-        store = FileStore(root)
-    store.save(make_environment(id="c"))
-    assert [path for path, inode in before.items() if path.stat().st_ino == inode] == []
+    with originals(*files) as same:
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "sync_all", fail)
+            patch.setattr(recovery, "sync_all", fail)
+            if failing == "journal":
+                patch.setattr(LiveSegment, "sync", fail)
+            store = FileStore(root)
+            with pytest.raises(OSError, match="Input/output"):
+                store.save(make_environment(id="c"))
+        if failing == "a copy":  # Another process finds that in the state record.
+            store = FileStore(root)
+        store.save(make_environment(id="c"))
+        assert same() == []
     assert recorded(Layout(str(root))).durable == DURABLE
     assert [event.seq for event in store.history()][-1] == 3
 
