@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tests share: no test comes near the user's own store, and Hypothesis is calm."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -31,6 +32,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def pytest_xdist_auto_num_workers() -> int:
     """Return two workers for each processor: tests wait for processes, and for the disk."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection() -> None:
+    """Collect no garbage among the modules and tests, of which none becomes garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and tests out of all later collections of garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry of planted faults: ways to break the package, and the test that notices each.
 
-A server of faults is a run of pytest that has collected the tests, and runs none. For each fault
-it forks a process, which plants the fault and runs the test. Imports and collection are shared;
-every fixture is set up after the fork.
+A server of faults is a run of pytest that has collected the tests, and runs none. For each
+connection it forks a process; that one forks another for each fault, which plants the fault and
+runs the test. Imports and collection are shared; every fixture is set up after the fork.
 """
 
 import gc
@@ -12,8 +12,9 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from socket import socket
 from typing import NamedTuple
 
 import pytest
@@ -68,36 +69,45 @@ def fault(test: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], No
     return register
 
 
-def serve(requests: Connection, files: list[str], fork_server_address: str) -> None:
-    """Collect the files; for each fault and directory that arrive, run the test of the fault.
+def serve(listener: socket, starter: Connection, files: list[str]) -> None:
+    """Collect the files, and accept connections until the starter closes its own.
 
-    The answer is the exit code of the process. The directory has the reports then.
+    First, the address of a fork server arrives through a connection. Then, for each fault and
+    directory that arrive, the test of the fault is run; the answer is the exit code of the
+    process. The directory has the reports then.
     """
-    fork_server.use(fork_server_address)
     with open(os.devnull, "w") as null, redirect_stdout(null):
-        pytest.main([*_OPTIONS, *files], plugins=[_Server(requests)])
+        pytest.main([*_OPTIONS, *files], plugins=[_Server(listener, starter)])
 
 
 class _Server:
     """The plugin that replaces the loop over all tests."""
 
-    def __init__(self, requests: Connection) -> None:
-        self._requests = requests
+    def __init__(self, listener: socket, starter: Connection) -> None:
+        self._listener = listener
+        self._starter = starter
         self._reports: list[Report] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         gc.freeze()  # So that collections copy no pages that the processes share.
+        while self._listener in wait([self._listener, self._starter]):
+            accepted, _ = self._listener.accept()
+            with Connection(accepted.detach()) as connection:
+                _forks.Process(target=self._answer, args=(session.items, connection)).start()
+        return True
+
+    def _answer(self, items: list[pytest.Item], connection: Connection) -> None:
+        """Run tests for the process at the other end, until it closes the connection."""
         with suppress(EOFError):
+            fork_server.use(connection.recv())
             while True:
-                request = self._requests.recv()
-                process = _forks.Process(target=self._run, args=(session.items, *request))
+                process = _forks.Process(target=self._run, args=(items, *connection.recv()))
                 process.start()
                 process.join(_TIMEOUT_SECONDS)
                 process.kill()
                 process.join()
-                self._requests.send(process.exitcode)
-        return True
+                connection.send(process.exitcode)
 
     def _run(self, items: list[pytest.Item], fault: Fault, directory: str) -> None:
         """Plant the fault in this process, and run its test up to the first failure."""

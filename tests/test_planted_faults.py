@@ -4,12 +4,16 @@
 import json
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import pytest
+from filelock import FileLock
 
 from tests import fork_server, planted
 
@@ -19,16 +23,43 @@ for _path in sorted(_TESTS.rglob("faults.py")):  # Each registers its faults.
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Connection]:
-    """Yield the connection to a process that runs tests with planted faults."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """Yield a connection to a process that runs tests with planted faults.
+
+    The workers share it: the first of them to need it starts it.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    address = directory / "server-of-faults"
+    lock = FileLock(f"{address}.lock")
+    with ExitStack() as stack:
+        with lock, socket(AF_UNIX) as connected:
+            if not address.exists():
+                stack.enter_context(_started(address, lock))
+            connected.connect(address.read_text())
+            connection = stack.enter_context(Connection(connected.detach()))
+        connection.send(fork_server.address())
+        yield connection
+
+
+@contextmanager
+def _started(address: Path, lock: FileLock) -> Iterator[None]:
+    """Start a server of faults, whose address is in the file until the server ends."""
     files = sorted({fault.test.partition("::")[0] for fault in planted.FAULTS.values()})
     ours, theirs = multiprocessing.Pipe()
-    arguments = (theirs, files, fork_server.address())
-    process = multiprocessing.get_context("spawn").Process(target=planted.serve, args=arguments)
-    process.start()
-    theirs.close()
-    with ours:
-        yield ours
+    with ours, tempfile.TemporaryDirectory() as directory:
+        with theirs, socket(AF_UNIX) as listener:
+            listener.bind(f"{directory}/socket")
+            listener.listen()
+            process = multiprocessing.get_context("spawn").Process(
+                target=planted.serve, args=(listener, theirs, files)
+            )
+            process.start()
+        address.write_text(f"{directory}/socket")
+        yield
+        with lock:
+            address.unlink()
     process.join()
 
 

@@ -20,11 +20,13 @@ class Tree(NamedTuple):
     def digest(self) -> bytes:
         """Return a digest that is equal for indistinguishable trees."""
         first: dict[int, str] = {}
-        parts = [
-            repr((path, first.setdefault(inode, path), self.contents.get(inode)))
-            for path, inode in sorted(self.names.items())
-        ]
-        return blake2b("\n".join(parts).encode(), digest_size=16).digest()
+        whole = blake2b(digest_size=16)
+        for path, inode in sorted(self.names.items()):
+            content = self.contents.get(inode)
+            size = None if content is None else len(content)
+            whole.update(repr((path, first.setdefault(inode, path), size)).encode())
+            whole.update(content or b"")
+        return whole.digest()
 
     def files(self) -> dict[str, bytes | None]:
         """What each path holds; ``None`` for a directory."""
