@@ -107,7 +107,7 @@ Rule = Callable[[str, str], Iterator[str]]
 
 def imports(source: str) -> Iterator[str]:
     """Yield the modules that a source imports: of ``from a import b``, ``a.b`` if that is one."""
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -130,7 +130,7 @@ def code_lines(source: str) -> set[int]:
     for token in tokenize.generate_tokens(StringIO(source).readline):
         if token.type not in layout | {tokenize.ENDMARKER}:
             lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
                 case [ast.Expr(ast.Constant(str())) as docstring, *_]:
@@ -179,7 +179,7 @@ def format_does_no_io(module: str, source: str) -> Iterator[str]:
     for name in imports(source):
         if name.partition(".")[0] in IO_MODULES or name.startswith("os."):
             yield name
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         if isinstance(node, ast.ImportFrom) and node.module == "os":
             yield "from os"
         elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("os."):
@@ -199,7 +199,7 @@ def only_disk_changes_files(module: str, source: str) -> Iterator[str]:
 
 def changes_of_files(source: str) -> Iterator[str]:
     """Yield each use of a function that changes files, and each opening to write."""
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         match node:
             case ast.ImportFrom(module="os" | "shutil" as module):
                 for alias in node.names:
@@ -222,7 +222,7 @@ def intervals_have_one_clock(module: str, source: str) -> Iterator[str]:
     """No timeout and no interval depends on a clock that a test freezes."""
     if module == CLOCK:
         return
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         match node:
             case ast.ImportFrom(module="time"):
                 yield from (alias.name for alias in node.names if alias.name in FROZEN_CLOCKS)
@@ -271,7 +271,7 @@ def tests_name_subject_and_outcome(_: str, source: str) -> Iterator[str]:
 
 def tests_have_different_names(_: str, source: str) -> Iterator[str]:
     """No test replaces another one of the same module or class."""
-    for scope in ast.walk(_parse(source)):
+    for scope in _walk(source):
         if isinstance(scope, ast.Module | ast.ClassDef):
             names = [node.name for node in scope.body if isinstance(node, ast.FunctionDef)]
             yield from (name for name in set(names) if names.count(name) > 1)
@@ -282,6 +282,11 @@ def _parse(source: str) -> ast.Module:
     return ast.parse(source)
 
 
+@cache
+def _walk(source: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(_parse(source)))
+
+
 def _third_party(source: str) -> Iterator[str]:
     for name in imports(source):
         if name.partition(".")[0] not in {PACKAGE, *sys.stdlib_module_names}:
@@ -289,7 +294,7 @@ def _third_party(source: str) -> Iterator[str]:
 
 
 def _functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(_parse(source)):
+    for node in _walk(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 

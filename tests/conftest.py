@@ -3,7 +3,9 @@
 
 import gc
 import os
+import shutil
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -12,6 +14,14 @@ from waggle_fsstore.store.read.inotify import DirectoryWatcher
 
 # A project with plugins that these tests do not have: "make foreign" runs it.
 collect_ignore = ["foreign"]
+
+# Tests write thousands of stores, and need a file system, but none that survives them. Where the
+# memory has room for them, they neither wait for a disk nor wear it out. --basetemp and
+# PYTEST_DEBUG_TEMPROOT choose another place.
+_MEMORY: Final = "/dev/shm"  # noqa: S108  # A file system of its own on Linux.
+_MIN_FREE_BYTES: Final = 2 << 30
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MIN_FREE_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(

@@ -115,16 +115,19 @@ def test_rm_empties_trash_before_it_ends(
     """No server may ever come that would finish the removal of the files."""
     environment_id, workspace = made
     (workspace / "file").touch()
-    empty, wait, is_waiting = Trash.empty, LocalProvider.wait_until_emptied, threading.Event()
+    empty, wait = Trash.empty, LocalProvider.wait_until_emptied
+    is_waiting, has_waited = threading.Event(), threading.Event()
 
     def empty_late(self: Trash, is_stopping: Callable[[], bool]) -> None:
         while not (is_waiting.wait(timeout=0.01) or is_stopping()):
             pass
-        empty(self, is_stopping)
+        if not has_waited.wait(timeout=0.1):
+            empty(self, is_stopping)
 
     def wait_until_emptied(self: LocalProvider) -> None:
         is_waiting.set()
         wait(self)
+        has_waited.set()
 
     monkeypatch.setattr(Trash, "empty", empty_late)
     monkeypatch.setattr(LocalProvider, "wait_until_emptied", wait_until_emptied)

@@ -40,7 +40,11 @@ _is_hashed: Final = re.compile(
 _broken_escape: Final = re.compile("%[0-9a-f]?$")
 
 # A dot inside a name stays readable; document_name escapes a leading or trailing one.
-_PLAIN_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_NAME_OF_BYTE: Final = [
+    chr(byte) if byte in b"abcdefghijklmnopqrstuvwxyz0123456789-_." else f"%{byte:02x}"
+    for byte in range(256)
+]
+_DOT: Final = ord(".")
 
 
 class Layout:
@@ -87,15 +91,11 @@ def document_name(environment_id: str) -> str:
     if _is_ordinary(environment_id):
         return environment_id + SUFFIX
     data = environment_id.encode()
-    last = len(data) - 1
-    parts = [
-        chr(byte)
-        if byte in _PLAIN_BYTES and not (byte == 0x2E and index in (0, last))
-        else f"%{byte:02x}"
-        for index, byte in enumerate(data)
-    ]
-    if _is_reserved(environment_id):
+    parts = [_NAME_OF_BYTE[byte] for byte in data]
+    if data[0] == _DOT or _is_reserved(environment_id):
         parts[0] = f"%{data[0]:02x}"
+    if data[-1] == _DOT:
+        parts[-1] = f"%{_DOT:02x}"
     name = "".join(parts)
     if len(name) > _MAX_STEM_BYTES:
         prefix = _broken_escape.sub("", name[:_PREFIX_BYTES])

@@ -17,16 +17,14 @@ STEPS = int(os.environ.get("WAGGLE_TEST_STEPS", "200"))
 
 
 @pytest.fixture
-def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A directory on the file system of the tests, or on tmpfs."""
-    memory = "/dev/shm"  # noqa: S108  # a file system of its own on Linux
-    if request.param == "on disk":
-        yield tmp_path
-    elif os.path.isdir(memory):
-        with tempfile.TemporaryDirectory(dir=memory) as path:
-            yield Path(path)
-    else:
+def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory on the file system of temporary files, or on tmpfs."""
+    memory = "/dev/shm"  # noqa: S108  # A file system of its own on Linux.
+    if request.param == "in memory" and not os.path.isdir(memory):
         pytest.skip("needs /dev/shm")
+    where = memory if request.param == "in memory" else None
+    with tempfile.TemporaryDirectory(dir=where) as path:
+        yield Path(path)
 
 
 def test_reads_between_changes_show_the_last(
