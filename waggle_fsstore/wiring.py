@@ -131,7 +131,7 @@ def _provider_of(
     if isinstance(repository, FileStore):
         stored = repository.find_all(on_corrupt=lambda _: None)
         has_workspaces = any(
-            one.provider == LocalProvider.name
+            one.provider in (LocalProvider.name, *LocalProvider.former_names)
             and (one.status in (Status.RUNNING, Status.DESTROYING) or was_running(one))
             for one in stored
         )

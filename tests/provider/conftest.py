@@ -49,7 +49,7 @@ def failure_of(call: Callable[P, object], *arguments: P.args, **options: P.kwarg
     with pytest.raises(ProviderError) as caught:
         call(*arguments, **options)
     error = caught.value
-    assert error.provider == "local"
+    assert error.provider == "local-2"
     assert error.reason
     assert error.reason.isprintable()
     assert "/" not in error.reason

@@ -34,7 +34,7 @@ from waggle_fsstore.service.provider import Provider
 def test_local_provider_implements_protocol(provider: LocalProvider) -> None:
     """The local provider has all methods of the protocol."""
     kept: Provider = provider
-    assert kept.name == "local"
+    assert kept.name == "local-2"
 
 
 def test_root_is_made_by_first_create(provider: LocalProvider, root: Path) -> None:

@@ -16,6 +16,7 @@ from waggle_fsstore.provider import layout
 from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.workspace_dirs import write_new
+from waggle_fsstore.service.provider import Provider
 
 #: What changes files during a takeover.
 STEPS = ("rename", "mkdir", "unlink", "symlink", "chmod")
@@ -229,6 +230,13 @@ def test_agent_cannot_remove_marker(provider: LocalProvider) -> None:
     (home / ".hidden").touch()
     subprocess.run(["sh", "-c", "rm -rf .[!.]* *"], cwd=home, check=True)
     provider.probe(SHELL)
+
+
+def test_earlier_version_is_another_provider(root: Path) -> None:
+    """An earlier version, which is called "local", removes nothing of any other provider."""
+    provider: Provider = LocalProvider(root)
+    assert provider.name != "local"
+    assert provider.former_names == {"local"}
 
 
 def test_earlier_version_takes_root_for_unmounted(root: Path) -> None:

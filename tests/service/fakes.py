@@ -111,6 +111,7 @@ class DirectoryProvider:
     def __init__(self, root: Path, script: Script, *, name: str = "fake") -> None:
         self.root = root
         self.name = name
+        self.former_names = frozenset({f"{name}-former"})
         self.trash = root.parent / "trash"
         self.is_closed = False
         self.lived = timedelta(0)
@@ -298,9 +299,11 @@ class World:
             return environment_id in self.provider.workspaces()
         return True
 
-    def store_environment(self, *, workspace: bool = True, **fields: Any) -> str:
+    def store_environment(
+        self, *, workspace: bool = True, provider: str = "fake", **fields: Any
+    ) -> str:
         """Store an environment as some process may have left it, and return its id."""
-        environment = Environment(name="n", runtime=Runtime.SHELL, provider="fake", **fields)
+        environment = Environment(name="n", runtime=Runtime.SHELL, provider=provider, **fields)
         environment.created_at = environment.last_used = self.clock.time
         self.real_store.save(environment)
         if workspace:

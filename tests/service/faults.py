@@ -33,6 +33,7 @@ from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import InProgress
 from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
@@ -260,7 +261,7 @@ def check_only_if_before_update(patch: Patch) -> None:
     def to_destroying(
         repository: TransactionalRepository,
         name: str,
-        provider: str,
+        provider: Provider,
         *,
         only_if: Callable[[Environment], bool],
         **options: Any,
@@ -395,6 +396,26 @@ def treat_incomplete_reconcile_as_complete(patch: Patch) -> None:
 )
 def treat_provider_error_as_workspace_gone(patch: Patch) -> None:
     patch.setattr(reconcile, "WorkspaceGoneError", ProviderError)
+
+
+@fault("tests/service/test_reconcile.py::test_former_name_of_provider_is_replaced[memory-error]")
+def keep_former_name_of_provider(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "_rename_provider", nothing)
+
+
+@fault("tests/service/test_reconcile.py::test_former_name_of_provider_is_replaced[memory-running]")
+def adopt_before_provider_is_renamed(patch: Patch) -> None:
+    real = EnvironmentService._rename_provider
+    patch.setattr(EnvironmentService, "_rename_provider", nothing)
+    tidy = EnvironmentService._tidy
+
+    def rename_late(
+        service: EnvironmentService, environments: list[Environment], result: Reconciliation
+    ) -> None:
+        real(service, environments, result)
+        tidy(service, environments, result)
+
+    patch.setattr(EnvironmentService, "_tidy", rename_late)
 
 
 @fault("tests/service/test_reconcile.py::test_failed_provider_check_changes_nothing[memory]")

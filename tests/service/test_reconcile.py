@@ -4,11 +4,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.service.fakes import DirectoryProvider, EventSummary, World, failing, owner
+from tests.service.fakes import CAPABILITIES, DirectoryProvider, EventSummary, World, failing, owner
 from tests.service.worker import run_worker
 from waggle_fsstore import (
     CorruptDocumentError,
@@ -49,6 +50,54 @@ def test_interrupted_creation_becomes_error(world: World, by: str) -> None:
     assert world.events_of(name)[1:] == [EventSummary("updated", "error", "reconcile", reason)]
     assert world.service().destroy(name)
     assert not world.exists(name)
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.ERROR])
+def test_former_name_of_provider_is_replaced(world: World, status: Status) -> None:
+    """Before a workspace is looked at, its environment has the name of today's provider.
+
+    An earlier version, which calls itself by the former name, then leaves it alone.
+    """
+    name = world.store_environment(status=status, provider="fake-former", capabilities=CAPABILITIES)
+    seen = []
+    for point in ("before check", "before probe"):
+        world.script.always(point, lambda: seen.append(world.stored(name).provider))
+    result = world.service().reconcile()
+    assert seen == ["fake", "fake"]
+    assert (result.lost, result.problems) == ([], [])
+    assert world.stored(name).is_running
+    renamed = EventSummary("updated", status, "reconcile", "its provider has a new name")
+    assert world.events_of(name)[1] == renamed
+    world.service().reconcile()
+    assert world.stored(name).revision == (2 if status is Status.RUNNING else 3)
+
+
+def test_former_name_of_provider_is_replaced_while_provider_fails(world: World) -> None:
+    """The files may be elsewhere at this moment, such as on a disk that is not mounted."""
+    name = world.store_environment(status=Status.ERROR, provider="fake-former")
+    world.script.always("before check", failing(ProviderError("fake", "not mounted")))
+    assert world.service().reconcile().problems == ["workspaces: not mounted"]
+    assert world.stored(name).provider == "fake"
+
+
+def test_environment_with_former_name_of_provider_is_destroyed(world: World) -> None:
+    """The command line removes what no server has reconciled yet."""
+    name = world.store_environment(status=Status.RUNNING, provider="fake-former")
+    assert world.service().destroy(name)
+    assert not world.exists(name)
+
+
+def test_undeleted_environment_has_name_of_provider(world: World) -> None:
+    """Its last version may have been stored by an earlier version."""
+    name = world.store_environment(
+        status=Status.RUNNING, provider="fake-former", capabilities=CAPABILITIES
+    )
+    world.clock.advance(timedelta(days=1))
+    service = world.service()
+    service.sweep()
+    world.clock.advance(timedelta(days=1))
+    assert service.sweep().expired == [name]
+    assert service.undelete(name).provider == "fake"
 
 
 @pytest.mark.parametrize("by", ENDED_OWNERS)

@@ -167,7 +167,7 @@ class EnvironmentService:
         """
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
-        transitions.require_provider(environment, self._provider.name)
+        transitions.require_provider(environment, self._provider)
         try:
             capabilities = self._provider.probe(environment)
         except WorkspaceGoneError:
@@ -179,7 +179,7 @@ class EnvironmentService:
 
     def locate(self, environment: Environment) -> str:
         """Return the location of the workspace, "" if another provider made the environment."""
-        is_ours = transitions.belongs_to(environment, self._provider.name)
+        is_ours = transitions.belongs_to(environment, self._provider)
         return self._provider.locate(environment) if is_ours else ""
 
     def destroy(
@@ -239,6 +239,7 @@ class EnvironmentService:
             # All of them, before the records are read: each record is stored before its workspace.
             workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
+        self._rename_provider(environments, result)
         self._check_provider(result)
         check = partial(check_workspace, self._repository, self._provider, self._revival)
         self._visit(environments, result, is_stopping, check)
@@ -320,6 +321,21 @@ class EnvironmentService:
             self._idle_clock.begin_pass(())
             self._idle_clock.end_pass()
 
+    def _rename_provider(self, environments: list[Environment], result: Reconciliation) -> None:
+        """Store the name of the provider where an earlier version stored a former one.
+
+        This comes before any change to a workspace: an earlier version leaves an environment of
+        an unknown provider alone, in any status.
+        """
+        for environment in environments:
+            if environment.provider in self._provider.former_names:
+                with (
+                    result.collect_problems(f"environment {environment.id}"),
+                    audit(actor="reconcile"),
+                ):
+                    transitions.set_provider(self._repository, environment.id, self._provider)
+                    environment.provider = self._provider.name
+
     def _tidy(self, environments: list[Environment], result: Reconciliation) -> None:
         """Let the provider delete what is due, unless it cannot work."""
         if not result.is_complete:
@@ -367,7 +383,7 @@ class EnvironmentService:
 
     def _is_error_with_files(self, environment: Environment) -> bool:
         """Return whether files of a user would be lost because of an error."""
-        is_ours = transitions.belongs_to(environment, self._provider.name)
+        is_ours = transitions.belongs_to(environment, self._provider)
         is_error = environment.status is Status.ERROR and was_running(environment)
         return is_error and is_ours and self._provider.has_files(environment)
 

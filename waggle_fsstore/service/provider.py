@@ -44,6 +44,11 @@ class Provider(Protocol):
         """The name, which environments carry as ``provider``."""
         ...
 
+    @property
+    def former_names(self) -> frozenset[str]:
+        """Names under which earlier versions stored environments that are this provider's."""
+        return frozenset()
+
     def create(self, environment: Environment) -> Capabilities:
         """Make the workspace, ready for use, and return what it offers.
 

@@ -80,7 +80,7 @@ class Removal:
                 return transitions.to_destroying(
                     self._repository,
                     environment_id,
-                    self._provider.name,
+                    self._provider,
                     only_if=only_if,
                     is_forced=monotonic() >= deadline,
                     discard=discard,
@@ -98,7 +98,7 @@ class Removal:
         without a workspace, which :meth:`EnvironmentService.reconcile` changes to *error*.
         """
         environment = self._repository.find_by_id(environment_id)
-        transitions.require_provider(environment, self._provider.name)
+        transitions.require_provider(environment, self._provider)
         transitions.require(only_if(environment))
         _log.warning("environment %s: the disk is full; making room first", environment_id)
         return self._provider.free_space(environment)

@@ -44,13 +44,14 @@ class Revival:
     def undelete(self, environment_id: str, *, record_only: bool) -> Environment:
         """Bring a removed environment back, see :meth:`EnvironmentService.undelete`."""
         environment = self._last_version(environment_id)
-        transitions.require_provider(environment, self._provider.name)
+        transitions.require_provider(environment, self._provider)
         with (
             IN_PROGRESS.hold(environment_id),
             transitions.with_reason(f"undeleted revision {environment.revision}"),
         ):
             environment.last_used = self._now()
             environment.discard_files = False
+            environment.provider = self._provider.name  # The last version may have a former one.
             environment.idempotency = None  # Its caller may have used the key again.
             if record_only:
                 return self._restore_record(environment)
@@ -88,7 +89,7 @@ class Revival:
 
         Returns false if it is not whole, or if there is no capacity or no port for it.
         """
-        if not was_running(environment) or environment.provider != self._provider.name:
+        if not was_running(environment) or not transitions.belongs_to(environment, self._provider):
             return False
         try:
             with suppress(WorkspaceGoneError):  # Only its record may have been undeleted.

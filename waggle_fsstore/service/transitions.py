@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import EnvironmentNotRunningError, ProviderErr
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service.in_progress import is_owned_elsewhere
+from waggle_fsstore.service.provider import Provider
 
 # A status_reason may be longer. The history takes reasons of at most 2,000 characters.
 _MAX_REASON_LENGTH: Final = 1_000
@@ -45,17 +46,33 @@ def require_running(environment: Environment) -> None:
         raise EnvironmentNotRunningError(environment.id, environment.status)
 
 
-def require_provider(environment: Environment, provider: str) -> None:
+def require_provider(environment: Environment, provider: Provider) -> None:
     """Raise :class:`ProviderError` if another provider made an environment."""
     if not belongs_to(environment, provider):
-        made_by = environment.provider
-        reason = f"the environment belongs to provider {made_by!r}; this server uses {provider!r}"
-        raise ProviderError(provider, reason)
+        made_by, ours = environment.provider, provider.name
+        reason = f"the environment belongs to provider {made_by!r}; this server uses {ours!r}"
+        raise ProviderError(ours, reason)
 
 
-def belongs_to(environment: Environment, provider: str) -> bool:
+def belongs_to(environment: Environment, provider: Provider) -> bool:
     """Return whether a provider made an environment, or none has made it yet."""
-    return environment.provider in (None, provider)
+    return environment.provider in (None, provider.name, *provider.former_names)
+
+
+def set_provider(
+    repository: TransactionalRepository, environment_id: str, provider: Provider
+) -> Environment:
+    """Store the name of the provider in place of a former one.
+
+    Raises :class:`PreconditionFailedError` if it has no former name by now.
+    """
+
+    def rename(stored: Environment) -> None:
+        require(stored.provider in provider.former_names)
+        stored.provider = provider.name
+
+    with with_reason("its provider has a new name"):
+        return repository.update(environment_id, rename)
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
@@ -164,7 +181,7 @@ def to_error(
 def to_destroying(
     repository: TransactionalRepository,
     environment_id: str,
-    provider: str,
+    provider: Provider,
     *,
     only_if: Callable[[Environment], bool],
     is_forced: bool,
