@@ -112,7 +112,12 @@ def keep_lock_after_interrupt(patch: Patch) -> None:
         finally:
             self._release()
 
+    def run_if_free(self: lock.StoreLock, work: Callable[[], object]) -> bool:
+        run(self, work)
+        return True
+
     patch.setattr(lock.StoreLock, "run", run)
+    patch.setattr(lock.StoreLock, "run_if_free", run_if_free)
 
 
 @fault("tests/store/fs/test_lock.py::test_removed_lock_file_is_noticed")

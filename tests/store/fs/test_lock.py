@@ -371,6 +371,7 @@ def test_interrupt_at_any_instruction_frees_lock(root: Path, change: str) -> Non
     files = (
         "domain/cleanup.py",
         "store/fs/lock.py",
+        "store/write/group_commit.py",
         "store/write/writer.py",
         "store/write/inputs.py",
     )

@@ -266,6 +266,43 @@ def record_leader_as_author_of_all(patch: Patch) -> None:
     )
 
 
+_SLEEPERS = "tests/store/write/test_group_commit.py"
+
+
+@fault(f"{_SLEEPERS}::test_waiting_threads_are_woken[3]")
+def wake_no_follower(patch: Patch) -> None:
+    real = group_commit.Call.wake
+
+    def wake(call: group_commit.Call) -> None:
+        if not call.is_done():
+            real(call)
+
+    patch.setattr(group_commit.Call, "wake", wake)
+
+
+@fault(f"{_SLEEPERS}::test_waiting_threads_are_woken[1]")
+def release_lock_silently(patch: Patch) -> None:
+    patch.setattr(group_commit, "_wake_next", nothing)
+
+
+@fault(f"{_SLEEPERS}::test_call_committed_before_its_turn_is_not_run_again")
+def run_committed_call_again(patch: Patch) -> None:
+    patch.setattr(group_commit.Call, "is_done", lambda _: False)
+
+
+@fault(f"{_SLEEPERS}::test_thread_that_gives_up_wakes_next")
+def keep_turn_of_thread_that_gives_up(patch: Patch) -> None:
+    def remove(queue: group_commit.CommitQueue, call: group_commit.Call) -> None:
+        queue._waiting.remove(call)
+
+    patch.setattr(group_commit.CommitQueue, "_remove", remove)
+
+
+@fault(f"{_SLEEPERS}::test_thread_that_is_not_woken_looks_again")
+def sleep_until_woken(patch: Patch) -> None:
+    patch.setattr(group_commit.Call, "sleep", lambda call, _: call._asleep.acquire())
+
+
 @fault("tests/store/write/test_writer.py::test_committed_call_is_never_run_again")
 def run_waiting_calls_twice(patch: Patch) -> None:
     class Claim:

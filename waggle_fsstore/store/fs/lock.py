@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import CodeType
-from typing import Final, TypeVar, overload
+from typing import Final, TypeVar
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -66,6 +66,8 @@ class StoreLock:
         self._file = InPlaceFile(path, create=make_dir is not None)
         self._timeout = timeout
         self._make_dir = make_dir
+        #: Called whenever a thread has released the lock.
+        self.on_release: Callable[[], object] = lambda: None
         self._threads = threading.Condition(threading.RLock())
         self._locked = False
         self._trying = False
@@ -83,24 +85,15 @@ class StoreLock:
         """Whether the lock was closed, and cannot be taken any more."""
         return self._closed
 
-    @overload
-    def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T: ...
+    @property
+    def timeout(self) -> float:
+        """How many seconds to wait for another holder."""
+        return self._timeout
 
-    @overload
-    def run(self, work: Callable[[], _T], *, skip_if: Callable[[], bool]) -> _T | None: ...
-
-    def run(
-        self,
-        work: Callable[[], _T],
-        *,
-        timeout: float | None = None,
-        skip_if: Callable[[], bool] | None = None,
-    ) -> _T | None:
+    def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T:
         """Return ``work()``, done while this thread of this process alone holds the lock.
 
-        ``skip_if`` is called once no other thread of this process holds the lock: if it
-        returns true, another thread did the work, and the result is ``None``. ``timeout`` is
-        in seconds.
+        ``timeout`` is in seconds.
 
         Raises :class:`LockTimeoutError`, :class:`StoreClosedError`, ``RuntimeError`` if this
         thread holds the lock already, for example in a signal handler, and
@@ -108,10 +101,23 @@ class StoreLock:
         """
         self._refuse_nesting()
 
-        def locked() -> _T | None:
-            if self._acquire(self._timeout if timeout is None else timeout, skip_if):
-                return work()
-            return None
+        def locked() -> _T:
+            self._acquire(self._timeout if timeout is None else timeout)
+            return work()
+
+        return run_with_cleanup(locked, self._release)
+
+    def run_if_free(self, work: Callable[[], object]) -> bool:
+        """Run ``work`` as :meth:`run` does, unless another thread of this process holds the lock.
+
+        Returns whether it ran. Waits for other processes only.
+        """
+        self._refuse_nesting()
+
+        def locked() -> bool:
+            if is_free := self._acquire(self._timeout, waits_for_threads=False):
+                work()
+            return is_free
 
         return run_with_cleanup(locked, self._release)
 
@@ -145,11 +151,11 @@ class StoreLock:
             return False
         return True
 
-    def _acquire(self, timeout: float, skip_if: Callable[[], bool] | None = None) -> bool:
+    def _acquire(self, timeout: float, *, waits_for_threads: bool = True) -> bool:
         deadline = monotonic() + timeout
-        if not self._threads.acquire(timeout=timeout):
-            raise self._timed_out(timeout)
-        if skip_if is not None and skip_if():
+        if not self._threads.acquire(timeout=timeout if waits_for_threads else 0):
+            if waits_for_threads:
+                raise self.timed_out(timeout)
             return False
         if self._closed:
             raise StoreClosedError
@@ -187,6 +193,7 @@ class StoreLock:
             raise
         finally:
             self._threads.release()
+            self.on_release()
 
     def _open(self) -> int:
         try:
@@ -206,7 +213,7 @@ class StoreLock:
                 raise StoreClosedError
             remaining = deadline - monotonic()
             if remaining <= 0:
-                raise self._timed_out(timeout)
+                raise self.timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
             time.sleep(min(remaining, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # no secret
             pause = min(pause * 2, _MAX_PAUSE_S)
@@ -216,7 +223,8 @@ class StoreLock:
         self._locked = False
         self._file.close()
 
-    def _timed_out(self, timeout: float) -> LockTimeoutError:
+    def timed_out(self, timeout: float) -> LockTimeoutError:
+        """Return the error of a caller that has waited for ``timeout`` seconds."""
         return LockTimeoutError(self._file.path, read_holder(self._file.path), timeout)
 
     def reset_after_fork(self) -> None:

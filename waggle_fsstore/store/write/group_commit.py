@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group commit: the thread that gets the store lock commits the calls of all waiting threads."""
+"""Group commit: the thread that gets the store lock commits the calls of all waiting threads.
+
+A thread that finds the lock taken by another one sleeps. The holder wakes it when its call is
+committed, or when it is its turn to take the lock.
+"""
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import Author
 from waggle_fsstore.domain.cleanup import run_with_cleanup
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockTimeoutError, OutcomeUnknownError
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.write.batch import Transaction, WriteBatch
+
+# A holder that Ctrl-C interrupts may wake no other thread. So each looks again after this time.
+_MAX_SLEEP_S: Final = 0.05
 
 
 class Call:
@@ -30,10 +39,21 @@ class Call:
         self.claim = threading.Lock()
         self._work = work
         self._author = author
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
 
     def is_done(self) -> bool:
         """Return whether it was committed or has failed, and will not run again."""
         return self.group is not None and self.group.is_done
+
+    def sleep(self, timeout: float) -> None:
+        """Wait until another thread calls :meth:`wake`, for at most ``timeout`` seconds."""
+        self._asleep.acquire(timeout=timeout)
+
+    def wake(self) -> None:
+        """End the sleep of its thread, or its next one."""
+        with suppress(RuntimeError):  # It is awake already.
+            self._asleep.release()
 
     def run(self, group: "Group", batch: WriteBatch) -> None:
         """Run the work, and add its changes to the batch; add none if it raises."""
@@ -106,6 +126,7 @@ class CommitQueue:
     def __init__(self, lock: StoreLock) -> None:
         self._lock = lock
         self._waiting: list[Call] = []
+        lock.on_release = partial(_wake_next, self._waiting)
         register_at_fork(self)
 
     def run(self, call: Call, commit: Commit) -> None:
@@ -125,11 +146,19 @@ class CommitQueue:
 
     def reset_after_fork(self) -> None:
         """Forget, in a child, the calls of the parent's threads."""
-        self._waiting = []
+        self._waiting.clear()
 
     def _take_turn(self, call: Call, commit: Commit) -> None:
+        """Lead, or sleep until another thread has committed the call or released the lock."""
+        deadline = monotonic() + self._lock.timeout
         try:
-            self._lock.run(partial(self._lead, call, commit), skip_if=call.is_done)
+            while not self._lock.run_if_free(partial(self._lead, call, commit)):
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    raise self._lock.timed_out(self._lock.timeout)
+                call.sleep(min(remaining, _MAX_SLEEP_S))
+                if call.is_done():
+                    return
         except LockTimeoutError:
             # A leader that has claimed the call is committing it right now.
             if call.claim.acquire(blocking=False):
@@ -137,6 +166,8 @@ class CommitQueue:
 
     def _lead(self, call: Call, commit: Commit) -> None:
         """Commit the leader's own call and waiting ones, under the store lock."""
+        if call.is_done():
+            return  # By the previous holder, just before this thread took the lock.
         group = call.group = Group(call)
         call.has_led = True
         # Other threads still see it waiting, until its own thread removes it.
@@ -151,8 +182,20 @@ class CommitQueue:
             if not group.is_done:
                 for claimed in group.calls:
                     claimed.claim.release()
+            for served in group.calls[1:]:
+                served.wake()
             group.calls.clear()  # A reference cycle: each call refers to the group.
 
     def _remove(self, call: Call) -> None:
         if call in self._waiting:  # Only its own thread removes it.
             self._waiting.remove(call)
+        if not call.is_done():  # It may have been woken for a turn that it does not take.
+            _wake_next(self._waiting)
+
+
+def _wake_next(waiting: list[Call]) -> None:
+    """Wake the thread of the first call that is not committed: it takes the lock."""
+    for call in waiting[:]:
+        if not call.is_done():
+            call.wake()
+            break
