@@ -79,6 +79,15 @@ def blame_file_for_lack_of_resources(patch: Patch) -> None:
     patch.setattr(safe_read, "_OUT_OF_RESOURCES", frozenset())
 
 
+def _replace_run(patch: Patch, run: Callable[..., object]) -> None:
+    def run_if_free(self: lock.StoreLock, work: Callable[[], object]) -> bool:
+        run(self, work)
+        return True
+
+    patch.setattr(lock.StoreLock, "run", run)
+    patch.setattr(lock.StoreLock, "run_if_free", run_if_free)
+
+
 @fault(
     "tests/store/test_contracts.py::TestFileStorePersistence::test_updates_of_several_handles_are_all_kept"
 )
@@ -88,7 +97,7 @@ def run_without_lock(patch: Patch) -> None:
         self._locked = True
         return work()
 
-    patch.setattr(lock.StoreLock, "run", run)
+    _replace_run(patch, run)
 
 
 @fault("tests/store/fs/test_lock.py::test_lock_file_is_permanent")
@@ -112,12 +121,7 @@ def keep_lock_after_interrupt(patch: Patch) -> None:
         finally:
             self._release()
 
-    def run_if_free(self: lock.StoreLock, work: Callable[[], object]) -> bool:
-        run(self, work)
-        return True
-
-    patch.setattr(lock.StoreLock, "run", run)
-    patch.setattr(lock.StoreLock, "run_if_free", run_if_free)
+    _replace_run(patch, run)
 
 
 @fault("tests/store/fs/test_lock.py::test_removed_lock_file_is_noticed")
