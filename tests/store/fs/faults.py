@@ -124,6 +124,32 @@ def keep_lock_after_interrupt(patch: Patch) -> None:
     _replace_run(patch, run)
 
 
+@fault("tests/store/fs/test_lock.py::test_description_of_other_holder_is_replaced")
+def keep_description_of_other_holder(patch: Patch) -> None:
+    real = lock.StoreLock._describe_holder
+
+    def describe_once(self: lock.StoreLock) -> None:
+        if not self._described:
+            real(self)
+
+    patch.setattr(lock.StoreLock, "_describe_holder", describe_once)
+
+
+@fault("tests/store/fs/test_lock.py::test_description_in_same_tick_is_replaced")
+def trust_description_in_same_tick(patch: Patch) -> None:
+    patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
+
+
+@fault("tests/store/fs/test_lock.py::test_description_is_replaced_where_files_have_no_change_times")
+def trust_times_of_any_file_system(patch: Patch) -> None:
+    patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
+
+
+@fault("tests/store/fs/test_lock.py::test_holder_is_described_once_a_second")
+def describe_holder_at_each_lock(patch: Patch) -> None:
+    patch.setattr(lock.StoreLock, "_time_of_description", lambda _: 0)
+
+
 @fault("tests/store/fs/test_lock.py::test_removed_lock_file_is_noticed")
 def ignore_removal_of_lock_file(patch: Patch) -> None:
     patch.setattr(in_place_file.InPlaceFile, "is_in_place", lambda _: True)

@@ -26,8 +26,9 @@ from waggle_fsstore import (
     StoreClosedError,
     StoreError,
 )
+from waggle_fsstore.store.fs import lock
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
-from waggle_fsstore.store.fs.lock import StoreLock
+from waggle_fsstore.store.fs.lock import StoreLock, read_holder
 from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.testing import make_environment
 
@@ -204,6 +205,92 @@ def test_child_can_use_inherited_store(root: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert store.find_by_id("child").id == "child"
     store.save(make_environment(id="child"))
+
+
+class Notes:
+    """The descriptions of lock holders that one store writes, with a clock that a test sets."""
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.store = FileStore(root)
+        self.clock_ahead_ns = 0
+        self.written = 0
+        self._patch = patch
+        patch.setattr(lock, "file_clock", self._clock)
+        patch.setattr(lock, "describe_holder", self._describe)
+        patch.setattr(lock, "has_change_times", lambda _: True)
+        self.save()
+
+    def save(self) -> str:
+        """Save, and return the name of the process that another one sees while it lasts."""
+        seen = []
+
+        def work(tx: Transaction) -> None:
+            seen.append(read_holder(f"{self.store.path}/.waggle/lock"))
+            tx.put(make_environment(id="a"), tx.get_or_none("a"))
+
+        self.store._writer.run(work)
+        return seen[0].host if seen[0] else ""
+
+    def _clock(self) -> int:
+        return os.stat(f"{self.store.path}/.waggle/lock").st_mtime_ns + self.clock_ahead_ns
+
+    def _describe(self) -> bytes:
+        self.written += 1
+        return f"\n1 1 own-{self.written}\n".encode().ljust(400)
+
+
+@pytest.fixture
+def notes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
+    notes = Notes(root, monkeypatch)
+    yield notes
+    notes.store.close()
+
+
+def test_holder_is_described_once_a_second(notes: Notes) -> None:
+    """A process that holds the lock again and again writes its name once, and then each second."""
+    notes.clock_ahead_ns = 10_000_000
+    notes.save()
+    before = notes.written
+    notes.save()
+    notes.save()
+    assert notes.written == before
+    notes.clock_ahead_ns = 1_000_000_000
+    notes.save()
+    assert notes.written == before + 1
+
+
+def test_description_of_other_holder_is_replaced(notes: Notes) -> None:
+    """A process that waits is told who holds the lock now, not who held it before."""
+    notes.clock_ahead_ns = 10_000_000
+    notes.save()
+    path = notes.store.path / ".waggle" / "lock"
+    other = b"\n2 2 other\n".ljust(400)
+    path.write_bytes(other)
+    assert notes.save() == f"own-{notes.written}"
+
+
+def test_description_in_same_tick_is_replaced(notes: Notes) -> None:
+    """The times of the file do not tell two holders apart that wrote in the same tick."""
+    notes.save()
+    path = notes.store.path / ".waggle" / "lock"
+    status = path.stat()
+    path.write_bytes(b"\n2 2 other\n".ljust(400))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert notes.save() == f"own-{notes.written}"
+
+
+def test_description_is_replaced_where_files_have_no_change_times(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system may show the times of an earlier moment."""
+    monkeypatch.setattr(lock, "has_change_times", lambda _: False)
+    notes.store.close()
+    notes.store = FileStore(notes.store.path)
+    notes.clock_ahead_ns = 10_000_000
+    before = notes.written
+    notes.save()
+    notes.save()
+    assert notes.written >= before + 2
 
 
 def test_parent_and_child_exclude_each_other(root: Path) -> None:

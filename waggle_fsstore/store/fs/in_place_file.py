@@ -23,11 +23,13 @@ class InPlaceFile:
     With ``create=False`` a missing file is an error, and an unwritable one is opened read-only.
     """
 
-    __slots__ = ("_create", "_descriptor", "_inode", "is_writable", "path")
+    __slots__ = ("_create", "_descriptor", "_inode", "is_writable", "modified", "path")
 
     def __init__(self, path: str, *, create: bool = True) -> None:
         self.path = path
         self.is_writable = True
+        #: When it was last written, as of the last :meth:`is_in_place` (ns); 0 after a write.
+        self.modified = 0
         self._create = create
         self._descriptor: int | None = None
         self._inode = (0, 0)
@@ -62,6 +64,7 @@ class InPlaceFile:
             status = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        self.modified = status.st_mtime_ns
         return (status.st_dev, status.st_ino) == self._inode
 
     def read(self, size: int) -> bytes:
@@ -76,6 +79,7 @@ class InPlaceFile:
 
     def overwrite(self, data: bytes) -> None:
         """Write over the start of the file, without a sync."""
+        self.modified = 0
         try:
             write(self.open()[0], data)
         except OSError as error:

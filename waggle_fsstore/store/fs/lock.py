@@ -28,6 +28,7 @@ from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
+from waggle_fsstore.store.fs.linux import file_clock, has_change_times
 
 if sys.platform != "win32":
     import fcntl
@@ -43,6 +44,7 @@ _MAX_REPLACEMENTS: Final = 100
 # Windows locks the first byte against readers too, so the holder is written after it.
 _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
+_MAX_HOLDER_AGE_NS: Final = 1_000_000_000
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
 
 # man 2 fcntl, struct flock: type, whence, start, length, process id; as large as its alignment.
@@ -73,6 +75,10 @@ class StoreLock:
         self._trying = False
         self._generation = 0
         self._closed = False
+        #: The time of modification of the file by which this object knows its own description,
+        #: see _describe_holder(); 0 for none.
+        self._described = 0
+        self._shows_changes: bool | None = None
         register_at_fork(self)
 
     @property
@@ -166,7 +172,7 @@ class StoreLock:
             self._locked = True
             if self._file.is_in_place():
                 if self._file.is_writable:
-                    self._file.overwrite(describe_holder())
+                    self._describe_holder()
                 return True
             self._release_file()  # Else two processes would hold two locks.
         raise OSError(
@@ -176,12 +182,34 @@ class StoreLock:
             self._file.path,
         )
 
+    def _describe_holder(self) -> None:
+        """Write which process holds the lock, unless this object did so in the last second.
+
+        Any other holder has written since, and changed the time of the file.
+        """
+        is_described = bool(self._described) and self._file.modified == self._described
+        if not is_described or file_clock() - self._described >= _MAX_HOLDER_AGE_NS:
+            self._file.overwrite(describe_holder())
+
+    def _time_of_description(self) -> int:
+        """Return the time by which to know the present description; 0 if that may be ambiguous.
+
+        File times tick every 1-10 ms: a later holder may write within the same tick.
+        """
+        time_ns = self._file.modified
+        if not time_ns or time_ns % 1_000_000_000 == 0 or time_ns >= file_clock():
+            return 0
+        if self._shows_changes is None:
+            self._shows_changes = has_change_times(self._file.path)
+        return time_ns if self._shows_changes else 0
+
     def _release(self) -> None:
         """Release what this thread holds: the lock, a part of it, or nothing."""
         if not self._is_mine():
             return  # Also in a child that was forked in the meantime: its parent holds the lock.
         try:
             if self._locked and not self._closed:
+                self._described = self._time_of_description()
                 unlock_descriptor(self._file.open()[0])
                 self._locked = False
             elif self._trying or self._closed:
@@ -221,6 +249,7 @@ class StoreLock:
     def _release_file(self) -> None:
         """Close the file, which frees the lock with it."""
         self._locked = False
+        self._described = 0
         self._file.close()
 
     def timed_out(self, timeout: float) -> LockTimeoutError:

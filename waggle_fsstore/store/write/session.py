@@ -70,6 +70,9 @@ class WriterSession:
         self._directories: tuple[int, int, int] | None = None
         self._documents_directory: int | None = None
         self._mounted_id = ""
+        #: When a document was last renamed or removed, as far as this object knows; 0 if it does
+        #: not. A state record may name an earlier time, but none that is in the future.
+        self._modified = 0
         #: Whether the documents' directory had to be made: then no record of it is valid.
         self._is_rebuilt = False
         #: Whether all files of earlier writers are synced.
@@ -101,6 +104,7 @@ class WriterSession:
             if self.segment.tail_is_intact() and self._record.is_in_place():
                 return
             self._phase = Phase.OPENED
+        self._modified = 0
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
@@ -121,6 +125,8 @@ class WriterSession:
         """Write the state record; ``offset`` is where unpublished lines begin, else the end."""
         self.committed = committed or self.committed
         self.published = published or self.published
+        if published or not self._modified:
+            self._modified = os.fstat(self.documents_directory()).st_mtime_ns
         if self._disk.durable and self._is_synced:
             durable = SUSPECT if self._is_suspect else DURABLE
         else:
@@ -133,7 +139,7 @@ class WriterSession:
                 self.segment.end if offset is None else offset,
                 self.committed,
                 self.published,
-                os.fstat(self.documents_directory()).st_mtime_ns,
+                self._modified,
             )
         )
 
