@@ -68,11 +68,14 @@ class RecordingOs:
         return forward
 
     def names(self) -> list[str]:
-        """The calls in order, as ``name file [file]``, without opening and closing."""
+        """The calls in order, as ``name file [file]``, without opening and closing.
+
+        The description of the lock holder is left out: it is written about once a second.
+        """
         return [
             " ".join((call.name, *call.files))
             for call in self.calls
-            if call.name not in {"open", "close", "posix_fallocate"}
+            if call.name not in {"open", "close", "posix_fallocate"} and call.files != ("lock",)
         ]
 
 
