@@ -283,7 +283,10 @@ class ConflictError(StoreError):
 
 
 class LockHolder(NamedTuple):
-    """The process that last acquired a lock: process id, host name, and when (UTC)."""
+    """The process that last acquired a lock: process id, host name, and when (UTC).
+
+    Of a process that acquires it often, ``since`` may be up to a second early.
+    """
 
     pid: int
     host: str
