@@ -250,6 +250,7 @@ class StoreLock:
         """Close the file, which frees the lock with it."""
         self._locked = False
         self._described = 0
+        self._shows_changes = None
         self._file.close()
 
     def timed_out(self, timeout: float) -> LockTimeoutError:
