@@ -62,17 +62,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_real_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point every default at a folder of the test."""
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point every default at a directory of the test, and keep the log and the error hooks.
+
+    A server that runs in this process would take over both.
+    """
     monkeypatch.delenv("WAGGLE_STORE_PATH", raising=False)
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "waggle-data"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
-@pytest.fixture(autouse=True)
-def _no_json_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a server that runs in this process from taking over its log and its error hooks."""
     monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
 
 
