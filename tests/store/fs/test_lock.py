@@ -279,6 +279,16 @@ def test_description_in_same_tick_is_replaced(notes: Notes) -> None:
     assert notes.save() == f"own-{notes.written}"
 
 
+def test_description_on_whole_second_is_replaced(notes: Notes) -> None:
+    """A file system may store whole seconds only, and then two holders easily share one."""
+    notes.clock_ahead_ns = 10_000_000
+    held = notes.store._writer._lock
+    held._file.modified = 5_000_000_001
+    assert held._time_of_description() == 5_000_000_001
+    held._file.modified = 5_000_000_000
+    assert held._time_of_description() == 0
+
+
 def test_description_is_replaced_where_files_have_no_change_times(
     notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
