@@ -140,6 +140,11 @@ def trust_description_in_same_tick(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
 
 
+@fault("tests/store/fs/test_lock.py::test_description_on_whole_second_is_replaced")
+def trust_description_on_whole_second(patch: Patch) -> None:
+    patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
+
+
 @fault("tests/store/fs/test_lock.py::test_description_is_replaced_where_files_have_no_change_times")
 def trust_times_of_any_file_system(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
