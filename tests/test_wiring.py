@@ -301,6 +301,18 @@ def test_missing_root_is_gone_only_beside_its_store(tmp_path: Path, is_beside: b
                 assert other.sweep().expired == []
 
 
+def test_workspaces_of_former_provider_are_awaited(tmp_path: Path) -> None:
+    """A running environment of an earlier version shows that the root directory is missing."""
+    settings = Settings(workspaces=str(tmp_path / "disk" / "workspaces"))
+    with FileStore(tmp_path / "s", durable=False) as store:
+        store.save(make_environment(id="a", provider="local", status=Status.RUNNING))
+        with (
+            open_service(store, settings) as service,
+            pytest.raises(ProviderError, match="mount its disk"),
+        ):
+            service.provider.check()
+
+
 def test_files_of_error_are_awaited_while_their_disk_is_unmounted(tmp_path: Path) -> None:
     """An environment in error does not count as one without files, and so does not expire."""
     root = tmp_path / "disk" / "workspaces"

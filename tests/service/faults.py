@@ -412,10 +412,44 @@ def adopt_before_provider_is_renamed(patch: Patch) -> None:
     def rename_late(
         service: EnvironmentService, environments: list[Environment], result: Reconciliation
     ) -> None:
-        real(service, environments, result)
+        for environment in environments:
+            real(service, environment, result)
         tidy(service, environments, result)
 
     patch.setattr(EnvironmentService, "_tidy", rename_late)
+
+
+@fault(
+    "tests/service/test_reconcile.py"
+    "::test_environment_with_former_name_of_provider_is_destroyed[memory]"
+)
+def take_former_name_for_another_provider(patch: Patch) -> None:
+    def belongs_to(environment: Environment, provider: Provider) -> bool:
+        return environment.provider in (None, provider.name)
+
+    patch.setattr(transitions, "belongs_to", belongs_to)
+
+
+@fault("tests/service/test_reconcile.py::test_lock_timeout_ends_renaming_of_provider[memory]")
+def rename_provider_after_lock_timeout(patch: Patch) -> None:
+    real = EnvironmentService._visit
+
+    def visit(
+        service: EnvironmentService,
+        environments: list[Environment],
+        result: Reconciliation,
+        *arguments: Any,
+    ) -> None:
+        for environment in environments:
+            real(service, [environment], result, *arguments)
+            result.is_complete = True
+
+    patch.setattr(EnvironmentService, "_visit", visit)
+
+
+@fault("tests/test_wiring.py::test_workspaces_of_former_provider_are_awaited")
+def make_root_of_former_provider_anew(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "former_names", frozenset())
 
 
 @fault("tests/service/test_reconcile.py::test_failed_provider_check_changes_nothing[memory]")

@@ -341,6 +341,16 @@ def test_lock_timeout_ends_pass(world: World) -> None:
     assert (result.failed, result.is_complete) == (names, True)
 
 
+def test_lock_timeout_ends_renaming_of_provider(world: World) -> None:
+    """The lock is waited for once, however many environments have a former name."""
+    for _ in range(3):
+        world.store_environment(status=Status.RUNNING, provider="fake-former")
+    world.script.always("before update", failing(LockTimeoutError("/s/lock", None, 10.0)))
+    result = world.service().reconcile()
+    assert world.script.passed.count("before update") == 1
+    assert not result.is_complete
+
+
 def test_failed_removal_does_not_stop_reconcile(world: World) -> None:
     """A removal that fails again stays unfinished, and the others are finished."""
     names = sorted(

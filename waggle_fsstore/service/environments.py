@@ -239,10 +239,10 @@ class EnvironmentService:
             # All of them, before the records are read: each record is stored before its workspace.
             workspaces += self._provider.find_orphans(())
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
-        self._rename_provider(environments, result)
+        self._visit(environments, result, is_stopping, self._rename_provider)
         self._check_provider(result)
         check = partial(check_workspace, self._repository, self._provider, self._revival)
-        self._visit(environments, result, is_stopping, check)
+        self._visit(environments, result, is_stopping, partial(self._finish_or, check))
         if workspaces:
             with result.collect_problems("workspaces"):
                 known = [one.id for one in environments]
@@ -263,7 +263,8 @@ class EnvironmentService:
         environments = self._repository.find_all(on_corrupt=result.unreadable.append)
         self._check_provider(result)
         self._idle_clock.begin_pass({one.id for one in environments})
-        self._visit(environments, result, is_stopping, self._remove_if_expired)
+        remove = partial(self._finish_or, self._remove_if_expired)
+        self._visit(environments, result, is_stopping, remove)
         self._idle_clock.end_pass()
         self._tidy(environments, result)
         return result
@@ -321,20 +322,16 @@ class EnvironmentService:
             self._idle_clock.begin_pass(())
             self._idle_clock.end_pass()
 
-    def _rename_provider(self, environments: list[Environment], result: Reconciliation) -> None:
+    def _rename_provider(self, environment: Environment, _: Reconciliation) -> None:
         """Store the name of the provider where an earlier version stored a former one.
 
         This comes before any change to a workspace: an earlier version leaves an environment of
         an unknown provider alone, in any status.
         """
-        for environment in environments:
-            if environment.provider in self._provider.former_names:
-                with (
-                    result.collect_problems(f"environment {environment.id}"),
-                    audit(actor="reconcile"),
-                ):
-                    transitions.set_provider(self._repository, environment.id, self._provider)
-                    environment.provider = self._provider.name
+        if environment.provider in self._provider.former_names:
+            with audit(actor="reconcile"):
+                transitions.set_provider(self._repository, environment.id, self._provider)
+            environment.provider = self._provider.name
 
     def _tidy(self, environments: list[Environment], result: Reconciliation) -> None:
         """Let the provider delete what is due, unless it cannot work."""
@@ -353,15 +350,24 @@ class EnvironmentService:
         is_stopping: Callable[[], bool],
         act: Callable[[Environment, Reconciliation], None],
     ) -> None:
-        """Finish interrupted creations and removals, and ``act`` on the other environments."""
+        """``act`` on each environment, unless the pass has become incomplete or is to stop."""
         for environment in environments:
             if not result.is_complete or is_stopping():
                 break
             with result.collect_problems(f"environment {environment.id}"):
-                if not finish_interrupted(
-                    self._repository, self._removal, self._revival, environment, result
-                ):
-                    act(environment, result)
+                act(environment, result)
+
+    def _finish_or(
+        self,
+        act: Callable[[Environment, Reconciliation], None],
+        environment: Environment,
+        result: Reconciliation,
+    ) -> None:
+        """Finish an interrupted creation or removal, or else ``act`` on the environment."""
+        if not finish_interrupted(
+            self._repository, self._removal, self._revival, environment, result
+        ):
+            act(environment, result)
 
     def _remove_if_expired(self, environment: Environment, result: Reconciliation) -> None:
         if environment.status is Status.ERROR and revive(self._revival, environment, result):

@@ -61,7 +61,7 @@ def belongs_to(environment: Environment, provider: Provider) -> bool:
 
 def set_provider(
     repository: TransactionalRepository, environment_id: str, provider: Provider
-) -> Environment:
+) -> None:
     """Store the name of the provider in place of a former one.
 
     Raises :class:`PreconditionFailedError` if it has no former name by now.
@@ -72,7 +72,7 @@ def set_provider(
         stored.provider = provider.name
 
     with with_reason("its provider has a new name"):
-        return repository.update(environment_id, rename)
+        repository.update(environment_id, rename)
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:

@@ -147,7 +147,7 @@ def trust_description_on_whole_second(patch: Patch) -> None:
 
 @fault("tests/store/fs/test_lock.py::test_description_is_replaced_where_files_have_no_change_times")
 def trust_times_of_any_file_system(patch: Patch) -> None:
-    patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)
+    patch.setattr(lock.StoreLock, "_shows_changes", lambda _: True)
 
 
 @fault("tests/store/fs/test_lock.py::test_holder_is_described_once_a_second")

@@ -44,7 +44,8 @@ _MAX_REPLACEMENTS: Final = 100
 # Windows locks the first byte against readers too, so the holder is written after it.
 _HOLDER_OFFSET: Final = 1
 _HOLDER_BYTES: Final = 400
-_MAX_HOLDER_AGE_NS: Final = 1_000_000_000
+_SECOND_NS: Final = 1_000_000_000
+_MAX_HOLDER_AGE_NS: Final = _SECOND_NS
 _HOST: Final = "_".join(platform.node().split()) or "localhost"
 
 # man 2 fcntl, struct flock: type, whence, start, length, process id; as large as its alignment.
@@ -78,7 +79,7 @@ class StoreLock:
         #: The time of modification of the file by which this object knows its own description,
         #: see _describe_holder(); 0 for none.
         self._described = 0
-        self._shows_changes: bool | None = None
+        self._has_change_times: bool | None = None
         register_at_fork(self)
 
     @property
@@ -187,21 +188,28 @@ class StoreLock:
 
         Any other holder has written since, and changed the time of the file.
         """
-        is_described = bool(self._described) and self._file.modified == self._described
-        if not is_described or file_clock() - self._described >= _MAX_HOLDER_AGE_NS:
+        if not (
+            self._described
+            and self._described == self._file.modified
+            and 0 <= file_clock() - self._described < _MAX_HOLDER_AGE_NS
+            and self._shows_changes()
+        ):
             self._file.overwrite(describe_holder())
 
     def _time_of_description(self) -> int:
         """Return the time by which to know the present description; 0 if that may be ambiguous.
 
-        File times tick every 1-10 ms: a later holder may write within the same tick.
+        File times tick every 1-10 ms: a later holder may write within the same tick. Some file
+        systems store whole seconds only.
         """
         time_ns = self._file.modified
-        if not time_ns or time_ns % 1_000_000_000 == 0 or time_ns >= file_clock():
-            return 0
-        if self._shows_changes is None:
-            self._shows_changes = has_change_times(self._file.path)
-        return time_ns if self._shows_changes else 0
+        return time_ns if time_ns % _SECOND_NS and time_ns < file_clock() else 0
+
+    def _shows_changes(self) -> bool:
+        """Return whether each change of the open file sets its time, from the system's clock."""
+        if self._has_change_times is None:
+            self._has_change_times = has_change_times(self._file.path)
+        return self._has_change_times
 
     def _release(self) -> None:
         """Release what this thread holds: the lock, a part of it, or nothing."""
@@ -250,7 +258,7 @@ class StoreLock:
         """Close the file, which frees the lock with it."""
         self._locked = False
         self._described = 0
-        self._shows_changes = None
+        self._has_change_times = None
         self._file.close()
 
     def timed_out(self, timeout: float) -> LockTimeoutError:

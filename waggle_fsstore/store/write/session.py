@@ -70,8 +70,8 @@ class WriterSession:
         self._directories: tuple[int, int, int] | None = None
         self._documents_directory: int | None = None
         self._mounted_id = ""
-        #: When a document was last renamed or removed, as far as this object knows; 0 if it does
-        #: not. A state record may name an earlier time, but none that is in the future.
+        #: When the documents' directory was modified by the last change of this object; 0 if
+        #: unknown. A manual edit may be later: that the directory is no older is what counts.
         self._modified = 0
         #: Whether the documents' directory had to be made: then no record of it is valid.
         self._is_rebuilt = False
