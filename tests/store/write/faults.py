@@ -321,6 +321,17 @@ def run_waiting_calls_twice(patch: Patch) -> None:
     patch.setattr(group_commit.Call, "__init__", init)
 
 
+@fault("tests/store/write/test_session.py::test_state_record_has_time_of_last_change")
+def keep_time_of_first_change(patch: Patch) -> None:
+    real = session.WriterSession.write_state
+
+    def write_state(self: session.WriterSession, *, published: int = 0, **given: Any) -> None:
+        self.published = published or self.published
+        real(self, **given)
+
+    patch.setattr(session.WriterSession, "write_state", write_state)
+
+
 @fault("tests/store/write/test_session.py::test_interrupted_resume_keeps_suspicion")
 def forget_suspicion_while_resuming(patch: Patch) -> None:
     real = session.WriterSession.write_state

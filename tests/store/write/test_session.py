@@ -2,7 +2,9 @@
 """What the lock holder knows of the store, and how it opens the journal."""
 
 import errno
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,15 @@ def record(layout: Layout, state: State) -> None:
     file = StateRecord(layout.state)
     file.write(state)
     file.close()
+
+
+def test_state_record_has_time_of_last_change(layout: Layout) -> None:
+    """A copy from before the last change is older, and so is recognized if it is put back."""
+    with FileStore(layout.root) as store:
+        for name in "cde":
+            store.save(make_environment(id=name))
+            assert recorded(layout).modified == os.stat(layout.environments).st_mtime_ns
+            time.sleep(0.02)  # Longer than a tick of the file clock.
 
 
 def test_copy_of_suspect_store_is_rewritten(layout: Layout, tmp_path: Path) -> None:
