@@ -45,7 +45,6 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "filelock": ("waggle_fsstore.store.fs.lock",),
     "orjson": ("waggle_fsstore.store.format.canonical_json",),
     "platformdirs": ("waggle_fsstore.config",),
-    "typer": ("waggle_fsstore.cli",),
     "click": ("waggle_fsstore.cli",),
     "rich": ("waggle_fsstore.cli",),
     "anyio": ("waggle_fsstore.server",),

@@ -32,8 +32,8 @@ from typing import IO, Any
 PYTHON = (sys.executable, "-W", "error")
 
 _IMPORTS = (
+    "click",
     "rich",
-    "typer",
     "waggle_fsstore.server.http",
     "waggle_fsstore.server.stdio",
 )

@@ -257,7 +257,7 @@ import sys
 import waggle_fsstore
 assert not [m for m in sys.modules if m.startswith("waggle_fsstore.")], "not lazy"
 from waggle_fsstore import *
-heavy = {"asyncio", "typer", "click", "rich", "mcp", "pytest", "sqlite3", "hypothesis", "socket"}
+heavy = {"asyncio", "click", "rich", "mcp", "pytest", "sqlite3", "hypothesis", "socket"}
 print(sorted(heavy & set(sys.modules)))
 """
 

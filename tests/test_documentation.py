@@ -197,7 +197,7 @@ def test_systemd_unit_starts_and_stops_server() -> None:
 
 def test_operator_commands_are_valid() -> None:
     """Each command on the page for operators is a verb of the program, with its options."""
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     from waggle_fsstore.cli.app import app
 

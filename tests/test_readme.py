@@ -225,7 +225,7 @@ def test_verbs_and_exit_codes_are_those_of_the_program() -> None:
     from waggle_fsstore.cli.exit_codes import ExitCode
 
     verbs = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[` ]", CLI, re.MULTILINE)
-    assert verbs == [command.name for command in app.registered_commands]
+    assert verbs == list(app.commands)
     codes = re.search(r"Exit codes: (.*?)\.\n", CLI, re.DOTALL)
     assert codes
     found = dict(part.split(maxsplit=1) for part in " ".join(codes[1].split()).split(", "))

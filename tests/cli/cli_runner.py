@@ -6,14 +6,11 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from tests.fork_server import PYTHON, Program
 from waggle_fsstore.cli.app import app
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
-
-# The runner is not a terminal, even if "pytest -s" runs on one.
-app.rich_markup_mode = None
 
 PROGRAM = (*PYTHON, "-m", "waggle_fsstore")
 

@@ -97,8 +97,8 @@ def report_gone_reader_as_error(patch: Patch) -> None:
 
 
 @fault("tests/cli/test_exit_codes.py::test_usage_errors_have_one_style[--bogus]")
-def leave_usage_errors_to_typer(patch: Patch) -> None:
-    patch.setattr(app, "_UsageError", ZeroDivisionError)
+def leave_usage_errors_to_click(patch: Patch) -> None:
+    patch.setattr("click.UsageError", ZeroDivisionError)
 
 
 @fault("tests/cli/test_exit_codes.py::test_help_to_full_disk_is_one_line[--help]")
@@ -117,7 +117,7 @@ def remove_first_of_ambiguous_ids(patch: Patch) -> None:
 
 @fault("tests/cli/test_program.py::test_help_does_not_depend_on_docstrings")
 def take_help_from_docstrings(patch: Patch) -> None:
-    for command in app.app.registered_commands:
+    for command in app.app.commands.values():
         patch.setattr(command, "help", None)
 
 

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from typing import Final, NoReturn
 
-_EXTRA_MODULES: Final = ("typer", "rich")
+_EXTRA_MODULES: Final = ("click", "rich")
 
 
 def main() -> NoReturn:

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options ``--actor`` and ``--reason`` of every verb that writes."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TypeVar
 
-import typer
+import click
 
 from waggle_fsstore.cli.store_option import usage_errors
 from waggle_fsstore.domain.audit import audit
 
-Actor = Annotated[
-    str | None,
-    typer.Option(metavar="WHO", help="Who made the change. Default: user@host."),
-]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why the change was made.")]
+_Verb = TypeVar("_Verb", bound=Callable[..., object])
+
+
+def audit_options(verb: _Verb) -> _Verb:
+    """Give a verb both options."""
+    verb = click.option("--reason", metavar="TEXT", help="Why the change was made.")(verb)
+    return click.option("--actor", metavar="WHO", help="Who made the change. Default: user@host.")(
+        verb
+    )
 
 
 def audit_as(actor: str | None, reason: str | None) -> audit:

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What verbs do beside a running server, which has its own view of workspaces: they refuse."""
 
-from typing import Annotated
-
-import typer
+import click
 
 from waggle_fsstore.domain.errors import ServerRunningError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.server_lock import running_servers
 
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Do it even while a server runs on this store."),
-]
+force_option = click.option(
+    "--force", is_flag=True, help="Do it even while a server runs on this store."
+)
 
 
 def refuse_beside_server(store: TransactionalRepository, *, force: bool, tool: str = "") -> None:

@@ -4,7 +4,7 @@
 import re
 from typing import Final
 
-import typer
+import click
 
 from waggle_fsstore.cli.exit_codes import EXPECTED
 from waggle_fsstore.wiring import open_repository
@@ -14,7 +14,7 @@ from waggle_fsstore.wiring import open_repository
 _is_harmless: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
 
 
-def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Return the ids that begin with the typed text; none if the store cannot be read."""
     try:
         # Options are parsed but no command runs, so there is no StoreLocation yet.
@@ -26,7 +26,7 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in ids if name.startswith(incomplete) and _is_harmless(name)]
 
 
-def complete_history(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_history(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the words that can follow the verb ``history``."""
-    words = {*complete_id(ctx, incomplete), "prune"}
+    words = {*complete_id(ctx, param, incomplete), "prune"}
     return sorted(word for word in words if word.startswith(incomplete))

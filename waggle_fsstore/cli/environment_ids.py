@@ -5,8 +5,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
-import typer
+import click
 
+from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.output import printable
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -14,6 +15,14 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.repository import TransactionalRepository
+
+#: The argument ID of a verb on one environment.
+id_argument = click.argument(
+    "environment_id",
+    metavar="ID",
+    help="Id, or a unique prefix of it.",
+    shell_complete=complete_id,
+)
 
 _SHOWN_CANDIDATES: Final = 5
 
@@ -50,7 +59,7 @@ def full_id(store: TransactionalRepository, given: str, *, is_in_history: bool =
     if len(found) > 1:
         shown = [printable(one) for one in found[:_SHOWN_CANDIDATES]]
         shown += ["..."] * (len(found) > _SHOWN_CANDIDATES)
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{given!r} is a prefix of {len(found)} ids: {', '.join(shown)}", param_hint="'ID'"
         )
     return found[0] if found else given

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-import typer
+import click
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
-from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
+from waggle_fsstore.cli.audit_options import audit_as, audit_options
+from waggle_fsstore.cli.beside_server import force_option, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
-from waggle_fsstore.cli.environment_ids import ShortIds, full_id
+from waggle_fsstore.cli.environment_ids import ShortIds, full_id, id_argument
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
-from waggle_fsstore.cli.parse import choice, parse_labels, parse_timeout
+from waggle_fsstore.cli.help_texts import HELP
+from waggle_fsstore.cli.parse import parse_labels, parse_timeout
 from waggle_fsstore.cli.relative_time import short_duration, until_expiry
 from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
-from waggle_fsstore.cli.table import STATUS, NoTrunc, without_empty_columns, write_table
+from waggle_fsstore.cli.table import STATUS, no_trunc_option, without_empty_columns, write_table
 from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
@@ -44,31 +45,41 @@ Service: TypeAlias = "EnvironmentService"
 _HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "TIMEOUT", "LABELS")
 _TERMINAL_HEADER: Final = ("ID", "NAME", "RUNTIME", STATUS, "AGE", "EXPIRES", "REASON", "LABELS")
 
+_RUNTIMES: Final = click.Choice(Runtime, case_sensitive=False)
+_STATUSES: Final = click.Choice(Status, case_sensitive=False)
+
 
 class _UnchangedError(Exception):
     """Raised by a change that changes nothing, so that the update stores nothing."""
 
 
+@click.command(help=HELP["create"])
+@click.argument("name", required=False, help="Name. Default: RUNTIME-SHORTID.")
+@click.option("--runtime", type=_RUNTIMES, default="python", show_default=True, help="Runtime.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="30m",
+    show_default=True,
+    help="Idle timeout, such as 1h30m; 0: never. (Only the server's tool has a limit, 1h.)",
+)
+@click.option(
+    "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Add a label; repeatable."
+)
+@output.json_option
+@force_option
+@audit_options
+@click.pass_obj
 def create(
-    ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Name. Default: RUNTIME-SHORTID.")
-    ] = None,
-    runtime: Annotated[Runtime, typer.Option(help="Runtime.", **choice(Runtime))] = Runtime.PYTHON,
-    timeout: Annotated[
-        str,
-        typer.Option(
-            metavar="DURATION",
-            help="Idle timeout, such as 1h30m; 0: never. (Only the server's tool has a limit, 1h.)",
-        ),
-    ] = "30m",
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Add a label; repeatable.")
-    ] = None,
-    json: output.Json = False,
-    force: Force = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation,
+    name: str | None,
+    runtime: Runtime,
+    timeout: str,
+    labels: tuple[str, ...],
+    json: bool,
+    force: bool,
+    actor: str | None,
+    reason: str | None,
 ) -> None:
     """Create an environment and print its id."""
     environment_id = str(uuid.uuid4())
@@ -77,9 +88,8 @@ def create(
         name=f"{runtime}-{environment_id[:8]}" if name is None else title("name", name),
         runtime=runtime,
         timeout=parse_timeout(timeout),
-        labels=parse_labels(label),
+        labels=parse_labels(labels),
     )
-    location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="create_environment")
         environment.revision = store.create(environment)
@@ -89,28 +99,34 @@ def create(
         output.write_lines([environment.id])
 
 
+@click.command(help=HELP["ls"])
+@click.option("--json", is_flag=True, help="Print a JSON array of documents.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only ids.")
+@click.option("--status", type=_STATUSES, help="Filter by status.")
+@click.option("--runtime", type=_RUNTIMES, help="Filter by runtime.")
+@click.option(
+    "--label",
+    "labels",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Filter by label; repeat to require several.",
+)
+@no_trunc_option
+@click.pass_obj
 def ls(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON array of documents.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
-    status: Annotated[
-        Status | None, typer.Option(help="Filter by status.", **choice(Status))
-    ] = None,
-    runtime: Annotated[
-        Runtime | None, typer.Option(help="Filter by runtime.", **choice(Runtime))
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Filter by label; repeat to require several."),
-    ] = None,
-    no_trunc: NoTrunc = False,
+    location: StoreLocation,
+    json: bool,
+    quiet: bool,
+    status: Status | None,
+    runtime: Runtime | None,
+    labels: tuple[str, ...],
+    no_trunc: bool,
 ) -> None:
     """List environments, sorted by id."""
     if json and quiet:
-        raise typer.BadParameter("choose one of --json and --quiet")
-    labels = parse_labels(label).items()
+        raise click.BadParameter("choose one of --json and --quiet")
+    wanted = parse_labels(labels).items()
     broken: list[Exception] = []
-    location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         stored = store.find_all(on_corrupt=broken.append)
         found = [
@@ -118,7 +134,7 @@ def ls(
             for environment in stored
             if status in (None, environment.status)
             and runtime in (None, environment.runtime)
-            and labels <= environment.labels.items()
+            and wanted <= environment.labels.items()
         ]
     if json:
         output.write_json(codec.encode_array(found))
@@ -133,23 +149,15 @@ def ls(
     for error in broken:
         output.report_error(error)
     if broken:
-        raise typer.Exit(ExitCode.CORRUPT)
+        raise click.exceptions.Exit(ExitCode.CORRUPT)
 
 
-def show(
-    ctx: typer.Context,
-    environment_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
-        ),
-    ],
-    json: Annotated[  # noqa: ARG001  # So that a script can give it to each verb.
-        bool, typer.Option("--json", help="No effect: the file is JSON.")
-    ] = False,
-) -> None:
+@click.command(help=HELP["show"])
+@id_argument
+@click.option("--json", is_flag=True, expose_value=False, help="No effect: the file is JSON.")
+@click.pass_obj
+def show(location: StoreLocation, environment_id: str) -> None:
     """Print the file of an environment, byte for byte."""
-    location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         try:
             environment_id = full_id(store, environment_id)
@@ -165,38 +173,46 @@ def show(
         output.write(document_of(store, environment))
 
 
+@click.command("set", help=HELP["set"])
+@id_argument
+@click.option(
+    "--status", type=_STATUSES, help="New status; it must be allowed after the present one."
+)
+@click.option("--name", metavar="NAME", help="New name.")
+@click.option(
+    "--label",
+    "labels",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Add or replace a label; repeatable.",
+)
+@click.option(
+    "--unlabel",
+    "removed",
+    metavar="KEY",
+    multiple=True,
+    help="Remove a label if it exists; repeatable.",
+)
+@output.json_option
+@force_option
+@audit_options
+@click.pass_obj
 def set_(
-    ctx: typer.Context,
-    environment_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="Id, or a unique prefix of it.", autocompletion=complete_id
-        ),
-    ],
-    status: Annotated[
-        Status | None,
-        typer.Option(
-            help="New status; it must be allowed after the present one.", **choice(Status)
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Add or replace a label; repeatable."),
-    ] = None,
-    unlabel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY", help="Remove a label if it exists; repeatable."),
-    ] = None,
-    json: output.Json = False,
-    force: Force = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation,
+    environment_id: str,
+    status: Status | None,
+    name: str | None,
+    labels: tuple[str, ...],
+    removed: tuple[str, ...],
+    json: bool,
+    force: bool,
+    actor: str | None,
+    reason: str | None,
 ) -> None:
     """Change an environment atomically."""
-    if status is None and name is None and not label and not unlabel:
-        raise typer.BadParameter("give at least one of --status, --name, --label and --unlabel")
-    labels = parse_labels(label)
+    if status is None and name is None and not labels and not removed:
+        raise click.BadParameter("give at least one of --status, --name, --label and --unlabel")
+    added = parse_labels(labels)
 
     def change(environment: Environment) -> None:
         before = environment.copy()
@@ -204,13 +220,12 @@ def set_(
             environment.transition_to(status)
         if name is not None:
             environment.name = title("name", name)
-        for key in unlabel or ():
+        for key in removed:
             environment.labels.pop(key, None)
-        environment.labels.update(labels)
+        environment.labels.update(added)
         if environment == before:
             raise _UnchangedError
 
-    location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         if status is not None:
             refuse_beside_server(store, force=force)
@@ -221,23 +236,30 @@ def set_(
             output.write_json(document_of(store, store.find_by_id(environment_id)))
 
 
+@click.command(help=HELP["rm"])
+@click.argument(
+    "environment_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    help="Ids, or unique prefixes.",
+    shell_complete=complete_id,
+)
+@output.json_option
+@force_option
+@audit_options
+@click.pass_obj
 def rm(
-    ctx: typer.Context,
-    environment_ids: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ID...", help="Ids, or unique prefixes.", autocompletion=complete_id
-        ),
-    ],
-    json: output.Json = False,
-    force: Force = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation,
+    environment_ids: tuple[str, ...],
+    json: bool,
+    force: bool,
+    actor: str | None,
+    reason: str | None,
 ) -> None:
     """Remove environments, with their workspaces."""
     first: Exception | None = None
     removed: list[str] = []
-    location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="destroy_environment")
         # Before anything is removed, because a prefix may be ambiguous.
@@ -253,7 +275,7 @@ def rm(
     if json:
         output.write_object({"removed": removed})
     if first is not None:
-        raise typer.Exit(code_of(first))
+        raise click.exceptions.Exit(code_of(first))
 
 
 @contextmanager
@@ -304,9 +326,11 @@ def _remove(
         output.print_status(f"{environment_id}: its workspace is left behind: {error.reason}")
 
 
-def count(ctx: typer.Context, json: output.Json = False) -> None:
+@click.command(help=HELP["count"])
+@output.json_option
+@click.pass_obj
+def count(location: StoreLocation, json: bool) -> None:
     """Print the number of environments."""
-    location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         number = store.count()
     if json:
@@ -315,9 +339,11 @@ def count(ctx: typer.Context, json: output.Json = False) -> None:
         output.write(f"{number}\n")
 
 
-def where(ctx: typer.Context, json: output.Json = False) -> None:
+@click.command(help=HELP["where"])
+@output.json_option
+@click.pass_obj
+def where(location: StoreLocation, json: bool) -> None:
     """Print the path of the store, which need not exist."""
-    location: StoreLocation = ctx.obj
     with location.open() as store:
         path = store.path if isinstance(store, FileStore) else "memory:"
     if json:

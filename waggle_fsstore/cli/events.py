@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import chain, dropwhile
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.completion import complete_history
 from waggle_fsstore.cli.environment_ids import ShortIds, full_id
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.parse import parse_time, whole_number
 from waggle_fsstore.cli.relative_time import short_duration
 from waggle_fsstore.cli.store_option import StoreLocation, usage_errors
-from waggle_fsstore.cli.table import STATUS, NoTrunc, in_batches, write_table
+from waggle_fsstore.cli.table import STATUS, in_batches, no_trunc_option, write_table
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
@@ -38,41 +39,38 @@ _PAGE_SIZE: Final = 1_000
 # Wide enough for a time, a short id and two statuses, so that most rows are aligned.
 _FOLLOW_WIDTHS: Final = (6, 8, 7, 8, 23)
 
-_After = Annotated[
-    str | None,
-    typer.Option(metavar="CURSOR", help="Only events after this one: its cursor or SEQ."),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+_after_option = click.option(
+    "--after", metavar="CURSOR", help="Only events after this one: its cursor or SEQ."
+)
+_json_option = click.option("--json", is_flag=True, help="Print one JSON object per line.")
 
 
+@click.command(help=HELP["history"])
+@click.argument(
+    "environment_id",
+    metavar="ID",
+    required=False,
+    help="Id, or a unique prefix of it. Default: all.",
+    shell_complete=complete_history,
+)
+@_after_option
+@click.option("--until", metavar="SEQ", type=whole_number, help="Only events up to this change.")
+@click.option("-n", "--last", metavar="LAST", type=whole_number, help="Only the last LAST events.")
+@_json_option
+@no_trunc_option
+@click.pass_obj
 def history(
-    ctx: typer.Context,
-    environment_id: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="ID",
-            help="Id, or a unique prefix of it. Default: all.",
-            autocompletion=complete_history,
-        ),
-    ] = None,
-    after: _After = None,
-    until: Annotated[
-        int | None,
-        typer.Option(metavar="SEQ", parser=whole_number, help="Only events up to this change."),
-    ] = None,
-    last: Annotated[
-        int | None,
-        typer.Option(
-            "-n", "--last", metavar="LAST", parser=whole_number, help="Only the last LAST events."
-        ),
-    ] = None,
-    json: _Json = False,
-    no_trunc: NoTrunc = False,
+    location: StoreLocation,
+    environment_id: str | None,
+    after: str | None,
+    until: int | None,
+    last: int | None,
+    json: bool,
+    no_trunc: bool,
 ) -> None:
     """List the changes to one environment, or to all."""
     if last is not None and last < 1:
-        raise typer.BadParameter("must be at least 1", param_hint="'-n'")
-    location: StoreLocation = ctx.obj
+        raise click.BadParameter("must be at least 1", param_hint="'-n'")
     with location.open_to_read() as store:
         if environment_id is not None:
             environment_id = full_id(store, environment_id, is_in_history=True)
@@ -87,26 +85,28 @@ def history(
         _write(found, store, json=json, no_trunc=no_trunc)
 
 
+@click.command(help=HELP["events"])
+@click.option("--follow", "-f", is_flag=True, help="Wait for new events, until Ctrl-C.")
+@_after_option
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Start at the first event at or after TIME, such as 2026-11-22T22:50:01Z, or 10m for "
+    "ten minutes ago.",
+)
+@_json_option
+@no_trunc_option
+@click.pass_obj
 def events(
-    ctx: typer.Context,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait for new events, until Ctrl-C.")
-    ] = False,
-    after: _After = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Start at the first event at or after TIME, such as 2026-11-22T22:50:01Z, or "
-            "10m for ten minutes ago.",
-        ),
-    ] = None,
-    json: _Json = False,
-    no_trunc: NoTrunc = False,
+    location: StoreLocation,
+    follow: bool,
+    after: str | None,
+    since: str | None,
+    json: bool,
+    no_trunc: bool,
 ) -> None:
     """List all changes; with --follow, new ones as they happen."""
     begin = None if since is None else parse_time(since)
-    location: StoreLocation = ctx.obj
     with location.open_to_read() as store:
         with usage_errors():
             if not follow:

@@ -5,16 +5,17 @@ import os
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
-from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
+from waggle_fsstore.cli.audit_options import audit_as, audit_options
+from waggle_fsstore.cli.beside_server import force_option, refuse_beside_server
 from waggle_fsstore.cli.completion import complete_id
 from waggle_fsstore.cli.environment_ids import full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.parse import number, parse_size, whole_number
 from waggle_fsstore.cli.progress import spinner, with_progress
 from waggle_fsstore.cli.store_option import (
@@ -27,20 +28,17 @@ from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.finding import Severity
 
 
+@click.command(help=HELP["fsck"])
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; nothing is deleted.")
+@click.option("--json", is_flag=True, help="Print one JSON object per line.")
+@audit_options
+@click.pass_obj
 def fsck(
-    ctx: typer.Context,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Repair what can be repaired; nothing is deleted."),
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation, repair: bool, json: bool, actor: str | None, reason: str | None
 ) -> None:
     """Check the store for errors."""
     if not repair and (actor, reason) != (None, None):
-        raise typer.BadParameter("--actor and --reason need --repair")
-    location: StoreLocation = ctx.obj
+        raise click.BadParameter("--actor and --reason need --repair")
     seen: Counter[tuple[Severity, bool]] = Counter()
     failed = False
     with audit_as(actor, reason):
@@ -66,24 +64,21 @@ def fsck(
         of_them = f", {repaired} of them repaired" if repaired or left else ""
         errors = _plural(repaired + left, "error")
         output.print_status(f"{errors}{of_them}; {_plural(warnings, 'warning')}")
-    raise typer.Exit(
+    raise click.exceptions.Exit(
         (FsckBit.CORRECTED if repaired else 0)
         | (FsckBit.LEFT if left else 0)
         | (FsckBit.FAILED if failed else 0)
     )
 
 
-def snapshot(
-    ctx: typer.Context,
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="A directory that is empty or does not exist.")
-    ],
-    json: output.Json = False,
-) -> None:
+@click.command(help=HELP["snapshot"])
+@click.argument("dest", help="A directory that is empty or does not exist.")
+@output.json_option
+@click.pass_obj
+def snapshot(location: StoreLocation, dest: str, json: bool) -> None:
     """Copy all environments, as of one moment, to a new store."""
     _require_path(dest)
     broken: list[Exception] = []
-    location: StoreLocation = ctx.obj
     with require_file_store(location.open_to_read()) as store, spinner("copying"), usage_errors():
         made = store.snapshot(dest, on_corrupt=broken.append)
     count = _plural(made.count, "environment")
@@ -91,32 +86,33 @@ def snapshot(
     for error in broken:
         output.report_error(error)
     if broken:
-        raise typer.Exit(ExitCode.CORRUPT)
+        raise click.exceptions.Exit(ExitCode.CORRUPT)
 
 
+@click.command(help=HELP["restore"])
+@click.argument(
+    "source",
+    metavar="SOURCE|ID",
+    help="The directory of a snapshot; with --revision, the id of an environment.",
+    shell_complete=complete_id,
+)
+@click.option(
+    "--revision", metavar="N", type=whole_number, help="Restore this revision of one environment."
+)
+@output.json_option
+@force_option
+@audit_options
+@click.pass_obj
 def restore(
-    ctx: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE|ID",
-            help="The directory of a snapshot; with --revision, the id of an environment.",
-            autocompletion=complete_id,
-        ),
-    ],
-    revision: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", parser=whole_number, help="Restore this revision of one environment."
-        ),
-    ] = None,
-    json: output.Json = False,
-    force: Force = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation,
+    source: str,
+    revision: int | None,
+    json: bool,
+    force: bool,
+    actor: str | None,
+    reason: str | None,
 ) -> None:
     """Restore a snapshot, or an old revision of one environment."""
-    location: StoreLocation = ctx.obj
     with audit_as(actor, reason), require_file_store(location.open()) as store:
         refuse_beside_server(store, force=force)
         if revision is not None:
@@ -134,26 +130,25 @@ def restore(
             _write(restored, ", ".join(f"{number} {name}" for name, number in numbers), json=json)
 
 
+@click.command("history prune", help=HELP["history prune"])
+@click.option("--keep-days", metavar="N", type=number, help="Keep events younger than N days.")
+@click.option(
+    "--keep-bytes", metavar="SIZE", help="Keep the newest SIZE bytes, such as 500K, 10M or 1G."
+)
+@click.option("--gzip", is_flag=True, help="Compress the events that are kept.")
+@output.json_option
+@click.pass_obj
 def history_prune(
-    ctx: typer.Context,
-    keep_days: Annotated[
-        float | None,
-        typer.Option(metavar="N", parser=number, help="Keep events younger than N days."),
-    ] = None,
-    keep_bytes: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Keep the newest SIZE bytes, such as 500K, 10M or 1G."),
-    ] = None,
-    gzip: Annotated[
-        bool, typer.Option("--gzip", help="Compress the events that are kept.")
-    ] = False,
-    json: output.Json = False,
+    location: StoreLocation,
+    keep_days: float | None,
+    keep_bytes: str | None,
+    gzip: bool,
+    json: bool,
 ) -> None:
     """Remove old events from the history. Environments are unaffected."""
     if keep_days is None and keep_bytes is None and not gzip:
-        raise typer.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
+        raise click.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
     size = None if keep_bytes is None else parse_size(keep_bytes)
-    location: StoreLocation = ctx.obj
     with require_file_store(location.open_to_read()) as store, spinner("pruning"), usage_errors():
         pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
     files = f"{_plural(pruned.segments_removed, 'file')} removed, {pruned.segments_compressed}"
@@ -162,12 +157,11 @@ def history_prune(
     _write(pruned, text, json=json)
 
 
-def info(
-    ctx: typer.Context,
-    json: output.Json = False,
-) -> None:
+@click.command(help=HELP["info"])
+@output.json_option
+@click.pass_obj
+def info(location: StoreLocation, json: bool) -> None:
     """Print sizes, journal, file system and durability."""
-    location: StoreLocation = ctx.obj
     with require_file_store(location.open_to_read()) as store:
         found = _fields(store.info())
     if json:
@@ -191,7 +185,7 @@ def _write(result: Any, text: str, *, json: bool) -> None:
 def _require_path(path: str) -> None:
     """Raise a usage error for an empty path, as an empty shell variable gives."""
     if not path:
-        raise typer.BadParameter("the path of the snapshot is empty")
+        raise click.BadParameter("the path of the snapshot is empty")
 
 
 def _fields(found: Any) -> dict[str, Any]:

@@ -8,15 +8,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
+import click
 
 from waggle_fsstore.cli.exit_codes import message_of
 from waggle_fsstore.store.format.canonical_json import compact
 
 #: The option ``--json`` of a verb that has one result.
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+json_option = click.option("--json", is_flag=True, help="Print the result as JSON.")
 
 # Characters that JSON allows unescaped: DEL and the C1 codes, one of which means "ESC [" to
 # a terminal, and the marks that reorder the text around them.
@@ -84,12 +84,12 @@ def report_error(problem: str | Exception, *, details: Iterable[str] = ()) -> No
     text = problem if isinstance(problem, str) else message_of(problem)
     lines = [f"Error: {printable(text)}", *(f"  {printable(detail)}" for detail in details)]
     with suppress(OSError):  # Where stderr cannot be written, the exit code is all that is left.
-        typer.echo("\n".join(lines), err=True)
+        click.echo("\n".join(lines), err=True)
 
 
 def print_status(text: str) -> None:
     """Write one line of information to stderr."""
-    typer.echo(printable(text), err=True)
+    click.echo(printable(text), err=True)
 
 
 def is_terminal() -> bool:

@@ -4,10 +4,9 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import typer
+import click
 
 from waggle_fsstore.domain.duration import parse_duration
 
@@ -16,28 +15,10 @@ _MAX_DIGITS: Final = 18
 _match_size: Final = re.compile(r"([0-9]{1,15})([KMGT]?)").fullmatch
 
 
-_E = TypeVar("_E", bound=StrEnum)
-
-
-def choice(kind: type[_E]) -> dict[str, Any]:
-    """Return what an option needs whose value is one of an enumeration, in any case."""
-
-    def parse(text: str) -> _E:
-        try:
-            return kind(text.lower())
-        except ValueError:
-            raise typer.BadParameter(f"{text!r:.100} is not one of {', '.join(kind)}") from None
-
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in kind if value.startswith(incomplete)]
-
-    return {"parser": parse, "metavar": "|".join(kind), "autocompletion": complete}
-
-
 def whole_number(text: str) -> int:
     """Return a number of events, or that of a change or revision."""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise typer.BadParameter(f"{text!r:.100} is not a whole number")
+        raise click.BadParameter(f"{text!r:.100} is not a whole number")
     return int(text)
 
 
@@ -46,7 +27,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r:.100} is not a number") from None
+        raise click.BadParameter(f"{text!r:.100} is not a number") from None
 
 
 def parse_timeout(text: str) -> timedelta:
@@ -54,16 +35,16 @@ def parse_timeout(text: str) -> timedelta:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="'--timeout'") from None
+        raise click.BadParameter(str(error), param_hint="'--timeout'") from None
 
 
-def parse_labels(texts: Iterable[str] | None) -> dict[str, str]:
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """Return the labels of all ``--label KEY=VALUE``; the last value of a key is used."""
     labels = {}
-    for text in texts or ():
+    for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="'--label'")
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="'--label'")
         labels[key] = value
     return labels
 
@@ -72,7 +53,7 @@ def parse_size(text: str) -> int:
     """Return the bytes of ``--keep-bytes``, such as ``10M``."""
     match = _match_size(text.upper())
     if match is None:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{text!r:.100} is not a size: write one like 500K, 10M or 1G",
             param_hint="'--keep-bytes'",
         )
@@ -88,12 +69,12 @@ def parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text.upper())
     except ValueError:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{text!r:.100} is neither a time like 2026-11-22T22:50:01Z nor a duration like 10m",
             param_hint="'--since'",
         ) from None
     if time.tzinfo is None:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{text!r:.100} has no UTC offset: append Z for UTC", param_hint="'--since'"
         )
     return time

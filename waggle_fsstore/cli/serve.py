@@ -3,35 +3,31 @@
 
 import gc
 import sys
-from typing import Annotated
 
-import typer
+import click
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.cli.exit_codes import ExitCode
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.config import Settings
 
 
-def serve(
-    ctx: typer.Context,
-    stdio: Annotated[
-        bool,
-        typer.Option(
-            "--stdio",
-            help="Serve over standard input and output, for a client that starts this program.",
-        ),
-    ] = False,
-    init: Annotated[
-        bool,
-        typer.Option(
-            "--init", help="Begin a new store even where workspaces of an earlier one are left."
-        ),
-    ] = False,
-) -> None:
+@click.command(help=HELP["serve"])
+@click.option(
+    "--stdio",
+    is_flag=True,
+    help="Serve over standard input and output, for a client that starts this program.",
+)
+@click.option(
+    "--init",
+    is_flag=True,
+    help="Begin a new store even where workspaces of an earlier one are left.",
+)
+@click.pass_obj
+def serve(location: StoreLocation, stdio: bool, init: bool) -> None:
     """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
-    store: StoreLocation = ctx.obj
     try:
         from waggle_fsstore.server import http, json_log
         from waggle_fsstore.server import stdio as standard_io
@@ -42,14 +38,14 @@ def serve(
             f"serving needs the extra 'server' ({error.name} is missing): "
             "pip install '/path/to/clone[server]', with the path of your clone of the repository"
         )
-        raise typer.Exit(ExitCode.USAGE) from None
+        raise click.exceptions.Exit(ExitCode.USAGE) from None
     json_log.configure()
     # Modules stay in memory. Having the garbage collector visit them would take 50 ms, during
     # which no client is answered.
     gc.freeze()
     if stdio and sys.stdin is None:
-        raise typer.BadParameter("standard input is closed", param_hint="'--stdio'")
+        raise click.BadParameter("standard input is closed", param_hint="'--stdio'")
     if stdio:
-        standard_io.serve(settings, store.location, may_init=init)
+        standard_io.serve(settings, location.location, may_init=init)
     else:
-        http.serve(settings, store.location, may_init=init)
+        http.serve(settings, location.location, may_init=init)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import typer
+import click
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
@@ -25,7 +25,7 @@ def usage_errors(option: str | None = None) -> Iterator[None]:
     except WaggleError:
         raise
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class StoreLocation:
 def require_file_store(store: TransactionalRepository) -> FileStore:
     """Return the store if it is in a directory; any other store is a usage error."""
     if not isinstance(store, FileStore):
-        raise typer.BadParameter("a store in memory has no files: name a store in a directory")
+        raise click.BadParameter("a store in memory has no files: name a store in a directory")
     return store
 
 

@@ -6,9 +6,9 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, zip_longest
-from typing import Annotated, Final, TypeVar
+from typing import Final, TypeVar
 
-import typer
+import click
 
 from waggle_fsstore.cli import output
 from waggle_fsstore.domain.environment import Status
@@ -16,9 +16,9 @@ from waggle_fsstore.domain.environment import Status
 #: The header of a column whose cells end with a status, which is shown in its colour.
 STATUS: Final = "STATUS"
 
-NoTrunc = Annotated[
-    bool, typer.Option("--no-trunc", help="Shorten nothing on a terminal, however narrow it is.")
-]
+no_trunc_option = click.option(
+    "--no-trunc", is_flag=True, help="Shorten nothing on a terminal, however narrow it is."
+)
 
 Row = Sequence[str]
 

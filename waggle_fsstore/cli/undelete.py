@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb that brings a removed environment back: undelete."""
 
-from typing import Annotated
-
-import typer
+import click
 
 from waggle_fsstore.cli import output
-from waggle_fsstore.cli.audit_options import Actor, Reason, audit_as
-from waggle_fsstore.cli.beside_server import Force, refuse_beside_server
+from waggle_fsstore.cli.audit_options import audit_as, audit_options
+from waggle_fsstore.cli.beside_server import force_option, refuse_beside_server
 from waggle_fsstore.cli.environment_ids import full_id
+from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation, document_of
 from waggle_fsstore.domain.errors import WorkspaceGoneError
 
 
+@click.command(help=HELP["undelete"])
+@click.argument(
+    "environment_id", metavar="ID", help="Id of a removed environment, or unique prefix."
+)
+@click.option("--record-only", is_flag=True, help="Without its files; its status is error.")
+@output.json_option
+@force_option
+@audit_options
+@click.pass_obj
 def undelete(
-    ctx: typer.Context,
-    environment_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a removed environment, or unique prefix.")
-    ],
-    record_only: Annotated[
-        bool, typer.Option("--record-only", help="Without its files; its status is error.")
-    ] = False,
-    json: output.Json = False,
-    force: Force = False,
-    actor: Actor = None,
-    reason: Reason = None,
+    location: StoreLocation,
+    environment_id: str,
+    record_only: bool,
+    json: bool,
+    force: bool,
+    actor: str | None,
+    reason: str | None,
 ) -> None:
     """Bring back an environment that expired, with its files."""
     from waggle_fsstore.wiring import open_service  # Few verbs need it.
 
-    location: StoreLocation = ctx.obj
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="restore_environment")
         environment_id = full_id(store, environment_id, is_in_history=True)
