@@ -4,6 +4,7 @@
 import gc
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,16 @@ from waggle_fsstore.store.read.inotify import DirectoryWatcher
 # A project with plugins that these tests do not have: "make foreign" runs it.
 collect_ignore = ["foreign"]
 
+_test_numbers = count()
+
 # Tests write thousands of stores, and need a file system, but none that survives them. Where the
-# memory has room for them, they neither wait for a disk nor wear it out. --basetemp and
-# PYTEST_DEBUG_TEMPROOT choose another place.
+# memory has room for them, they neither wait for a disk nor wear it out. --basetemp and these
+# variables choose another place; pytest itself has looked at TMPDIR already.
 _MEMORY: Final = "/dev/shm"  # noqa: S108  # A file system of its own on Linux.
 _MIN_FREE_BYTES: Final = 2 << 30
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MIN_FREE_BYTES:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", os.environ.get("TMPDIR", _MEMORY))
+    os.environ.setdefault("TMPDIR", _MEMORY)
 
 # No deadline: a shared machine may stall at any time, and tests do not measure.
 settings.register_profile(
@@ -40,8 +44,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two workers for each processor: tests wait for processes, and for the disk."""
-    return 2 * (os.cpu_count() or 1)
+    """Return three workers for two processors: some tests wait for processes."""
+    processors = os.cpu_count() or 1
+    return processors + (processors + 1) // 2
 
 
 def pytest_collection() -> None:
@@ -62,15 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point every default at a directory of the test, and keep the log and the error hooks.
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Point every default at directories of the test, and keep the log and the error hooks.
 
-    A server that runs in this process would take over both.
+    Most tests need no directory, so none is made. A server that runs in this process would take
+    over the log and the hooks.
     """
+    directory = tmp_path_factory.getbasetemp() / f"defaults-{next(_test_numbers)}"
     monkeypatch.delenv("WAGGLE_STORE_PATH", raising=False)
-    monkeypatch.setenv("WAGGLE_DATA_DIR", str(tmp_path / "waggle-data"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WAGGLE_DATA_DIR", str(directory / "waggle-data"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(directory / "xdg-data"))
+    monkeypatch.setenv("HOME", str(directory / "home"))
     monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
 
 

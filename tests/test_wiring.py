@@ -39,9 +39,9 @@ def test_path_opens_file_store(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-def test_tilde_is_the_home_directory(tmp_path: Path) -> None:
+def test_tilde_is_the_home_directory() -> None:
     """``~`` is the home directory."""
-    assert path_of("~/s") == tmp_path / "home" / "s"
+    assert path_of("~/s") == Path(os.environ["HOME"]) / "s"
 
 
 def test_relative_path_is_resolved_at_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,13 +186,11 @@ def test_empty_location_variables_count_as_unset() -> None:
     assert store_location({"WAGGLE_STORE_PATH": "/s\r\n"}) == "/s"
 
 
-def test_default_store_is_in_user_data_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_store_is_in_user_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any setting, environments are stored in the user's data directory."""
     monkeypatch.delenv("WAGGLE_DATA_DIR")
     assert path_of().parts[-2:] == ("waggle", "store")
-    assert path_of().is_relative_to(tmp_path)
+    assert path_of().is_relative_to(os.environ["XDG_DATA_HOME"])
 
 
 def test_workspaces_are_beside_the_store(tmp_path: Path) -> None:
@@ -246,8 +244,9 @@ def test_server_lock_is_in_the_store(tmp_path: Path) -> None:
     """The lock belongs to the configured store; a store in memory has none."""
     lock = server_lock("server.lock")
     assert lock is not None
-    assert lock.path == tmp_path / "waggle-data" / "store" / ".waggle" / "server.lock"
-    assert not (tmp_path / "waggle-data").exists()
+    data = Path(os.environ["WAGGLE_DATA_DIR"])
+    assert lock.path == data / "store" / ".waggle" / "server.lock"
+    assert not data.exists()
     given = server_lock("server.lock", f"file:{tmp_path}/own")
     assert given is not None
     assert given.path.parent.parent == tmp_path / "own"

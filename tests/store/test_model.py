@@ -172,8 +172,7 @@ class Stores(RuleBasedStateMachine):
     def all_agree(self) -> None:
         if hasattr(self, "handles"):
             for handle in range(2):
-                self.both(handle, lambda store: store.find_all())
-                self.both(handle, lambda store: [found.revision for found in store.find_all()])
+                self.both(handle, lambda store: [(it, it.revision) for it in store.find_all()])
                 self.both(handle, lambda store: store.count())
 
 
