@@ -37,13 +37,14 @@ MAY_IMPORT: Final = {
 
 #: The sub-packages of the store. Each imports itself and those before it. The modules beside
 #: them are above all of them, and do not import each other.
-STORE_FLOORS: Final = ("format", "fs", "journal", "read", "write", "maintenance")
+STORE_FLOORS: Final = ("format", "fs", "journal", "read", "write", "maintenance", "postgres")
 _TOP: Final = len(STORE_FLOORS)
 
 #: Third-party packages, and the only modules that may import them.
 IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "filelock": ("waggle_fsstore.store.fs.lock",),
     "orjson": ("waggle_fsstore.store.format.canonical_json",),
+    "psycopg": ("waggle_fsstore.store.postgres",),
     "platformdirs": ("waggle_fsstore.config",),
     "click": ("waggle_fsstore.cli",),
     "rich": ("waggle_fsstore.cli",),

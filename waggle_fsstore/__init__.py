@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         StoreClosedError as StoreClosedError,
         StoreError as StoreError,
         StoreGoneError as StoreGoneError,
+        StoreUnavailableError as StoreUnavailableError,
         UnsupportedFormatError as UnsupportedFormatError,
         WaggleError as WaggleError,
         WorkspaceGoneError as WorkspaceGoneError,
@@ -98,8 +99,8 @@ _NAMES: Final = {
         "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
         "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
         "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
-        "SettingError StoreClosedError StoreError StoreGoneError UnsupportedFormatError "
-        "WaggleError WorkspaceGoneError"
+        "SettingError StoreClosedError StoreError StoreGoneError StoreUnavailableError "
+        "UnsupportedFormatError WaggleError WorkspaceGoneError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",

@@ -36,13 +36,17 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
     """Open the store at a location, or the default store.
 
     ``location`` is a path (``~`` is the home directory) or a ``file:`` URL for a
-    :class:`FileStore`, or ``memory:`` for a :class:`MemoryStore`. By default it is
+    :class:`FileStore`, ``memory:`` for a :class:`MemoryStore`, or a ``postgresql:`` URL for a
+    :class:`PostgresStore`, which needs the extra ``postgres``. By default it is
     ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
     system's directory for user data of ``waggle``.
 
     Raises ``ValueError`` for any other location, and :class:`SettingError`, which names the
     variable, if the location comes from one.
     """
+    url = _database_url(location)
+    if url is not None:
+        return _open_database(url)
     path = _path_of(location)
     return MemoryStore() if path is None else FileStore(path)
 
@@ -170,6 +174,27 @@ def _workspaces_of(store: str, setting: str) -> str:
     return setting
 
 
+def _database_url(location: str | os.PathLike[str] | None) -> str | None:
+    """Return the URL of a PostgreSQL database at a location; ``None`` for any other one."""
+    if location is None:
+        location = os.environ.get("WAGGLE_STORE_PATH", "").strip()
+    if isinstance(location, str) and location.startswith(("postgresql:", "postgres:")):
+        return location
+    return None
+
+
+def _open_database(url: str) -> TransactionalRepository:
+    try:
+        from waggle_fsstore.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise ValueError(
+            "a store in PostgreSQL needs the extra: pip install 'waggle-fsstore[postgres]'"
+        ) from None
+    return PostgresStore(url)
+
+
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:
     """Return the path of the store at a location; ``None`` for a store in memory."""
     if location is None:
@@ -184,6 +209,11 @@ def _path_of(location: str | os.PathLike[str] | None) -> str | None:
         raise ValueError("the location of the store is empty: give a path, file:PATH or memory:")
     if "\0" in unquote(location):
         raise ValueError("the location of the store contains a NUL character")
+    if _database_url(location) is not None:
+        raise ValueError(
+            "this needs a store in files or memory: a store in PostgreSQL is for programs that use "
+            "the library, and for verbs on records"
+        )
     scheme = _match_scheme(location)
     if scheme is None:
         return config.local_path(location)

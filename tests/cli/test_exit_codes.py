@@ -58,6 +58,7 @@ _EXPECTED = {
     errors.HistoryPrunedError(7): 1,
     errors.HistoryLostError(7): 1,
     errors.StoreGoneError("/a"): 1,
+    errors.StoreUnavailableError("db.example/waggle", "Connection refused"): 1,
     errors.StoreClosedError(): 1,
 }
 

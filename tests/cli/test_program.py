@@ -35,6 +35,7 @@ VERBS = (
     "snapshot",
     "restore",
     "info",
+    "schema",
     "serve",
 )
 

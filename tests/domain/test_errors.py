@@ -94,6 +94,11 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     (errors.HistoryLostError(7), {"after": 7}, ("change 7", "put back")),
     (errors.StoreGoneError("/s"), {"path": Path("/s")}, ("/s", "gone", "put it back")),
     (errors.StoreGoneError("/s", "mount it"), {"remedy": "mount it"}, ("mounted: mount it",)),
+    (
+        errors.StoreUnavailableError("db:5432/waggle", "too many clients"),
+        {"location": "db:5432/waggle", "reason": "too many clients"},
+        ("db:5432/waggle", "too many clients"),
+    ),
     (errors.StoreClosedError(), {}, ("closed",)),
 ]
 

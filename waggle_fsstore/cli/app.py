@@ -131,6 +131,7 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     maintenance.snapshot,
     maintenance.restore,
     maintenance.info,
+    maintenance.schema,
     serve.serve,
 )
 for _verb in _VERBS:

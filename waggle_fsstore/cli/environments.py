@@ -35,6 +35,7 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.domain.validation import title
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.memory_store import MemoryStore
 
 # Only removals need it, and it takes as long to import as the rest of the program.
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def count(location: StoreLocation, json: bool) -> None:
 def where(location: StoreLocation, json: bool) -> None:
     """Print the path of the store, which need not exist."""
     with location.open() as store:
-        path = store.path if isinstance(store, FileStore) else "memory:"
+        path = "memory:" if isinstance(store, MemoryStore) else getattr(store, "path", str(store))
     if json:
         output.write_object({"path": path})
     else:

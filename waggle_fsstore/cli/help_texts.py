@@ -65,6 +65,10 @@ Unreadable files are left out and reported, with exit code 6.""",
 The history keeps all earlier versions, so a restore can be undone. Prints the number
 of environments created, updated and deleted, or with --revision the new revision.""",
     "info": """Print sizes, journal, file system and durability.""",
+    "schema": """Print the SQL that makes a store in PostgreSQL.
+
+A program makes its store itself where its role may create a schema. Elsewhere:
+waggle-fsstore schema | psql -v ON_ERROR_STOP=1 --single-transaction DATABASE""",
     "serve": """Serve environments to AI agents over MCP.
 
 Stopping the server destroys no environment.

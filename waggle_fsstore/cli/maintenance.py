@@ -21,11 +21,12 @@ from waggle_fsstore.cli.progress import spinner, with_progress
 from waggle_fsstore.cli.store_option import (
     StoreLocation,
     document_of,
-    require_file_store,
+    require_persistent,
     usage_errors,
 )
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.finding import Severity
+from waggle_fsstore.store.file_store import FileStore
 
 
 @click.command(help=HELP["fsck"])
@@ -43,7 +44,7 @@ def fsck(
     failed = False
     with audit_as(actor, reason):
         try:
-            with require_file_store(location.open_to_read()) as store:
+            with require_persistent(location.open_to_read()) as store:
                 for finding in with_progress(
                     store.repair() if repair else store.check(), "checking"
                 ):
@@ -79,7 +80,7 @@ def snapshot(location: StoreLocation, dest: str, json: bool) -> None:
     """Copy all environments, as of one moment, to a new store."""
     _require_path(dest)
     broken: list[Exception] = []
-    with require_file_store(location.open_to_read()) as store, spinner("copying"), usage_errors():
+    with require_persistent(location.open_to_read()) as store, spinner("copying"), usage_errors():
         made = store.snapshot(dest, on_corrupt=broken.append)
     count = _plural(made.count, "environment")
     _write(made, f"{made.path}: {count} as of change {made.seq}", json=json)
@@ -113,7 +114,7 @@ def restore(
     reason: str | None,
 ) -> None:
     """Restore a snapshot, or an old revision of one environment."""
-    with audit_as(actor, reason), require_file_store(location.open()) as store:
+    with audit_as(actor, reason), require_persistent(location.open()) as store:
         refuse_beside_server(store, force=force)
         if revision is not None:
             source = full_id(store, source, is_in_history=True)
@@ -149,12 +150,19 @@ def history_prune(
     if keep_days is None and keep_bytes is None and not gzip:
         raise click.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
     size = None if keep_bytes is None else parse_size(keep_bytes)
-    with require_file_store(location.open_to_read()) as store, spinner("pruning"), usage_errors():
-        pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
-    files = f"{_plural(pruned.segments_removed, 'file')} removed, {pruned.segments_compressed}"
-    freed = _plural(pruned.bytes_freed, "byte")
-    text = f"{files} compressed, {freed} freed; the oldest change is {pruned.oldest}"
-    _write(pruned, text, json=json)
+    with require_persistent(location.open_to_read()) as store, spinner("pruning"), usage_errors():
+        if isinstance(store, FileStore):
+            pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
+            files = f"{_plural(pruned.segments_removed, 'file')} removed"
+            freed = f"{_plural(pruned.bytes_freed, 'byte')} freed"
+            done = f"{files}, {pruned.segments_compressed} compressed, {freed}"
+            _write(pruned, f"{done}; the oldest change is {pruned.oldest}", json=json)
+        elif keep_days is None or size is not None or gzip:
+            raise click.BadParameter("a store in PostgreSQL takes --keep-days, and no other limit")
+        else:
+            removed = store.prune_history(keep_days=keep_days)
+            done = f"{_plural(removed.changes_removed, 'change')} removed"
+            _write(removed, f"{done}; the oldest change is {removed.oldest}", json=json)
 
 
 @click.command(help=HELP["info"])
@@ -162,7 +170,7 @@ def history_prune(
 @click.pass_obj
 def info(location: StoreLocation, json: bool) -> None:
     """Print sizes, journal, file system and durability."""
-    with require_file_store(location.open_to_read()) as store:
+    with require_persistent(location.open_to_read()) as store:
         found = _fields(store.info())
     if json:
         output.write_object(found)
@@ -172,6 +180,18 @@ def info(location: StoreLocation, json: bool) -> None:
             ((name, _format_value(value)) for name, value in found.items()),
             is_cut=False,  # A path is copied whole.
         )
+
+
+@click.command(help=HELP["schema"])
+@output.json_option
+def schema(json: bool) -> None:
+    """Print the SQL that makes a store in PostgreSQL."""
+    from waggle_fsstore.store.postgres.schema import SCRIPT
+
+    if json:
+        output.write_object({"sql": SCRIPT})
+    else:
+        output.write(SCRIPT)
 
 
 def _write(result: Any, text: str, *, json: bool) -> None:

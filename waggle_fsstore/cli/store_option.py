@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import click
 
@@ -14,7 +15,13 @@ from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.fs import safe_read
+from waggle_fsstore.store.memory_store import MemoryStore
 from waggle_fsstore.wiring import open_repository
+
+if TYPE_CHECKING:
+    from waggle_fsstore.store.postgres.store import PostgresStore
+
+PersistentStore: TypeAlias = "FileStore | PostgresStore"
 
 
 @contextmanager
@@ -53,11 +60,11 @@ class StoreLocation:
         return store
 
 
-def require_file_store(store: TransactionalRepository) -> FileStore:
-    """Return the store if it is in a directory; any other store is a usage error."""
-    if not isinstance(store, FileStore):
+def require_persistent(store: TransactionalRepository) -> PersistentStore:
+    """Return a store in files or a database; one in memory is a usage error."""
+    if isinstance(store, MemoryStore):
         raise click.BadParameter("a store in memory has no files: name a store in a directory")
-    return store
+    return cast("PersistentStore", store)
 
 
 def document_of(store: TransactionalRepository, environment: Environment) -> bytes:

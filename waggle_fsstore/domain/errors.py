@@ -30,6 +30,7 @@
         HistoryPrunedError                     .oldest
         HistoryLostError(ValueError)           .after
         StoreGoneError                         .path .remedy
+        StoreUnavailableError                  .location .reason
         StoreClosedError
 
 Errors of the operating system (disk full, read-only, no permission) are not wrapped: they
@@ -400,6 +401,20 @@ class StoreGoneError(StoreError):
             f"{self.path}: the store is gone: it was removed or moved, or its disk is not "
             f"mounted: {remedy}"
         )
+
+
+class StoreUnavailableError(StoreError):
+    """The database server of the store cannot be reached, or refuses its work; nothing was changed.
+
+    ``location`` is the server, without credentials; ``reason`` is one line about it.
+    """
+
+    _fields = ("location", "reason")
+
+    def __init__(self, location: str, reason: str) -> None:
+        self.location = location
+        self.reason = reason
+        super().__init__(f"the store at {location} is unavailable: {reason}")
 
 
 class StoreClosedError(StoreError):

@@ -4,6 +4,7 @@
 ``file_store`` is FileStore, ``memory_store`` the reference model, ``server_lock`` says which
 servers run and decides which one leads. Below them, each package imports only the ones after it:
 
+- ``postgres``: PostgresStore, which takes from below the format and the checks of arguments;
 - ``maintenance``: work on a whole store;
 - ``write``: one change, from the lock to the rename;
 - ``read``: what readers see;

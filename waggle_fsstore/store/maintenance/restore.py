@@ -42,7 +42,7 @@ class Restored:
 
 def restore(layout: Layout, writer: Writer, source: str) -> Restored:
     """See :meth:`FileStore.restore`."""
-    wanted = _read_snapshot(Layout(source))
+    wanted = read_snapshot(Layout(source))
     with audit(reason=current_author().reason or as_reason(f"restored from {source}")):
         return writer.run(lambda tx: _restore(tx, layout, wanted))
 
@@ -112,7 +112,7 @@ def _id_at(documents: Documents, name: str) -> str:
     return environment_id
 
 
-def _read_snapshot(source: Layout) -> dict[str, StoredDocument]:
+def read_snapshot(source: Layout) -> dict[str, StoredDocument]:
     """Return the documents in a snapshot by id.
 
     Raises ``BadFile`` for a file that is invalid, or differs from its checksum.

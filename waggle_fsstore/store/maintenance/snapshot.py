@@ -3,6 +3,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,16 +38,27 @@ class Snapshot:
 
 def snapshot(layout: Layout, disk: Disk, view: View, dest: str, on_corrupt: OnCorrupt) -> Snapshot:
     """See :meth:`FileStore.snapshot`."""
-    _check_dest(layout, dest)
+    if f"{dest}{os.sep}".startswith(f"{layout.root}{os.sep}"):
+        raise ValueError(f"{dest}: a snapshot cannot be inside its store")
+
+    def fill(copy: _Copy) -> int:
+        scan = view.scan(copy.copy_all)
+        for error in copy.apply_changes(scan.overlay):
+            on_corrupt(error)
+        return scan.seq
+
+    return _written(layout, disk, dest, fill)
+
+
+def _written(layout: Layout, disk: Disk, dest: str, fill: Callable[["_Copy"], int]) -> Snapshot:
+    """Return the snapshot that ``fill`` copies, and of whose change it returns the number."""
+    _check_dest(dest)
     is_new = not os.path.lexists(dest)
     copy = _Copy(layout, disk, dest)
     try:
         disk.make_dir(dest)
         disk.make_dir(copy.documents_dir)
-        scan = view.scan(copy.copy_all)
-        bad = copy.apply_changes(scan.overlay)
-        for error in bad:
-            on_corrupt(error)
+        seq = fill(copy)
         copy.finish()
     except BaseException:
         with suppress(OSError):  # The error that is being raised says more than this one.
@@ -54,7 +66,15 @@ def snapshot(layout: Layout, disk: Disk, view: View, dest: str, on_corrupt: OnCo
             if is_new:
                 disk.remove_dir(dest)
         raise
-    return Snapshot(scan.seq, len(copy.sums), Path(dest))
+    return Snapshot(seq, len(copy.sums), Path(dest))
+
+
+def write_snapshot(
+    disk: Disk, dest: str, documents: dict[str, tuple[bytes, int]], seq: int
+) -> Snapshot:
+    """Write a snapshot of documents, given as bytes and revision by file name, of any store."""
+    layout = Layout(dest)
+    return _written(layout, disk, dest, lambda copy: copy.put_all(documents, seq))
 
 
 class _Copy:
@@ -81,6 +101,12 @@ class _Copy:
                 self._bad[name] = stored
             elif stored is not None:
                 self._put(name, stored.data, stored.revision)
+
+    def put_all(self, documents: dict[str, tuple[bytes, int]], seq: int) -> int:
+        """Copy documents, given as bytes and revision by file name, as of change ``seq``."""
+        for name, (data, revision) in documents.items():
+            self._put(name, data, revision)
+        return seq
 
     def apply_changes(self, changes: dict[str, dict[str, object]]) -> list[BadFile]:
         """Bring the copy up to the last change of each id.
@@ -153,9 +179,7 @@ class _Copy:
         return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
 
 
-def _check_dest(layout: Layout, dest: str) -> None:
-    if f"{dest}{os.sep}".startswith(f"{layout.root}{os.sep}"):
-        raise ValueError(f"{dest}: a snapshot cannot be inside its store")
+def _check_dest(dest: str) -> None:
     try:
         is_free = not os.listdir(dest)
     except FileNotFoundError:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planted faults of the store in PostgreSQL: each breaks one thing that it promises."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.planted import Patch, fault
+
+_TESTS = "tests/store/postgres/test_store.py"
+_CONTRACT = "tests/store/postgres/test_contracts.py::TestPostgresStore"
+
+# The package is imported where it is patched: without the extra, the tests are skipped.
+
+
+@fault(f"{_TESTS}::test_lost_commit_is_made_once")
+def repeat_lost_commit_without_looking(patch: Patch) -> None:
+    _patch(patch, "writer", "Writer._happened", lambda *_: False)
+
+
+@fault(f"{_TESTS}::test_lost_commit_is_made_once")
+def take_lost_commit_for_made(patch: Patch) -> None:
+    _patch(patch, "writer", "Writer._happened", lambda *_: True)
+
+
+@fault(f"{_TESTS}::test_commit_waits_for_flush_whatever_database_says")
+def obey_database_that_waits_for_no_flush(patch: Patch) -> None:
+    _replace_in_begin(patch, "IN ('off', 'local')", "IN ('')")
+
+
+@fault(f"{_CONTRACT}Persistence::test_updates_of_several_handles_are_all_kept")
+def count_changes_without_lock(patch: Patch) -> None:
+    _replace_in_begin(patch, "FOR NO KEY UPDATE", "")
+
+
+@fault(f"{_TESTS}::test_lost_changes_are_never_skipped")
+def use_lost_numbers_again(patch: Patch) -> None:
+    _patch(patch, "transaction", "ERA_GAP", 0)
+
+
+@fault(f"{_TESTS}::test_other_change_with_same_number_is_noticed")
+def take_number_for_whole_cursor(patch: Patch) -> None:
+    def parse_after(after: int | str) -> tuple[int, str]:
+        return (int(after.partition("-")[0]) if isinstance(after, str) else after), ""
+
+    _patch(patch, "history", "parse_after", parse_after)
+
+
+@fault(f"{_TESTS}::test_unsafe_server_is_refused")
+def trust_every_server(patch: Patch) -> None:
+    _patch(patch, "writer", "Writer._check", lambda *_: None)
+
+
+@fault(f"{_TESTS}::test_ended_session_is_replaced")
+def give_up_at_lost_connection(patch: Patch) -> None:
+    _patch(patch, "connections", "is_transient", lambda _: False)
+
+
+@fault(f"{_TESTS}::test_secrets_are_never_shown")
+def show_whole_url(patch: Patch) -> None:
+    _patch(patch, "connections", "location_of", str)
+
+
+@fault(f"{_TESTS}::test_waiting_threads_share_transaction")
+def commit_for_each_thread(patch: Patch) -> None:
+    _patch(patch, "writer", "_MAX_GROUP", 1)
+
+
+@fault(f"{_TESTS}::test_thread_behind_full_group_is_served")
+def lead_only_first_group(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import writer
+
+    real = writer.Writer._lead
+
+    def lead(self: Any, group: list[Any]) -> None:
+        real(self, group)
+        for ticket in self._queue:
+            ticket.error = TimeoutError()
+            ticket.done.set()
+
+    patch.setattr(writer.Writer, "_lead", lead)
+
+
+@fault(f"{_TESTS}::test_child_leaves_connections_of_parent_alone")
+def share_connections_with_child(patch: Patch) -> None:
+    _patch(patch, "store", "PostgresStore.reset_after_fork", lambda _: None)
+
+
+@fault(f"{_TESTS}::test_manual_edit_is_change")
+def overlook_manual_edits(patch: Patch) -> None:
+    def find(transaction: Any, environment_id: str, _: object) -> Any:
+        from waggle_fsstore.store.postgres import transaction as module
+
+        row = transaction._rows[environment_id]
+        return row and module.decode(row.text, row.id)
+
+    _patch(patch, "transaction", "Transaction.find", find)
+
+
+def _replace_in_begin(patch: Patch, old: str, new: str) -> None:
+    from waggle_fsstore.store.postgres import transaction
+
+    assert old in transaction._BEGIN
+    patch.setattr(transaction, "_BEGIN", transaction._BEGIN.replace(old, new))
+
+
+def _patch(patch: Patch, module: str, name: str, value: Callable[..., object] | object) -> None:
+    patch.setattr(f"waggle_fsstore.store.postgres.{module}.{name}", value)
+
+
+_MAINTENANCE = "tests/store/postgres/test_maintenance.py"
+
+
+@fault(f"{_MAINTENANCE}::test_damaged_document_is_found_and_repaired")
+def compare_no_document_with_its_change(patch: Patch) -> None:
+    _patch(patch, "maintenance", "Maintenance._examine", lambda *_: None)
+
+
+@fault(f"{_MAINTENANCE}::test_history_without_its_end_is_an_error")
+def overlook_end_of_history(patch: Patch) -> None:
+    _patch(patch, "maintenance", "Maintenance._ends", lambda _: iter(()))
+
+
+@fault(f"{_MAINTENANCE}::test_old_history_is_pruned")
+def prune_without_telling_readers(patch: Patch) -> None:
+    _patch(patch, "maintenance", "_SET_OLDEST", b"UPDATE waggle.store SET oldest = 1 + 0 * %s")
+
+
+@fault(f"{_MAINTENANCE}::test_script_makes_store_for_restricted_roles")
+def let_writer_rewrite_history(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import schema
+
+    script = schema.SCRIPT.replace("SELECT, INSERT ON waggle.change", "ALL ON waggle.change")
+    patch.setattr(schema, "SCRIPT", script)

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PostgresStore beyond the contract: doubt, lost changes, manual edits, refusals, secrets."""
+
+import os
+import pickle
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
+
+import psycopg
+
+from tests.store.postgres.servers import Server
+from waggle_fsstore import (
+    ConflictError,
+    CorruptDocumentError,
+    HistoryLostError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    UnsupportedFormatError,
+    open_repository,
+)
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.postgres import writer as writer_module
+from waggle_fsstore.store.postgres.connections import Connection
+from waggle_fsstore.store.postgres.schema import ERA_GAP
+from waggle_fsstore.store.postgres.store import PostgresStore
+from waggle_fsstore.testing import make_environment
+
+Open = Callable[[], PostgresStore]
+
+
+class Cut:
+    """Loses the connection at the first COMMIT, before or after the server has got it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, arrives: bool, then_unreachable: bool) -> None:
+        self.cuts = 0
+        execute, connect = Connection.execute, Connection.connect
+
+        def cutting(connection: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
+            if self.cuts and then_unreachable:
+                connection.close()
+            if query != b"COMMIT" or self.cuts:
+                return execute(connection, query, *arguments, **options)
+            self.cuts += 1
+            if arrives:
+                execute(connection, query)
+            connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        def connecting(*arguments: Any, **options: Any) -> Any:
+            if self.cuts and then_unreachable:
+                raise psycopg.OperationalError("Connection refused")
+            return connect(*arguments, **options)
+
+        patch.setattr(Connection, "execute", cutting)
+        patch.setattr(Connection, "connect", connecting)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_lost_commit_is_made_once(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    """A change whose COMMIT had no answer is there once, whether or not the server had got it."""
+    repository.save(make_environment(id="a"))
+    cut = Cut(monkeypatch, arrives=arrives, then_unreachable=False)
+    assert repository.save(make_environment(id="a", ssh_port=7)) == 2
+    assert cut.cuts == 1
+    assert [event.seq for event in repository.history()] == [1, 2]
+    assert repository.find_by_id("a").ssh_port == 7
+
+
+def test_lost_commit_without_server_is_unknown(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no server says in time whether a change happened, the error says that it is unknown."""
+    with PostgresStore(server.url, durable=False, timeout=0.3) as store:
+        store.save(make_environment(id="a"))
+        Cut(monkeypatch, arrives=True, then_unreachable=True)
+        with pytest.raises(OutcomeUnknownError):
+            store.save(make_environment(id="a"))
+
+
+def test_ended_session_is_replaced(repository: PostgresStore, server: Server) -> None:
+    """A session that the server ended is replaced, by a reader and by a writer."""
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    repository.save(make_environment(id="a"))
+    server.execute(end)
+    assert repository.count() == 1
+    server.execute(end)
+    assert repository.save(make_environment(id="a")) == 2
+
+
+def test_commit_waits_for_flush_whatever_database_says(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database in which COMMIT would not wait for the flush of the change is overridden."""
+    seen: list[str] = []
+    execute = Connection.execute
+
+    def looking(connection: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
+        if query == b"COMMIT":
+            seen.extend(execute(connection, b"SHOW synchronous_commit").fetchone() or ())
+        return execute(connection, query, *arguments, **options)
+
+    monkeypatch.setattr(Connection, "execute", looking)
+    with psycopg.connect(server.url) as connection:
+        database = connection.info.dbname
+    try:
+        for value in ("off", "local", "remote_apply"):
+            server.execute(f"ALTER DATABASE {database} SET synchronous_commit = {value}")
+            with PostgresStore(server.url, durable=False) as store:
+                store.save(make_environment())
+    finally:
+        server.execute(f"ALTER DATABASE {database} RESET ALL")
+    assert seen == ["on", "on", "remote_apply"]
+
+
+def test_unsafe_server_is_refused(repository: PostgresStore, server: Server) -> None:
+    """A server without fsync, or with an unlogged table, is refused before anything is written."""
+    with PostgresStore(server.url) as store, pytest.raises(StoreUnavailableError, match="fsync"):
+        store.save(make_environment())
+    assert repository.count() == 0
+    repository.save(make_environment())
+    server.execute("ALTER TABLE waggle.change SET UNLOGGED")
+    with PostgresStore(server.url) as store, pytest.raises(StoreUnavailableError, match="LOGGED"):
+        store.save(make_environment())
+
+
+def test_lost_changes_are_never_skipped(open_store: Open, server: Server) -> None:
+    """After a failover that lost changes, cursors of these raise, and no number is used again."""
+    store = open_store()
+    for name in "abc":
+        store.save(make_environment(id=name))
+    *_, kept, lost = store.history()
+    watch = store.watch(timeout=0)
+    server.execute(
+        "DELETE FROM waggle.change WHERE seq = 3",
+        "DELETE FROM waggle.document WHERE id = 'c'",
+        "UPDATE waggle.store SET last = 2, era = 'that of the server that is lost'",
+    )
+    with pytest.raises(HistoryLostError):
+        next(watch)
+    following = store.watch(after=kept.cursor, timeout=0)
+    assert store.save(make_environment(id="d")) == ERA_GAP + 3
+    assert store.save(make_environment(id="d")) == ERA_GAP + 4
+    for after in (lost.cursor, lost.seq):
+        with pytest.raises(HistoryLostError):
+            store.history(after=after)
+    with pytest.raises(HistoryLostError):
+        next(watch)
+    assert [event.environment_id for event in following] == ["d", "d"]
+    with pytest.raises(ConflictError):
+        store.save(make_environment(id="c"), if_revision=lost.seq)
+
+
+def test_other_change_with_same_number_is_noticed(open_store: Open, server: Server) -> None:
+    """A cursor is refused where an older dump was put back and has counted on."""
+    store = open_store()
+    store.save(make_environment(id="a"))
+    watch = store.watch(timeout=0)
+    (lost,) = store.history()
+    server.execute("DROP SCHEMA waggle CASCADE")
+    for _ in range(2):
+        open_store().save(make_environment(id="b"))
+    with pytest.raises(HistoryLostError):
+        store.history(after=lost.cursor)
+    with pytest.raises(HistoryLostError):
+        next(watch)
+
+
+def test_manual_edit_is_change(repository: PostgresStore, server: Server) -> None:
+    """A manual edit of a row gets its own revision and event, and a conditional save conflicts."""
+    repository.save(make_environment(id="a", name="before"))
+    server.execute(
+        "UPDATE waggle.document SET document = replace(document::text, 'before', 'after')::json"
+    )
+    assert repository.find_by_id("a").name == "after"
+    with pytest.raises(ConflictError) as caught:
+        repository.save(make_environment(id="a"), if_revision=1)
+    assert caught.value.actual == 2
+    assert [event.kind for event in repository.history()] == ["created", "external"]
+    assert repository.find_by_id("a").revision == 2
+    assert repository.save(make_environment(id="a"), if_revision=2) == 3
+
+
+def test_corrupt_row_affects_no_other(repository: PostgresStore, server: Server) -> None:
+    """A corrupt row is reported and not overwritten; deleting it keeps its text in the history."""
+    for name in "ab":
+        repository.save(make_environment(id=name))
+    server.execute("UPDATE waggle.document SET document = '{\"id\": 1}' WHERE id = 'a'")
+    for call in (repository.find_by_id, lambda name: repository.save(make_environment(id=name))):
+        with pytest.raises(CorruptDocumentError, match=r"a\.json"):
+            call("a")
+    errors: list[Exception] = []
+    assert [one.id for one in repository.find_all(on_corrupt=errors.append)] == ["b"]
+    assert len(errors) == 1
+    repository.save(make_environment(id="b"))
+    repository.delete("a")
+    *_, event = repository.history()
+    assert (event.kind, event.environment) == ("deleted", None)
+    assert repository.count() == 1
+
+
+def test_newer_format_is_refused(repository: PostgresStore, server: Server) -> None:
+    """Tables of a newer version are neither read nor written."""
+    repository.save(make_environment(id="a"))
+    server.execute("UPDATE waggle.store SET format = 2")
+    calls: list[Callable[[], object]] = [
+        lambda: repository.find_by_id("a"),
+        repository.find_all,
+        repository.count,
+        repository.history,
+        repository.watch,
+        lambda: repository.save(make_environment()),
+        lambda: repository.delete("a"),
+    ]
+    for call in calls:
+        with pytest.raises(UnsupportedFormatError):
+            call()
+
+
+def test_document_is_text_of_files(repository: PostgresStore, server: Server) -> None:
+    """The text of a document is that of its file, byte for byte, even with an escaped NUL."""
+    environment = make_environment(id="a", extra={"text": "\0\u2028\\"})
+    repository.save(environment)
+    with psycopg.connect(server.url) as connection:
+        rows = connection.execute("SELECT document::text FROM waggle.document").fetchall()
+    assert rows[0][0].encode() == codec.encode(environment, 1)
+
+
+def test_lock_of_other_writer_is_waited_for_in_time(
+    repository: PostgresStore, server: Server
+) -> None:
+    """A writer that is kept from the lock raises LockTimeoutError, and readers go on."""
+    repository.save(make_environment(id="a"))
+    with (
+        psycopg.connect(server.url) as other,
+        PostgresStore(server.url, durable=False, timeout=0.2) as store,
+    ):
+        other.execute("SELECT FROM waggle.store FOR UPDATE")
+        with pytest.raises(LockTimeoutError):
+            store.save(make_environment(id="a"))
+        assert store.count() == 1
+
+
+def test_stopped_server_ends_no_call_late(server: Server) -> None:
+    """Every call to a server that does not answer ends in time with an error that says so."""
+    with PostgresStore(server.url, durable=False, timeout=0.2) as store:
+        store.save(make_environment(id="a"))
+        with psycopg.connect(server.url) as connection:
+            (pid,) = (
+                connection.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'waggle-fsstore' "
+                    "AND datname = current_database()"
+                ).fetchone()
+                or ()
+            )
+            os.kill(pid, 19)
+            try:
+                with pytest.raises(StoreUnavailableError):
+                    store.count()
+            finally:
+                os.kill(pid, 18)
+        assert store.count() == 1
+
+
+def test_secrets_are_never_shown() -> None:
+    """No password, user or option of the URL is in a message, a traceback or a representation."""
+    url = "postgresql://maja:hunter2@/hive?host=/nowhere&connect_timeout=1"
+    with PostgresStore(url, timeout=0.1) as store:
+        assert repr(store) == "PostgresStore('/nowhere/hive')"
+        for call in (store.count, lambda: store.save(make_environment())):
+            with pytest.raises(StoreUnavailableError) as caught:
+                call()
+            assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+            assert "/nowhere/hive" in str(caught.value)
+    for bad in ("postgresql://u:hunter2@[bad/db", "postgresql://u:hunter2@h/db?nope=1"):
+        with pytest.raises(ValueError, match="URL") as refused:
+            PostgresStore(bad)
+        assert "hunter2" not in str(refused.value)
+
+
+def test_url_opens_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL opens the store, as an argument and in the environment variable."""
+    monkeypatch.setenv("WAGGLE_STORE_PATH", server.url)
+    for store in (open_repository(server.url), open_repository()):
+        assert isinstance(store, PostgresStore)
+        assert store.find_all() == []
+        store.close()
+
+
+def test_pickled_store_is_opened_again(repository: PostgresStore) -> None:
+    """A store that was pickled has the same environments where it is loaded."""
+    repository.save(make_environment(id="a"))
+    with pickle.loads(pickle.dumps(repository)) as again:  # noqa: S301  # Made here.
+        assert again.save(make_environment(id="a")) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_child_leaves_connections_of_parent_alone(repository: PostgresStore) -> None:
+    """A forked child opens connections for itself, and the parent's remain usable."""
+    repository.save(make_environment(id="a"))
+    session = "SELECT pg_backend_pid()"
+    parents = repository._connections.read(session)
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            repository.save(make_environment(id="b"))
+            status = int(repository._connections.read(session) == parents)
+            repository.close()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert repository._connections.read(session) == parents
+    assert repository.save(make_environment(id="c")) == 3
+    assert repository.count() == 3
+
+
+def test_thread_behind_full_group_is_served(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that leads a group without its own change leads another one."""
+    monkeypatch.setattr(writer_module, "_MAX_GROUP", 1)
+    with PostgresStore(server.url, durable=False, timeout=1) as store:
+        store.save(make_environment(id="a"))
+        writer = store._writer
+        other = writer_module._Ticket(lambda *_: "other", set())
+        writer._queue.append(other)
+        assert store.save(make_environment(id="a")) == 2
+        assert other.result == "other"
+
+
+def test_waiting_threads_share_transaction(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that wait for one another commit together; a refusal concerns one of them only."""
+    repository.save(make_environment(id="a"))
+    commits: list[object] = []
+    execute = Connection.execute
+
+    def counting(connection: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
+        if query == b"COMMIT":
+            commits.append(query)
+        return execute(connection, query, *arguments, **options)
+
+    monkeypatch.setattr(Connection, "execute", counting)
+    outcomes: list[object] = []
+
+    def save(number: int) -> None:
+        try:
+            environment = make_environment(id=f"e{number}")
+            outcomes.append(repository.save(environment, if_revision=number // 5))
+        except ConflictError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=save, args=[number]) for number in range(6)]
+    writer = repository._writer
+    with writer._lock:
+        for thread in threads:
+            thread.start()
+        while len(writer._queue) < len(threads):
+            pass
+    for thread in threads:
+        thread.join()
+    assert len(commits) == 1
+    assert sorted(one for one in outcomes if isinstance(one, int)) == [2, 3, 4, 5, 6]
+    assert repository.count() == 6

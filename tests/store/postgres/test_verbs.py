@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line on a store in PostgreSQL."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
+pytest.importorskip("click", reason="needs the extra 'cli'")
+
+from tests.cli.cli_runner import run
+from tests.store.postgres.servers import Server
+from waggle_fsstore.store.postgres import schema
+
+
+@pytest.fixture
+def url(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of a store that does not exist yet, which is the default one."""
+    monkeypatch.setenv("WAGGLE_STORE_PATH", server.url)
+    # The servers of the tests have no fsync, and would be refused.
+    monkeypatch.setattr("waggle_fsstore.store.postgres.writer.Writer._check", lambda *_: None)
+    return server.url
+
+
+def succeed(*arguments: str) -> str:
+    """Run a verb that has to succeed, and return what it wrote."""
+    result = run(*arguments)
+    assert (result.exit_code, result.exception) == (0, None), result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.usefixtures("url")
+def test_verbs_work_on_database(tmp_path: Path) -> None:
+    """Environments are created, changed, listed, copied, removed and brought back."""
+    first = succeed("create", "one", "--label", "team=blue")
+    second = succeed("create", "two", "--actor", "maja")
+    succeed("set", first, "--status", "running", "--reason", "ready")
+    assert json.loads(succeed("show", first[:8]))["status"] == "running"
+    assert succeed("ls", "-q", "--label", "team=blue") == first
+    assert succeed("count") == "2"
+    assert succeed("snapshot", str(tmp_path / "copy")).endswith("2 environments as of change 3")
+    succeed("rm", second)
+    assert [line.split("\t")[2] for line in succeed("history", second).splitlines()] == [
+        "KIND",
+        "created",
+        "deleted",
+    ]
+    assert len(succeed("events").splitlines()) == 5
+    assert succeed("restore", str(tmp_path / "copy")) == (
+        "1 created, 0 updated, 0 deleted, 1 unchanged"
+    )
+    assert succeed("restore", first, "--revision", "1") == "6"
+    assert run("fsck").stderr == "0 errors; 0 warnings\n"
+    assert json.loads(succeed("info", "--json"))["last_seq"] == 6
+
+
+def test_place_is_told_without_credentials(url: str) -> None:
+    """The place of the store is its hosts and database; no user and no password is shown."""
+    secret = url.replace("waggle@", "waggle:hunter2@")
+    assert "waggle@" not in succeed("where")
+    for verb in (("where",), ("info",), ("ls",), ("create",)):
+        assert "hunter2" not in run("--store", secret, *verb).output
+
+
+def test_repair_reports_what_it_did(url: str, server: Server) -> None:
+    """A damaged document is an error until fsck repairs it."""
+    environment_id = succeed("create")
+    server.execute("UPDATE waggle.document SET document = '{}'")
+    checked = run("fsck")
+    assert (checked.exit_code, f"{environment_id}.json" in checked.stdout) == (4, True)
+    assert run("show", environment_id).exit_code == 6
+    repaired = run("--store", url, "fsck", "--repair", "--reason", "disk was replaced")
+    assert repaired.exit_code == 1
+    assert repaired.stderr == "1 error, 1 of them repaired; 0 warnings\n"
+    assert succeed("history", environment_id).endswith("disk was replaced")
+
+
+def test_history_is_pruned_by_age_only(url: str) -> None:
+    """Days are the only limit of a history in a database."""
+    succeed("create")
+    assert succeed("history", "prune", "--keep-days", "0") == (
+        "1 change removed; the oldest change is 2"
+    )
+    for options in (("--keep-bytes", "1M"), ("--keep-days", "1", "--gzip"), ("--gzip",)):
+        result = run("--store", url, "history", "prune", *options)
+        assert (result.exit_code, "takes --keep-days" in result.stderr) == (2, True)
+
+
+def test_script_is_printed(server: Server) -> None:
+    """The verb schema prints the script that makes the tables, and needs no store."""
+    assert succeed("schema") == schema.SCRIPT.strip()
+    server.execute(json.loads(succeed("schema", "--json"))["sql"])
+
+
+@pytest.mark.usefixtures("url")
+def test_server_is_refused() -> None:
+    """What a database cannot do yet is a usage error that says so."""
+    result = run("serve")
+    assert result.exit_code == 2
+    assert "a store in PostgreSQL is for programs" in result.stderr

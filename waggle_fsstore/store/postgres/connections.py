@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to the server: one writer's and a few readers', each call within a deadline."""
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import conninfo, errors
+
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.errors import StoreUnavailableError
+
+_READERS: Final = 4
+_CONNECT_TIMEOUT_S: Final = 2
+
+#: The server refused or ended the session or the transaction, and changed nothing: try again.
+RETRIED: Final = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.TooManyConnections,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
+
+_T = TypeVar("_T")
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose every wait ends at a deadline.
+
+    A stopped server still acknowledges packets, so no setting of the network would end it.
+    """
+
+    deadline: float | None = None
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """The warnings of the server, such as that COMMIT did not wait for a standby."""
+        found: list[str] = []
+
+        def keep(diagnostic: errors.Diagnostic) -> None:
+            if diagnostic.severity_nonlocalized == "WARNING":
+                found.append(diagnostic.message_primary or "")
+
+        self.add_notice_handler(keep)
+        return found
+
+    def wait(
+        self,
+        gen: Generator[Any, Any, _T],
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> _T:
+        """Do as psycopg does, up to the deadline."""
+        if self.deadline is not None:
+            left = max(0.0, self.deadline - monotonic())
+            timeout = left if timeout is None else min(timeout, left)
+        return super().wait(gen, interval, timeout)
+
+
+class Deadline:
+    """The end of one call."""
+
+    def __init__(self, timeout: float) -> None:
+        self.at = monotonic() + timeout
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left, 0 at the end."""
+        return max(0.0, self.at - monotonic())
+
+
+class Connections:
+    """The connections of one store in one process."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.timeout = timeout
+        self._url = url
+        self.location = location_of(url)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all connections, as a forked child must: they belong to its parent."""
+        # psycopg leaves a connection of another process open, and warns where one is dropped.
+        self._of_parent = getattr(self, "_idle", [])
+        self._idle: list[Connection] = []
+        self._readers = threading.BoundedSemaphore(_READERS)
+
+    @contextmanager
+    def writer(self, deadline: Deadline) -> Iterator[Connection]:
+        """Lend a connection to a writer; at the end it is closed unless it is idle."""
+        connection = self._take(deadline)
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, which sees one state; [] without tables.
+
+        Retries while the server cannot be reached, up to the deadline. Raises
+        :class:`StoreUnavailableError`.
+        """
+        deadline = Deadline(self.timeout)
+        if not self._readers.acquire(timeout=self.timeout):
+            raise self.unavailable("all connections for reading are in use")
+        try:
+            return self.retry(deadline, lambda: self._read(deadline, statement, parameters))
+        except (errors.UndefinedTable, errors.InvalidSchemaName):
+            return []
+        except psycopg.Error as error:
+            raise self.unavailable(reason_of(error)) from None
+        finally:
+            self._readers.release()
+
+    def retry(self, deadline: Deadline, call: Callable[[], _T]) -> _T:
+        """Return ``call()``; repeat it after a failure that has changed nothing."""
+        pause = 0.01
+        while True:
+            try:
+                return call()
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
+                if deadline.left <= pause:
+                    raise self.unavailable(reason_of(error)) from None
+            threading.Event().wait(pause)
+            pause = min(pause * 2, 0.25)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def unavailable(self, reason: str) -> StoreUnavailableError:
+        """Return the error of a server that cannot do its work."""
+        return StoreUnavailableError(self.location, reason)
+
+    def _read(
+        self, deadline: Deadline, statement: str, parameters: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]]:
+        with self.writer(deadline) as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
+
+    def _take(self, deadline: Deadline) -> Connection:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect(deadline)
+        connection.deadline = deadline.at
+        return connection
+
+    def _connect(self, deadline: Deadline) -> Connection:
+        given: dict[str, Any] = {
+            "target_session_attrs": "primary",
+            "application_name": "waggle-fsstore",
+        }
+        given.update(conninfo.conninfo_to_dict(self._url))
+        seconds = int(given.get("connect_timeout", _CONNECT_TIMEOUT_S))
+        given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left))))
+        given["client_encoding"] = "utf8"
+        # No prepared statements: they do not survive a pooler that shares sessions.
+        return Connection.connect(
+            conninfo.make_conninfo(**given), autocommit=True, prepare_threshold=None
+        )
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Return whether a repetition can succeed: no server, or one that ended the session."""
+    # What a server answers has a code; a connection that is lost or refused has none.
+    return isinstance(error, RETRIED) or (
+        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    )
+
+
+def reason_of(error: psycopg.Error) -> str:
+    """Return one line about an error of the server, without values and without a password."""
+    text = error.diag.message_primary or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Of several hosts, the standby that refused says least.
+    telling = [line for line in lines if "read-only" not in line and "standby" not in line]
+    line = (telling or lines or [type(error).__name__])[0]
+    return f"{line} ({error.sqlstate})" if error.sqlstate else line
+
+
+def location_of(url: str) -> str:
+    """Return where a store is, ``host:port/database``, without user, password and options."""
+    try:
+        given = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # Its message may repeat the URL, with the password.
+        raise ValueError(
+            "the URL of the store is invalid: write postgresql://HOST/DATABASE, and quote "
+            "special characters of the password as %XX"
+        ) from None
+    hosts = str(given.get("host") or given.get("hostaddr") or "").split(",")
+    ports = str(given.get("port") or "").split(",")
+    ports += ports[-1:] * (len(hosts) - len(ports))
+    names = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False)]
+    database = given.get("dbname") or given.get("user") or os.environ.get("PGDATABASE", "")
+    return f"{','.join(names)}/{database}"

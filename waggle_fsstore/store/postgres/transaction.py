@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One write transaction: what it reads under the lock, and the changes that it commits."""
+
+import uuid
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from waggle_fsstore.domain.audit import Author
+from waggle_fsstore.domain.environment import Environment, Status
+from waggle_fsstore.domain.errors import (
+    CorruptDocumentError,
+    EnvironmentNotFoundError,
+    UnsupportedFormatError,
+)
+from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.validation import is_id
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.layout import document_name
+from waggle_fsstore.store.postgres.connections import Connection
+from waggle_fsstore.store.postgres.schema import ERA, ERA_GAP, FORMAT
+
+# The row of the store is locked until COMMIT, so numbers rise in the order of the commits, and
+# every state that a reader can see has all changes up to its last one. All statements after it
+# see what the last holder of the lock committed. No setting of a role or a database may let
+# COMMIT return before the change is flushed.
+_BEGIN: Final = """
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL lock_timeout = %d;
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = %d;
+SELECT set_config('synchronous_commit', CASE
+    WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+    ELSE current_setting('synchronous_commit') END, true);
+SELECT format, last, era FROM waggle.store FOR NO KEY UPDATE;
+SELECT %s, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+"""
+_ROWS: Final = b"""
+SELECT id, revision, status, idempotency_key, document::text FROM waggle.document
+WHERE id = ANY(%s)
+"""
+_ALL_ROWS: Final = b"""
+SELECT id, revision, status, idempotency_key, document::text FROM waggle.document
+"""
+_LIVE: Final = b"""
+SELECT count(*) FROM waggle.document WHERE status IN ('creating', 'running', 'destroying')
+"""
+_HOLDER_OF_KEY: Final = b"SELECT id FROM waggle.document WHERE idempotency_key = %s ORDER BY id"
+_INSERT_CHANGE: Final = b"""
+INSERT INTO waggle.change
+    (seq, at, actor, reason, kind, id, was_revision, was_status, op, document)
+VALUES (%s, %s::timestamptz, %s, %s, %s, %s, %s, %s, %s, %s::json)
+"""
+_UPSERT: Final = b"""
+INSERT INTO waggle.document (id, revision, status, idempotency_key, document)
+VALUES (%s, %s, %s, %s, %s::json)
+ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, status = excluded.status,
+    idempotency_key = excluded.idempotency_key, document = excluded.document
+"""
+_DELETE: Final = b"DELETE FROM waggle.document WHERE id = ANY(%s)"
+_COUNT_ON: Final = b"UPDATE waggle.store SET last = %s, era = %s"
+
+
+class Row(NamedTuple):
+    """A row of the table of documents."""
+
+    id: str
+    revision: int
+    status: str
+    key: str | None
+    text: str
+
+
+class _Change(NamedTuple):
+    """A row of the table of changes."""
+
+    seq: int
+    at: str
+    actor: str
+    reason: str
+    kind: str
+    id: str
+    was_revision: int
+    was_status: str | None
+    op: uuid.UUID
+    document: str
+
+
+class CommitInDoubtError(Exception):
+    """The connection was lost during COMMIT: the server may have committed, or not."""
+
+
+class Transaction:
+    """Changes that are committed together. Each one sees those before it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        #: Tells later whether this transaction was committed.
+        self.op = uuid.uuid4()
+        self._changes: list[_Change] = []
+        #: The rows that were read, and then as this transaction leaves them; None for no row.
+        self._rows: dict[str, Row | None] = {}
+        self._written: set[str] = set()
+        self._live: int | None = None
+        self._last = self._began_at = 0
+
+    def begin(self, lock_timeout: float, idle_timeout: float) -> None:
+        """Take the lock of the store. Raises :class:`UnsupportedFormatError`."""
+        milliseconds = (max(1, int(lock_timeout * 1000)), max(1, int(idle_timeout * 1000)))
+        cursor = self._connection.execute((_BEGIN % (*milliseconds, ERA)).encode())
+        results = []
+        while True:
+            if cursor.description is not None:
+                results.append(cursor.fetchone())
+            if not cursor.nextset():
+                break
+        *_, store, now = results
+        if store is None or now is None:
+            raise errors.UndefinedTable("waggle.store has no row")
+        found, self._last, era = store
+        if found > FORMAT:
+            raise UnsupportedFormatError("waggle.store", found, FORMAT)
+        self._era, self._at = now
+        if self._era != era:  # Numbers of changes that a failover lost are not used again.
+            self._last += ERA_GAP
+        self._began_at = int(self._last)
+
+    @property
+    def first(self) -> int:
+        """The number of the first change."""
+        return self._began_at + 1
+
+    def load(self, ids: set[str]) -> None:
+        """Read the rows with these ids at once."""
+        wanted = [one for one in ids if is_id(one)]
+        self._rows.update(dict.fromkeys(ids))
+        if wanted:
+            for row in self._connection.execute(_ROWS, [wanted]).fetchall():
+                self._rows[row[0]] = Row(*row)
+
+    def find(self, environment_id: str, author: Author) -> Environment | None:
+        """Return the stored version, ``None`` if there is none.
+
+        A manual edit becomes a change first, and gets its own revision. Raises the error of a
+        bad document.
+        """
+        row = self._rows[environment_id]
+        if row is None:
+            return None
+        environment = decode(row.text, row.id)
+        found = Row(row.id, environment.revision, environment.status, _key(environment), row.text)
+        if found == row and codec.is_intact(row.text.encode()):
+            return environment
+        self._store(environment, author, EventKind.EXTERNAL, row)
+        return environment
+
+    def execute(self, statement: bytes, parameters: Any = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement that sees and changes what the server has."""
+        cursor = self._connection.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def load_all(self) -> set[str]:
+        """Read all rows, and return their ids."""
+        found = [Row(*row) for row in self._connection.execute(_ALL_ROWS).fetchall()]
+        self._rows.update({row.id: row for row in found})
+        return {row.id for row in found}
+
+    def record_external(self, environment_id: str, author: Author) -> None:
+        """Record a stored document as a manual edit. Raises the error of a bad document."""
+        row = self._rows[environment_id]
+        if row is not None:
+            self._store(decode(row.text, row.id), author, EventKind.EXTERNAL, row)
+
+    def store(self, environments: list[Environment], author: Author) -> list[int]:
+        """Store versions, all or none, and set their revisions, which are returned.
+
+        Raises :class:`InvalidEnvironmentError`, and the error of a bad document that one of
+        them would replace.
+        """
+        before = [self.find(one.id, author) for one in environments]
+        for revision, environment in enumerate(environments, self._last + 1):
+            codec.encode(environment, revision)  # Rejects what does not fit into a document.
+        for environment, found in zip(environments, before, strict=True):
+            kind = EventKind.UPDATED if found else EventKind.CREATED
+            self._store(environment, author, kind, self._rows[environment.id])
+        return [one.revision for one in environments]
+
+    def delete(self, environment_id: str, author: Author) -> None:
+        """Delete a document; the change keeps its text, even that of a corrupt one.
+
+        Raises :class:`EnvironmentNotFoundError` and :class:`UnsupportedFormatError`.
+        """
+        with suppress(CorruptDocumentError):
+            self.find(environment_id, author)
+        row = self._rows[environment_id]
+        if row is None:
+            raise EnvironmentNotFoundError(environment_id)
+        self._add(EventKind.DELETED, author, row, row.text)
+        self._replace(row.id, None)
+
+    def live(self) -> int:
+        """Return how many live environments are stored."""
+        if self._live is None:
+            self._live = sum(int(row[0]) for row in self._connection.execute(_LIVE).fetchall())
+            if self._written:
+                # Changes of this transaction that the server has not seen yet.
+                rows = self._connection.execute(_ROWS, [list(self._written)]).fetchall()
+                self._live -= sum(_is_live(Row(*found)) for found in rows)
+                self._live += sum(_is_live(self._rows[one]) for one in self._written)
+        return self._live
+
+    def holder_of(self, key: str) -> str | None:
+        """Return the id of the environment with an idempotency key."""
+        for one in self._written:
+            row = self._rows[one]
+            if row is not None and row.key == key:
+                return one
+        found = self._connection.execute(_HOLDER_OF_KEY, [key]).fetchall()
+        return next((row[0] for row in found if row[0] not in self._written), None)
+
+    def commit(self) -> None:
+        """Make the changes durable. Raises :class:`CommitInDoubtError`."""
+        if self._changes:
+            cursor = self._connection.cursor()
+            cursor.executemany(_INSERT_CHANGE, self._changes)
+            kept = [row for one in self._written if (row := self._rows[one]) is not None]
+            if kept:
+                cursor.executemany(_UPSERT, kept)
+            gone = [one for one in self._written if self._rows[one] is None]
+            if gone:
+                cursor.execute(_DELETE, [gone])
+            cursor.execute(_COUNT_ON, [self._last, self._era])
+        self._connection.warnings.clear()
+        try:
+            self._connection.execute(b"COMMIT")
+        except errors.Error as error:
+            if self._connection.info.transaction_status == TransactionStatus.IDLE:
+                raise  # The server answered: it has rolled back.
+            if self._changes:
+                raise CommitInDoubtError from error
+            raise
+        if self._connection.warnings:  # It committed, and did not wait for a standby.
+            raise CommitInDoubtError
+
+    def _store(
+        self, environment: Environment, author: Author, kind: EventKind, before: Row | None
+    ) -> None:
+        environment.revision = self._last + 1
+        text = codec.encode(environment, environment.revision).decode()
+        self._add(kind, author, before, text, environment.id)
+        row = Row(
+            environment.id,
+            environment.revision,
+            environment.status.value,
+            _key(environment),
+            text,
+        )
+        self._replace(environment.id, row)
+
+    def _add(
+        self,
+        kind: EventKind,
+        author: Author,
+        before: Row | None,
+        document: str,
+        environment_id: str = "",
+    ) -> None:
+        self._last += 1
+        self._changes.append(
+            _Change(
+                self._last,
+                self._at,
+                author.actor,
+                author.reason,
+                kind.value,
+                before.id if before else environment_id,
+                before.revision if before else 0,
+                before.status if before else None,
+                self.op,
+                document,
+            )
+        )
+
+    def _replace(self, environment_id: str, row: Row | None) -> None:
+        if self._live is not None:
+            self._live += _is_live(row) - _is_live(self._rows[environment_id])
+        self._rows[environment_id] = row
+        self._written.add(environment_id)
+
+
+def decode(text: str, environment_id: str) -> Environment:
+    """Return the environment in a row. Raises the error of a bad document, which names the id."""
+    path = location_in_table(environment_id)
+    environment = codec.decode(text.encode(), path)
+    if environment.id != environment_id:
+        raise CorruptDocumentError(path, f"belongs to the id {environment.id!r:.200}")
+    return environment
+
+
+def location_in_table(environment_id: str) -> str:
+    """Return the name of a document in errors and findings."""
+    return f"waggle.document/{document_name(environment_id)}"
+
+
+def _key(environment: Environment) -> str | None:
+    return environment.idempotency.key if environment.idempotency else None
+
+
+def _is_live(row: Row | None) -> bool:
+    return row is not None and row.status in _LIVE_STATUSES
+
+
+_LIVE_STATUSES: Final = frozenset(one.value for one in Status if one.is_live)

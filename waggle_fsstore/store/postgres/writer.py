@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The writer of a process: changes of several threads in one transaction, and their outcome."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.errors import (
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from waggle_fsstore.store.postgres import schema
+from waggle_fsstore.store.postgres.connections import Connections, Deadline, reason_of
+from waggle_fsstore.store.postgres.transaction import CommitInDoubtError, Transaction
+
+_MAX_GROUP: Final = 64
+#: The part of the time of a call in which it may wait for the lock of the store.
+_LOCK_SHARE: Final = 0.8
+
+_OP_OF: Final = b"SELECT op FROM waggle.change WHERE seq = %s"
+# Its own COMMIT proves that all changes before it are on the standbys too.
+_TOUCH: Final = b"UPDATE waggle.store SET last = last"
+
+_SETTINGS: Final = """
+SELECT current_setting('fsync'), current_setting('full_page_writes'),
+    current_setting('server_encoding'), pg_is_in_recovery(),
+    (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'waggle' AND c.relkind = 'r' AND c.relpersistence <> 'p')
+"""
+
+_T = TypeVar("_T")
+
+
+class _Ticket(Generic[_T]):
+    """What one thread wants done, and what came of it."""
+
+    def __init__(self, work: Callable[[Transaction, Author], _T], ids: set[str]) -> None:
+        self.work = work
+        self.ids = ids
+        self.author = current_author()
+        self.done = threading.Event()
+        self.result: _T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, transaction: Transaction) -> None:
+        """Do the work; a refusal is its outcome, an error of the server concerns all."""
+        self.result = self.error = None
+        try:
+            self.result = self.work(transaction, self.author)
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  # Raised in the thread that waits for it.
+            self.error = error
+
+
+class Writer:
+    """Runs changes under the lock of the store; the first thread leads those that wait."""
+
+    def __init__(self, connections: Connections, *, durable: bool) -> None:
+        self._connections = connections
+        self._durable = durable
+        self._is_checked = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with no thread waiting, as in a forked child."""
+        self._lock = threading.Lock()
+        self._queue: deque[_Ticket[Any]] = deque()
+
+    def run(
+        self,
+        work: Callable[[Transaction, Author], _T],
+        ids: set[str],
+        *,
+        alone: bool = False,
+    ) -> _T:
+        """Return what ``work`` returns, once its changes are durable.
+
+        ``work`` may run more than once, and in another thread unless it runs ``alone``. It
+        reads the documents with ``ids`` only.
+        """
+        ticket = _Ticket(work, ids)
+        if not alone:
+            self._queue.append(ticket)
+        timeout = self._connections.timeout
+        if self._lock.acquire(timeout=timeout):
+            try:
+                if alone:
+                    self._lead([ticket])
+                # A group may be full before it has this ticket.
+                while not ticket.done.is_set() and (group := self._next_group()):
+                    self._lead(group)
+            finally:
+                self._lock.release()
+        elif alone or self._withdraw(ticket):
+            raise LockTimeoutError(self._connections.location, None, timeout)
+        # Another thread leads it, in at most the time of a call and that of finding out.
+        if not ticket.done.wait(3 * timeout):
+            raise OutcomeUnknownError(self._connections.location)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]  # Set where there is no error.
+
+    def close(self) -> None:
+        """Wait for the write in progress, if it ends in time."""
+        if self._lock.acquire(timeout=self._connections.timeout):
+            self._lock.release()
+
+    def _next_group(self) -> list[_Ticket[Any]]:
+        group: list[_Ticket[Any]] = []
+        while self._queue and len(group) < _MAX_GROUP:
+            group.append(self._queue.popleft())
+        return group
+
+    def _withdraw(self, ticket: _Ticket[Any]) -> bool:
+        try:
+            self._queue.remove(ticket)
+        except ValueError:
+            return False
+        return True
+
+    def _lead(self, group: list[_Ticket[Any]]) -> None:
+        """Give every ticket its outcome."""
+        error: BaseException = OutcomeUnknownError(self._connections.location)
+        try:
+            self._commit(group)
+        except Exception as failure:  # noqa: BLE001  # Raised in each thread of the group.
+            error = failure
+        else:
+            return
+        finally:
+            for ticket in group:
+                if not ticket.done.is_set():
+                    ticket.error = error
+                    ticket.done.set()
+
+    def _commit(self, group: list[_Ticket[Any]]) -> None:
+        deadline = Deadline(self._connections.timeout)
+        try:
+            self._check(deadline)
+            while not self._connections.retry(deadline, lambda: self._attempt(group, deadline)):
+                pass
+        except errors.LockNotAvailable:
+            location, timeout = self._connections.location, self._connections.timeout
+            raise LockTimeoutError(location, None, timeout) from None
+        except psycopg.Error as error:
+            raise self._connections.unavailable(reason_of(error)) from None
+        for ticket in group:
+            ticket.done.set()
+
+    def _attempt(self, group: list[_Ticket[Any]], deadline: Deadline) -> bool:
+        """Run and commit a group; return whether it is committed. Founds a missing store."""
+        with self._connections.writer(deadline) as connection:
+            transaction = Transaction(connection)
+            try:
+                transaction.begin(deadline.left * _LOCK_SHARE, self._connections.timeout)
+            except (errors.UndefinedTable, errors.InvalidSchemaName):
+                connection.execute(b"ROLLBACK")
+                self._found(deadline)
+                return False
+            transaction.load(set().union(*(ticket.ids for ticket in group)))
+            for ticket in group:
+                ticket.run(transaction)
+            try:
+                transaction.commit()
+            except CommitInDoubtError as doubt:
+                connection.close()
+                if not self._happened(transaction):
+                    raise doubt.__cause__ or errors.OperationalError from None
+        return True
+
+    def _happened(self, transaction: Transaction) -> bool:
+        """Return whether a transaction whose COMMIT had no answer was committed.
+
+        The lock is free only after that transaction has ended, one way or the other. Raises
+        :class:`OutcomeUnknownError` where no server says so in time.
+        """
+        deadline = Deadline(self._connections.timeout)
+
+        def look() -> bool:
+            with self._connections.writer(deadline) as connection:
+                looking = Transaction(connection)
+                looking.begin(deadline.left * _LOCK_SHARE, self._connections.timeout)
+                row = connection.execute(_OP_OF, [transaction.first]).fetchone()
+                connection.execute(_TOUCH)
+                connection.warnings.clear()
+                connection.execute(b"COMMIT")
+                if connection.warnings:
+                    raise errors.OperationalError("no standby has confirmed the change")
+                return row is not None and row[0] == transaction.op
+
+        try:
+            return self._connections.retry(deadline, look)
+        except (psycopg.Error, StoreUnavailableError) as error:
+            raise OutcomeUnknownError(self._connections.location) from error
+
+    def _found(self, deadline: Deadline) -> None:
+        """Make the tables, unless another process has. Raises psycopg's error without rights."""
+        with self._connections.writer(deadline) as connection, connection.transaction():
+            connection.execute(schema.LOCK_FOUNDING.encode())
+            row = connection.execute(schema.EXISTS.encode()).fetchone()
+            if row is None or not row[0]:
+                connection.execute(schema.TABLES.encode())
+
+    def _check(self, deadline: Deadline) -> None:
+        """Refuse, once, a server on which a change could be lost, or a text be changed."""
+        if self._is_checked:
+            return
+
+        def ask() -> tuple[Any, ...] | None:
+            with self._connections.writer(deadline) as connection:
+                return connection.execute(_SETTINGS.encode()).fetchone()
+
+        row = self._connections.retry(deadline, ask)
+        if row is None:
+            return
+        fsync, full_page_writes, encoding, is_standby, unlogged = row
+        problems = {
+            "the server is a standby: name the primary": is_standby,
+            f"the encoding of the database is {encoding}: make one with UTF8": encoding != "UTF8",
+            "a table is unlogged, and a crash would empty it: ALTER TABLE ... SET LOGGED": (
+                self._durable and unlogged
+            ),
+            "fsync is off, and a power cut would damage it: set fsync = on": (
+                self._durable and fsync != "on"
+            ),
+            "full_page_writes is off, and a power cut would damage it: set it to on": (
+                self._durable and full_page_writes != "on"
+            ),
+        }
+        for problem, is_found in problems.items():
+            if is_found:
+                raise self._connections.unavailable(problem)
+        self._is_checked = True
