@@ -18,17 +18,16 @@ import psycopg
 from tests.store.postgres.servers import as_unprivileged, make_accessible, programs_of
 
 _NAMES: Final = ("a", "b", "c")
+_NODES: Final = len(_NAMES)
 _POLL_S: Final = 0.02
 _TIMEOUT_S: Final = 60
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
-    "fsync": "off",  # Nodes are killed; the machine stays up.
     "autovacuum": "off",
     # Not in the shared memory of the system, where a killed server would leave files.
     "dynamic_shared_memory_type": "mmap",
     "shared_buffers": "32MB",
     "max_connections": "100",
-    "synchronous_standby_names": "ANY 1 (a, b, c)",
     # Its default is 5 s, for which no standby would be back after the end of a primary.
     "wal_retrieve_retry_interval": "200ms",
 }
@@ -37,9 +36,12 @@ _SETTINGS: Final = {
 class Node:
     """A server of the cluster."""
 
-    def __init__(self, name: str, port: int, directory: Path, version: int) -> None:
+    def __init__(
+        self, name: str, port: int, directory: Path, version: int, settings: dict[str, str]
+    ) -> None:
         self.name = name
         self.port = port
+        self._settings = settings
         self._directory = directory
         self._programs = programs_of(version)
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +60,12 @@ class Node:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        given = {**_SETTINGS, "port": self.port, "unix_socket_directories": self._directory}
+        given = {
+            **_SETTINGS,
+            **self._settings,
+            "port": self.port,
+            "unix_socket_directories": self._directory,
+        }
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         self._process = self._begin("postgres", "-D", self._data, *options)
         deadline = time.monotonic() + _TIMEOUT_S
@@ -114,12 +121,15 @@ class Node:
 
 
 class Cluster:
-    """Three nodes, of which one is the primary."""
+    """Up to three nodes, of which one is the primary."""
 
-    def __init__(self, directory: Path, version: int) -> None:
+    def __init__(self, directory: Path, version: int, nodes: int, *, fsync: bool) -> None:
+        settings = {"fsync": "on" if fsync else "off"}
+        if nodes > 1:
+            settings["synchronous_standby_names"] = f"ANY 1 ({', '.join(_NAMES)})"
         self.nodes = [
-            Node(name, port, directory, version)
-            for name, port in zip(_NAMES, _free_ports(len(_NAMES)), strict=True)
+            Node(name, port, directory, version, settings)
+            for name, port in zip(_NAMES[:nodes], _free_ports(nodes), strict=True)
         ]
         self.primary = self.nodes[0]
         hosts = ",".join("127.0.0.1" for _ in self.nodes)
@@ -127,13 +137,13 @@ class Cluster:
         self.url = f"postgresql://waggle@/postgres?host={hosts}&port={ports}&connect_timeout=1"
 
     def start(self) -> None:
-        """Start all nodes, and wait until both standbys are synchronous."""
+        """Start all nodes, and wait until all standbys are synchronous."""
         self.primary.make()
         self.primary.start()
         for node in self.standbys():
             node.copy(self.primary)
             node.start()
-        self.wait_for_standbys(len(_NAMES) - 1)
+        self.wait_for_standbys()
 
     def standbys(self) -> list[Node]:
         """Return the nodes that are not the primary."""
@@ -153,13 +163,13 @@ class Cluster:
         (lost,) = (node for node in self.standbys() if not node.is_running())
         lost.copy(self.primary)
         lost.start()
-        self.wait_for_standbys(len(_NAMES) - 1)
+        self.wait_for_standbys()
 
-    def wait_for_standbys(self, count: int) -> None:
-        """Wait until this many standbys confirm what they have received."""
+    def wait_for_standbys(self) -> None:
+        """Wait until all standbys confirm what they have received."""
         query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"
         deadline = time.monotonic() + _TIMEOUT_S
-        while self.primary.ask(query) < count:
+        while self.primary.ask(query) < len(self.standbys()):
             assert time.monotonic() < deadline, "no standby follows the primary"
             time.sleep(_POLL_S)
 
@@ -170,12 +180,15 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(version: int) -> Iterator[Cluster]:
-    """Yield a running cluster, which is removed at the end."""
+def running_cluster(version: int, *, nodes: int = _NODES, fsync: bool = False) -> Iterator[Cluster]:
+    """Yield a running cluster, which is removed at the end.
+
+    It needs no fsync where only nodes are killed, and the machine stays up.
+    """
     directory = Path(tempfile.mkdtemp(prefix="waggle-pg-"))
     make_accessible(directory)
     try:
-        cluster = Cluster(directory, version)
+        cluster = Cluster(directory, version, nodes, fsync=fsync)
         try:
             cluster.start()
             yield cluster
