@@ -67,6 +67,7 @@ def _measured(url: str) -> Iterator[tuple[str, float, float]]:
         connection.execute(_TABLES)
     for clients in _CLIENTS:
         with PostgresStore(url) as store, _bare_writers(url, clients) as bare:
+            writers: list[Callable[[int], object]]
             writers = [partial(_save, store, number) for number in range(clients)]
             ours, theirs = _alternate(partial(_rate, writers), partial(_rate, bare))
         yield f"save, {clients} threads", ours, theirs
@@ -76,20 +77,16 @@ def _measured(url: str) -> Iterator[tuple[str, float, float]]:
         with connection.transaction():
             connection.cursor().executemany(_UPSERT, [_row(one, 1) for one in made])
         reads = [one.id for one in documents.pick(made, 1, _READS)]
-        yield (
-            "find_by_id",
-            *_alternate(
-                partial(_reads, store.find_by_id, reads),
-                partial(_reads, partial(_find, connection), reads),
-            ),
+        ours, theirs = _alternate(
+            partial(_reads, store.find_by_id, reads),
+            partial(_reads, partial(_find, connection), reads),
         )
-        yield (
-            "find_all of 10,000",
-            *_alternate(
-                partial(_reads, lambda _: store.find_all(), [""]),
-                partial(_reads, lambda _: _find_all(connection), [""]),
-            ),
+        yield "find_by_id", ours, theirs
+        ours, theirs = _alternate(
+            partial(_reads, lambda _: store.find_all(), [""]),
+            partial(_reads, lambda _: _find_all(connection), [""]),
         )
+        yield "find_all of 10,000", ours, theirs
 
 
 def _alternate(*sides: Callable[[], float]) -> list[float]:

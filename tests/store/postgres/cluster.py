@@ -78,10 +78,20 @@ class Node:
         raise AssertionError(self._log.read_text())
 
     def kill(self) -> None:
-        """Kill all its processes at once, as the loss of its machine would."""
-        if self._process is not None and self.is_running():
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        """Kill all its processes, as the loss of its machine would.
+
+        The first process comes last: without it, a session that waits for a standby would stop
+        waiting, and show other sessions a change that no standby has.
+        """
+        if self._process is None or not self.is_running():
+            return
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)  # It would begin to recover.
+        for child in _children(pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def is_running(self) -> bool:
         """Return whether it was started and has not been killed."""
@@ -196,6 +206,16 @@ def running_cluster(version: int, *, nodes: int = _NODES, fsync: bool = False) -
             cluster.kill()
     finally:
         shutil.rmtree(directory)
+
+
+def _children(pid: int) -> Iterator[int]:
+    """Yield the children of a process."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name of a program may contain spaces and parentheses.
+            _, parent, *_ = entry.read_text().rpartition(")")[2].split()
+            if int(parent) == pid:
+                yield int(entry.parent.name)
 
 
 def _free_ports(count: int) -> list[int]:

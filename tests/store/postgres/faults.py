@@ -24,12 +24,12 @@ def take_lost_commit_for_made(patch: Patch) -> None:
 
 @fault(f"{_TESTS}::test_commit_waits_for_flush_whatever_database_says")
 def obey_database_that_waits_for_no_flush(patch: Patch) -> None:
-    _replace_in_begin(patch, "IN ('off', 'local')", "IN ('')")
+    _replace(patch, "_CONFIGURE", "IN ('off', 'local')", "IN ('')")
 
 
 @fault(f"{_CONTRACT}Persistence::test_updates_of_several_handles_are_all_kept")
 def count_changes_without_lock(patch: Patch) -> None:
-    _replace_in_begin(patch, "FOR NO KEY UPDATE", "")
+    _replace(patch, "_LOCK", "FOR NO KEY UPDATE", "")
 
 
 @fault(f"{_TESTS}::test_lost_changes_are_never_skipped")
@@ -96,11 +96,12 @@ def overlook_manual_edits(patch: Patch) -> None:
     _patch(patch, "transaction", "Transaction.find", find)
 
 
-def _replace_in_begin(patch: Patch, old: str, new: str) -> None:
+def _replace(patch: Patch, statement: str, old: str, new: str) -> None:
     from waggle_fsstore.store.postgres import transaction
 
-    assert old in transaction._BEGIN
-    patch.setattr(transaction, "_BEGIN", transaction._BEGIN.replace(old, new))
+    text = getattr(transaction, statement)
+    assert old in text
+    patch.setattr(transaction, statement, text.replace(old, new))
 
 
 def _patch(patch: Patch, module: str, name: str, value: Callable[..., object] | object) -> None:

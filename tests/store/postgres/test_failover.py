@@ -77,6 +77,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.mark.longest
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc, to kill a node")
 def test_failover_loses_and_repeats_nothing(cluster: Cluster) -> None:
     """After each failover under load, what was acknowledged is stored once, and seen once."""
     load = _Load(cluster.url)

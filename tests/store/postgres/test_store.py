@@ -3,6 +3,7 @@
 
 import os
 import pickle
+import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -49,7 +50,8 @@ class Cut:
                 return execute(connection, query, *arguments, **options)
             self.cuts += 1
             if arrives:
-                execute(connection, query)
+                with connection.pipeline():  # Its end sends what is queued.
+                    execute(connection, query)
             connection.close()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
@@ -216,6 +218,7 @@ def test_newer_format_is_refused(repository: PostgresStore, server: Server) -> N
     server.execute("UPDATE waggle.store SET format = 2")
     calls: list[Callable[[], object]] = [
         lambda: repository.find_by_id("a"),
+        lambda: repository.find_by_id("missing"),
         repository.find_all,
         repository.count,
         repository.history,
@@ -257,19 +260,20 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
     with PostgresStore(server.url, durable=False, timeout=0.2) as store:
         store.save(make_environment(id="a"))
         with psycopg.connect(server.url) as connection:
-            (pid,) = (
-                connection.execute(
-                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'waggle-fsstore' "
-                    "AND datname = current_database()"
-                ).fetchone()
-                or ()
+            found = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'waggle-fsstore' "
+                "AND datname = current_database()"
             )
-            os.kill(pid, 19)
+            sessions = [pid for (pid,) in found.fetchall()]
+            assert sessions
             try:
+                for pid in sessions:
+                    os.kill(pid, signal.SIGSTOP)
                 with pytest.raises(StoreUnavailableError):
                     store.count()
             finally:
-                os.kill(pid, 18)
+                for pid in sessions:
+                    os.kill(pid, signal.SIGCONT)
         assert store.count() == 1
 
 

@@ -52,6 +52,24 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         self.add_notice_handler(keep)
         return found
 
+    @contextmanager
+    def in_one_trip(self) -> Iterator[None]:
+        """Send the statements of the block together; raise the first error of the server.
+
+        The pipeline of psycopg logs an error that ends it.
+        """
+        first: psycopg.Error | None = None
+        try:
+            with self.pipeline():
+                try:
+                    yield
+                except psycopg.Error as error:
+                    first = error
+        except psycopg.Error as error:
+            raise first or error from None
+        if first is not None:
+            raise first
+
     def wait(
         self,
         gen: Generator[Any, Any, _T],

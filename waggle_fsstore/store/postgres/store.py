@@ -32,10 +32,11 @@ from waggle_fsstore.store.postgres.transaction import Transaction, decode
 from waggle_fsstore.store.postgres.writer import Writer
 from waggle_fsstore.store.write import inputs
 
+# A subquery takes less time to plan than a join. Where it finds no row, the format is asked for.
 _FIND: Final = """
-SELECT s.format, d.id, d.document::text FROM waggle.store s
-LEFT JOIN waggle.document d ON d.id = %s
+SELECT (SELECT format FROM waggle.store), id, document::text FROM waggle.document WHERE id = %s
 """
+_FORMAT: Final = "SELECT format, NULL FROM waggle.store"
 _FIND_ALL: Final = """
 SELECT s.format, d.id, d.document::text FROM waggle.store s
 LEFT JOIN waggle.document d ON true ORDER BY d.id
@@ -87,6 +88,7 @@ class PostgresStore:
         self._check_open()
         rows = self._rows(_FIND, environment_id) if is_id(environment_id) else []
         if not rows:
+            self._rows(_FORMAT)
             raise EnvironmentNotFoundError(environment_id)
         return decode(rows[0][2], environment_id)
 

@@ -26,17 +26,18 @@ from waggle_fsstore.store.postgres.schema import ERA, ERA_GAP, FORMAT
 # every state that a reader can see has all changes up to its last one. All statements after it
 # see what the last holder of the lock committed. No setting of a role or a database may let
 # COMMIT return before the change is flushed.
-_BEGIN: Final = """
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-SET LOCAL lock_timeout = %d;
-SET LOCAL statement_timeout = 0;
-SET LOCAL idle_in_transaction_session_timeout = %d;
-SELECT set_config('synchronous_commit', CASE
-    WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
-    ELSE current_setting('synchronous_commit') END, true);
-SELECT format, last, era FROM waggle.store FOR NO KEY UPDATE;
-SELECT %s, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+_BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_CONFIGURE: Final = """
+SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true),
+    set_config('idle_in_transaction_session_timeout', %s, true),
+    set_config('synchronous_commit', CASE
+        WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+        ELSE current_setting('synchronous_commit') END, true)
 """
+_LOCK: Final = "SELECT format, last, era FROM waggle.store FOR NO KEY UPDATE"
+_NOW: Final = f"""
+SELECT {ERA}, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+""".encode()
 _ROWS: Final = b"""
 SELECT id, revision, status, idempotency_key, document::text FROM waggle.document
 WHERE id = ANY(%s)
@@ -106,19 +107,25 @@ class Transaction:
         self._live: int | None = None
         self._last = self._began_at = 0
 
-    def begin(self, lock_timeout: float, idle_timeout: float) -> None:
-        """Take the lock of the store. Raises :class:`UnsupportedFormatError`."""
-        milliseconds = (max(1, int(lock_timeout * 1000)), max(1, int(idle_timeout * 1000)))
-        cursor = self._connection.execute((_BEGIN % (*milliseconds, ERA)).encode())
-        results = []
-        while True:
-            if cursor.description is not None:
-                results.append(cursor.fetchone())
-            if not cursor.nextset():
-                break
-        *_, store, now = results
+    def begin(self, lock_timeout: float, idle_timeout: float, ids: set[str]) -> None:
+        """Take the lock of the store, and read the rows with these ids, in one round trip.
+
+        Raises :class:`UnsupportedFormatError`.
+        """
+        timeouts = [f"{max(1, int(seconds * 1000))}ms" for seconds in (lock_timeout, idle_timeout)]
+        wanted = [one for one in ids if is_id(one)]
+        connection = self._connection
+        with connection.in_one_trip():
+            connection.execute(_BEGIN)
+            connection.execute(_CONFIGURE.encode(), timeouts)
+            locked = connection.execute(_LOCK.encode())
+            told = connection.execute(_NOW)
+            rows = connection.execute(_ROWS, [wanted])
+        store, now = locked.fetchone(), told.fetchone()
         if store is None or now is None:
             raise errors.UndefinedTable("waggle.store has no row")
+        self._rows.update(dict.fromkeys(ids))
+        self._rows.update({row[0]: Row(*row) for row in rows.fetchall()})
         found, self._last, era = store
         if found > FORMAT:
             raise UnsupportedFormatError("waggle.store", found, FORMAT)
@@ -131,14 +138,6 @@ class Transaction:
     def first(self) -> int:
         """The number of the first change."""
         return self._began_at + 1
-
-    def load(self, ids: set[str]) -> None:
-        """Read the rows with these ids at once."""
-        wanted = [one for one in ids if is_id(one)]
-        self._rows.update(dict.fromkeys(ids))
-        if wanted:
-            for row in self._connection.execute(_ROWS, [wanted]).fetchall():
-                self._rows[row[0]] = Row(*row)
 
     def find(self, environment_id: str, author: Author) -> Environment | None:
         """Return the stored version, ``None`` if there is none.
@@ -221,28 +220,34 @@ class Transaction:
         return next((row[0] for row in found if row[0] not in self._written), None)
 
     def commit(self) -> None:
-        """Make the changes durable. Raises :class:`CommitInDoubtError`."""
-        if self._changes:
-            cursor = self._connection.cursor()
-            cursor.executemany(_INSERT_CHANGE, self._changes)
-            kept = [row for one in self._written if (row := self._rows[one]) is not None]
-            if kept:
-                cursor.executemany(_UPSERT, kept)
-            gone = [one for one in self._written if self._rows[one] is None]
-            if gone:
-                cursor.execute(_DELETE, [gone])
-            cursor.execute(_COUNT_ON, [self._last, self._era])
+        """Make the changes durable, in one round trip. Raises :class:`CommitInDoubtError`."""
         self._connection.warnings.clear()
         try:
-            self._connection.execute(b"COMMIT")
+            with self._connection.in_one_trip():
+                self._send_changes()
+                self._connection.execute(b"COMMIT")
         except errors.Error as error:
-            if self._connection.info.transaction_status == TransactionStatus.IDLE:
-                raise  # The server answered: it has rolled back.
+            status = self._connection.info.transaction_status
+            if status in (TransactionStatus.IDLE, TransactionStatus.INERROR):
+                raise  # The server answered: it has rolled back, or will.
             if self._changes:
                 raise CommitInDoubtError from error
             raise
         if self._connection.warnings:  # It committed, and did not wait for a standby.
             raise CommitInDoubtError
+
+    def _send_changes(self) -> None:
+        if not self._changes:
+            return
+        cursor = self._connection.cursor()
+        cursor.executemany(_INSERT_CHANGE, self._changes)
+        kept = [row for one in self._written if (row := self._rows[one]) is not None]
+        if kept:
+            cursor.executemany(_UPSERT, kept)
+        gone = [one for one in self._written if self._rows[one] is None]
+        if gone:
+            cursor.execute(_DELETE, [gone])
+        cursor.execute(_COUNT_ON, [self._last, self._era])
 
     def _store(
         self, environment: Environment, author: Author, kind: EventKind, before: Row | None
@@ -292,9 +297,13 @@ class Transaction:
 
 def decode(text: str, environment_id: str) -> Environment:
     """Return the environment in a row. Raises the error of a bad document, which names the id."""
-    path = location_in_table(environment_id)
-    environment = codec.decode(text.encode(), path)
+    data = text.encode()
+    try:
+        environment = codec.decode(data, "")
+    except (CorruptDocumentError, UnsupportedFormatError):
+        environment = codec.decode(data, location_in_table(environment_id))  # Raises again.
     if environment.id != environment_id:
+        path = location_in_table(environment_id)
         raise CorruptDocumentError(path, f"belongs to the id {environment.id!r:.200}")
     return environment
 

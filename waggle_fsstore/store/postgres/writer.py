@@ -159,12 +159,12 @@ class Writer:
         with self._connections.writer(deadline) as connection:
             transaction = Transaction(connection)
             try:
-                transaction.begin(deadline.left * _LOCK_SHARE, self._connections.timeout)
+                ids = set().union(*(ticket.ids for ticket in group))
+                transaction.begin(deadline.left * _LOCK_SHARE, self._connections.timeout, ids)
             except (errors.UndefinedTable, errors.InvalidSchemaName):
                 connection.execute(b"ROLLBACK")
                 self._found(deadline)
                 return False
-            transaction.load(set().union(*(ticket.ids for ticket in group)))
             for ticket in group:
                 ticket.run(transaction)
             try:
@@ -186,7 +186,7 @@ class Writer:
         def look() -> bool:
             with self._connections.writer(deadline) as connection:
                 looking = Transaction(connection)
-                looking.begin(deadline.left * _LOCK_SHARE, self._connections.timeout)
+                looking.begin(deadline.left * _LOCK_SHARE, self._connections.timeout, set())
                 row = connection.execute(_OP_OF, [transaction.first]).fetchone()
                 connection.execute(_TOUCH)
                 connection.warnings.clear()
