@@ -137,14 +137,9 @@ def look(store: FileStore, *, is_final: bool = True) -> Shown:
 
 def require_same(before: Shown, after: Shown) -> None:
     """Raise a :class:`BrokenPromiseError` where a store that is opened again shows other things."""
-    require_same_documents(before, after.documents)
-    _require(before.events == after.events, "shown otherwise: the history")
-
-
-def require_same_documents(before: Shown, after: dict[str, Environment]) -> None:
-    """Do as :func:`require_same` with the documents alone."""
-    problem = _difference(before.documents, after)
+    problem = _difference(before.documents, after.documents)
     _require(not problem, f"shown otherwise: {problem}")
+    _require(before.events == after.events, "shown otherwise: the history")
 
 
 def _found(change: Begun, shown: Shown) -> tuple[int, ...]:
