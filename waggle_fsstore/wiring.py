@@ -46,7 +46,12 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
     """
     url = _database_url(location)
     if url is not None:
-        return _open_database(url)
+        try:
+            return _open_database(url)
+        except ValueError as error:
+            if location is None:
+                raise SettingError("WAGGLE_STORE_PATH", str(error)) from None
+            raise
     path = _path_of(location)
     return MemoryStore() if path is None else FileStore(path)
 
@@ -190,7 +195,7 @@ def _open_database(url: str) -> TransactionalRepository:
         if error.name != "psycopg":
             raise
         raise ValueError(
-            "a store in PostgreSQL needs the extra: pip install 'waggle-fsstore[postgres]'"
+            "a store in PostgreSQL needs the extra: pip install '/path/to/clone[postgres]'"
         ) from None
     return PostgresStore(url)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
@@ -20,7 +21,13 @@ from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, code_of
 from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.parse import parse_labels, parse_timeout
 from waggle_fsstore.cli.relative_time import short_duration, until_expiry
-from waggle_fsstore.cli.store_option import StoreLocation, document_of, raw_document
+from waggle_fsstore.cli.store_option import (
+    StoreLocation,
+    document_of,
+    place_of,
+    raw_document,
+    require_persistent,
+)
 from waggle_fsstore.cli.table import STATUS, no_trunc_option, without_empty_columns, write_table
 from waggle_fsstore.config import why_temporary
 from waggle_fsstore.domain.duration import format_duration
@@ -346,13 +353,14 @@ def count(location: StoreLocation, json: bool) -> None:
 def where(location: StoreLocation, json: bool) -> None:
     """Print the path of the store, which need not exist."""
     with location.open() as store:
-        path = "memory:" if isinstance(store, MemoryStore) else getattr(store, "path", str(store))
+        is_memory = isinstance(store, MemoryStore)
+        path = "memory:" if is_memory else place_of(require_persistent(store))
     if json:
         output.write_object({"path": path})
     else:
         # Not escaped, so that `cd "$(waggle-fsstore where)"` works. It comes from the user.
         output.write(os.fsencode(path) + b"\n")
-    if warning := why_temporary(str(path)):
+    if isinstance(path, Path) and (warning := why_temporary(str(path))):
         output.print_status(f"Warning: {warning}")
 
 

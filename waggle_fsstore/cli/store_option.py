@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import click
@@ -65,6 +66,11 @@ def require_persistent(store: TransactionalRepository) -> PersistentStore:
     if isinstance(store, MemoryStore):
         raise click.BadParameter("a store in memory has no files: name a store in a directory")
     return cast("PersistentStore", store)
+
+
+def place_of(store: PersistentStore) -> Path | str:
+    """Return the path of a store in files, or the hosts and the database of another one."""
+    return store.path if isinstance(store, FileStore) else store.location
 
 
 def document_of(store: TransactionalRepository, environment: Environment) -> bytes:
