@@ -111,6 +111,11 @@ def _patch(patch: Patch, module: str, name: str, value: Callable[..., object] | 
 _MAINTENANCE = "tests/store/postgres/test_maintenance.py"
 
 
+@fault(f"{_MAINTENANCE}::test_refused_restore_changes_nothing")
+def keep_changes_of_refused_work(patch: Patch) -> None:
+    _patch(patch, "transaction", "Transaction.savepoint", lambda _: lambda: None)
+
+
 @fault(f"{_MAINTENANCE}::test_damaged_document_is_found_and_repaired")
 def compare_no_document_with_its_change(patch: Patch) -> None:
     _patch(patch, "maintenance", "Maintenance._examine", lambda *_: None)

@@ -19,6 +19,7 @@ from waggle_fsstore import (
     HistoryPrunedError,
     Severity,
     StoreUnavailableError,
+    UnsupportedFormatError,
 )
 from waggle_fsstore.store.postgres import schema
 from waggle_fsstore.store.postgres.store import PostgresStore
@@ -126,7 +127,18 @@ def test_history_without_its_end_is_an_error(two: PostgresStore, server: Server)
     """A check says which changes are missing where the table does not reach to the last one."""
     server.execute("DELETE FROM waggle.change WHERE seq = 2")
     [first, *_] = problems(two)
-    assert first == ("error", "has changes 1 to 1, and the store counts 1 to 2")
+    assert first == ("error", "has 1 of the changes 1 to 2, and lacks some")
+    two.save(make_environment(id="a"))
+    [first, *_] = problems(two)
+    assert first == ("error", "has 2 of the changes 1 to 3, and lacks some")
+
+
+def test_era_that_skips_numbers_is_whole(two: PostgresStore, server: Server) -> None:
+    """The numbers that a failover skips are not missed, also where history was pruned."""
+    two.prune_history(keep_days=0)
+    server.execute("UPDATE waggle.store SET era = 'that of the server before'")
+    assert two.save(make_environment(id="a")) == schema.ERA_GAP + 3
+    assert problems(two) == []
 
 
 def test_snapshot_is_a_store_in_files(two: PostgresStore, tmp_path: Path) -> None:
@@ -160,6 +172,24 @@ def test_snapshot_reports_corrupt_documents(
         two.snapshot(tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert two.restore(tmp_path / "copy").deleted == 1
+
+
+def test_refused_restore_changes_nothing(
+    two: PostgresStore, server: Server, tmp_path: Path
+) -> None:
+    """A newer document in the store refuses the whole restore, not only its own part."""
+    source = two.snapshot(tmp_path / "copy").path
+    two.save(make_environment(id="a", name="later"))
+    server.execute(
+        "UPDATE waggle.document SET document = "
+        "replace(document::text, '\"schema\": 1', '\"schema\": 99')::json "
+        "WHERE id = 'b'"
+    )
+    with pytest.raises(UnsupportedFormatError):
+        two.restore(source)
+    assert two.find_by_id("a").name == "later"
+    assert [event.seq for event in two.history()] == [1, 2, 3]
+    assert two.save(make_environment(id="a")) == 4
 
 
 def test_revision_is_restored(two: PostgresStore, server: Server) -> None:

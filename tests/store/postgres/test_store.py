@@ -22,6 +22,7 @@ from waggle_fsstore import (
     HistoryLostError,
     LockTimeoutError,
     OutcomeUnknownError,
+    SettingError,
     StoreUnavailableError,
     UnsupportedFormatError,
     open_repository,
@@ -269,8 +270,9 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
             try:
                 for pid in sessions:
                     os.kill(pid, signal.SIGSTOP)
-                with pytest.raises(StoreUnavailableError):
-                    store.count()
+                for call in (store.count, lambda: store.save(make_environment(id="a"))):
+                    with pytest.raises(StoreUnavailableError):
+                        call()
             finally:
                 for pid in sessions:
                     os.kill(pid, signal.SIGCONT)
@@ -300,6 +302,14 @@ def test_url_opens_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
         assert isinstance(store, PostgresStore)
         assert store.find_all() == []
         store.close()
+
+
+def test_bad_url_names_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an invalid URL comes from the environment variable, the error names it."""
+    monkeypatch.setenv("WAGGLE_STORE_PATH", "postgresql://u:hunter2@h/db?nope=1")
+    with pytest.raises(SettingError, match="WAGGLE_STORE_PATH") as caught:
+        open_repository()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_pickled_store_is_opened_again(repository: PostgresStore) -> None:

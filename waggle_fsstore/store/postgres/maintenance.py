@@ -26,7 +26,7 @@ from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.maintenance.restore import Restored, read_snapshot
 from waggle_fsstore.store.maintenance.snapshot import Snapshot, write_snapshot
 from waggle_fsstore.store.postgres.connections import Connections
-from waggle_fsstore.store.postgres.schema import FORMAT
+from waggle_fsstore.store.postgres.schema import ERA_GAP, FORMAT
 from waggle_fsstore.store.postgres.transaction import Transaction, decode, location_in_table
 from waggle_fsstore.store.postgres.writer import Writer
 
@@ -39,7 +39,7 @@ SELECT s.format, d.id, d.document::text, s.last, d.revision
 FROM waggle.store s LEFT JOIN waggle.document d ON true ORDER BY d.id
 """
 _ENDS: Final = """
-SELECT s.format, s.last, s.oldest, min(c.seq), max(c.seq) FROM waggle.store s
+SELECT s.format, s.last, s.oldest, count(c.seq), max(c.seq) FROM waggle.store s
 LEFT JOIN waggle.change c ON true GROUP BY s.one
 """
 _ONE: Final = """
@@ -245,15 +245,14 @@ class Maintenance:
         )
 
     def _ends(self) -> Iterator[Finding]:
-        """Yield what is wrong with the first and the last number of the history."""
-        for _, last, oldest, first_kept, last_kept in self._rows(_ENDS):
-            path = Path("waggle.change")
-            if last >= oldest and (last_kept != last or first_kept != oldest):
-                kept = "no change" if last_kept is None else f"changes {first_kept} to {last_kept}"
+        """Yield what is wrong with the numbers of the history: each is there, but for eras."""
+        for _, last, oldest, count, last_kept in self._rows(_ENDS):
+            missing = (last - oldest + 1 - count) % ERA_GAP
+            if missing or (count and last_kept != last):
                 yield Finding(
                     Severity.ERROR,
-                    path,
-                    f"has {kept}, and the store counts {oldest} to {last}",
+                    Path("waggle.change"),
+                    f"has {count} of the changes {oldest} to {last}, and lacks some",
                     "restore the table from a backup",
                 )
 

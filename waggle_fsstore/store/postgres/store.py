@@ -75,8 +75,13 @@ class PostgresStore:
         self._closed = False
         register_at_fork(self)
 
+    @property
+    def location(self) -> str:
+        """Where the store is, ``host:port/database``, without credentials."""
+        return self._connections.location
+
     def __repr__(self) -> str:
-        return f"PostgresStore({self._connections.location!r})"
+        return f"PostgresStore({self.location!r})"
 
     def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
         """Pickle the URL and the options: another process opens the store itself."""
@@ -128,7 +133,9 @@ class PostgresStore:
                 stored = tx.find(environment.id, author)
                 actual = stored.revision if stored else 0
                 if actual != if_revision:
-                    raise ConflictError(environment.id, if_revision, actual)
+                    # A manual edit was recorded, and stays so: this is its revision.
+                    tx.error_after_commit = ConflictError(environment.id, if_revision, actual)
+                    return 0
             return tx.store([environment], author)[0]
 
         return self._write(work, {environment.id})

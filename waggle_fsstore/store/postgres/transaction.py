@@ -2,6 +2,7 @@
 """One write transaction: what it reads under the lock, and the changes that it commits."""
 
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -106,6 +107,8 @@ class Transaction:
         self._written: set[str] = set()
         self._live: int | None = None
         self._last = self._began_at = 0
+        #: Raised to the caller whose work set it, once its changes are durable.
+        self.error_after_commit: Exception | None = None
 
     def begin(self, lock_timeout: float, idle_timeout: float, ids: set[str]) -> None:
         """Take the lock of the store, and read the rows with these ids, in one round trip.
@@ -154,6 +157,17 @@ class Transaction:
             return environment
         self._store(environment, author, EventKind.EXTERNAL, row)
         return environment
+
+    def savepoint(self) -> Callable[[], None]:
+        """Return a function that takes back all changes from now on."""
+        count, last, live = len(self._changes), self._last, self._live
+        rows, written = self._rows.copy(), self._written.copy()
+
+        def roll_back() -> None:
+            del self._changes[count:]
+            self._last, self._live, self._rows, self._written = last, live, rows, written
+
+        return roll_back
 
     def execute(self, statement: bytes, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that sees and changes what the server has."""

@@ -49,13 +49,19 @@ class _Ticket(Generic[_T]):
         self.error: BaseException | None = None
 
     def run(self, transaction: Transaction) -> None:
-        """Do the work; a refusal is its outcome, an error of the server concerns all."""
-        self.result = self.error = None
+        """Do the work; a refusal is its outcome, an error of the server concerns all.
+
+        Work that raises changes nothing.
+        """
+        self.result = self.error = transaction.error_after_commit = None
+        roll_back = transaction.savepoint()
         try:
             self.result = self.work(transaction, self.author)
+            self.error = transaction.error_after_commit
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001  # Raised in the thread that waits for it.
+            roll_back()
             self.error = error
 
 
