@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A state machine: whatever is done to a store and to a MemoryStore, both answer the same."""
+"""A state machine: a store and a MemoryStore answer the same to each sequence of calls."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FileStore against MemoryStore: whatever is done, both answer the same."""
+"""FileStore against MemoryStore: both answer the same to each sequence of calls."""
 
 import shutil
 import tempfile

@@ -68,7 +68,7 @@ def _used(directory: Path, version: int) -> Iterator[None]:
     for _ in range(_MAX_POLLS):
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)
-            # The shell ends at once, so that the keeper is nobody's child.
+            # The shell ends at once, and leaves the keeper without a parent.
             keeper = (sys.executable, "-m", __name__, str(version), str(directory))
             subprocess.run(["sh", "-c", 'exec setsid "$@" &', "sh", *keeper], check=True)
         with suppress(FileNotFoundError):  # The last keeper is just about to end.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgresStore against MemoryStore: whatever is done, both answer the same."""
+"""PostgresStore against MemoryStore: both answer the same to each sequence of calls."""
 
 import pytest
 from hypothesis import settings
@@ -43,7 +43,7 @@ class PostgresStores(Stores):
 
 @pytest.mark.longest
 def test_store_answers_as_the_model(server: Server) -> None:
-    """Whatever is done to both, a PostgresStore and a MemoryStore answer the same."""
+    """A PostgresStore and a MemoryStore answer the same to each sequence of calls."""
     run_state_machine_as_test(
         lambda: PostgresStores(server),  # type: ignore[arg-type]  # Any callable will do.
         settings=settings(max_examples=20, stateful_step_count=25),
