@@ -4,8 +4,11 @@
 import copy
 import dataclasses
 import pickle
+from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from waggle_fsstore import (
     Capabilities,
     Environment,
+    Idempotency,
     InvalidEnvironmentError,
     InvalidEnvironmentIdError,
     InvalidRuntimeError,
@@ -22,6 +26,7 @@ from waggle_fsstore import (
     Runtime,
     Status,
 )
+from waggle_fsstore.domain.environment import MAX_TIMEOUT
 from waggle_fsstore.testing import make_environment
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -317,3 +322,74 @@ def test_touch_changes_only_last_used() -> None:
     assert environment.last_used > NOW
     with pytest.raises(InvalidEnvironmentError):
         environment.touch(NOW.replace(tzinfo=None))
+
+
+class _Text(str):
+    """A string of a subclass."""
+
+
+class _Time(datetime):
+    """A time of a subclass."""
+
+
+_ODD_VALUES: dict[str, list[Any]] = {
+    "id": [
+        "",
+        "x" * 200,
+        "x" * 201,
+        "\u00e9" * 100,
+        "\u00e9" * 101,
+        "a\0",
+        "\ud800",
+        _Text("i"),
+        1,
+    ],
+    "name": ["", "\u00e9", "\ud800", _Text("n"), None, b"n"],
+    "runtime": [*Runtime, "node", "none", 1],
+    "status": [*Status, "running", "none", 1],
+    "ssh_port": [0, 65535, 65536, -1, True, 1.0, "22"],
+    "created_at": [datetime(2024, 1, 1), _Time(2024, 1, 1, tzinfo=UTC), "2024", None],
+    "last_used": [datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), NOW.astimezone(), 1],
+    "timeout": [MAX_TIMEOUT, -MAX_TIMEOUT, MAX_TIMEOUT * 2, MAX_TIMEOUT * -2, 60, None],
+    "capabilities": [None, Owner(host="h", boot_id="b", pid=1, process_started=1), {}],
+    "labels": [
+        {},
+        {"\u00e9": "x"},
+        {"a": "\ud800"},
+        {"a": 1},
+        {1: "a"},
+        {"a": _Text("b")},
+        None,
+        [],
+    ],
+    "provider": [None, "", "\u00e9", "\ud800", _Text("p"), 0, False, b""],
+    "owner": [None, Owner(host="h", boot_id="b", pid=1, process_started=1), 0, ()],
+    "status_reason": ["", "\u00e9", "\ud800", _Text("r"), None],
+    "discard_files": [True, False, 1, None],
+    "idempotency": [None, Idempotency(key="k", arguments="a"), {}, False],
+    "revision": [0, 2**53 - 1, 2**53, -1, True, 1.0],
+    "extra": [{}, {"a": [1]}, {"name": "n"}, {"a": set()}, None, [], OrderedDict()],
+}
+
+
+def test_copy_is_what_the_constructor_makes() -> None:
+    """A copy accepts, refuses and normalises the value of each field as the constructor does."""
+    assert _ODD_VALUES.keys() == {one.name for one in dataclasses.fields(Environment)}
+    for plain in (Environment(name="n", runtime=Runtime.NODE), make_environment()):
+        for field, value in ((name, one) for name in _ODD_VALUES for one in _ODD_VALUES[name]):
+            changed = copy.copy(plain)
+            setattr(changed, field, value)
+            values = {one.name: getattr(changed, one.name) for one in dataclasses.fields(changed)}
+            expected = _outcome(partial(Environment, **values))
+            assert _outcome(changed.copy) == expected, (field, value)
+
+
+def _outcome(make: Callable[[], Environment]) -> str:
+    """Return all values of an environment with their types, or the error."""
+    try:
+        made = make()
+    except (InvalidEnvironmentError, TypeError) as error:
+        return repr(error)
+    values = [getattr(made, one.name) for one in dataclasses.fields(made)]
+    inner = [type(item) for item in (*made.labels, *made.labels.values())]
+    return repr([(type(value), value) for value in values] + inner)

@@ -305,7 +305,8 @@ def test_newer_document_is_left_alone(store: FileStore) -> None:
 
 def test_io_error_is_no_corruption(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be read is reported as such, and never quarantined."""
-    store.save_all([make_environment(id="bad"), make_environment(id="good")])
+    with FileStore(store.path, durable=False) as other:  # It keeps in memory what it has saved.
+        other.save_all([make_environment(id="bad"), make_environment(id="good")])
     real = os.open
 
     def open_file(path: str, *rest: Any) -> int:

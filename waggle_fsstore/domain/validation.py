@@ -80,6 +80,11 @@ def text(field: str, value: object) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
+def are_ascii(*values: Any) -> bool:
+    """Return whether all values are strings, of no subclass, and ASCII: as :func:`text` returns."""
+    return set(map(type, values)) == {str} and "".join(values).isascii()
+
+
 def title(field: str, value: object) -> str:
     """Return a string of 1-200 printable characters that are not all blank."""
     value = text(field, value)

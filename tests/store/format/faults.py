@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the format: each breaks one thing that it promises."""
 
-import ast
-import inspect
 from typing import Any
 
 from tests.planted import Patch, fault
+from tests.skipped_checks import skip_each_check
 from waggle_fsstore.domain import environment
 from waggle_fsstore.store.format import canonical_json, codec, layout
 
@@ -87,39 +86,5 @@ def refuse_times_of_subclasses(patch: Patch) -> None:
     patch.setattr(canonical_json, "_of_subclass", None)
 
 
-class _WithoutCheck(ast.NodeTransformer):
-    """Leaves out one part of the conditions of a function, by its number."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
-        first, self.number = self.number, self.number - len(node.values)
-        node.values = [value for place, value in enumerate(node.values) if place != first]
-        return node if len(node.values) > 1 else node.values[0]
-
-
-class _SkipCheck:
-    """A fault: a function of the codec decodes without one of its checks."""
-
-    def __init__(self, function: str, number: int) -> None:
-        self.__name__ = f"skip_check_{number}{function}"
-        self._function = function
-        self._number = number
-
-    def __call__(self, patch: Patch) -> None:
-        tree = _WithoutCheck(self._number).visit(_parsed(self._function))
-        scope = vars(codec).copy()
-        exec(compile(tree, codec.__file__, "exec"), scope)  # noqa: S102  # our own source
-        patch.setattr(codec, self._function, scope[self._function])
-
-
-def _parsed(function: str) -> ast.Module:
-    return ast.parse(inspect.getsource(getattr(codec, function)))
-
-
-for _function in ("_of_canonical", "_canonical_capabilities"):
-    _counter = _WithoutCheck(-1)
-    _counter.visit(_parsed(_function))
-    for _number in range(-1 - _counter.number):
-        fault(_EDITS)(_SkipCheck(_function, _number))
+skip_each_check(_EDITS, codec, "_of_canonical")
+skip_each_check(_EDITS, codec, "_canonical_capabilities")

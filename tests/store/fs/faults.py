@@ -197,11 +197,6 @@ def lock_changing_file_for_ever(patch: Patch) -> None:
     patch.setattr(lock, "_MAX_REPLACEMENTS", 1 << 40)
 
 
-@fault("tests/store/fs/test_lock.py::test_error_of_signal_handler_is_raised")
-def swallow_error_of_signal_handler(patch: Patch) -> None:
-    patch.setattr(lock, "_is_raised_in", lambda *_: True)
-
-
 @fault("tests/store/fs/test_linux.py::test_python_without_ctypes_is_enough")
 def require_ctypes(patch: Patch) -> None:
     def function(name: str) -> Any:

@@ -2,13 +2,15 @@
 """The live segment: appending, and rotating to the next one."""
 
 import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.store.journal.journals import change_line, make_layout
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import FILE_MODE, Disk
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 
@@ -85,12 +87,10 @@ def test_rotation_on_a_full_disk_takes_the_least_space(layout: Layout, code: int
     """Where a full segment does not fit, one with room for the next line will do."""
 
     class Full(Disk):
-        def write_temp(
-            self, path: str, data: bytes, mode: int = FILE_MODE, *, sync: bool = True
-        ) -> None:
+        def write_temp(self, path: str, data: bytes, *rest: Any, **options: Any) -> os.stat_result:
             if len(data) > 1000:
                 raise OSError(code, "full", path)
-            super().write_temp(path, data, mode, sync=sync)
+            return super().write_temp(path, data, *rest, **options)
 
     live = LiveSegment(layout, Full(durable=False))
     live.rotate(1, 0, reserve=len(change_line(1)))

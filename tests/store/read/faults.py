@@ -24,7 +24,8 @@ from waggle_fsstore.store.read import (
     stat_signature,
     view,
 )
-from waggle_fsstore.store.write import batch, initialize
+from waggle_fsstore.store.read.stat_signature import signature_of
+from waggle_fsstore.store.write import batch, initialize, writer
 
 CACHE = "tests/store/read/cache"
 
@@ -499,6 +500,49 @@ def remember_documents_with_two_names(patch: Patch) -> None:
 @fault(f"{CACHE}/test_found.py::test_number_of_remembered_documents_is_bounded[by signature]")
 def remember_every_document(patch: Patch) -> None:
     def remember(self: documents.Documents, name: str, document: Any) -> None:
-        self._found[name] = document
+        self._known[name] = document
 
     patch.setattr(documents.Documents, "_remember", remember)
+
+
+@fault(f"{CACHE}/test_saved.py::test_saved_document_is_not_opened[by signature]")
+def open_each_document_that_was_saved(patch: Patch) -> None:
+    patch.setattr(documents.Documents, "remember_saved", nothing)
+
+
+@fault(
+    f"{CACHE}/test_saved.py::test_manual_edit_before_the_first_look_is_found[in place-by signature]"
+)
+def trust_whatever_has_the_name(patch: Patch) -> None:
+    patch.setattr(stat_signature, "_identity", lambda _: ())
+
+
+@fault(f"{CACHE}/test_saved.py::test_document_linked_during_its_save_is_opened[by signature]")
+def remember_saved_documents_with_two_names(patch: Patch) -> None:
+    patch.setattr(documents, "saved_signature", lambda _, path: signature_of(os.lstat(path)))
+
+
+@fault(
+    f"{CACHE}/test_saved.py::test_saved_document_is_opened_where_times_are_not_fine[by signature]"
+)
+def remember_saved_documents_at_coarse_times(patch: Patch) -> None:
+    def remember(self: writer.Writer, writes: list[Any]) -> None:
+        for write in writes:
+            self._documents.remember_saved(write.after, write.written)
+
+    patch.setattr(writer.Writer, "_remember", remember)
+
+
+@fault(f"{CACHE}/test_saved.py::test_large_saved_document_is_opened[by signature]")
+def remember_saved_documents_of_any_size(patch: Patch) -> None:
+    patch.setattr(documents, "MAX_CACHED_BYTES", 1 << 30)
+
+
+@fault(f"{CACHE}/test_saved.py::test_mode_of_saved_document_is_kept[by signature]")
+def forget_mode_of_saved_documents(patch: Patch) -> None:
+    real = documents.StoredDocument.of
+
+    def with_mode(path: str, data: bytes, fields: Any, status: Any, _: int) -> Any:
+        return real(path, data, fields, status, disk.FILE_MODE)
+
+    patch.setattr(documents.StoredDocument, "of", with_mode)

@@ -16,6 +16,7 @@ from waggle_fsstore import (
     HistoryLostError,
     StoreGoneError,
 )
+from waggle_fsstore.store.fs import lock
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
@@ -77,9 +78,11 @@ def files_below(path: Path) -> list[Path]:
 
 @TAKE_AWAY
 def test_gone_store_is_an_error_until_it_is_back(
-    store: FileStore, take_away: Callable[[Path], None]
+    store: FileStore, take_away: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every call raises with the path and makes nothing; once the store is back, all work."""
+    # A writer looks for the marker alone once a second: here, each time.
+    monkeypatch.setattr(lock, "_MAX_HOLDER_AGE_NS", 0)
     root = store.path
     store.save(make_environment(id="a"))
     [event] = store.history()

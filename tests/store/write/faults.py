@@ -63,7 +63,7 @@ def forget_interrupted_rename_in_rollback(patch: Patch) -> None:
 
 @fault("tests/store/write/test_initialize.py::test_files_and_directories_are_private")
 def create_files_readable_by_all(patch: Patch) -> None:
-    for module in (disk, documents, publish):
+    for module in (disk, documents, batch):
         patch.setattr(module, "FILE_MODE", 0o644)
 
 

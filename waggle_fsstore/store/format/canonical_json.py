@@ -33,6 +33,14 @@ def timestamp(time: datetime) -> str:
     return f"{time.isoformat(timespec='microseconds')[:-6]}Z"
 
 
+def writable(time: datetime) -> datetime | str:
+    """Return what is written as :func:`timestamp` of a time.
+
+    The encoder writes it in a tenth of the time, but leaves out microseconds of zero.
+    """
+    return time if time.microsecond else timestamp(time)
+
+
 def _of_subclass(value: object) -> str:
     """Return a time of a subclass, which the encoder refuses, as tests with a frozen clock use."""
     if isinstance(value, datetime):

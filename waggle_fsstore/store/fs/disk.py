@@ -14,10 +14,10 @@ import sys
 import warnings
 from contextlib import suppress
 from types import BuiltinFunctionType
-from typing import Final
+from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
-from waggle_fsstore.store.fs.linux import can_syncfs
+from waggle_fsstore.store.fs.linux import can_syncfs, is_fine_time
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
 
@@ -36,6 +36,9 @@ _READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY
 _HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 _STANDARD_ERROR: Final = 2
+
+# A probe fails where the clock ticks between a change and the look at it: one in a hundred.
+_MAX_PROBES: Final = 8
 
 # man 2 stat: what st_blocks counts, whatever the blocks of the file system are.
 _UNIT_BYTES: Final = 512
@@ -57,36 +60,72 @@ NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SYNCFS_THRESHOLD_FILES: Final = 64
 
 
+class Owner(NamedTuple):
+    """The user and the group that own a file, by number."""
+
+    user: int
+    group: int
+
+
+def owner_of(status: os.stat_result) -> Owner:
+    """Return who owns a file with a status."""
+    return Owner(status.st_uid, status.st_gid)
+
+
 class Disk:
     """Changes files. ``durable=False`` skips every sync, for tests that want speed."""
 
-    __slots__ = ("durable",)
+    __slots__ = ("_probes_left", "durable", "fine_devices")
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
+        #: The devices whose file times have proven to be fine, see :func:`is_fine_time`.
+        self.fine_devices: set[int] = set()
+        self._probes_left = _MAX_PROBES
 
     def write_temp(
-        self, path: str, data: bytes, mode: int = FILE_MODE, *, sync: bool = True
-    ) -> None:
+        self,
+        path: str,
+        data: bytes,
+        mode: int = FILE_MODE,
+        *,
+        owner: Owner | None = None,
+        sync: bool = True,
+    ) -> os.stat_result:
         """Write a new file, and sync it unless the journal keeps its contents.
 
-        No file is left when this raises an ``OSError``.
+        Returns its status after the write. Root gives it to ``owner``, by default the owner of
+        its directory. No file is left when this raises an ``OSError``.
         """
-        descriptor = open_to_write(path, os.O_CREAT | os.O_EXCL)
+        descriptor = _open(path, os.O_CREAT | os.O_EXCL)
         try:
             try:
                 if mode != FILE_MODE and hasattr(os, "fchmod"):
                     _set_mode(descriptor, mode)
+                if self._probes_left:
+                    os.fstat(descriptor)  # The next change needs another time than this.
                 _allocate(descriptor, len(data))
                 write(descriptor, data)
+                status = os.fstat(descriptor)
+                if self._probes_left:
+                    self._probe(status)
                 if sync:
                     self.sync(descriptor)
+                _make_private(descriptor, path, status, mode, owner)
             finally:
                 os.close(descriptor)
         except OSError as error:
             self.discard(path)
             name_file(error, path)
             raise
+        return status
+
+    def _probe(self, status: os.stat_result) -> None:
+        """Learn whether file times are fine from a file that was looked at and then changed."""
+        if is_fine_time(status.st_ctime_ns):
+            self.fine_devices.add(status.st_dev)
+        is_proven = status.st_dev in self.fine_devices
+        self._probes_left = 0 if is_proven else self._probes_left - 1
 
     def write_atomic(
         self, path: str, data: bytes, temp_dir: str, *, mode: int = FILE_MODE, sync: bool = True
@@ -309,17 +348,10 @@ _temp_names: Final = _TempNames()
 
 def open_to_write(path: str, flags: int = 0) -> int:
     """Open a file to read and write it. A new one is private, and owned as its directory is."""
-    descriptor = os.open(path, _WRITE | flags, FILE_MODE)
-    if not isinstance(os.open, BuiltinFunctionType):
-        _refuse_another_file(descriptor, path)
-    if descriptor <= _STANDARD_ERROR:
-        descriptor = _move_up(descriptor)
+    descriptor = _open(path, flags)
     if flags & os.O_CREAT:
         try:
-            status = os.fstat(descriptor)
-            if status.st_mode & FILE_MODE != FILE_MODE and hasattr(os, "fchmod"):
-                _set_mode(descriptor, FILE_MODE)  # The umask may have taken our own rights.
-            _inherit_owner(descriptor, path, status)
+            _make_private(descriptor, path, os.fstat(descriptor), FILE_MODE)
         except BaseException:
             os.close(descriptor)
             raise
@@ -350,6 +382,22 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
     os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover
     return os.write(descriptor, data)  # pragma: no cover
+
+
+def _open(path: str, flags: int) -> int:
+    descriptor = os.open(path, _WRITE | flags, FILE_MODE)
+    if not isinstance(os.open, BuiltinFunctionType):
+        _refuse_another_file(descriptor, path)
+    return descriptor if descriptor > _STANDARD_ERROR else _move_up(descriptor)
+
+
+def _make_private(
+    descriptor: int, path: str, status: os.stat_result, mode: int, owner: Owner | None = None
+) -> None:
+    """Set the mode and the owner of a new file where the system has set others."""
+    if status.st_mode & mode != mode and hasattr(os, "fchmod"):
+        _set_mode(descriptor, mode)  # The umask may have taken our own rights.
+    _inherit_owner(descriptor, path, status, owner)
 
 
 def _refuse_another_file(descriptor: int, path: str) -> None:
@@ -419,14 +467,16 @@ def _set_mode(file: str | int, mode: int) -> bool:
     return True
 
 
-def _inherit_owner(file: str | int, path: str, status: os.stat_result) -> None:
-    """Give what root has made to the owner of its directory, where root may.
+def _inherit_owner(
+    file: str | int, path: str, status: os.stat_result, owner: Owner | None = None
+) -> None:
+    """Give what root has made to an owner, by default that of its directory, where root may.
 
     Otherwise one ``sudo`` of an operator leaves a file that the service may not read.
     """
     if status.st_uid != 0:
         return
-    owner = os.stat(os.path.dirname(path))
-    if owner.st_uid != 0:
+    owner = owner or owner_of(os.stat(os.path.dirname(path)))
+    if owner.user != 0:
         with suppress(OSError):
-            os.chown(file, owner.st_uid, owner.st_gid)
+            os.chown(file, owner.user, owner.group)

@@ -98,6 +98,15 @@ def file_clock() -> int:
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
+def is_fine_time(time_ns: int) -> bool:
+    """Return whether a file has just got a time that :func:`file_clock` has not reached yet.
+
+    Since Linux 6.13, ext4, xfs, btrfs and tmpfs give a file such a time where it was looked at
+    since the last tick: each change that follows a look gets another time (multigrain timestamps).
+    """
+    return file_clock() < time_ns <= time.time_ns()
+
+
 def _unescape(field: bytes) -> bytes:
     for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
         field = field.replace(code, bytes([int(code[1:], 8)]))

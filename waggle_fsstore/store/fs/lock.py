@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from types import CodeType
 from typing import Final, TypeVar
 
 from filelock import lock_descriptor, unlock_descriptor
@@ -71,7 +70,7 @@ class StoreLock:
         self._make_dir = make_dir
         #: Called whenever a thread has released the lock.
         self.on_release: Callable[[], object] = lambda: None
-        self._threads = threading.Condition(threading.RLock())
+        self._reset_threads()
         self._locked = False
         self._trying = False
         self._generation = 0
@@ -79,6 +78,7 @@ class StoreLock:
         #: The time of modification of the file by which this object knows its own description,
         #: see _describe_holder(); 0 for none.
         self._described = 0
+        self._was_held_here = False
         self._has_change_times: bool | None = None
         register_at_fork(self)
 
@@ -91,6 +91,11 @@ class StoreLock:
     def closed(self) -> bool:
         """Whether the lock was closed, and cannot be taken any more."""
         return self._closed
+
+    @property
+    def was_held_here(self) -> bool:
+        """Whether this object was the holder before too, and described itself within a second."""
+        return self._was_held_here
 
     @property
     def timeout(self) -> float:
@@ -147,17 +152,6 @@ class StoreLock:
         if self._is_mine():
             raise RuntimeError("this thread is in the middle of a change of the same store")
 
-    def _is_mine(self) -> bool:
-        # Asked of the lock itself: an interrupt could come between taking it and a flag.
-        try:
-            self._threads.notify(0)
-        except RuntimeError as error:
-            # Raised by it to a thread that does not hold the lock; any other one by a handler.
-            if not _is_raised_in(threading.Condition.notify.__code__, error):
-                raise
-            return False
-        return True
-
     def _acquire(self, timeout: float, *, waits_for_threads: bool = True) -> bool:
         deadline = monotonic() + timeout
         if not self._threads.acquire(timeout=timeout if waits_for_threads else 0):
@@ -188,12 +182,13 @@ class StoreLock:
 
         Any other holder has written since, and changed the time of the file.
         """
-        if not (
+        self._was_held_here = bool(
             self._described
             and self._described == self._file.modified
             and 0 <= file_clock() - self._described < _MAX_HOLDER_AGE_NS
             and self._shows_changes()
-        ):
+        )
+        if not self._was_held_here:
             self._file.overwrite(describe_holder())
 
     def _time_of_description(self) -> int:
@@ -256,7 +251,7 @@ class StoreLock:
 
     def _release_file(self) -> None:
         """Close the file, which frees the lock with it."""
-        self._locked = False
+        self._locked = self._was_held_here = False
         self._described = 0
         self._has_change_times = None
         self._file.close()
@@ -267,14 +262,14 @@ class StoreLock:
 
     def reset_after_fork(self) -> None:
         """Close the file without unlocking it: that would free the lock of the parent."""
-        self._threads = threading.Condition(threading.RLock())
+        self._reset_threads()
         self._release_file()
 
-
-def _is_raised_in(code: CodeType, error: Exception) -> bool:
-    """Return whether a called function raised an error, and no signal handler during the call."""
-    called = error.__traceback__ and error.__traceback__.tb_next
-    return bool(called and not called.tb_next and called.tb_frame.f_code is code)
+    def _reset_threads(self) -> None:
+        self._threads = threading.RLock()
+        # Asked of the lock itself, as threading.Condition does: an interrupt could come between
+        # taking it and a flag.
+        self._is_mine: Callable[[], bool] = self._threads._is_owned  # type: ignore[attr-defined]
 
 
 def is_held(path: str) -> bool:

@@ -33,6 +33,7 @@ _HEAD: Final = "waggle-state 3"
 
 # Within the smallest sector, so that no disk writes half of it.
 _RECORD_BYTES: Final = 384
+_PADDED_BYTES: Final = _RECORD_BYTES - len(" 00000000\n")
 
 # A reader without the lock can meet a record that is just being overwritten.
 _READ_ATTEMPTS: Final = 5
@@ -106,8 +107,11 @@ class StateRecord:
 
     def write(self, state: State) -> None:
         """Overwrite the record, without fsync."""
-        line = f"{_HEAD} {' '.join(map(str, state))}".encode()
-        self._file.overwrite(b"%-*b %08x\n" % (_RECORD_BYTES - 10, line, crc32(line)))
+        line = (
+            f"{_HEAD} {state.mounted_id} {state.durable} {state.segment} {state.offset} "
+            f"{state.committed} {state.published} {state.modified}"
+        ).encode()
+        self._file.overwrite(b"%b %08x\n" % (line.ljust(_PADDED_BYTES), crc32(line)))
 
     def close(self) -> None:
         """Release the descriptor; the next use opens the file again."""

@@ -29,7 +29,8 @@ def state_record(layout: Layout) -> Finding | None:
     if not is_left_behind(layout.lock, is_bad):
         return None
     problem = "is damaged" if os.path.lexists(layout.state) else "is missing"
-    return Finding(Severity.WARNING, Path(layout.state), problem, "the next change writes it again")
+    remedy = "a change writes it again, after a second at the latest"
+    return Finding(Severity.WARNING, Path(layout.state), problem, remedy)
 
 
 def move_state_record(layout: Layout, disk: Disk) -> None:

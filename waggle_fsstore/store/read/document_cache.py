@@ -28,8 +28,8 @@ from waggle_fsstore.store.read.stat_signature import (
     unchanged,
 )
 
-# A larger document is read each time: as objects it takes up to twenty times its size.
-_MAX_CACHED_BYTES: Final = 1 << 14
+#: A larger document is read each time: as objects it takes up to twenty times its size.
+MAX_CACHED_BYTES: Final = 1 << 14
 
 
 class CachedDocument(NamedTuple):
@@ -236,7 +236,7 @@ class DocumentCache:
         signature = settled_signature(status, directory, now)
         shows = signature is not None or (is_watched and self._detector.covers(status))
         entry = CachedDocument(environment, signature, status.st_nlink > 1)
-        return entry, shows and status.st_size <= _MAX_CACHED_BYTES
+        return entry, shows and status.st_size <= MAX_CACHED_BYTES
 
 
 def read_document(name: str, path: str) -> tuple[Environment, os.stat_result]:

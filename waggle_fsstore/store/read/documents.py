@@ -2,8 +2,9 @@
 """The documents on disk: read one, list their names, read all."""
 
 import os
+from contextlib import suppress
 from stat import S_IMODE
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
@@ -19,79 +20,101 @@ from waggle_fsstore.store.fs.safe_read import (
     read_with_status,
 )
 from waggle_fsstore.store.read.document_cache import (
+    MAX_CACHED_BYTES,
     CachedDocument,
     DocumentCache,
     misplaced,
 )
-from waggle_fsstore.store.read.stat_signature import signature_of
+from waggle_fsstore.store.read.stat_signature import Signature, saved_signature, signature_of
 
-# They take 1-3 kB each. Beyond this number, all are dropped: those in use are soon read again.
-_MAX_FOUND_DOCUMENTS: Final = 4096
+# They take 2-4 kB each. Beyond this number, all are dropped: those in use are soon read again.
+_MAX_KNOWN_DOCUMENTS: Final = 4096
 
 
 class StoredDocument:
-    """One good document: its bytes, their contents, and the mode of its file."""
+    """One good document: its bytes, what they state, and the mode of its file."""
 
-    __slots__ = ("_environment", "checksum", "data", "fields", "is_intact", "mode", "path")
+    __slots__ = (
+        "_environment",
+        "checksum",
+        "data",
+        "id",
+        "is_intact",
+        "mode",
+        "path",
+        "revision",
+        "status",
+    )
 
     def __init__(self, path: str, data: bytes, mode: int = FILE_MODE) -> None:
         """Parse a document. Raises ``BadFile``."""
+        fields = codec.parse_object(data, path)
         self.path = path
         self.data = data
         self.mode = mode
-        self.fields = codec.parse_object(data, path)
-        self.checksum = self.fields.get("checksum")
+        self.checksum = fields.get("checksum")
         self.is_intact = codec.is_intact(data)
         self._environment: Environment | None = None
         # A store of this version has checked the documents that it wrote. Check all others now.
-        if not self.is_intact or self.fields.get("schema") != codec.SCHEMA:
-            self._environment = codec.decode(data, path, modified_at)
+        if self.is_intact and fields.get("schema") == codec.SCHEMA:
+            self.id = str(fields["id"])
+            self.revision: int = fields["revision"]
+            self.status = Status(fields["status"])
+        else:
+            environment = self._environment = codec.decode(data, path, modified_at)
+            self.id = environment.id
+            self.revision = environment.revision
+            self.status = environment.status
 
     @classmethod
-    def of(cls, path: str, data: bytes, fields: dict[str, Any]) -> Self:
+    def of(cls, path: str, data: bytes, fields: dict[str, Any], status: Status, mode: int) -> Self:
         """Return the document that this store has just encoded."""
         stored = object.__new__(cls)
         stored.path = path
         stored.data = data
-        stored.fields = fields
+        stored.mode = mode
+        stored.id = fields["id"]
+        stored.revision = fields["revision"]
         stored.checksum = fields["checksum"]
+        stored.status = status
         stored.is_intact = True
-        stored.mode = FILE_MODE
         stored._environment = None
         return stored
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """The members of the document."""
+        return codec.parse_object(self.data, self.path)
+
+    @property
     def environment(self) -> Environment:
-        """The environment in the document."""
+        """The environment in the document; the caller may not modify it."""
         if self._environment is None:
             self._environment = codec.decode(self.data, self.path, modified_at)
         return self._environment
 
-    @property
-    def id(self) -> str:
-        """The id of the environment."""
-        return self._environment.id if self._environment else str(self.fields["id"])
+
+class _Saved(NamedTuple):
+    """A document that was saved here, and the signature of its file just after that."""
+
+    document: StoredDocument
+    signature: Signature
 
     @property
-    def revision(self) -> int:
-        """The revision that the document states; a manual edit may have changed it."""
-        return self._environment.revision if self._environment else self.fields["revision"]
-
-    @property
-    def status(self) -> Status:
-        """The status of the environment."""
-        return Status(self._environment.status if self._environment else self.fields["status"])
+    def environment(self) -> Environment:
+        return self.document.environment
 
 
 class Documents(DocumentCache):
     """The documents of one store. Takes no lock: a document is always replaced as a whole."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_known",)
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
-        #: By file name, the documents that were found twice, and ``None`` for those found once.
-        self._found: dict[str, CachedDocument | None] = {}
+        #: By file name, the documents that were saved here or found twice, and ``None`` for
+        #: those found once.
+        self._known: dict[str, CachedDocument | _Saved | None] = {}
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id; opens its file only if that may have changed.
@@ -103,10 +126,10 @@ class Documents(DocumentCache):
         name = document_name(environment_id)
         path = f"{self._layout.environments}{os.sep}{name}"
         try:
-            known = self._found.get(name) or self.cached(name)
+            known = self._known.get(name) or self.cached(name)
             if known is not None and known.signature == signature_of(os.lstat(path)):
                 return known.environment.copy_unchecked()
-            if name not in self._found:
+            if name not in self._known:
                 # Keeping a document takes a fifth as long again as reading it.
                 environment = self.named(name)
                 self._remember(name, None)
@@ -118,10 +141,29 @@ class Documents(DocumentCache):
             raise EnvironmentNotFoundError(environment_id) from None
         return known.environment.copy_unchecked()
 
-    def _remember(self, name: str, document: CachedDocument | None) -> None:
-        if len(self._found) >= _MAX_FOUND_DOCUMENTS:
-            self._found = {}
-        self._found[name] = document
+    def remember_saved(self, document: StoredDocument, written: os.stat_result) -> None:
+        """Keep a document that was just published, if any change of it by others will show.
+
+        ``written`` is the status of its file before the rename; see :func:`saved_signature`.
+        """
+        name = os.path.basename(document.path)
+        signature = None
+        if len(document.data) <= MAX_CACHED_BYTES:
+            with suppress(OSError):  # It is gone already.
+                signature = saved_signature(written, document.path)
+        if signature is not None:
+            self._remember(name, _Saved(document, signature))
+        else:
+            self._known.pop(name, None)
+
+    def forget(self, path: str) -> None:
+        """Release the memory of a document that was removed."""
+        self._known.pop(os.path.basename(path), None)
+
+    def _remember(self, name: str, document: CachedDocument | _Saved | None) -> None:
+        if len(self._known) >= _MAX_KNOWN_DOCUMENTS:
+            self._known = {}
+        self._known[name] = document
 
     def named(self, name: str) -> Environment:
         """Return the environment with a file name. Raises ``BadFile``."""
@@ -138,7 +180,10 @@ class Documents(DocumentCache):
     def at(self, name: str) -> StoredDocument | None:
         """Return the document with a file name, ``None`` if there is none. Raises ``BadFile``."""
         path = f"{self._layout.environments}{os.sep}{name}"
+        known = self._known.get(name)
         try:
+            if isinstance(known, _Saved) and known.signature == signature_of(os.lstat(path)):
+                return known.document
             data, status = read_with_status(path, codec.MAX_DOCUMENT_BYTES)
             stored = StoredDocument(path, data, S_IMODE(status.st_mode))
         except FileNotFoundError:

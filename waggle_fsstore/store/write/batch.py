@@ -13,6 +13,7 @@ from waggle_fsstore.domain.validation import MAX_REVISION
 from waggle_fsstore.store.format import canonical_json, codec
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, document_name
 from waggle_fsstore.store.fs import lost_and_found
+from waggle_fsstore.store.fs.disk import FILE_MODE
 from waggle_fsstore.store.journal import lines
 from waggle_fsstore.store.read.documents import Documents, StoredDocument, revision_in
 from waggle_fsstore.store.write.publish import DocumentWrite
@@ -27,6 +28,7 @@ _ENDING: Final = frozenset({Status.DESTROYING, Status.DESTROYED, Status.ERROR})
 class _Outcome(NamedTuple):
     """A document before the batch, and after the changes that are in the batch so far."""
 
+    path: str
     before: StoredDocument | None
     now: StoredDocument | None
     quarantine: str = ""
@@ -65,13 +67,8 @@ class WriteBatch:
     def writes(self) -> list[DocumentWrite]:
         """Return the write or removal of each document that differs after the batch."""
         return [
-            DocumentWrite(
-                self.layout.document(environment_id),
-                outcome.before,
-                outcome.now.data if outcome.now else None,
-                outcome.quarantine,
-            )
-            for environment_id, outcome in self._outcomes.items()
+            DocumentWrite(outcome.path, outcome.before, outcome.now, outcome.quarantine)
+            for outcome in self._outcomes.values()
             if outcome.before or outcome.now or outcome.quarantine
         ]
 
@@ -118,7 +115,7 @@ class WriteBatch:
         self._changes.append(
             {
                 "seq": seq,
-                "at": canonical_json.timestamp(datetime.now(UTC)),
+                "at": canonical_json.writable(datetime.now(UTC)),
                 "actor": author.actor,
                 "reason": author.reason,
                 "kind": kind,
@@ -129,17 +126,25 @@ class WriteBatch:
         )
 
     def put_result(
-        self, environment_id: str, now: StoredDocument | None, before: StoredDocument | None
+        self,
+        path: str,
+        environment_id: str,
+        now: StoredDocument | None,
+        before: StoredDocument | None,
     ) -> None:
         """Set the new version of a document; the caller replaces version ``before``."""
         outcome = self._outcomes.get(environment_id)
-        self._outcomes[environment_id] = _Outcome(outcome.before if outcome else before, now)
-        self._size += len(now.data) if now else 0
-        self.is_full = self._size > _FULL_BYTES
+        before = outcome.before if outcome else before
+        self._outcomes[environment_id] = _Outcome(path, before, now)
+        if now:
+            self._size += len(now.data)
+            self.is_full = self._size > _FULL_BYTES
 
-    def quarantine(self, environment_id: str, target: str, now: StoredDocument | None) -> None:
+    def quarantine(
+        self, path: str, environment_id: str, target: str, now: StoredDocument | None
+    ) -> None:
         """Plan the move of a corrupt document to lost+found, and set its new version."""
-        self._outcomes[environment_id] = _Outcome(None, now, target)
+        self._outcomes[environment_id] = _Outcome(path, None, now, target)
         self.is_full = True  # The id can be stored again only once the old file is moved.
 
     def next(self, replaced: int) -> int:
@@ -198,7 +203,7 @@ class Transaction:
         stored = self._recorded(stored)
         seq = batch.next(stored.revision)
         batch.add(self._author, EventKind.DELETED, stored.id, seq, _was(stored), stored.fields)
-        batch.put_result(stored.id, None, stored)
+        batch.put_result(stored.path, stored.id, None, stored)
 
     def quarantine(self, environment_id: str, instead: Environment | None = None) -> int:
         """Move a corrupt document, of any file type, to lost+found, and store ``instead``.
@@ -213,11 +218,11 @@ class Transaction:
             batch.add(self._author, EventKind.DELETED, environment_id, seq, None, None)
         else:
             document, data = codec.encode_version(instead, seq)
-            now = StoredDocument.of(path, data, document)
+            now = StoredDocument.of(path, data, document, instead.status, FILE_MODE)
             batch.add(self._author, EventKind.UPDATED, environment_id, seq, None, document)
         stem = document_name(environment_id).removesuffix(SUFFIX)
         target = lost_and_found.target_for(batch.layout.lost_and_found, stem, SUFFIX, seq, path)
-        batch.quarantine(environment_id, target, now)
+        batch.quarantine(path, environment_id, target, now)
         return seq
 
     def _recorded(self, stored: StoredDocument) -> StoredDocument:
@@ -230,9 +235,11 @@ class Transaction:
         batch = self._batch
         seq = batch.next(stored.revision if stored else 0)
         document, data = codec.encode_version(environment, seq)
-        now = StoredDocument.of(batch.layout.document(environment.id), data, document)
+        path = stored.path if stored else batch.layout.document(environment.id)
+        mode = stored.mode if stored else FILE_MODE
+        now = StoredDocument.of(path, data, document, environment.status, mode)
         batch.add(self._author, kind, environment.id, seq, _was(stored), document)
-        batch.put_result(environment.id, now, stored)
+        batch.put_result(path, environment.id, now, stored)
         return now
 
 

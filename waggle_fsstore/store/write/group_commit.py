@@ -89,8 +89,6 @@ class Group:
         #: Whether another call of the group may be to blame: it failed at one document, or the
         #: disk is full, which need not stop each of them.
         self.is_divisible = False
-        #: Whether, on a full disk, it may use the reserve.
-        self.frees_room = True
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import FILE_MODE, Disk, temp_path
+from waggle_fsstore.store.fs.disk import Disk, Owner, temp_path
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.read.documents import StoredDocument
 
@@ -19,35 +19,37 @@ class DocumentWrite:
     """The write or removal of one document, at ``path``.
 
     ``before`` is its old version, ``None`` if there is none or if the file is corrupt, in which
-    case the file is moved to the path ``quarantine``. ``after`` is its new contents, ``None`` if
+    case the file is moved to the path ``quarantine``. ``after`` is its new version, ``None`` if
     it is deleted.
     """
 
-    __slots__ = ("after", "before", "mode", "path", "quarantine", "temp")
+    __slots__ = ("after", "before", "path", "quarantine", "temp", "written")
 
     def __init__(
         self,
         path: str,
         before: StoredDocument | None,
-        after: bytes | None,
+        after: StoredDocument | None,
         quarantine: str = "",
     ) -> None:
         self.path = path
         self.before = before
         self.after = after
         self.quarantine = quarantine
-        self.mode = before.mode if before else FILE_MODE
-        #: The path of the temp file, once there may be one.
+        #: The path of the temp file, once there may be one, and its status after the write.
         self.temp = ""
+        self.written: os.stat_result | None = None
 
-    def write_temp(self, disk: Disk, layout: Layout) -> None:
+    def write_temp(self, disk: Disk, layout: Layout, owner: Owner | None) -> None:
         """Write the new contents to a temp file. A full disk surfaces here."""
         if self.quarantine:
             disk.make_dir(layout.lost_and_found)
         if self.after is not None:
             # Set first, so that the file is discarded even after an interrupt.
             self.temp = temp_path(layout.temporary)
-            disk.write_temp(self.temp, self.after, self.mode, sync=False)
+            self.written = disk.write_temp(
+                self.temp, self.after.data, self.after.mode, owner=owner, sync=False
+            )
 
     def publish(self, disk: Disk, layout: Layout) -> None:
         """Make the change visible."""
@@ -68,7 +70,7 @@ class DocumentWrite:
                 return False
         with suppress(FileNotFoundError, CorruptDocumentError):
             # The revision is part of the contents, so no other version has the same bytes.
-            return read_regular(self.path, len(self.after)) == self.after
+            return read_regular(self.path, len(self.after.data)) == self.after.data
         return False
 
 

@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.disk import Disk, Owner, owner_of
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, redo_range
@@ -59,6 +59,8 @@ class WriterSession:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
+        #: Who owns the documents' directory.
+        self.owner: Owner | None = None
         #: Findings of recovery for the operator: failures, and repairs.
         self.findings: list[Finding] = []
         self._layout = layout
@@ -97,11 +99,17 @@ class WriterSession:
         Raises :class:`JournalDamagedError`, :class:`StoreGoneError` where a store was, and
         what initializing raises.
         """
-        self._seen_store.check()
-        if self._phase is Phase.UNKNOWN or self._directories != self._current_directories():
+        is_same = (
+            self._phase is not Phase.UNKNOWN and self._directories == self._current_directories()
+        )
+        # Only an operator takes the marker or the state record away: look once a second.
+        is_unshared = self._lock.was_held_here
+        if not is_same or not is_unshared:
+            self._seen_store.check()
+        if not is_same:
             self._initialize()
         elif self._phase is Phase.CURRENT:
-            if self.segment.tail_is_intact() and self._record.is_in_place():
+            if self.segment.tail_is_intact() and (is_unshared or self._record.is_in_place()):
                 return
             self._phase = Phase.OPENED
         self._modified = 0
@@ -220,6 +228,7 @@ class WriterSession:
             status = os.stat(self._layout.environments)
         except FileNotFoundError:
             return None
+        self.owner = owner_of(status)
         return self._lock.generation, status.st_dev, status.st_ino
 
     def _initialize(self) -> None:

@@ -97,13 +97,14 @@ class Writer:
     def exclusive(self, work: Callable[[], _T]) -> _T:
         """Return ``work()``, run under the store lock, without recovery and without a change."""
 
-        def work_and_close() -> _T:
+        def work_and_forget() -> _T:
             try:
                 return work()
             finally:
+                self._session.invalidate()  # It may have replaced files of the session.
                 self._close_if_late()
 
-        return self._lock.run(work_and_close)
+        return self._lock.run(work_and_forget)
 
     def check(self, *, timeout: float) -> None:
         """Raise what the next change would raise, even after a crash; write and remove a temp file.
@@ -139,19 +140,25 @@ class Writer:
 
     def _commit(self, group: Group, waiting: list[Call]) -> None:
         """Commit the changes of a group of calls. Runs under the store lock."""
+        batch: WriteBatch | None = None
 
         def commit() -> None:
+            nonlocal batch
+            batch = None
             self._catch_up()
             batch = WriteBatch(self._layout, self._documents, self._session.committed)
             group.run_calls(batch, waiting)
-            group.frees_room = batch.frees_room and len(group.calls) == 1
             if batch:
                 self._write(batch, group)
             else:
                 group.is_done = True
 
+        def may_spend() -> bool:
+            is_alone = batch is None or (batch.frees_room and len(group.calls) == 1)
+            return is_alone and not group.is_done
+
         try:
-            self._reserve.run(commit, may_spend=lambda: group.frees_room and not group.is_done)
+            self._reserve.run(commit, may_spend)
         finally:
             self._close_if_late()
 
@@ -172,10 +179,11 @@ class Writer:
         attempted: list[DocumentWrite] = []
         start = None
         write_in_progress: DocumentWrite | None = None
-        self._reserve.want(max((len(write.after or b"") for write in writes), default=0))
+        sizes = (len(write.after.data) for write in writes if write.after)
+        self._reserve.want(max(sizes, default=0))
         try:
             for write_in_progress in writes:
-                write_in_progress.write_temp(disk, layout)
+                write_in_progress.write_temp(disk, layout, session.owner)
             write_in_progress = None
             self._check_lock()
             if session.make_room(batch.first, len(line)):
@@ -191,6 +199,7 @@ class Writer:
             session.write_state(published=batch.last)
             group.is_done = True
             self._checkpointer.has_published = True
+            self._remember(writes)
         except BaseException as error:
             if group.is_done:
                 raise
@@ -205,6 +214,15 @@ class Writer:
                     if write.temp:
                         disk.discard(write.temp)  # One that was renamed is gone.
             raise
+
+    def _remember(self, writes: list[DocumentWrite]) -> None:
+        """Keep in memory what was published, for the next change and for readers."""
+        for write in writes:
+            document, status = write.after, write.written
+            if document and status and status.st_dev in self._disk.fine_devices:
+                self._documents.remember_saved(document, status)
+            else:
+                self._documents.forget(write.path)
 
     def _check_lock(self) -> None:
         if not self._lock.is_in_place():

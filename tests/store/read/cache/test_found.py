@@ -100,9 +100,9 @@ def test_number_of_remembered_documents_is_bounded(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many documents are found, only so many stay in memory."""
-    monkeypatch.setattr(documents, "_MAX_FOUND_DOCUMENTS", 2)
+    monkeypatch.setattr(documents, "_MAX_KNOWN_DOCUMENTS", 2)
     settle(store)
     reader = FileStore(store.path, durable=False)
     for _ in range(3):
         assert [reader.find_by_id(name).id for name in "abc"] == ["a", "b", "c"]
-        assert len(reader._documents._found) <= 2
+        assert len(reader._documents._known) <= 2
