@@ -96,7 +96,7 @@ def test_environments_end_on_full_disk(small_disk: Path) -> None:
         store.save(make_environment(id="next"))
     with FileStore(small_disk / "store") as store:
         store.save(make_environment(id="last"))
-        assert disk.allocated_bytes(f"{store.path}/.waggle/reserve") == 1 << 18
+        assert disk.sizes_of(f"{store.path}/.waggle/reserve")[1] == 1 << 18
 
 
 def fill(ballast: Path) -> None:
@@ -131,7 +131,7 @@ def full_store(durable_store: FileStore, monkeypatch: pytest.MonkeyPatch) -> Fil
 
 
 def reserved(store: FileStore) -> int:
-    return disk.allocated_bytes(f"{store.path}/.waggle/reserve")
+    return disk.sizes_of(f"{store.path}/.waggle/reserve")[1]
 
 
 def test_reserve_serves_what_frees_room(full_store: FileStore) -> None:

@@ -10,8 +10,11 @@ from typing import Final
 
 import pytest
 
-# As root, which also looks at the owner of the directory, and with its share of a rotation.
-_MAX_CALLS_PER_SAVE: Final = 26.5
+from waggle_fsstore.store.fs.disk import Disk
+
+# 20 of its own, and its share of a rotation. Where file times are not fine, two more: the old
+# version of the document is read.
+_MAX_CALLS_PER_SAVE: Final = 21
 
 _SAVES: Final = """
 import sys
@@ -28,7 +31,11 @@ with FileStore(sys.argv[1]) as store:
 def test_save_makes_few_system_calls(tmp_path: Path) -> None:
     """A hundred more saves make at most a hundred times the calls of one; a rotation included."""
     few, many = (_calls(tmp_path / str(saves), saves) for saves in (50, 150))
-    assert 0 < (many - few) / 100 <= _MAX_CALLS_PER_SAVE
+    probe = Disk(durable=False)
+    for number in range(8):
+        probe.write_temp(str(tmp_path / f"probe-{number}"), b"probe")
+    limit = _MAX_CALLS_PER_SAVE if probe.fine_devices else _MAX_CALLS_PER_SAVE + 2
+    assert 0 < (many - few) / 100 <= limit
 
 
 def _calls(root: Path, saves: int) -> int:

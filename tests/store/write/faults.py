@@ -141,15 +141,57 @@ def skip_sync_at_checkpoint(patch: Patch) -> None:
 
 @fault("tests/store/test_durability.py::test_checkpoint_follows_durable_documents")
 def write_checkpoint_before_sync(patch: Patch) -> None:
-    finish = checkpoint.Checkpointer._finish
+    real = checkpoint.Checkpointer._write
     patch.setattr(checkpoint, "sync_redo_range", nothing)
 
-    def finish_first(self: checkpoint.Checkpointer, *given: Any) -> None:
-        finish(self, *given)
+    def write_first(self: checkpoint.Checkpointer, *given: Any) -> None:
+        real(self, *given)
         directory = self._session.documents_directory()
-        sync.sync_redo_range(self._layout, self._disk, 1 << 50, directory)
+        sync.sync_redo_range(self._layout, self._disk, 1 << 50, directory, 0)
 
-    patch.setattr(checkpoint.Checkpointer, "_finish", finish_first)
+    patch.setattr(checkpoint.Checkpointer, "_write", write_first)
+
+
+_CHECKPOINT = "tests/store/write/test_checkpoint.py"
+
+
+@fault(f"{_CHECKPOINT}::test_batch_that_fills_a_segment_waits_for_no_checkpoint")
+def write_checkpoint_after_the_change(patch: Patch) -> None:
+    real = writer.Writer.run
+
+    def run(self: writer.Writer, *rest: Any, **options: Any) -> Any:
+        result = real(self, *rest, **options)
+        if self._checkpointer.is_due:
+            self._checkpointer.run()
+        return result
+
+    patch.setattr(writer.Writer, "run", run)
+
+
+@fault(f"{_CHECKPOINT}::test_journal_to_recover_stays_bounded")
+def write_no_checkpoint_before_close(patch: Patch) -> None:
+    patch.setattr(checkpoint.Checkpointer, "sync_if_due", nothing)
+
+
+@fault(f"{_CHECKPOINT}::test_close_writes_the_checkpoint_that_was_synced")
+def close_without_the_checkpoint_that_was_synced(patch: Patch) -> None:
+    real = checkpoint.Checkpointer.run_before_close
+
+    def run(self: checkpoint.Checkpointer) -> None:
+        self._synced = None
+        real(self)
+
+    patch.setattr(checkpoint.Checkpointer, "run_before_close", run)
+
+
+@fault(f"{_CHECKPOINT}::test_change_is_stored_although_its_checkpoint_fails")
+def fail_with_the_checkpoint(patch: Patch) -> None:
+    def write(self: checkpoint.Checkpointer) -> None:
+        synced, self._synced = self._synced, None
+        if synced is not None:
+            self._write(synced)
+
+    patch.setattr(checkpoint.Checkpointer, "write_if_synced", write)
 
 
 @fault("tests/store/test_durability.py::test_failed_fsync_rewrites_documents")

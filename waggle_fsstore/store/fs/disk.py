@@ -298,13 +298,14 @@ class Disk:
                     os.unlink(os.path.join(directory, name))
 
 
-def allocated_bytes(path: str) -> int:
-    """Return how many bytes of the disk a file takes; 0 without one."""
+def sizes_of(path: str) -> tuple[int, int]:
+    """Return the size of a file, and how much of the disk it takes, in bytes; zeros without one."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return 0
-    return getattr(status, "st_blocks", status.st_size // _UNIT_BYTES) * _UNIT_BYTES
+        return 0, 0
+    size = status.st_size
+    return size, getattr(status, "st_blocks", size // _UNIT_BYTES) * _UNIT_BYTES
 
 
 def free_bytes(path: str) -> int:

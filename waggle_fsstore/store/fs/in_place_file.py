@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from waggle_fsstore.store.fs.disk import name_file, open_to_write, write
+from waggle_fsstore.store.fs.safe_read import read_at
 
 _READ: Final[int] = (
     os.O_RDONLY
@@ -71,8 +72,7 @@ class InPlaceFile:
         """Return the first ``size`` bytes of the file, fewer if it is shorter."""
         descriptor, _ = self.open()
         try:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            return os.read(descriptor, size)
+            return read_at(descriptor, size, 0)
         except OSError as error:
             name_file(error, self.path)
             raise

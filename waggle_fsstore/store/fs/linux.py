@@ -104,7 +104,7 @@ def is_fine_time(time_ns: int) -> bool:
     Since Linux 6.13, ext4, xfs, btrfs and tmpfs give a file such a time where it was looked at
     since the last tick: each change that follows a look gets another time (multigrain timestamps).
     """
-    return file_clock() < time_ns <= time.time_ns()
+    return file_clock() < time_ns <= time.clock_gettime_ns(time.CLOCK_REALTIME)
 
 
 def _unescape(field: bytes) -> bytes:

@@ -114,7 +114,7 @@ class LiveSegment:
         or the new one is, with all the lines that it begins with.
         """
         old = self._descriptor if first != self.first else None
-        era = "" if begins_era else segments.era(self._layout)
+        era = "" if begins_era else self._era()
         era = era or _new_era()
         if old is not None:
             begin = lines.follows(self.first, valid_bytes, era)
@@ -127,6 +127,8 @@ class LiveSegment:
         if old is not None and not carry_over:
             # Other processes whose end this was find no blank there, and look for the next one.
             self._disk.truncate(old, valid_bytes)
+        if old is None:
+            self._disk.make_dir(self._layout.journal)
         self._create(first, begin, len(begin) + reserve + 1, 2 << valid_bytes.bit_length())
         if old is not None and carry_over:
             self._disk.truncate(old, valid_bytes)  # Only now are those lines in the new one.
@@ -140,11 +142,15 @@ class LiveSegment:
         """Fsync the journal directory: a writer may have died before it did so."""
         self._disk.sync_dir(self._layout.journal)
 
+    def _era(self) -> str:
+        if self._descriptor is None:
+            return segments.era(self._layout)
+        return segments.era_in(read_at(self._descriptor, segments.HEADER_BYTES, 0))
+
     def _create(self, first: int, begin: bytes, needed: int, wanted: int) -> None:
         """Put a segment in place, durably: ``wanted`` bytes large if that is within limits."""
         path, temporary = self._layout.segment(first), self._layout.temporary
         size = max(needed, min(_MAX_SEGMENT_BYTES, max(_MIN_SEGMENT_BYTES, wanted)))
-        self._disk.make_dir(self._layout.journal)
         # On a full disk what is left may do for this one line, of a delete, or for some.
         sizes = sorted({size, needed + -needed % _BLOCK_BYTES, needed})
         while sizes:

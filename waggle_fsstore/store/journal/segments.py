@@ -12,8 +12,8 @@ from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX
 from waggle_fsstore.store.journal import lines
 from waggle_fsstore.store.journal.lines import BadLine, Line
 
-# More than the first line of a segment has.
-_HEADER_BYTES: Final = 512
+#: More than the first line of a segment has.
+HEADER_BYTES: Final = 512
 
 _GZIP_WBITS: Final = 31  # zlib.decompressobj: with the header and the checksum of gzip
 
@@ -166,7 +166,7 @@ def _decompress(packed: bytes) -> bytes:
 
 def header(layout: Layout, first: int) -> tuple[int, int]:
     """Return the segment that this one follows, and its valid bytes; (0, 0) for none."""
-    follows = _follows(layout, first)
+    follows = _follows(load(layout, first, HEADER_BYTES))
     return follows.get("segment", 0), follows.get("bytes", 0)
 
 
@@ -181,8 +181,13 @@ def era(layout: Layout) -> str:
 
 def era_of(layout: Layout, first: int) -> str:
     """Return the era that a segment records."""
-    found: str = _follows(layout, first).get("era", lines.NO_ERA)
-    return found
+    return era_in(load(layout, first, HEADER_BYTES))
+
+
+def era_in(head: bytes) -> str:
+    """Return the era in the first bytes of a segment."""
+    era: str = _follows(head).get("era", lines.NO_ERA)
+    return era
 
 
 def locate(layout: Layout, seq: int) -> Anchor | None:
@@ -214,10 +219,9 @@ def is_in_place(layout: Layout, anchor: Anchor) -> bool:
     return bool(anchor.crc) and lines.crc_of(head) == anchor.crc
 
 
-def _follows(layout: Layout, first: int) -> dict[str, Any]:
-    """Return what the first line of a segment says about the one before it."""
-    data = load(layout, first, _HEADER_BYTES)
-    content = lines.decode(data[: data.find(b"\n")]) or {}
+def _follows(head: bytes) -> dict[str, Any]:
+    """Return what the first bytes of a segment say about the one before it."""
+    content = lines.decode(head[: head.find(b"\n")]) or {}
     follows: dict[str, Any] = content.get(lines.FOLLOWS, {})
     return follows
 

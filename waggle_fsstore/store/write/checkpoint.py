@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: documents synced to disk, so that recovery no longer needs their journal lines."""
 
-from functools import partial
+from typing import NamedTuple
 
 from waggle_fsstore.domain.errors import LockTimeoutError, StoreClosedError, StoreError
 from waggle_fsstore.store.format.layout import Layout
@@ -12,31 +12,65 @@ from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.store.write.sync import sync_redo_range
 
 
+class _Synced(NamedTuple):
+    """A sync that a checkpoint can rely on."""
+
+    #: What was published before it; ``None`` if that is unknown.
+    state: State | None
+    has_failed: bool
+    #: How many changes this object had published since its last checkpoint.
+    published: int
+
+
 class Checkpointer:
     """Writes a checkpoint after a segment was rotated, and before the store is closed.
 
-    A failed checkpoint loses no change, because the journal keeps them all. It is retried.
+    After a rotation, the next change first syncs the documents, without the lock, and its leader
+    adds the line of the checkpoint. So a batch that fills a segment does not wait for it, and the
+    journal that recovery reads has at most that batch and two segments. A failed checkpoint
+    loses no change, because the journal keeps them all. It is retried.
     """
 
     def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, session: WriterSession) -> None:
-        #: Whether a segment was rotated since the last checkpoint.
+        #: Whether a segment was rotated since the last sync of the documents.
         self.is_due = False
-        #: Whether this object published a change since its last checkpoint.
-        self.has_published = False
+        #: How many changes this object has published since then.
+        self.published = 0
+        self._synced: _Synced | None = None
         self._layout = layout
         self._disk = disk
         self._lock = lock
         self._session = session
 
-    def run_if_due(self) -> None:
-        """Try to write a checkpoint if a segment was rotated. A failure is only logged."""
+    def sync_if_due(self) -> None:
+        """Sync the published documents if a segment was rotated. Runs without the lock."""
         if self.is_due:
-            self._try()
+            self.is_due = False
+            self._synced = self._sync() if self._disk.durable else None
+
+    def write_if_synced(self) -> None:
+        """Write the checkpoint of the last sync, if there is none yet. A failure is only logged.
+
+        Runs under the store lock, after the session has caught up.
+        """
+        synced, self._synced = self._synced, None
+        if synced is not None:
+            try:
+                self._write(synced)
+            except (OSError, StoreError) as error:
+                self._report(error)
+                self._session.catch_up()
 
     def run_before_close(self) -> None:
         """Try to write a checkpoint if this object published a change since its last one."""
-        if self.has_published:
-            self._try()
+        if not self.published and self._synced is None:
+            return
+        try:
+            self.run()
+        except (LockTimeoutError, StoreClosedError):
+            self.is_due = True
+        except (OSError, StoreError) as error:
+            self._report(error)
 
     def run(self) -> None:
         """Write a checkpoint of the changes that are published now.
@@ -45,45 +79,47 @@ class Checkpointer:
         """
         if not self._disk.durable:
             return
-        if not self.has_published:
+        if not self.published:
             self._lock.run(self._session.catch_up)  # Else the state may be of another boot.
-        self.has_published = False
+        synced = self._sync()
+        self._synced = None
+
+        def write() -> None:
+            self._session.catch_up()
+            self._write(synced)
+
+        self._lock.run(write)
+
+    def _sync(self) -> _Synced:
+        published, self.published = self.published, 0
         state = read_state(self._layout.state)
-        has_failed = False
         try:
             if state is not None:
                 directory = self._session.documents_directory()
-                sync_redo_range(self._layout, self._disk, state.published, directory)
+                sync_redo_range(self._layout, self._disk, state.published, directory, published)
         except OSError:
             # A second sync would report success: the files must be rewritten (docs/durability.md).
-            has_failed = True
-        self._lock.run(partial(self._finish, state, has_failed))
+            return _Synced(state, has_failed=True, published=published)
+        return _Synced(state, has_failed=False, published=published)
 
-    def _finish(self, state: State | None, has_failed: bool) -> None:
-        session = self._session
+    def _write(self, synced: _Synced) -> None:
+        session, state = self._session, synced.state
         try:
-            session.catch_up()
-            if has_failed or state is None or session.must_rewrite_all():
+            if synced.has_failed or state is None or session.must_rewrite_all():
                 session.rewrite_all()
                 state = None
             session.checkpoint(state)
         except BaseException:
-            self.has_published = True
+            self.published += synced.published or 1
             session.invalidate()
             raise
 
-    def _try(self) -> None:
-        self.is_due = False
-        try:
-            self.run()
-        except (LockTimeoutError, StoreClosedError):
-            self.is_due = True
-        except (OSError, StoreError) as error:
-            import logging  # Takes 4 ms, and is hardly ever needed.
+    def _report(self, error: Exception) -> None:
+        import logging  # Takes 4 ms, and is hardly ever needed.
 
-            logging.getLogger("waggle_fsstore.store").error(
-                "%s: checkpoint failed: %s; no change is lost, the next write retries",
-                self._layout.root,
-                error,
-            )
-            self.is_due = True
+        logging.getLogger("waggle_fsstore.store").error(
+            "%s: checkpoint failed: %s; no change is lost, the next write retries",
+            self._layout.root,
+            error,
+        )
+        self.is_due = True

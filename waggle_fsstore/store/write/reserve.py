@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, allocated_bytes, free_bytes
+from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, free_bytes, sizes_of
 
 # To make a file at all, XFS wants 200 kB to be free (Linux 6.18). A new store must be cheap.
 _MIN_RESERVE_BYTES: Final = 1 << 18
@@ -52,7 +52,7 @@ class Reserve:
             except OSError as error:
                 if error.errno not in NO_SPACE or not may_spend():
                     raise
-                had = had or allocated_bytes(self._path)
+                had = had or sizes_of(self._path)[1]
                 if not self._spend():
                     raise
         with suppress(OSError):  # No change fails for want of a reserve.
@@ -75,15 +75,14 @@ class Reserve:
 
     def _fill(self) -> None:
         self._is_filled = True
-        with suppress(FileNotFoundError):
-            self._wanted = max(self._wanted, os.stat(self._path).st_size)
-        allocated = allocated_bytes(self._path)
+        size, allocated = sizes_of(self._path)
+        self._wanted = max(self._wanted, size)
         room = free_bytes(os.path.dirname(self._path)) // _SHARE_OF_FREE_BYTES
         self._allocate(min(self._wanted, allocated + room), allocated)
 
     def _take_back(self, had: int) -> None:
         """Allocate what was given up, as far as the change has left it."""
-        size, allocated = had, allocated_bytes(self._path)
+        size, allocated = had, sizes_of(self._path)[1]
         while not self._allocate(size, allocated):
             size = (allocated + size) // 2
 
@@ -100,7 +99,7 @@ class Reserve:
 
     def _spend(self) -> bool:
         """Give up half of the blocks, the last one with the file; return whether there were any."""
-        left = allocated_bytes(self._path) // 2
+        left = sizes_of(self._path)[1] // 2
         try:
             if left >= _BLOCK_BYTES:
                 self._disk.give_up(self._path, left - left % _BLOCK_BYTES)

@@ -164,9 +164,10 @@ class WriterSession:
     def checkpoint(self, until: State | None = None) -> None:
         """Record that recovery needs no journal line up to a state, or up to now."""
         cursor = Cursor(self.published, self.segment.first, self.segment.end)
-        modified = last_modified(self._layout)
         if until is not None:
             cursor, modified = until.published_cursor, until.modified
+        else:
+            modified = last_modified(self._layout)
         line = lines.checkpoint(cursor, checkpoint_identity(self._layout, modified))
         self.make_room(self.committed + 1, len(line))
         self.segment.append(line)
@@ -182,8 +183,10 @@ class WriterSession:
 
     def must_rewrite_all(self) -> bool:
         """Return whether a sync of documents had failed, in this process or in another one."""
+        if self._is_suspect or self._lock.was_held_here:
+            return self._is_suspect
         state = self._record.read()
-        return self._is_suspect or (state is not None and state.is_suspect)
+        return state is not None and state.is_suspect
 
     def check_journal(self) -> None:
         """Raise :class:`JournalDamagedError` if recovery would raise it after a crash.

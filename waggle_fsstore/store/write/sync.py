@@ -14,15 +14,24 @@ from waggle_fsstore.store.journal.lines import Cursor
 from waggle_fsstore.store.read.documents import Documents
 
 
-def sync_redo_range(layout: Layout, disk: Disk, through: int, directory: int) -> None:
+def sync_redo_range(
+    layout: Layout, disk: Disk, through: int, directory: int, published: int
+) -> None:
     """Sync the documents that changed since the last checkpoint, up to change ``through``.
 
     ``directory`` is a descriptor of the documents' directory that was opened before the first
-    of them was published: errors since then are reported (man 2 syncfs). Takes no lock.
+    of them was published: errors since then are reported (man 2 syncfs). ``published`` is how
+    many of the changes are known without a look. Takes no lock.
     """
+
+    def sync_together(count: int) -> bool:
+        is_long = count > SYNCFS_THRESHOLD_FILES
+        return is_long and disk.sync_filesystem(directory, layout.environments)
+
+    if sync_together(published):
+        return
     start = redo_range(layout).start
-    is_long = through - start.seq > SYNCFS_THRESHOLD_FILES
-    if is_long and disk.sync_filesystem(directory, layout.environments):
+    if sync_together(through - start.seq):
         return
     ids = {change["id"] for change in changes(layout, start, Cursor(through))}
     _sync_files(layout, disk, map(layout.document, ids))

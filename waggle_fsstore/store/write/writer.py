@@ -67,9 +67,9 @@ class Writer:
         inside an ``update`` of the same store.
         """
         inputs.refuse_inside(self._layout.root)
+        self._checkpointer.sync_if_due()
         call = Call(work, current_author(), solo=solo)
         self._queue.run(call, self._commit)
-        self._checkpointer.run_if_due()
         result: _T = call.result()
         return result
 
@@ -146,6 +146,7 @@ class Writer:
             nonlocal batch
             batch = None
             self._catch_up()
+            self._checkpointer.write_if_synced()
             batch = WriteBatch(self._layout, self._documents, self._session.committed)
             group.run_calls(batch, waiting)
             if batch:
@@ -198,7 +199,7 @@ class Writer:
             write_in_progress = None
             session.write_state(published=batch.last)
             group.is_done = True
-            self._checkpointer.has_published = True
+            self._checkpointer.published += len(writes)
             self._remember(writes)
         except BaseException as error:
             if group.is_done:
