@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from benchmarks import history, importing, large, machine, operations, peers, writes
+from benchmarks import history, importing, machine, operations, peers, processes, reads, writes
 from benchmarks.effort import FULL, QUICK
 from benchmarks.report import markdown
 from benchmarks.results import Results, Summaries
@@ -71,6 +71,17 @@ def _run(options: argparse.Namespace) -> Results:
         results.threads = _summaries(writes.measure_threads(directory, synced, effort))
         _report_progress("batches")
         results.batches = _summaries(writes.measure_batches(directory, synced, effort))
+        _report_progress("reads")
+        results.reads = _summaries(reads.measure(directory, synced, effort))
+        _report_progress("processes")
+        results.processes = _summaries(processes.measure(directory, synced, effort))
+        if light := peers.light_entrants():
+            _report_progress("small libraries")
+            results.durability |= {entrant.name: entrant.durability for entrant in light}
+            own = [one for one in entrants if one.name.startswith(peers.FILE_STORE)]
+            results.light = _summaries(
+                operations.measure(directory, [*own, *light], reads.SIZE, QUICK)
+            )
         lines = options.history or effort.history_lines
         _report_progress(f"a history of {lines:,} saves")
         past = history.measure(directory, lines, rounds=effort.history_rounds)
@@ -82,9 +93,6 @@ def _run(options: argparse.Namespace) -> Results:
         imports = importing.measure(rounds=effort.import_rounds)
         results.imports = summarise(imports.samples)
         results.forbidden = imports.forbidden
-        if options.large:
-            _report_progress(f"{large.SIZE:,} documents")
-            results.large = summarise(large.measure(directory, rounds=effort.large_rounds))
         _report_progress("done")
     return results
 
@@ -113,10 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the number of saves in the history of the store that is opened"
         f" (default: {FULL.history_lines:,}, with --quick {QUICK.history_lines:,})",
     )
-    parser.add_argument("--quick", action="store_true", help="a rough run in about a minute")
-    parser.add_argument(
-        "--large", action="store_true", help=f"also a store of {large.SIZE:,} documents"
-    )
+    parser.add_argument("--quick", action="store_true", help="a rough run, in a fifth of the time")
     parser.add_argument(
         "--out", type=Path, default=_LOCAL, help="write here (default: benchmarks/results/local)"
     )

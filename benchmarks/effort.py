@@ -24,7 +24,6 @@ class Effort:
     history_lines: int
     history_rounds: int
     import_rounds: int
-    large_rounds: int
 
 
 FULL: Final = Effort(
@@ -41,7 +40,6 @@ FULL: Final = Effort(
     history_lines=100_000,
     history_rounds=100,
     import_rounds=25,
-    large_rounds=15,
 )
 QUICK: Final = Effort(
     limit_s=1.0,
@@ -57,5 +55,4 @@ QUICK: Final = Effort(
     history_lines=20_000,
     history_rounds=20,
     import_rounds=5,
-    large_rounds=3,
 )

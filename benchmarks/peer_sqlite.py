@@ -59,16 +59,20 @@ class Sqlite:
         history: bool = False,
     ) -> None:
         self._history = history
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         self._path = str(directory / "environments.db")
         self._revisions = itertools.count(1)
         self._opened: list[sqlite3.Connection] = []
         self._own = _Connection(self._path, synchronous, self._opened)
         self._own.execute(
-            "CREATE TABLE environments (id TEXT PRIMARY KEY, document BLOB) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS environments"
+            " (id TEXT PRIMARY KEY, document BLOB) WITHOUT ROWID"
         )
-        self._own.execute("CREATE TABLE history (change INTEGER PRIMARY KEY, document BLOB)")
-        self._fill(environments)
+        self._own.execute(
+            "CREATE TABLE IF NOT EXISTS history (change INTEGER PRIMARY KEY, document BLOB)"
+        )
+        if environments:  # Else another process has filled it.
+            self._fill(environments)
         self._own.execute(f"PRAGMA synchronous={synchronous}")
         self._own.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
 

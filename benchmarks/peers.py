@@ -132,6 +132,42 @@ def entrants() -> tuple[list[Entrant], str]:
     return found, ""
 
 
+def light_entrants() -> list[Entrant]:
+    """Return the small libraries that are installed; they may be slow with many documents."""
+    try:
+        from benchmarks import peer_light
+    except ImportError:
+        return []
+    return [
+        Entrant(
+            peer_light.BORGSTORE,
+            True,
+            "one file for each value, synced, with a rename: a power cut may take the name of a"
+            " new file",
+            peer_light.open_borgstore,
+        ),
+        Entrant(
+            peer_light.DISKCACHE,
+            False,
+            "SQLite, WAL, synchronous=NORMAL: a power cut takes the last saves",
+            peer_light.open_diskcache,
+        ),
+        Entrant(
+            peer_light.SQLITEDICT,
+            False,
+            "SQLite, synchronous=OFF: a power cut may damage the whole database",
+            peer_light.open_sqlitedict,
+        ),
+        Entrant(
+            peer_light.TINYDB,
+            False,
+            "one JSON file, overwritten in place: the end of the process in the middle of a save"
+            " may damage all of it",
+            peer_light.open_tinydb,
+        ),
+    ]
+
+
 @contextmanager
 def open_peers(
     directory: Path, entrants: list[Entrant], environments: list[Environment]
@@ -165,7 +201,8 @@ def compare(peers: dict[str, Peer]) -> None:
 
 
 def _file_store(directory: Path, environments: list[Environment], *, durable: bool) -> FileStore:
-    with FileStore(directory, durable=False) as filling:
-        for environment in environments:
-            filling.save(environment)
+    if environments:  # Else another process has filled it.
+        with FileStore(directory, durable=False) as filling:
+            for environment in environments:
+                filling.save(environment)
     return FileStore(directory, durable=durable)

@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from benchmarks import history, importing, large, reach, writes
+from benchmarks import history, importing, reach, reads, writes
 from benchmarks.operations import DEVICE, OPERATIONS, SAVE
 from benchmarks.peers import FILE_STORE, FILE_STORE_UNSYNCED, LMDB_NOSYNC, SQLITE_NORMAL
 from benchmarks.results import Results, Summaries
@@ -33,11 +33,13 @@ def markdown(results: Results) -> str:
     parts += [f"## A run of {saves:,} saves", _run(results.run)]
     parts += [f"## {writes.THREADS} threads at once", _threads(results.threads)]
     parts += [f"## A batch of {writes.BATCH:,} documents", _batches(results.batches)]
+    parts += [f"## Reads of {reads.SIZE:,} documents", _by_operation(results.reads)]
+    parts += ["## Several processes", _by_operation(results.processes)]
+    if results.light:
+        parts += [f"## Small libraries, {reads.SIZE:,} documents", *_size(results.light)]
     parts += ["## A long history", *_history(results)]
     parts += ["## Processor time of an unsynced save", _summaries(results.cpu, FILE_STORE_UNSYNCED)]
     parts += ["## Import", _summaries(results.imports, importing.EVERYTHING)]
-    if results.large:
-        parts += [f"## {large.SIZE:,} documents", _summaries(results.large, None)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -191,18 +193,35 @@ def _history(results: Results) -> Iterable[str]:
     )
 
 
-def _summaries(summaries: Summaries, own: str | None) -> str:
-    """Return a table with a row for each summary, and the ratio of ``own`` to it if given."""
-    ratio = () if own is None else (f"{own} : it",)
+def _by_operation(found: dict[str, Summaries]) -> str:
     return table(
-        ("what", "n", "median", "p99", *ratio),
+        ("operation", "peer", "n", "median", "p99", f"{FILE_STORE} : it"),
+        (
+            (
+                operation,
+                peer,
+                str(summary.operations),
+                duration(summary.median),
+                duration(summary.p99),
+                _ratio(of_peer[FILE_STORE], summary),
+            )
+            for operation, of_peer in found.items()
+            for peer, summary in of_peer.items()
+        ),
+    )
+
+
+def _summaries(summaries: Summaries, own: str) -> str:
+    """Return a table with a row for each summary, and the ratio of ``own`` to it."""
+    return table(
+        ("what", "n", "median", "p99", f"{own} : it"),
         (
             (
                 name,
                 str(summary.operations),
                 duration(summary.median),
                 duration(summary.p99),
-                *(() if own is None else (_ratio(summaries[own], summary),)),
+                _ratio(summaries[own], summary),
             )
             for name, summary in summaries.items()
         ),

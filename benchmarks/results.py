@@ -34,5 +34,9 @@ class Results:
     cpu: Summaries = field(default_factory=dict)
     imports: Summaries = field(default_factory=dict)
     forbidden: list[str] = field(default_factory=list)
-    #: With 100,000 documents; empty without ``--large``.
-    large: Summaries = field(default_factory=dict)
+    #: By operation: reads of a thousand documents, with and without a change before them.
+    reads: dict[str, Summaries] = field(default_factory=dict)
+    #: By operation: several processes at once, and a new one.
+    processes: dict[str, Summaries] = field(default_factory=dict)
+    #: By operation: small libraries, with a thousand documents.
+    light: dict[str, Summaries] = field(default_factory=dict)

@@ -66,6 +66,7 @@ def measure(
             whole: dict[str, Callable[[], object]] = {
                 "count, first": store.count,
                 "find_all, first": store.find_all,
+                "iter_all": lambda: sum(1 for _ in store.iter_all()),
                 "check": lambda: list(store.check()),
                 "snapshot": lambda: store.snapshot(next(copies)),
             }

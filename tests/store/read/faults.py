@@ -546,3 +546,36 @@ def forget_mode_of_saved_documents(patch: Patch) -> None:
         return real(path, data, fields, status, disk.FILE_MODE)
 
     patch.setattr(documents.StoredDocument, "of", with_mode)
+
+
+_NOTICES = f"{CACHE}/test_count_by_notices.py"
+
+
+@fault(f"{_NOTICES}::test_changes_are_counted_without_a_listing[0]")
+def list_at_each_count_after_a_change(patch: Patch) -> None:
+    patch.setattr(document_cache.DocumentCache, "count", nothing)
+
+
+@fault(f"{_NOTICES}::test_manual_edit_is_counted[removed-0]")
+def count_names_that_are_gone(patch: Patch) -> None:
+    patch.setattr(os.path, "lexists", lambda _: True)
+
+
+@fault(f"{_NOTICES}::test_counted_changes_are_read_by_the_next_listing[0]")
+def forget_what_a_count_was_told(patch: Patch) -> None:
+    real = document_cache.DocumentCache.count
+
+    def count(self: document_cache.DocumentCache, expected: int) -> int | None:
+        stale, counted = self._stale, real(self, expected)
+        self._stale = stale and set()
+        return counted
+
+    patch.setattr(document_cache.DocumentCache, "count", count)
+
+
+@fault(f"{_NOTICES}::test_interrupted_count_leaves_nothing_out[0]")
+def continue_after_an_interrupted_count(patch: Patch) -> None:
+    def forget(self: document_cache.DocumentCache) -> None:
+        self._contents = document_cache._EMPTY
+
+    patch.setattr(document_cache.DocumentCache, "_forget", forget)

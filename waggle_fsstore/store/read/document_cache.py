@@ -84,7 +84,16 @@ _EMPTY: Final = _Contents({}, set())
 class DocumentCache:
     """The documents of one store, listed without its lock. Thread-safe."""
 
-    __slots__ = ("__weakref__", "_contents", "_detector", "_is_closed", "_layout", "_lock")
+    __slots__ = (
+        "__weakref__",
+        "_contents",
+        "_detector",
+        "_is_closed",
+        "_layout",
+        "_lock",
+        "_present",
+        "_stale",
+    )
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -92,6 +101,10 @@ class DocumentCache:
         #: ``None`` while a thread is refreshing it.
         self._contents: _Contents | None = _EMPTY
         self._detector = ChangeDetector(layout.environments)
+        #: The names of all documents as of the last notifications; ``None`` without a watcher.
+        self._present: set[str] | None = None
+        #: The names of the documents to read again; ``None`` for any of them.
+        self._stale: set[str] | None = None
         self._is_closed = False
         register_at_fork(self)
 
@@ -167,7 +180,25 @@ class DocumentCache:
         """Stop watching in a child: the events are the parent's. Signatures stay valid."""
         self._lock = threading.RLock()
         self._contents = self._contents or _EMPTY
+        self._present = self._stale = None
         self._detector.stop()
+
+    def count(self, expected: int) -> int | None:
+        """Return how many documents there are, as notifications tell; ``None`` without them.
+
+        Reads no document. ``expected`` says whether there are enough to be worth a watcher.
+        """
+        with self._lock:
+            before, self._contents = self._contents, None
+            if before is None:
+                return None  # As in a refresh.
+            try:
+                self._take_notices(before, expected)
+                self._contents = before
+            except BaseException:
+                self._forget()
+                raise
+            return None if self._present is None else len(self._present)
 
     def _refresh(self) -> _Contents:
         """Return the documents as they are now."""
@@ -177,19 +208,38 @@ class DocumentCache:
                 # A signal handler interrupted a refresh, and must leave it the events.
                 return self._updated(_EMPTY, None, is_watched=False)
             try:
-                changed = None
-                if not self._is_closed:
-                    changed = self._detector.changed(
-                        len(before), has_other_links=before.has_other_links
-                    )
+                self._take_notices(before, len(before))
                 is_watched = self._detector.is_watching
-                self._contents = self._updated(before, changed, is_watched=is_watched)
+                self._contents = self._updated(before, self._stale, is_watched=is_watched)
+                self._stale = set()
             except BaseException:
-                # The events are lost, perhaps including the one that ends the watch.
-                self._contents = _EMPTY
-                self._detector.stop()
+                self._forget()
                 raise
             return self._contents
+
+    def _take_notices(self, contents: _Contents, documents: int) -> None:
+        """Learn which names exist, and which documents have changed since they were read."""
+        changed = None
+        if not self._is_closed:
+            changed = self._detector.changed(documents, has_other_links=contents.has_other_links)
+        if changed is None:
+            self._stale = None
+            self._present = set(self.names()) if self._detector.is_watching else None
+            return
+        if self._stale is not None:
+            self._stale |= changed
+        if self._present is not None:
+            for name in changed:
+                if os.path.lexists(f"{self._layout.environments}{os.sep}{name}"):
+                    self._present.add(name)
+                else:
+                    self._present.discard(name)
+
+    def _forget(self) -> None:
+        """Begin again: events are lost, perhaps including the one that ends the watch."""
+        self._contents = _EMPTY
+        self._present = self._stale = None
+        self._detector.stop()
 
     def _updated(
         self, before: _Contents, changed: set[str] | None, *, is_watched: bool
@@ -197,7 +247,7 @@ class DocumentCache:
         """Return the documents after a change of these files, ``None`` for any change."""
         now = file_clock()
         if changed is None:
-            names = set(self.names())
+            names = set(self.names()) if self._present is None else self._present.copy()
             contents = _Contents({}, set())
         else:
             names = changed | before.uncached.keys() | before.bad.keys()

@@ -51,6 +51,8 @@ class View:
         self._uses_overlay = False
         #: The directory when it was last listed for a count, and the number of its documents.
         self._listed: tuple[Signature | None, int] = (None, 0)
+        #: How often it was listed. A watcher costs more than two listings.
+        self._listings = 0
 
     def needs_recovery(self, *, durable: bool) -> bool:
         """Return whether the journal may have changes that the documents lack.
@@ -126,6 +128,11 @@ class View:
 
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
+        if self._listings > 1:
+            counted, overlay, _ = self.scan(partial(self._documents.count, self._listed[1]))
+            if counted is not None and not overlay:
+                return counted
+        self._listings += 1
         (signature, listed), overlay, _ = self.scan(self._documents.listing)
         self._listed = None if overlay else signature, len(listed)
         return len(_with_changes(listed, overlay))

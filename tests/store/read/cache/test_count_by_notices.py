@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The count after changes: notifications tell it from the last one, without a listing."""
+
+import os
+import random
+import shutil
+from contextlib import suppress
+
+import pytest
+
+from tests.store.read.cache.listings import by_inotify, list_all
+from tests.store.read.cache.test_count import EDITS
+from waggle_fsstore import CorruptDocumentError, FileStore
+from waggle_fsstore.store.read.document_cache import DocumentCache
+from waggle_fsstore.testing import make_environment
+
+pytestmark = by_inotify
+
+
+@pytest.fixture
+def counter(store: FileStore) -> FileStore:
+    """A store object that counts by notifications, and has read no document."""
+    counter = FileStore(store.path, durable=False)
+    for name in ("d", "e", "f"):
+        store.save(make_environment(id=name))
+        counter.count()
+    for name in ("d", "e", "f"):
+        store.delete(name)
+    counter.count()
+    return counter
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The listings of the directory by any store object."""
+    made: list[str] = []
+    real = DocumentCache.names
+
+    def names(self: DocumentCache, *opened: int) -> list[str]:
+        made.append(self._layout.environments)
+        return real(self, *opened)
+
+    monkeypatch.setattr(DocumentCache, "names", names)
+    return made
+
+
+def test_changes_are_counted_without_a_listing(
+    counter: FileStore, store: FileStore, listings: list[str]
+) -> None:
+    """Saves, deletes and manual edits, of this object and another, each show at once."""
+    listings.clear()
+    counts = []
+    for number in range(3):
+        for saver in (counter, store):
+            saver.save(make_environment(id=f"new-{number}"))
+            counts.append(counter.count())
+        shutil.copy(store.document_path("a"), store.document_path("copy"))
+        counts.append(counter.count())
+        store.delete(f"new-{number}")
+        store.document_path("copy").unlink()
+        counts.append(counter.count())
+    assert counts == [4, 4, 5, 3] * 3
+    assert listings == []
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_manual_edit_is_counted(counter: FileStore, edit: str) -> None:
+    """The next count includes what any manual edit did to the names."""
+    change, expected = EDITS[edit]
+    change(counter)
+    assert counter.count() == expected
+
+
+def test_counted_changes_are_read_by_the_next_listing(store: FileStore) -> None:
+    """A count takes the notifications that a listing would have taken."""
+    list_all(store)
+    other = FileStore(store.path, durable=False)
+    for number in range(3):
+        other.save(make_environment(id="b", name=f"version {number}"))
+        other.save(make_environment(id=f"new-{number}"))
+        assert store.count() == 4 + number
+        other.document_path("c").write_text("{")
+        assert store.count() == 4 + number
+        assert list_all(store) == list_all(FileStore(store.path, durable=False))
+        other.delete("c")
+        other.save(make_environment(id="c"))
+
+
+def test_count_and_listings_agree_after_any_changes(store: FileStore) -> None:
+    """However counts, listings and changes follow each other, each is that of a new object."""
+    chance = random.Random(5)  # noqa: S311  # no secret
+    other = FileStore(store.path, durable=False)
+    for _ in range(200):
+        name = chance.choice("abcdefgh")
+        path = store.document_path(name)
+        change = chance.choice(["save", "remove", "copy", "rename"])
+        if change == "save":
+            with suppress(CorruptDocumentError):  # A copy of another document is in its place.
+                other.save(make_environment(id=name))
+        elif change == "remove" and path.exists():
+            path.unlink()
+        elif change == "copy" and store.document_path("a").exists() and name != "a":
+            shutil.copy(store.document_path("a"), path)
+        elif path.exists():
+            os.replace(path, store.document_path(chance.choice("abcdefgh")))
+        new = FileStore(store.path, durable=False)
+        if chance.random() < 0.7:
+            assert store.count() == new.count()
+        if chance.random() < 0.3:
+            assert list_all(store) == list_all(new)
+
+
+def test_interrupted_count_leaves_nothing_out(
+    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notifications that were read and not yet used are lost: names are listed again."""
+    real = os.path.lexists
+
+    def interrupt(path: str) -> bool:
+        if path.endswith("new.json"):
+            raise KeyboardInterrupt
+        return real(path)
+
+    store.save(make_environment(id="new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "lexists", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            counter.count()
+    assert counter.count() == 4
