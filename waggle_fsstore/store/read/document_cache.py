@@ -183,22 +183,32 @@ class DocumentCache:
         self._present = self._stale = None
         self._detector.stop()
 
-    def count(self, expected: int) -> int | None:
+    def count(self, expected: int) -> tuple[Signature | None, int | None]:
         """Return how many documents there are, as notifications tell; ``None`` without them.
 
-        Reads no document. ``expected`` says whether there are enough to be worth a watcher.
+        Reads no document. ``expected`` says whether there are enough to be worth a watcher. The
+        signature is that of :meth:`listing`.
         """
+        now = file_clock()
         with self._lock:
             before, self._contents = self._contents, None
             if before is None:
-                return None  # As in a refresh.
+                return None, None  # As in a refresh.
             try:
+                signature = self._settled_directory(now)
                 self._take_notices(before, expected)
                 self._contents = before
             except BaseException:
                 self._forget()
                 raise
-            return None if self._present is None else len(self._present)
+            return signature, None if self._present is None else len(self._present)
+
+    def _settled_directory(self, now: int) -> Signature | None:
+        try:
+            status = os.stat(self._layout.environments)
+        except FileNotFoundError:
+            return None
+        return settled_directory(status, self._layout.environments, now)
 
     def _refresh(self) -> _Contents:
         """Return the documents as they are now."""

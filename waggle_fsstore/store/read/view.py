@@ -129,8 +129,10 @@ class View:
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
         if self._listings > 1:
-            counted, overlay, _ = self.scan(partial(self._documents.count, self._listed[1]))
+            count = partial(self._documents.count, self._listed[1])
+            (signature, counted), overlay, _ = self.scan(count)
             if counted is not None and not overlay:
+                self._listed = signature, counted
                 return counted
         self._listings += 1
         (signature, listed), overlay, _ = self.scan(self._documents.listing)

@@ -8,9 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from tests.store.read.cache.listings import by_inotify, list_all
+from tests.store.read.cache.listings import by_inotify, documents_dir, list_all
 from tests.store.read.cache.test_count import EDITS
 from waggle_fsstore import CorruptDocumentError, FileStore
+from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.read.document_cache import DocumentCache
 from waggle_fsstore.testing import make_environment
 
@@ -61,6 +62,19 @@ def test_changes_are_counted_without_a_listing(
         counts.append(counter.count())
     assert counts == [4, 4, 5, 3] * 3
     assert listings == []
+
+
+@pytest.mark.usefixtures("trusted_change_times", "cached_from_next_tick")
+def test_count_by_notices_is_known_until_the_next_change(
+    counter: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later count of an unchanged store looks at the directory alone."""
+    newest = os.stat(documents_dir(counter)).st_ctime_ns
+    while file_clock() <= newest:
+        pass
+    counter.count()
+    monkeypatch.setattr(DocumentCache, "count", None)
+    assert [counter.count() for _ in range(3)] == [3] * 3
 
 
 @pytest.mark.parametrize("edit", EDITS)
