@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 from benchmarks import counts, page, scale
 
 
@@ -28,13 +30,23 @@ def test_scale_table_says_what_was_not_run() -> None:
 
 
 def test_page_shows_the_kept_results() -> None:
-    """The tables of the page are those that the kept results give."""
-    text = page.PAGE.read_text()
-    assert page.updated(text) == text
+    """Tables and sentences with figures are those that the kept results give."""
+    for path, parts in page.PAGES.items():
+        assert page.updated(path.read_text(), parts) == path.read_text()
 
 
 def test_page_with_another_figure_is_updated() -> None:
     """A figure that was edited on the page is replaced by the one in the results."""
-    text = page.PAGE.read_text()
+    [path, parts] = next(iter(page.PAGES.items()))
+    text = path.read_text()
     calls = f"{page.kept_counts()['save, system calls']:,.1f}"
-    assert page.updated(text.replace(calls, "1.0")) == text != text.replace(calls, "1.0")
+    assert page.updated(text.replace(calls, "1.0"), parts) == text != text.replace(calls, "1.0")
+
+
+def test_sentence_that_is_no_longer_true_is_refused() -> None:
+    """A page is not written with a figure that turns a sentence of it into its opposite."""
+    assert (page.won(2.0), page.lost(0.5)) == ("2.00", "0.50")
+    with pytest.raises(ValueError, match="lost here"):
+        page.won(0.9)
+    with pytest.raises(ValueError, match="won here"):
+        page.lost(1.1)

@@ -454,7 +454,7 @@ class FileStore:
         from waggle_fsstore.store.maintenance import info
 
         self._begin_reading()
-        return info.describe(self._layout, self._view, durable=self._disk.durable)
+        return info.describe(self._layout, self._view, self._documents, self._disk)
 
     def close(self) -> None:
         """See :meth:`TransactionalRepository.close`. Waits for a write in progress."""

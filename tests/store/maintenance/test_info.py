@@ -2,6 +2,7 @@
 """Info describes the size of a store, its last change, and how it is made durable."""
 
 import builtins
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.store.locks import lock_held
 from waggle_fsstore import FileStore, StoreClosedError
 from waggle_fsstore.store.fs import linux
 from waggle_fsstore.store.maintenance.info import durability
+from waggle_fsstore.store.read import stat_signature
 from waggle_fsstore.store.read.documents import Documents
 from waggle_fsstore.testing import make_environment
 
@@ -45,6 +47,25 @@ def test_info_counts_files_and_bytes(tmp_path: Path) -> None:
         assert (info.checkpoint, info.is_of_this_place) == (0, True)
         assert info.is_durable
         assert not info.is_recovery_due
+
+
+def test_info_says_what_proves_that_memory_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the rule in force here: status, fine times, inotify, or none of them."""
+    with FileStore(tmp_path / "store") as store:
+        monkeypatch.setattr(stat_signature, "_has_change_times", lambda *_: False)
+        assert "Each read opens its files" in store.info().memory
+        monkeypatch.setattr(stat_signature, "_has_change_times", lambda *_: True)
+        store.save_all(make_environment(id=f"{number}") for number in range(100))
+        store._disk.fine_devices.clear()
+        assert "saved here, after it is read again" in store.info().memory
+        store._disk.fine_devices.add(os.stat(store.path / "environments").st_dev)
+        assert store.info().memory.endswith("saved here, at once.")
+        for _ in range(2):
+            store.find_all()
+        watches = store._documents.is_watching
+        assert store.info().memory.endswith("follow inotify.") == watches
 
 
 def test_info_follows_pruning(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ more than 250 bytes, the name is a prefix of it, ``~`` and a 128-bit BLAKE2b of 
 
 import os
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -86,6 +87,7 @@ class Layout:
         return f"{self.journal}{os.sep}{first:016d}{SEGMENT_SUFFIX}"
 
 
+@lru_cache(maxsize=1 << 12)  # A save asks three times.
 def document_name(environment_id: str) -> str:
     """Return the file name of a valid id: at most 255 bytes of ASCII."""
     if _is_ordinary(environment_id):

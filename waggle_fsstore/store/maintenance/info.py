@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from waggle_fsstore.store.format.layout import Layout, is_document_name
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.linux import filesystem_type
 from waggle_fsstore.store.fs.lock import is_left_behind
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import last_checkpoint
 from waggle_fsstore.store.journal.state import is_valid
+from waggle_fsstore.store.read.documents import Documents
+from waggle_fsstore.store.read.stat_signature import proof
 from waggle_fsstore.store.read.view import View
 
 
@@ -30,6 +33,7 @@ class StoreInfo:
       of a store has the checkpoints of the original.
     - ``file_system``: its type, such as ``ext4``; empty where the system does not report it.
     - ``is_durable``: whether this store object calls fsync; ``durability``: how, in a sentence.
+    - ``memory``: what shows that a document in memory is unchanged, in a sentence.
     - ``is_recovery_due``: whether documents may be older than the journal, and could not be
       brought up to it. Reads still return the right versions.
     """
@@ -46,11 +50,13 @@ class StoreInfo:
     file_system: str
     is_durable: bool
     durability: str
+    memory: str
     is_recovery_due: bool
 
 
-def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
+def describe(layout: Layout, view: View, documents: Documents, disk: Disk) -> StoreInfo:
     """See :meth:`FileStore.info`."""
+    durable = disk.durable
     sizes = _document_sizes(layout)
     names = segments.list_segments(layout)
     checkpoint = last_checkpoint(layout)
@@ -69,8 +75,20 @@ def describe(layout: Layout, view: View, *, durable: bool) -> StoreInfo:
         file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),
+        memory=proof(
+            layout.environments,
+            is_watching=documents.is_watching,
+            has_fine_times=_device(layout.environments) in disk.fine_devices,
+        ),
         is_recovery_due=is_due,
     )
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev
+    except FileNotFoundError:
+        return None
 
 
 def durability(*, durable: bool, platform: str = sys.platform) -> str:

@@ -29,6 +29,32 @@ RETRIED: Final = (
     errors.IdleInTransactionSessionTimeout,
 )
 
+#: What to do about an error, by its code: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_ADVICE: Final = {
+    "25006": "name the primary, or all hosts",
+    "28000": "check the user, and the rules in pg_hba.conf",
+    "28P01": "check the user and the password",
+    "3D000": "create the database, or correct its name",
+    "42501": "grant this role the rights of a writer, as `waggle-fsstore schema` does",
+    "53100": "free space on the server",
+    "53300": "allow more connections, or put a pooler between",
+    "57014": "raise the statement_timeout of this role",
+    "57P03": "wait until the server has started",
+}
+
+#: libpq gives no code for what the server answers to a new connection.
+_CODES: Final = {
+    "28P01": "password authentication failed",
+    "28000": "no pg_hba.conf entry",
+    "3D000": "does not exist",
+    "53300": "too many",
+    "57P03": "the database system is",
+}
+
+_NO_TLS: Final = "does not support SSL"
+_TLS_ADVICE: Final = "enable TLS on the server, or choose another sslmode"
+_NO_SERVER_ADVICE: Final = "check that the server runs, its host and its port"
+
 _T = TypeVar("_T")
 
 
@@ -205,13 +231,17 @@ def is_transient(error: psycopg.Error) -> bool:
 
 
 def reason_of(error: psycopg.Error) -> str:
-    """Return one line about an error of the server, without values and without a password."""
+    """Return one line about an error of the server, without values, and what to do about it."""
     text = error.diag.message_primary or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # Of several hosts, the standby that refused says least.
     telling = [line for line in lines if "read-only" not in line and "standby" not in line]
     line = (telling or lines or [type(error).__name__])[0]
-    return f"{line} ({error.sqlstate})" if error.sqlstate else line
+    code = error.sqlstate or next((one for one in _CODES if _CODES[one] in line), "")
+    if not code:
+        return f"{line}: {_TLS_ADVICE if _NO_TLS in line else _NO_SERVER_ADVICE}"
+    advice = _ADVICE.get(code, "")
+    return f"{line} ({code})" + (f": {advice}" if advice else "")
 
 
 def location_of(url: str) -> str:

@@ -170,6 +170,11 @@ class DocumentCache:
         """Return the environments with the same idempotency key; the caller may not modify them."""
         return [one for one in self._refresh().good if one.has_key_of(new)]
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether notifications say which documents change."""
+        return self._detector.is_watching
+
     def close(self) -> None:
         """Release the watcher for good: another thread may be about to list once more."""
         with self._lock:

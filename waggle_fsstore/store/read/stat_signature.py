@@ -119,3 +119,15 @@ def has_change_times_at(directory: str) -> bool:
 def _has_change_times(directory: str, device: int) -> bool:
     """Return whether the directory is on this device, and the ctimes there show all changes."""
     return os.stat(directory).st_dev == device and linux.has_change_times(directory)
+
+
+def proof(directory: str, *, is_watching: bool, has_fine_times: bool) -> str:
+    """Return, in a sentence, what shows that a document in memory is the one on disk."""
+    if not has_change_times_at(directory):
+        return "Each read opens its files: this file system does not show every change of a file."
+    saved = "at once" if has_fine_times else "after it is read again"
+    watched = " Listings and counts follow inotify." if is_watching else ""
+    return (
+        "A document is used from memory while the status of its file is the same: one that was "
+        f"read, from two seconds after its last change on; one that was saved here, {saved}.{watched}"
+    )
