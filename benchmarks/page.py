@@ -2,6 +2,7 @@
 """The figures in the docs, written between markers from the results that are kept."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,8 +97,8 @@ of 1,000 are listed again {won(lists[0])} and {won(lists[1])} times as fast, bec
 have changed is decoded again.
 
 **Where it loses:** a durable save by one thread has {lost(speeds.save(SQLITE_FULL))} of the speed
-of sqlite3, {lost(speeds.save(SQLITE_HISTORY))} where sqlite3 keeps a history too, and with its share
-of the checkpoints {lost(one[0])} and {lost(one[1])}, because it creates and renames a file where
+of sqlite3, {lost(speeds.save(SQLITE_HISTORY))} where sqlite3 keeps a history too, and with a share
+of its checkpoints {lost(one[0])} and {lost(one[1])}, because it creates and renames a file where
 sqlite3 writes into open ones; those bare system calls alone take 1/{factor(speeds.to_floor())} of
 its time. Saves by {processes.PROCESSES} processes at once have
 {lost(speeds.of("processes", processes.SAVE, SQLITE_FULL))} of the speed, `save_all` of 1,000 has
@@ -135,7 +136,7 @@ def _kept_scale() -> dict[str, Any]:
     return dict(json.loads((_RESULTS / "scale.json").read_text()))
 
 
-_PARTS: Final = {
+_PARTS: Final[dict[str, Callable[[], str]]] = {
     "summary": _summary,
     "speed": _speed,
     "counts": _counts,

@@ -137,3 +137,26 @@ def let_writer_rewrite_history(patch: Patch) -> None:
 
     script = schema.SCRIPT.replace("SELECT, INSERT ON waggle.change", "ALL ON waggle.change")
     patch.setattr(schema, "SCRIPT", script)
+
+
+_ERRORS = "tests/store/postgres/test_errors.py"
+
+
+@fault(f"{_ERRORS}::test_refused_transaction_is_repeated")
+def give_up_at_the_first_deadlock(patch: Patch) -> None:
+    _patch(patch, "connections", "RETRIED", ())
+
+
+@fault(f"{_ERRORS}::test_full_disk_of_server_is_told")
+def leave_the_operator_without_advice(patch: Patch) -> None:
+    _patch(patch, "connections", "_ADVICE", {})
+
+
+@fault(f"{_ERRORS}::test_wrong_password_is_told_without_it")
+def tell_only_codes_of_the_server(patch: Patch) -> None:
+    _patch(patch, "connections", "_CODES", {})
+
+
+@fault(f"{_ERRORS}::test_refused_tls_is_told")
+def take_refused_tls_for_a_missing_server(patch: Patch) -> None:
+    _patch(patch, "connections", "_NO_TLS", "\0")

@@ -129,5 +129,6 @@ def proof(directory: str, *, is_watching: bool, has_fine_times: bool) -> str:
     watched = " Listings and counts follow inotify." if is_watching else ""
     return (
         "A document is used from memory while the status of its file is the same: one that was "
-        f"read, from two seconds after its last change on; one that was saved here, {saved}.{watched}"
+        "read, from two seconds after its last change on; one that was saved here, "
+        f"{saved}.{watched}"
     )
