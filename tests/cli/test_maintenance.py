@@ -11,9 +11,11 @@ import pytest
 
 from tests.cli.cli_runner import document, environment, run, start
 from tests.store.locks import lock_held
+from waggle_fsstore.cli.exit_codes import ExitCode
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.maintenance.info import StoreInfo
+from waggle_fsstore.testing import make_environment
 
 VERBS = [
     ("fsck",),
@@ -434,3 +436,33 @@ def test_named_store_must_exist(tmp_path: Path, verb: tuple[str, ...]) -> None:
     assert (result.exit_code, result.stdout) == (8 if verb == ("fsck",) else 1, "")
     assert "there is no store" in result.stderr
     assert not (tmp_path / "missing").exists()
+
+
+def test_copy_moves_a_store_with_its_history(tmp_path: Path) -> None:
+    """The copy says how much it copied, and does nothing when it is repeated."""
+    source, target = tmp_path / "old", tmp_path / "new"
+    with FileStore(source, durable=False) as store:
+        store.save(make_environment(id="a"))
+        store.delete("a")
+        store.save(make_environment(id="b"))
+    result = run("copy", str(source), str(target))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("3 changes copied, 1 environment on both sides, SHA-256 ")
+    again = json.loads(run("copy", str(source), str(target), "--json").stdout)
+    assert (again["changes"], again["documents"], len(again["digest"])) == (0, 1, 64)
+    with FileStore(target, durable=False) as copied:
+        assert [event.kind for event in copied.history()] == ["created", "deleted", "created"]
+
+
+def test_copy_of_nothing_is_refused(tmp_path: Path) -> None:
+    """A source that does not exist, and a target with changes of its own, are told."""
+    missing = run("copy", str(tmp_path / "missing"), str(tmp_path / "new"))
+    assert missing.exit_code == ExitCode.ERROR
+    assert not (tmp_path / "new").exists()
+    for name in ("one", "two"):
+        with FileStore(tmp_path / name, durable=False) as store:
+            store.save(make_environment(id=name))
+    refused = run("copy", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert refused.exit_code == ExitCode.ERROR
+    assert "neither empty nor an earlier copy" in refused.stderr
+    assert run("copy", "", str(tmp_path / "two")).exit_code == ExitCode.USAGE

@@ -130,6 +130,7 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     maintenance.fsck,
     maintenance.snapshot,
     maintenance.restore,
+    maintenance.copy,
     maintenance.info,
     maintenance.schema,
     serve.serve,

@@ -64,6 +64,11 @@ Unreadable files are left out and reported, with exit code 6.""",
 
 The history keeps all earlier versions, so a restore can be undone. Prints the number
 of environments created, updated and deleted, or with --revision the new revision.""",
+    "copy": """Copy a store with its history into another one.
+
+Each of them is in files or in PostgreSQL. The changes keep their numbers, times and
+actors, and the documents their bytes, which are compared at the end. An interrupted
+copy is continued by the same command.""",
     "info": """Print sizes, journal, file system and durability.""",
     "schema": """Print the SQL that makes a store in PostgreSQL.
 

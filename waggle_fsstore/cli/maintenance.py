@@ -27,6 +27,7 @@ from waggle_fsstore.cli.store_option import (
 from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.maintenance.copy import copy as copy_store
 
 
 @click.command(help=HELP["fsck"])
@@ -131,6 +132,27 @@ def restore(
             _write(restored, ", ".join(f"{number} {name}" for name, number in numbers), json=json)
 
 
+@click.command(help=HELP["copy"])
+@click.argument("source", metavar="FROM", help="The store to copy: a path or a database URL.")
+@click.argument("target", metavar="TO", help="A new store, or one of an interrupted copy.")
+@output.json_option
+@force_option
+def copy(source: str, target: str, json: bool, force: bool) -> None:
+    """Copy a store with its history into another one."""
+    _require_path(source)
+    _require_path(target)
+    with (
+        require_persistent(StoreLocation(source).open_to_read()) as old,
+        require_persistent(StoreLocation(target).open()) as new,
+    ):
+        refuse_beside_server(new, force=force)
+        with spinner("copying"):
+            copied = copy_store(old, new)
+        done = f"{_plural(copied.changes, 'change')} copied"
+        now = f"{_plural(copied.documents, 'environment')} on both sides"
+        _write(copied, f"{done}, {now}, SHA-256 {copied.digest}", json=json)
+
+
 @click.command("history prune", help=HELP["history prune"])
 @click.option("--keep-days", metavar="N", type=number, help="Keep events younger than N days.")
 @click.option(
@@ -205,7 +227,7 @@ def _write(result: Any, text: str, *, json: bool) -> None:
 def _require_path(path: str) -> None:
     """Raise a usage error for an empty path, as an empty shell variable gives."""
     if not path:
-        raise click.BadParameter("the path of the snapshot is empty")
+        raise click.BadParameter("a path is empty")
 
 
 def _fields(found: Any) -> dict[str, Any]:

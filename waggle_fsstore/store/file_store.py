@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
@@ -445,6 +445,39 @@ class FileStore:
             keep_bytes=keep_bytes,
             compress=compress,
         )
+
+    def last_change(self) -> int:
+        """Return the number of the last change, 0 without one."""
+        self._begin_reading()
+        return self._view.state().committed
+
+    def export_changes(self, after: int) -> Iterator[dict[str, Any]]:
+        """Yield the changes after a number, in the form of the journal; see :mod:`copy`.
+
+        Raises :class:`HistoryPrunedError`, and :class:`JournalDamagedError` at a damaged line.
+        """
+        from waggle_fsstore.store.maintenance import copy
+
+        self._begin_reading()
+        return copy.export_changes(self._layout, self._view, after)
+
+    def import_changes(self, changes: list[dict[str, Any]]) -> None:
+        """Make changes of another store, with their numbers, times and authors, all or none.
+
+        Raises :class:`StoreError` for a number that is not above the last one here, and
+        :class:`CorruptDocumentError` for a change with an invalid document.
+        """
+        from waggle_fsstore.store.maintenance import copy
+
+        self._begin_writing()
+        copy.import_changes(self._writer, changes)
+
+    def export_documents(self) -> Iterator[bytes]:
+        """Yield each document, byte for byte. Raises the error of a bad one."""
+        from waggle_fsstore.store.maintenance import copy
+
+        self._begin_reading()
+        return copy.export_documents(self._view, self._documents)
 
     def info(self) -> StoreInfo:
         """Return this store in figures: sizes, the last change, and how it is made durable.

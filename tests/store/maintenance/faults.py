@@ -2,9 +2,11 @@
 """Planted faults of maintenance: each breaks one thing that it promises."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 from tests.planted import Patch, fault, nothing
-from waggle_fsstore.store.format import layout
+from waggle_fsstore.store.format import codec, layout
 from waggle_fsstore.store.fs import disk, lost_and_found
 from waggle_fsstore.store.journal import (
     changes,
@@ -13,7 +15,7 @@ from waggle_fsstore.store.journal import (
     lines,
     segments,
 )
-from waggle_fsstore.store.maintenance import fsck, info, prune, restore, snapshot
+from waggle_fsstore.store.maintenance import copy, fsck, info, prune, restore, snapshot
 from waggle_fsstore.store.write import (
     writer,
 )
@@ -117,3 +119,41 @@ def believe_times_in_future(patch: Patch) -> None:
 @fault("tests/store/maintenance/test_restore.py::test_path_of_any_form_is_restored[not UTF-8]")
 def quote_path_in_reason_as_it_is(patch: Patch) -> None:
     patch.setattr(restore, "as_reason", lambda text: text)
+
+
+_COPY = "tests/store/maintenance/test_copy.py"
+
+
+@fault(f"{_COPY}::test_copy_has_the_same_documents_and_history")
+def date_copied_changes_anew(patch: Patch) -> None:
+    real = changes.changes
+
+    def dated(*given: Any, **options: Any) -> Any:
+        return ({**one, "at": "2000-01-01T00:00:00.000000Z"} for one in real(*given, **options))
+
+    patch.setattr(copy, "changes", dated)
+
+
+@fault(f"{_COPY}::test_store_with_other_changes_is_no_target")
+def copy_onto_any_store(patch: Patch) -> None:
+    patch.setattr(copy, "_first", lambda *_: None)
+
+
+@fault(f"{_COPY}::test_manual_edit_that_is_not_recorded_is_told")
+def compare_no_copied_documents(patch: Patch) -> None:
+    patch.setattr(copy, "_digest", lambda _: (0, 0))
+
+
+@fault(f"{_COPY}::test_pruned_history_is_refused")
+def copy_a_history_without_its_beginning(patch: Patch) -> None:
+    patch.setattr(segments, "oldest_kept", lambda _: 0)
+
+
+@fault(f"{_COPY}::test_invalid_document_of_a_change_is_refused")
+def copy_documents_unchecked(patch: Patch) -> None:
+    real = codec.environment_of
+
+    def unchecked(document: dict[str, Any], path: str, *rest: Any) -> Any:
+        return real(document, path, *rest) if rest else SimpleNamespace(**document)
+
+    patch.setattr(codec, "environment_of", unchecked)

@@ -11,7 +11,9 @@ pytest.importorskip("click", reason="needs the extra 'cli'")
 
 from tests.cli.cli_runner import run
 from tests.store.postgres.servers import Server
+from waggle_fsstore import FileStore
 from waggle_fsstore.store.postgres import schema
+from waggle_fsstore.testing import make_environment
 
 
 @pytest.fixture
@@ -99,3 +101,15 @@ def test_server_is_refused() -> None:
     result = run("serve")
     assert result.exit_code == 2
     assert "a store in PostgreSQL is for programs" in result.stderr
+
+
+def test_store_in_files_moves_to_database_and_back(url: str, tmp_path: Path) -> None:
+    """The command line copies a whole store with its history in both directions."""
+    with FileStore(tmp_path / "files", durable=False) as store:
+        for name in ("a", "b", "a"):
+            store.save(make_environment(id=name))
+    there = json.loads(succeed("copy", str(tmp_path / "files"), url, "--json"))
+    back = json.loads(succeed("copy", url, str(tmp_path / "back"), "--json"))
+    assert there == back
+    assert there["changes"] == 3
+    assert "waggle@" not in run("copy", url, url).stderr

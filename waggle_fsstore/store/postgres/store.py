@@ -24,6 +24,7 @@ from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.maintenance.restore import Restored
 from waggle_fsstore.store.maintenance.snapshot import Snapshot
+from waggle_fsstore.store.postgres import copy
 from waggle_fsstore.store.postgres.connections import Connections
 from waggle_fsstore.store.postgres.history import PAGE_ROWS, History
 from waggle_fsstore.store.postgres.maintenance import Maintenance, PostgresInfo, PrunedChanges
@@ -284,6 +285,33 @@ class PostgresStore:
         """
         self._check_open()
         return self._maintenance.prune(keep_days)
+
+    def last_change(self) -> int:
+        """Return the number of the last change, 0 without one."""
+        self._check_open()
+        return copy.last_change(self._connections)
+
+    def export_changes(self, after: int) -> Iterator[dict[str, Any]]:
+        """Yield the changes after a number, in the form of the journal of files.
+
+        Raises :class:`HistoryPrunedError`.
+        """
+        self._check_open()
+        return copy.export_changes(self._connections, after)
+
+    def import_changes(self, changes: list[dict[str, Any]]) -> None:
+        """Make changes of another store, with their numbers, times and authors, all or none.
+
+        Raises :class:`StoreError` for a number that is not above the last one here, and
+        :class:`CorruptDocumentError` for a change with an invalid document.
+        """
+        self._check_open()
+        copy.import_changes(self._writer, changes)
+
+    def export_documents(self) -> Iterator[bytes]:
+        """Yield each document, byte for byte."""
+        self._check_open()
+        return copy.export_documents(self._connections)
 
     def info(self) -> PostgresInfo:
         """Return this store in figures, and how a change survives."""

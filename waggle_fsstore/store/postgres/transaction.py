@@ -14,11 +14,13 @@ from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
     EnvironmentNotFoundError,
+    StoreError,
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.event import EventKind
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import document_name
 from waggle_fsstore.store.postgres.connections import Connection
 from waggle_fsstore.store.postgres.schema import ERA, ERA_GAP, FORMAT
@@ -199,6 +201,37 @@ class Transaction:
             kind = EventKind.UPDATED if found else EventKind.CREATED
             self._store(environment, author, kind, self._rows[environment.id])
         return [one.revision for one in environments]
+
+    def repeat(self, change: dict[str, Any]) -> None:
+        """Make a change of another store, with its number, time and author.
+
+        Raises :class:`StoreError` if this store has a change of that number or a higher one, and
+        the error of a bad document.
+        """
+        if change["seq"] <= self._last:
+            raise StoreError(f"the database has a change {self._last} already")
+        environment_id, was, document = change["id"], change["was"], change["document"]
+        text = "null" if document is None else canonical(document).decode()
+        row = None
+        if change["kind"] != EventKind.DELETED:
+            one = decode(text, environment_id)
+            row = Row(environment_id, one.revision, one.status.value, _key(one), text)
+        self._last = change["seq"]
+        self._changes.append(
+            _Change(
+                self._last,
+                change["at"],
+                change["actor"],
+                change["reason"],
+                change["kind"],
+                environment_id,
+                was["revision"] if was else 0,
+                was["status"] if was else None,
+                self.op,
+                text,
+            )
+        )
+        self._replace(environment_id, row)
 
     def delete(self, environment_id: str, author: Author) -> None:
         """Delete a document; the change keeps its text, even that of a corrupt one.

@@ -125,6 +125,11 @@ class WriteBatch:
             }
         )
 
+    def repeat(self, change: dict[str, Any]) -> None:
+        """Add a change of another store as it is."""
+        self.last = change["seq"]
+        self._changes.append(change)
+
     def put_result(
         self,
         path: str,
@@ -196,6 +201,25 @@ class Transaction:
     def record_external(self, stored: StoredDocument) -> StoredDocument:
         """Record a manual edit as a version with its own revision."""
         return self._put(EventKind.EXTERNAL, stored.environment, stored)
+
+    def repeat(self, change: dict[str, Any]) -> None:
+        """Make a change of another store, with its number, time and author.
+
+        Raises :class:`StoreError` if this store has changes of that number or a higher one.
+        """
+        batch = self._batch
+        if change["seq"] <= batch.last:
+            raise StoreError(f"{batch.layout.root}: has a change {batch.last} already")
+        environment_id, document = change["id"], change["document"]
+        path = batch.layout.document(environment_id)
+        before = batch.stored(environment_id)
+        now = None
+        if change["kind"] != EventKind.DELETED:
+            status = codec.environment_of(dict(document), path).status
+            data = canonical_json.canonical(document)
+            now = StoredDocument.of(path, data, document, status, FILE_MODE)
+        batch.repeat(change)
+        batch.put_result(path, environment_id, now, before)
 
     def delete(self, stored: StoredDocument) -> None:
         """Delete a document; a manual edit of it becomes part of the history first."""
