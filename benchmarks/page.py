@@ -2,6 +2,7 @@
 """The figures in the docs, written between markers from the results that are kept."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from benchmarks.tables import duration, factor, table
 
 _RESULTS: Final = Path(__file__).parent / "results"
 _ROOT: Final = Path(__file__).parent.parent
+_WIDTH: Final = 140
 
 #: The files with figures, and the names of their parts.
 PAGES: Final = {
@@ -77,6 +79,15 @@ def lost(ratio: float) -> str:
     return factor(ratio)
 
 
+def _filled(text: str) -> str:
+    """Return paragraphs in lines of the width of the other docs."""
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(one, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        for one in paragraphs
+    )
+
+
 def _summary() -> str:
     speeds = _Speeds()
     threads = f"with {writes.THREADS} threads"
@@ -89,7 +100,7 @@ def _summary() -> str:
         {size: duration(found[name]) for size, found in sizes.items() if name in found}
         for name in ("find_all, first", "check")
     )
-    return f"""\
+    return _filled(f"""
 **Where the store wins:** {threads}, a durable save has {won(saves[0])} times the speed of sqlite3
 and {won(saves[1])} times that of LMDB, because one fsync serves all threads that wait. A document
 that was found or saved before is found {won(again[0])} and {won(again[1])} times as fast, and all
@@ -111,7 +122,7 @@ them the first time takes {listed["10000"]} there, {listed["100000"]} for 100,00
 {checked["10000"]} and {checked["100000"]}; `find_by_id` and `save` take about as long as among ten.
 
 These are ratios of medians of one [run on ext4 with a
-journal](../benchmarks/results/ext4-journalled.md), {speeds.date}. Its table *Reach* has more."""
+journal](../benchmarks/results/ext4-journalled.md), {speeds.date}. Its table *Reach* has more.""")
 
 
 def _speed() -> str:
@@ -120,11 +131,11 @@ def _speed() -> str:
     together = speeds.of("threads", writes.ALL_THREADS, SQLITE_FULL)
     again = speeds.of("reads", reads.FIND_AGAIN, SQLITE_FULL)
     batch = speeds.of("batches", writes.SAVE_ALL, SQLITE_FULL)
-    return f"""\
+    return _filled(f"""
 By one thread, a durable save has {lost(one[0])} of the speed of sqlite3, and {lost(one[1])} of that
 of sqlite3 with a history; with {writes.THREADS} threads, which share fsyncs, it is {won(together)}
 times as fast. A document in memory is found {won(again)} times as fast. `save_all` of
-{writes.BATCH:,} has {lost(batch)} of the speed ([all figures](docs/benchmarks.md))."""
+{writes.BATCH:,} has {lost(batch)} of the speed ([all figures](docs/benchmarks.md)).""")
 
 
 def _counts() -> str:

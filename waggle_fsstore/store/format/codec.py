@@ -30,7 +30,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.validation import MAX_REVISION, is_id
-from waggle_fsstore.store.format.canonical_json import canonical, parse, timestamp, writable
+from waggle_fsstore.store.format.canonical_json import canonical, parse, timestamp
 
 SCHEMA: Final = 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -281,18 +281,21 @@ def parse_object(data: bytes, path: str) -> dict[str, Any]:
 
 
 def _document(environment: Environment, revision: int) -> dict[str, Any]:
-    """Return what the encoder writes as the document, with an empty checksum."""
+    """Return what the encoder writes as the document, with an empty checksum.
+
+    The times are those that ``writable`` returns: two calls fewer.
+    """
     if not 0 <= revision <= MAX_REVISION:
         raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")
     capabilities = environment.capabilities
-    owner = environment.owner
+    created_at, last_used, owner = environment.created_at, environment.last_used, environment.owner
     document = {
         "capabilities": None if capabilities is None else _writable_capabilities(capabilities),
         "checksum": "",
-        "created_at": writable(environment.created_at),
+        "created_at": created_at if created_at.microsecond else timestamp(created_at),
         "id": environment.id,
         "labels": environment.labels,
-        "last_used": writable(environment.last_used),
+        "last_used": last_used if last_used.microsecond else timestamp(last_used),
         "name": environment.name,
         "owner": None if owner is None else {name: getattr(owner, name) for name in _OWNER_NAMES},
         "provider": environment.provider,
