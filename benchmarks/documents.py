@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from waggle_fsstore import Capabilities, Environment, FileStore, Runtime, Status
-from waggle_fsstore.store.format import codec
 
 _START: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 _TEAMS: Final = ("research", "platform", "support")
@@ -69,6 +68,9 @@ def changed(environments: list[Environment], number: int, batch: int) -> list[En
 
 def fill(root: Path, size: int) -> None:
     """Create a store with one save, and add the other documents as files, by manual edits."""
+    # Here, because versions.py runs this file in other versions too, which lack this module.
+    from waggle_fsstore.store.format import codec
+
     with FileStore(root, durable=False) as store:
         store.save(make(0))
         for number in range(1, size):

@@ -184,6 +184,17 @@ def close_without_the_checkpoint_that_was_synced(patch: Patch) -> None:
     patch.setattr(checkpoint.Checkpointer, "run_before_close", run)
 
 
+@fault(f"{_CHECKPOINT}::test_success_after_a_failed_sync_proves_nothing")
+def trust_the_last_sync(patch: Patch) -> None:
+    real = checkpoint.Checkpointer._sync
+
+    def sync_again(self: checkpoint.Checkpointer) -> Any:
+        self._has_failed = False
+        return real(self)
+
+    patch.setattr(checkpoint.Checkpointer, "_sync", sync_again)
+
+
 @fault(f"{_CHECKPOINT}::test_change_is_stored_although_its_checkpoint_fails")
 def fail_with_the_checkpoint(patch: Patch) -> None:
     def write(self: checkpoint.Checkpointer) -> None:

@@ -11,6 +11,7 @@ from tests.store.recorder import record
 from waggle_fsstore import Environment, FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal.changes import last_checkpoint, redo_range
+from waggle_fsstore.store.write import checkpoint
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.testing import make_environment
 
@@ -31,8 +32,8 @@ def batch() -> list[Environment]:
 
 def covered(store: FileStore) -> int:
     """Return the last change that the last checkpoint covers, 0 without one."""
-    checkpoint = last_checkpoint(Layout(str(store.path)))
-    return checkpoint["through"] if checkpoint else 0
+    last = last_checkpoint(Layout(str(store.path)))
+    return last["through"] if last else 0
 
 
 def test_batch_that_fills_a_segment_waits_for_no_checkpoint(
@@ -72,6 +73,34 @@ def test_close_writes_the_checkpoint_that_was_synced(store: FileStore) -> None:
     store.save_all(batch())
     store._writer._checkpointer.sync_if_due()
     store.close()
+    assert covered(store) == 1 + BATCH
+
+
+def test_success_after_a_failed_sync_proves_nothing(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system reports an error once: the documents are rewritten before the checkpoint."""
+    store.save_all(batch())
+    checkpointer = store._writer._checkpointer
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_redo_range", fail)
+        checkpointer.sync_if_due()
+    checkpointer.is_due = True  # Another thread has filled a segment too.
+    checkpointer.sync_if_due()
+    rewritten: list[int] = []
+    real = WriterSession.rewrite_all
+
+    def rewrite(self: WriterSession) -> None:
+        rewritten.append(covered(store))
+        real(self)
+
+    monkeypatch.setattr(WriterSession, "rewrite_all", rewrite)
+    store.save(make_environment(id="next"))
+    assert rewritten == [0]
     assert covered(store) == 1 + BATCH
 
 

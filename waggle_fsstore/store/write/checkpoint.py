@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: documents synced to disk, so that recovery no longer needs their journal lines."""
 
+import threading
 from typing import NamedTuple
 
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.errors import LockTimeoutError, StoreClosedError, StoreError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
@@ -17,7 +19,6 @@ class _Synced(NamedTuple):
 
     #: What was published before it; ``None`` if that is unknown.
     state: State | None
-    has_failed: bool
     #: How many changes this object had published since its last checkpoint.
     published: int
 
@@ -37,10 +38,20 @@ class Checkpointer:
         #: How many changes this object has published since then.
         self.published = 0
         self._synced: _Synced | None = None
+        #: Whether a sync failed, and the documents were not rewritten since. A later sync may
+        #: report success: it is no proof.
+        self._has_failed = False
         self._layout = layout
         self._disk = disk
         self._lock = lock
         self._session = session
+        self.reset_after_fork()
+        register_at_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Begin with a free lock in a child: a thread of the parent may hold the old one."""
+        #: One sync at a time: none may succeed before the failure of another is known.
+        self._syncing = threading.Lock()
 
     def sync_if_due(self) -> None:
         """Sync the published documents if a segment was rotated. Runs without the lock."""
@@ -91,22 +102,23 @@ class Checkpointer:
         self._lock.run(write)
 
     def _sync(self) -> _Synced:
-        published, self.published = self.published, 0
-        state = read_state(self._layout.state)
-        try:
-            if state is not None:
-                directory = self._session.documents_directory()
-                sync_redo_range(self._layout, self._disk, state.published, directory, published)
-        except OSError:
-            # A second sync would report success: the files must be rewritten (docs/durability.md).
-            return _Synced(state, has_failed=True, published=published)
-        return _Synced(state, has_failed=False, published=published)
+        with self._syncing:
+            published, self.published = self.published, 0
+            state = read_state(self._layout.state)
+            try:
+                if state is not None:
+                    directory = self._session.documents_directory()
+                    sync_redo_range(self._layout, self._disk, state.published, directory, published)
+            except OSError:
+                self._has_failed = True  # The files must be rewritten (docs/durability.md).
+            return _Synced(state, published)
 
     def _write(self, synced: _Synced) -> None:
         session, state = self._session, synced.state
         try:
-            if synced.has_failed or state is None or session.must_rewrite_all():
+            if self._has_failed or state is None or session.must_rewrite_all():
                 session.rewrite_all()
+                self._has_failed = False
                 state = None
             session.checkpoint(state)
         except BaseException:
