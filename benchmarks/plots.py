@@ -14,6 +14,7 @@ from benchmarks.writes import ALL_THREADS, ONE_THREAD, THREADS
 
 _LOCAL: Final = Path(__file__).parent / "results" / "local"
 _SIZE_INCHES: Final = (8.0, 4.5)
+_COLOURS: Final = 10
 _MICROSECONDS: Final = 1e6
 
 # Without these an unchanged plot would differ in each run.
@@ -26,12 +27,15 @@ def draw_scale(scale: dict[str, Any], file: Path) -> None:
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     sizes = scale["sizes"]
-    for name in dict.fromkeys(name for found in sizes.values() for name in found):
+    names = dict.fromkeys(name for found in sizes.values() for name in found)
+    # The colours begin again after ten: these have other marks.
+    for index, name in enumerate(names):
         points = [(int(size), found[name]) for size, found in sizes.items() if name in found]
         numbers, seconds = zip(*points, strict=True)
         style = "--" if name.endswith("again") else "-"
+        marker = "o" if index < _COLOURS else "s"
         axes.plot(
-            numbers, [each * _MICROSECONDS for each in seconds], style, marker="o", label=name
+            numbers, [each * _MICROSECONDS for each in seconds], style, marker=marker, label=name
         )
     axes.set(xscale="log", yscale="log", xlabel="documents", ylabel="microseconds")
     axes.set_title("Time of an operation against the number of documents")
