@@ -26,6 +26,8 @@ from waggle_fsstore import (
     UnsupportedFormatError,
     WaggleError,
 )
+from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.codec import MAX_DOCUMENT_BYTES
 from waggle_fsstore.store.read import document_cache
 from waggle_fsstore.testing import make_environment
@@ -301,6 +303,25 @@ def test_newer_document_is_left_alone(store: FileStore) -> None:
         assert caught.value.path == path
     assert path.read_text() == NEWER
     assert [environment.id for environment in store.find_all(on_corrupt=lambda _: None)] == ["good"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("status", "odd"), ("runtime", "ruby"), ("name", 1)])
+def test_checksum_of_another_program_makes_no_document_good(
+    store: FileStore, key: str, value: object
+) -> None:
+    """A document with the right checksum and a wrong value is corrupt for reads and for writes."""
+    store.save(make_environment(id="bad"))
+    path = store.document_path("bad")
+    document = json.loads(path.read_text())
+    del document["checksum"]
+    document[key] = value
+    document["checksum"] = codec._checksum(document)
+    path.write_bytes(canonical(document))
+    assert codec.is_intact(path.read_bytes())
+    with pytest.raises(CorruptDocumentError):
+        store.find_by_id("bad")
+    with pytest.raises(CorruptDocumentError):
+        store.update("bad", lambda _: None)
 
 
 def test_io_error_is_no_corruption(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:

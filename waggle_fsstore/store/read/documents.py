@@ -57,14 +57,16 @@ class StoredDocument:
         self._environment: Environment | None = None
         # A store of this version has checked the documents that it wrote. Check all others now.
         if self.is_intact and fields.get("schema") == codec.SCHEMA:
-            self.id = str(fields["id"])
-            self.revision: int = fields["revision"]
-            self.status = Status(fields["status"])
-        else:
-            environment = self._environment = codec.decode(data, path, modified_at)
-            self.id = environment.id
-            self.revision = environment.revision
-            self.status = environment.status
+            # Another program may have computed the checksum: then the decoder says what is wrong.
+            with suppress(KeyError, ValueError):
+                self.id = str(fields["id"])
+                self.revision: int = fields["revision"]
+                self.status = Status(fields["status"])
+                return
+        environment = self._environment = codec.decode(data, path, modified_at)
+        self.id = environment.id
+        self.revision = environment.revision
+        self.status = environment.status
 
     @classmethod
     def of(cls, path: str, data: bytes, fields: dict[str, Any], status: Status, mode: int) -> Self:

@@ -77,3 +77,16 @@ def opened_documents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (documents, document_cache):
         monkeypatch.setattr(module, "read_with_status", listening(safe_read.read_with_status))
     return names
+
+
+def names_listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which each directory is added when its names are listed."""
+    made: list[str] = []
+    real = document_cache.DocumentCache.names
+
+    def names(self: document_cache.DocumentCache, *opened: int) -> list[str]:
+        made.append(self._layout.environments)
+        return real(self, *opened)
+
+    monkeypatch.setattr(document_cache.DocumentCache, "names", names)
+    return made

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.store.read.cache.listings import by_signature, documents_dir, settle
+from tests.store.read.cache.listings import by_signature, documents_dir, names_listed, settle
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
@@ -25,15 +25,7 @@ pytestmark = [
 def listings(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The listings of the directory since the store was counted."""
     settle(store)
-    made: list[str] = []
-    real = DocumentCache.names
-
-    def names(self: DocumentCache, *opened: int) -> list[str]:
-        made.append(self._layout.environments)
-        return real(self, *opened)
-
-    monkeypatch.setattr(DocumentCache, "names", names)
-    return made
+    return names_listed(monkeypatch)
 
 
 def _exchange_store(store: FileStore) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.store.read.cache.listings import by_inotify, documents_dir, list_all
+from tests.store.read.cache.listings import by_inotify, documents_dir, list_all, names_listed
 from tests.store.read.cache.test_count import EDITS
 from waggle_fsstore import CorruptDocumentError, FileStore
 from waggle_fsstore.store.fs.linux import file_clock
@@ -34,15 +34,7 @@ def counter(store: FileStore) -> FileStore:
 @pytest.fixture
 def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The listings of the directory by any store object."""
-    made: list[str] = []
-    real = DocumentCache.names
-
-    def names(self: DocumentCache, *opened: int) -> list[str]:
-        made.append(self._layout.environments)
-        return real(self, *opened)
-
-    monkeypatch.setattr(DocumentCache, "names", names)
-    return made
+    return names_listed(monkeypatch)
 
 
 def test_changes_are_counted_without_a_listing(
