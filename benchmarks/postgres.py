@@ -8,6 +8,8 @@ All rounds of one run alternate, so that their ratios mean something.
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +31,9 @@ _DOCUMENTS: Final = 10_000
 _ROUNDS: Final = 5
 _ROUND_S: Final = 1.5
 _READS: Final = 300
+_PROCESSES: Final = 8
+_THREADS: Final = 4
+_READY: Final = "ready\n"
 
 _TABLES: Final = b"""
 CREATE SCHEMA bare;
@@ -43,6 +48,7 @@ ON CONFLICT (id) DO UPDATE SET document = excluded.document
 """
 _INSERT: Final = b"INSERT INTO bare.change (id, document) VALUES (%s, %s)"
 _FIND: Final = b"SELECT document::text FROM bare.document WHERE id = %s"
+_HISTORY: Final = b"SELECT seq, at, id, document::text FROM bare.change ORDER BY seq"
 _FIND_ALL: Final = b"SELECT document::text FROM bare.document ORDER BY id"
 
 
@@ -50,7 +56,12 @@ def main() -> None:
     """Measure both on one node and on three, and print their rates and ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.postgres", description=__doc__)
     parser.add_argument("--version", type=int, default=18, help="16 or 18")
-    version = parser.parse_args().version
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        _work(*options.worker)
+        return
+    version = options.version
     directory = Path(tempfile.gettempdir())
     print(", ".join(f"{name}: {value}" for name, value in machine.describe(directory).items()))
     for nodes in (1, 3):
@@ -71,11 +82,17 @@ def _measured(url: str) -> Iterator[tuple[str, float, float]]:
             writers = [partial(_save, store, number) for number in range(clients)]
             ours, theirs = _alternate(partial(_rate, writers), partial(_rate, bare))
         yield f"save, {clients} threads", ours, theirs
+    ours, theirs = _alternate(
+        *(partial(_rate_of_processes, url, side) for side in ("ours", "bare"))
+    )
+    yield f"save, {_PROCESSES} processes x {_THREADS}", ours, theirs
     made = [documents.make(number) for number in range(_DOCUMENTS)]
     with PostgresStore(url) as store, psycopg.connect(url, autocommit=True) as connection:
         store.save_all(made)
         with connection.transaction():
             connection.cursor().executemany(_UPSERT, [_row(one, 1) for one in made])
+            connection.execute(b"TRUNCATE bare.change")
+            connection.cursor().executemany(_INSERT, [_row(one, 1) for one in made])
         reads = [one.id for one in documents.pick(made, 1, _READS)]
         ours, theirs = _alternate(
             partial(_reads, store.find_by_id, reads),
@@ -87,6 +104,12 @@ def _measured(url: str) -> Iterator[tuple[str, float, float]]:
             partial(_reads, lambda _: _find_all(connection), [""]),
         )
         yield "find_all of 10,000", ours, theirs
+        first = store.last_change() - _DOCUMENTS
+        ours, theirs = _alternate(
+            partial(_reads, lambda _: sum(1 for _ in store.history(after=first)), [""]),
+            partial(_reads, lambda _: _history(connection), [""]),
+        )
+        yield "history of 10,000", ours, theirs
 
 
 def _alternate(*sides: Callable[[], float]) -> list[float]:
@@ -114,6 +137,35 @@ def _rate(writers: list[Callable[[int], object]]) -> float:
     return sum(counts) / (time.perf_counter() - begun)
 
 
+def _rate_of_processes(url: str, side: str) -> float:
+    """Return how many saves a second several processes with several threads make together."""
+    running = [
+        subprocess.Popen(  # noqa: S603  # this module
+            [sys.executable, "-m", "benchmarks.postgres", "--worker", side, url, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(_PROCESSES)
+    ]
+    for process in running:
+        if process.stdout is None or process.stdout.readline() != _READY:
+            raise RuntimeError("a process could not connect")
+    return sum(float(process.communicate("begin\n")[0]) for process in running)
+
+
+def _work(side: str, url: str, number: str) -> None:
+    """Save in this process, once a line arrives, and print how often in a second."""
+    first = int(number) * _THREADS
+    with PostgresStore(url) as store, _bare_writers(url, _THREADS, first) as bare:
+        ours = [partial(_save, store, first + thread) for thread in range(_THREADS)]
+        writers: list[Callable[[int], object]] = [*ours] if side == "ours" else bare
+        writers[0](0)
+        print(_READY, end="", flush=True)
+        sys.stdin.readline()
+        print(_rate(writers))
+
+
 def _reads(read: Callable[[str], object], ids: list[str]) -> float:
     begun = time.perf_counter()
     for environment_id in ids:
@@ -126,10 +178,12 @@ def _save(store: PostgresStore, number: int, times: int) -> None:
 
 
 @contextmanager
-def _bare_writers(url: str, clients: int) -> Iterator[list[Callable[[int], object]]]:
+def _bare_writers(
+    url: str, clients: int, first: int = 0
+) -> Iterator[list[Callable[[int], object]]]:
     with ExitStack() as stack:
         connections = [stack.enter_context(psycopg.connect(url)) for _ in range(clients)]
-        yield [partial(_write, one, number) for number, one in enumerate(connections)]
+        yield [partial(_write, one, number) for number, one in enumerate(connections, first)]
 
 
 def _write(connection: psycopg.Connection[Any], number: int, times: int) -> None:
@@ -146,6 +200,11 @@ def _row(environment: Any, revision: int) -> tuple[str, str]:
 def _find(connection: psycopg.Connection[Any], environment_id: str) -> object:
     (text,) = connection.execute(_FIND, [environment_id]).fetchone() or ("",)
     return codec.decode(text.encode(), environment_id)
+
+
+def _history(connection: psycopg.Connection[Any]) -> object:
+    rows = connection.execute(_HISTORY).fetchall()
+    return [codec.decode(text.encode(), "") for _, _, _, text in rows]
 
 
 def _find_all(connection: psycopg.Connection[Any]) -> object:
