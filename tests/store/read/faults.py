@@ -125,7 +125,7 @@ def keep_cache_of_interrupted_listing(patch: Patch) -> None:
         try:
             return real(self)
         except BaseException:
-            self._contents = before
+            self._contents, self._stale = before, set()
             raise
 
     patch.setattr(document_cache.DocumentCache, "_refresh", refresh)
