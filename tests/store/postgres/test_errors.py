@@ -14,6 +14,7 @@ import psycopg
 
 from tests.store.postgres.servers import Server
 from waggle_fsstore import StoreUnavailableError
+from waggle_fsstore.store.postgres.connections import Deadline
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
 
@@ -68,6 +69,20 @@ def test_deadlock_that_stays_is_an_error(repository: PostgresStore, server: Serv
     ):
         assert "(40P01)" in refused(store)
     assert repository.count() == 1
+
+
+def test_answer_of_server_is_told_after_silence(repository: PostgresStore) -> None:
+    """At the deadline, a refusal tells more than that the last attempt had no answer."""
+    connections = repository._connections
+    answers = iter(
+        [psycopg.errors.DeadlockDetected("deadlock"), psycopg.OperationalError("silence")]
+    )
+
+    def call() -> None:
+        raise next(answers, psycopg.OperationalError("silence"))
+
+    with pytest.raises(StoreUnavailableError, match="deadlock"):
+        connections.retry(Deadline(0.05), call)
 
 
 def test_full_disk_of_server_is_told(repository: PostgresStore, server: Server) -> None:

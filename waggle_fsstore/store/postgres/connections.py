@@ -17,6 +17,9 @@ from waggle_fsstore.domain.errors import StoreUnavailableError
 _READERS: Final = 4
 _CONNECT_TIMEOUT_S: Final = 2
 
+# More than the ``finally`` blocks that wait within each other.
+_MAX_BLOCKS: Final = 10
+
 #: The server refused or ended the session or the transaction, and changed nothing: try again.
 RETRIED: Final = (
     errors.SerializationFailure,
@@ -106,7 +109,25 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         if self.deadline is not None:
             left = max(0.0, self.deadline - monotonic())
             timeout = left if timeout is None else min(timeout, left)
-        return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.OperationalError:
+            _end(gen)
+            raise
+
+
+def _end(gen: Generator[Any, Any, Any]) -> None:
+    """Close a generator of psycopg that was left at its deadline.
+
+    It waits for the server in its ``finally`` blocks too. Left to the garbage collector, it would
+    print that as an error that is ignored.
+    """
+    for _ in range(_MAX_BLOCKS):
+        try:
+            gen.close()
+        except (RuntimeError, psycopg.Error):
+            continue
+        return
 
 
 class Deadline:
@@ -165,16 +186,21 @@ class Connections:
             self._readers.release()
 
     def retry(self, deadline: Deadline, call: Callable[[], _T]) -> _T:
-        """Return ``call()``; repeat it after a failure that has changed nothing."""
+        """Return ``call()``; repeat it after a failure that has changed nothing.
+
+        At the deadline, it raises what the server answered last, if it ever did.
+        """
         pause = 0.01
+        answer: psycopg.Error | None = None
         while True:
             try:
                 return call()
             except psycopg.Error as error:
                 if not is_transient(error):
                     raise
+                answer = error if error.sqlstate or answer is None else answer
                 if deadline.left <= pause:
-                    raise self.unavailable(reason_of(error)) from None
+                    raise self.unavailable(reason_of(answer)) from None
             threading.Event().wait(pause)
             pause = min(pause * 2, 0.25)
 
