@@ -259,3 +259,18 @@ def test_directories_above_mount_point_are_not_synced(monkeypatch: pytest.Monkey
     flushed = {call.files[0] for call in recorder.calls if call.name == "fsync"}
     assert {"shm", Path(folder).name, "store"} <= flushed
     assert not {"dev", ""} & flushed
+
+
+def test_rights_of_a_new_segment_are_synced_with_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut, the service can read what it, or root, has written."""
+    before = os.umask(0o277)
+    try:
+        recorder = record(monkeypatch)
+        FileStore(root).save(make_environment(id="a"))
+    finally:
+        os.umask(before)
+    names = recorder.names()
+    segment = names.index(f"replace TEMP {FIRST_SEGMENT}")
+    assert names[segment - 2 : segment] == ["fchmod TEMP", "fdatasync TEMP"]

@@ -109,9 +109,9 @@ class Disk:
                 status = os.fstat(descriptor)
                 if self._probes_left:
                     self._probe(status)
+                _make_private(descriptor, path, status, mode, owner)
                 if sync:
                     self.sync(descriptor)
-                _make_private(descriptor, path, status, mode, owner)
             finally:
                 os.close(descriptor)
         except OSError as error:
