@@ -195,6 +195,26 @@ def trust_the_last_sync(patch: Patch) -> None:
     patch.setattr(checkpoint.Checkpointer, "_sync", sync_again)
 
 
+@fault(f"{_CHECKPOINT}::test_sync_before_a_recovery_proves_nothing")
+def trust_syncs_before_a_recovery(patch: Patch) -> None:
+    never = property(lambda _: 0, lambda *_: None)
+    patch.setattr(session.WriterSession, "recoveries", never, raising=False)
+
+
+@fault(f"{_CHECKPOINT}::test_interrupted_sync_is_made_again")
+def forget_an_interrupted_sync(patch: Patch) -> None:
+    real = checkpoint.Checkpointer._sync
+
+    def sync_once(self: checkpoint.Checkpointer) -> Any:
+        try:
+            return real(self)
+        except BaseException:
+            self.is_due = False
+            raise
+
+    patch.setattr(checkpoint.Checkpointer, "_sync", sync_once)
+
+
 @fault(f"{_CHECKPOINT}::test_change_is_stored_although_its_checkpoint_fails")
 def fail_with_the_checkpoint(patch: Patch) -> None:
     def write(self: checkpoint.Checkpointer) -> None:

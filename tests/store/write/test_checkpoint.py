@@ -4,14 +4,15 @@
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.store.recorder import record
-from waggle_fsstore import Environment, FileStore
+from waggle_fsstore import Environment, FileStore, StoreClosedError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal.changes import last_checkpoint, redo_range
-from waggle_fsstore.store.write import checkpoint
+from waggle_fsstore.store.write import checkpoint, sync
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.testing import make_environment
 
@@ -101,6 +102,51 @@ def test_success_after_a_failed_sync_proves_nothing(
     monkeypatch.setattr(WriterSession, "rewrite_all", rewrite)
     store.save(make_environment(id="next"))
     assert rewritten == [0]
+    assert covered(store) == 1 + BATCH
+
+
+def test_sync_before_a_recovery_proves_nothing(store: FileStore) -> None:
+    """Recovery writes documents again, perhaps those of another store: they are synced anew."""
+    store.save_all(batch())
+    store._writer._checkpointer.sync_if_due()
+    store._writer._session.invalidate()
+    store.save(make_environment(id="next"))
+    assert covered(store) == 0
+    store.save(make_environment(id="next"))
+    assert covered(store) == 2 + BATCH
+
+
+def test_interrupted_sync_is_made_again(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a sync leaves the checkpoint due."""
+    store.save_all(batch())
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_redo_range", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(make_environment(id="next"))
+    store.save(make_environment(id="next"))
+    assert covered(store) == 1 + BATCH
+
+
+def test_signal_handler_may_close_during_a_sync(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that syncs does not wait for itself."""
+    store.save_all(batch())
+    real = sync.sync_redo_range
+
+    def handle_signal(*given: Any) -> None:
+        monkeypatch.setattr(checkpoint, "sync_redo_range", real)
+        store._writer._checkpointer.published = 1  # Another thread has published meanwhile.
+        store.close()
+        real(*given)
+
+    monkeypatch.setattr(checkpoint, "sync_redo_range", handle_signal)
+    with pytest.raises(StoreClosedError):
+        store.save(make_environment(id="next"))
     assert covered(store) == 1 + BATCH
 
 

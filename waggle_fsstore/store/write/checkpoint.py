@@ -19,8 +19,10 @@ class _Synced(NamedTuple):
 
     #: What was published before it; ``None`` if that is unknown.
     state: State | None
-    #: How many changes this object had published since its last checkpoint.
+    #: How many documents this object had published since its last checkpoint.
     published: int
+    #: :attr:`WriterSession.recoveries` before the sync. Later ones may have written documents.
+    recoveries: int
 
 
 class Checkpointer:
@@ -35,7 +37,7 @@ class Checkpointer:
     def __init__(self, layout: Layout, disk: Disk, lock: StoreLock, session: WriterSession) -> None:
         #: Whether a segment was rotated since the last sync of the documents.
         self.is_due = False
-        #: How many changes this object has published since then.
+        #: How many documents this object has published since then.
         self.published = 0
         self._synced: _Synced | None = None
         #: Whether a sync failed, and the documents were not rewritten since. A later sync may
@@ -50,14 +52,18 @@ class Checkpointer:
 
     def reset_after_fork(self) -> None:
         """Begin with a free lock in a child: a thread of the parent may hold the old one."""
-        #: One sync at a time: none may succeed before the failure of another is known.
-        self._syncing = threading.Lock()
+        #: One sync at a time: none may succeed before the failure of another is known. A signal
+        #: handler may close the store in the middle of one.
+        self._syncing = threading.RLock()
 
     def sync_if_due(self) -> None:
         """Sync the published documents if a segment was rotated. Runs without the lock."""
-        if self.is_due:
+        if self.is_due and self._disk.durable:
             self.is_due = False
-            self._synced = self._sync() if self._disk.durable else None
+            try:
+                self._synced = self._sync()
+            except StoreError as error:
+                self._report(error)
 
     def write_if_synced(self) -> None:
         """Write the checkpoint of the last sync, if there is none yet. A failure is only logged.
@@ -65,7 +71,9 @@ class Checkpointer:
         Runs under the store lock, after the session has caught up.
         """
         synced, self._synced = self._synced, None
-        if synced is not None:
+        if synced is not None and synced.recoveries != self._session.recoveries:
+            self.is_due = True
+        elif synced is not None:
             try:
                 self._write(synced)
             except (OSError, StoreError) as error:
@@ -97,12 +105,14 @@ class Checkpointer:
 
         def write() -> None:
             self._session.catch_up()
-            self._write(synced)
+            is_valid = synced.recoveries == self._session.recoveries
+            self._write(synced if is_valid else synced._replace(state=None))
 
         self._lock.run(write)
 
     def _sync(self) -> _Synced:
         with self._syncing:
+            recoveries = self._session.recoveries
             published, self.published = self.published, 0
             state = read_state(self._layout.state)
             try:
@@ -111,7 +121,11 @@ class Checkpointer:
                     sync_redo_range(self._layout, self._disk, state.published, directory, published)
             except OSError:
                 self._has_failed = True  # The files must be rewritten (docs/durability.md).
-            return _Synced(state, published)
+            except BaseException:
+                self.published += published
+                self.is_due = True
+                raise
+            return _Synced(state, published, recoveries)
 
     def _write(self, synced: _Synced) -> None:
         session, state = self._session, synced.state

@@ -59,6 +59,8 @@ class WriterSession:
         self.segment = LiveSegment(layout, disk)
         self.committed = 0
         self.published = 0
+        #: How often the store was initialized or recovered by this object.
+        self.recoveries = 0
         #: Who owns the documents' directory.
         self.owner: Owner | None = None
         #: Findings of recovery for the operator: failures, and repairs.
@@ -235,6 +237,7 @@ class WriterSession:
         return self._lock.generation, status.st_dev, status.st_ino
 
     def _initialize(self) -> None:
+        self.recoveries += 1
         self._phase = Phase.UNKNOWN
         initialize.detect(self._layout)
         # The new directory may get the inode of the old one, and look like it.
@@ -302,6 +305,7 @@ class WriterSession:
         return True
 
     def _recover(self, state: State | None) -> None:
+        self.recoveries += 1
         found: list[Finding] = []
 
         def report(finding: Finding) -> None:

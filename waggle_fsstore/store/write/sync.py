@@ -21,7 +21,7 @@ def sync_redo_range(
 
     ``directory`` is a descriptor of the documents' directory that was opened before the first
     of them was published: errors since then are reported (man 2 syncfs). ``published`` is how
-    many of the changes are known without a look. Takes no lock.
+    many documents were at least, as far as is known without a look. Takes no lock.
     """
 
     def sync_together(count: int) -> bool:
