@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
-from waggle_fsstore.store.format import codec, layout
+from waggle_fsstore.store.format import canonical_json, codec, layout
 from waggle_fsstore.store.fs import disk, lost_and_found
 from waggle_fsstore.store.journal import (
     changes,
@@ -149,11 +149,19 @@ def copy_a_history_without_its_beginning(patch: Patch) -> None:
     patch.setattr(segments, "oldest_kept", lambda _: 0)
 
 
-@fault(f"{_COPY}::test_invalid_document_of_a_change_is_refused")
+@fault(f"{_COPY}::test_invalid_document_of_a_change_is_refused[value]")
 def copy_documents_unchecked(patch: Patch) -> None:
-    real = codec.environment_of
+    def version(change: dict[str, Any], _: str) -> tuple[Any, bytes]:
+        document = change["document"]
+        return SimpleNamespace(**document), canonical_json.canonical(document)
 
-    def unchecked(document: dict[str, Any], path: str, *rest: Any) -> Any:
-        return real(document, path, *rest) if rest else SimpleNamespace(**document)
+    patch.setattr(codec, "version_of", version)
 
-    patch.setattr(codec, "environment_of", unchecked)
+
+@fault(f"{_COPY}::test_invalid_document_of_a_change_is_refused[id]")
+def copy_documents_of_other_ids(patch: Patch) -> None:
+    def version(change: dict[str, Any], path: str) -> tuple[Any, bytes]:
+        data = canonical_json.canonical(change["document"])
+        return codec.decode(data, path), data
+
+    patch.setattr(codec, "version_of", version)

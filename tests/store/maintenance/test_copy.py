@@ -17,6 +17,7 @@ from waggle_fsstore import (
     TransactionalRepository,
     audit,
 )
+from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.maintenance import copy as module
 from waggle_fsstore.store.maintenance.copy import copy
 from waggle_fsstore.testing import make_environment
@@ -159,12 +160,32 @@ def test_manual_edit_that_is_not_recorded_is_told(source: FileStore, target: Fil
     assert files(target) == files(source)
 
 
-def test_invalid_document_of_a_change_is_refused(source: FileStore, target: FileStore) -> None:
-    """Nothing of its batch is stored."""
+INVALID: dict[str, dict[str, Any]] = {
+    "value": {"runtime": "ruby"},
+    "checksum": {"name": "edited"},
+    "id": {"id": "other"},
+    "revision": {"revision": 7},
+}
+
+
+def with_invalid(source: FileStore, kind: str) -> list[dict[str, Any]]:
+    """Return the changes of a store, the third one with an invalid document."""
     changes = list(source.export_changes(0))
-    changes[2] = {**changes[2], "document": {**changes[2]["document"], "runtime": "ruby"}}
+    document = {**changes[2]["document"], **INVALID[kind]}
+    if kind in ("id", "revision"):
+        del document["checksum"]
+        document["checksum"] = codec._checksum(document)
+    changes[2] = {**changes[2], "document": document}
+    return changes
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_document_of_a_change_is_refused(
+    source: FileStore, target: FileStore, kind: str
+) -> None:
+    """Nothing of its batch is stored."""
     with pytest.raises(CorruptDocumentError):
-        target.import_changes(changes)
+        target.import_changes(with_invalid(source, kind))
     assert (target.count(), target.last_change()) == (0, 0)
 
 

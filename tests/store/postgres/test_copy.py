@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
 
-from tests.store.maintenance.test_copy import files, source, story
-from waggle_fsstore import FileStore, StoreError
+from tests.store.maintenance.test_copy import INVALID, files, source, story, with_invalid
+from waggle_fsstore import CorruptDocumentError, FileStore, StoreError
 from waggle_fsstore.store.maintenance.copy import copy
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
@@ -61,3 +61,13 @@ def test_database_with_other_changes_is_no_target(
     with pytest.raises(StoreError, match="already"):
         repository.import_changes(list(source.export_changes(0)))
     assert [one.id for one in repository.find_all()] == ["own"]
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_document_of_a_change_is_refused(
+    source: FileStore, repository: PostgresStore, kind: str
+) -> None:
+    """Nothing of its batch is stored."""
+    with pytest.raises(CorruptDocumentError):
+        repository.import_changes(with_invalid(source, kind))
+    assert (repository.count(), repository.last_change()) == (0, 0)

@@ -106,6 +106,19 @@ def encode(environment: Environment, revision: int) -> bytes:
     return encode_version(environment, revision)[1]
 
 
+def version_of(change: dict[str, Any], path: str) -> tuple[Environment, bytes]:
+    """Return the environment that a change of another store left, and the bytes of its document.
+
+    Raises :class:`CorruptDocumentError` unless a store can have made that change.
+    """
+    data = canonical(change["document"])
+    environment = decode(data, path)
+    made = (environment.id, environment.revision)
+    if not is_intact(data) or made != (change["id"], change["seq"]):
+        raise CorruptDocumentError(path, f"is not what change {change['seq']} can have left")
+    return environment, data
+
+
 def decode(data: bytes, path: str, modified: ModifiedAt | None = None) -> Environment:
     """Return the environment in a document that was read from ``path``.
 
@@ -283,7 +296,7 @@ def parse_object(data: bytes, path: str) -> dict[str, Any]:
 def _document(environment: Environment, revision: int) -> dict[str, Any]:
     """Return what the encoder writes as the document, with an empty checksum.
 
-    The times are those that ``writable`` returns: two calls fewer.
+    Times are in the form that ``writable`` returns, without two calls of it.
     """
     if not 0 <= revision <= MAX_REVISION:
         raise InvalidEnvironmentError("revision", f"is not between 0 and {MAX_REVISION}")

@@ -79,8 +79,8 @@ def copy(source: CopyableStore, target: CopyableStore) -> Copied:
         last = target.last_change()
         if last and _first(target, last - 1) != _first(source, last - 1):
             raise StoreError(
-                f"the target is neither empty nor an earlier copy of the source: its change {last} "
-                "is another one"
+                f"{target!r} is neither empty nor an earlier copy of {source!r}, whose change "
+                f"{last} is another one: name an empty target"
             )
         for batch in _batches(source.export_changes(last)):
             target.import_changes(batch)
@@ -91,7 +91,7 @@ def copy(source: CopyableStore, target: CopyableStore) -> Copied:
         if source.last_change() == target.last_change():
             break
     raise StoreError(
-        "the documents of the source are not those of its history: record manual edits with "
+        f"the documents of {source!r} are not those of its history: record manual edits with "
         "'fsck --repair' there, or stop the programs that keep changing it, and copy again"
     )
 
@@ -122,10 +122,9 @@ def import_changes(writer: Writer, new: list[Change]) -> None:
 
 
 def _batches(found: Iterable[Change]) -> Iterator[list[Change]]:
-    left = iter(found)
     batch: list[Change] = []
     size = 0
-    for change in left:
+    for change in found:
         batch.append(change)
         size += len(compact(change))
         if len(batch) == _BATCH_CHANGES or size >= _BATCH_BYTES:

@@ -210,11 +210,12 @@ class Transaction:
         """
         if change["seq"] <= self._last:
             raise StoreError(f"the database has a change {self._last} already")
-        environment_id, was, document = change["id"], change["was"], change["document"]
-        text = "null" if document is None else canonical(document).decode()
+        environment_id, was = change["id"], change["was"]
+        text = canonical(change["document"]).decode().strip()
         row = None
         if change["kind"] != EventKind.DELETED:
-            one = decode(text, environment_id)
+            one, data = codec.version_of(change, location_in_table(environment_id))
+            text = data.decode()
             row = Row(environment_id, one.revision, one.status.value, _key(one), text)
         self._last = change["seq"]
         self._changes.append(

@@ -210,14 +210,13 @@ class Transaction:
         batch = self._batch
         if change["seq"] <= batch.last:
             raise StoreError(f"{batch.layout.root}: has a change {batch.last} already")
-        environment_id, document = change["id"], change["document"]
+        environment_id = change["id"]
         path = batch.layout.document(environment_id)
         before = batch.stored(environment_id)
         now = None
         if change["kind"] != EventKind.DELETED:
-            status = codec.environment_of(dict(document), path).status
-            data = canonical_json.canonical(document)
-            now = StoredDocument.of(path, data, document, status, FILE_MODE)
+            environment, data = codec.version_of(change, path)
+            now = StoredDocument.of(path, data, change["document"], environment.status, FILE_MODE)
         batch.repeat(change)
         batch.put_result(path, environment_id, now, before)
 
