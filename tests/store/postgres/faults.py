@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the store in PostgreSQL: each breaks one thing that it promises."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -160,3 +161,13 @@ def tell_only_codes_of_the_server(patch: Patch) -> None:
 @fault(f"{_ERRORS}::test_refused_tls_is_told")
 def take_refused_tls_for_a_missing_server(patch: Patch) -> None:
     _patch(patch, "connections", "_NO_TLS", "\0")
+
+
+@fault(f"{_ERRORS}::test_missing_role_is_told_without_its_name")
+def tell_who_connects(patch: Patch) -> None:
+    _patch(patch, "connections", "_name_of_role", re.compile("$^"))
+
+
+@fault(f"{_ERRORS}::test_what_psycopg_left_open_is_ended")
+def close_what_is_left_open_once(patch: Patch) -> None:
+    _patch(patch, "connections", "_MAX_BLOCKS", 1)

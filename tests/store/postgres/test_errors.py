@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a server refuses: a typed error in time, which says what to do, and nothing half done."""
 
+import inspect
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +15,7 @@ import psycopg
 
 from tests.store.postgres.servers import Server
 from waggle_fsstore import StoreUnavailableError
+from waggle_fsstore.store.postgres import connections
 from waggle_fsstore.store.postgres.connections import Deadline
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
@@ -73,7 +75,7 @@ def test_deadlock_that_stays_is_an_error(repository: PostgresStore, server: Serv
 
 def test_answer_of_server_is_told_after_silence(repository: PostgresStore) -> None:
     """At the deadline, a refusal tells more than that the last attempt had no answer."""
-    connections = repository._connections
+    used = repository._connections
     answers = iter(
         [psycopg.errors.DeadlockDetected("deadlock"), psycopg.OperationalError("silence")]
     )
@@ -82,7 +84,7 @@ def test_answer_of_server_is_told_after_silence(repository: PostgresStore) -> No
         raise next(answers, psycopg.OperationalError("silence"))
 
     with pytest.raises(StoreUnavailableError, match="deadlock"):
-        connections.retry(Deadline(0.05), call)
+        used.retry(Deadline(0.05), call)
 
 
 def test_full_disk_of_server_is_told(repository: PostgresStore, server: Server) -> None:
@@ -152,6 +154,33 @@ def test_wrong_password_is_told_without_it(server: Server, role: str) -> None:
         server.execute("SELECT pg_reload_conf()")
     assert "check the user and the password" in message
     assert "wrong-secret" not in message
+    assert role not in message
+
+
+def test_missing_role_is_told_without_its_name(server: Server) -> None:
+    """The advice is about the role, and not about a database that does not exist."""
+    with as_role(server, "nobody_known") as store:
+        message = refused(store)
+    assert "check the user, and the rules" in message
+    assert "nobody_known" not in message
+
+
+def test_what_psycopg_left_open_is_ended() -> None:
+    """It waits for the server while it is closed, and would be reported as an ignored error."""
+
+    def waiting() -> Generator[None, None, None]:
+        try:
+            try:
+                yield
+            finally:
+                yield
+        finally:
+            yield
+
+    left = waiting()
+    next(left)
+    connections._end(left)
+    assert inspect.getgeneratorstate(left) == inspect.GEN_CLOSED
 
 
 def test_statement_timeout_of_role_is_told(server: Server, role: str) -> None:

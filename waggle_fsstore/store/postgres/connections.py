@@ -2,6 +2,7 @@
 """Connections to the server: one writer's and a few readers', each call within a deadline."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -47,12 +48,16 @@ _ADVICE: Final = {
 
 #: libpq gives no code for what the server answers to a new connection.
 _CODES: Final = {
-    "28P01": "password authentication failed",
-    "28000": "no pg_hba.conf entry",
-    "3D000": "does not exist",
-    "53300": "too many",
-    "57P03": "the database system is",
+    "password authentication failed": "28P01",
+    "no pg_hba.conf entry": "28000",
+    "role does not exist": "28000",
+    "does not exist": "3D000",
+    "too many": "53300",
+    "the database system is": "57P03",
 }
+
+# A message goes to logs and to clients, which need not know the role.
+_name_of_role: Final = re.compile(r'\b(user|role) "[^"]*"')
 
 _NO_TLS: Final = "does not support SSL"
 _TLS_ADVICE: Final = "enable TLS on the server, or choose another sslmode"
@@ -257,13 +262,16 @@ def is_transient(error: psycopg.Error) -> bool:
 
 
 def reason_of(error: psycopg.Error) -> str:
-    """Return one line about an error of the server, without values, and what to do about it."""
+    """Return one line about an error of the server, and what to do about it.
+
+    The line has no values, no password and no name of a role.
+    """
     text = error.diag.message_primary or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # Of several hosts, the standby that refused says least.
     telling = [line for line in lines if "read-only" not in line and "standby" not in line]
-    line = (telling or lines or [type(error).__name__])[0]
-    code = error.sqlstate or next((one for one in _CODES if _CODES[one] in line), "")
+    line = _name_of_role.sub(r"\1", (telling or lines or [type(error).__name__])[0])
+    code = error.sqlstate or next((code for text, code in _CODES.items() if text in line), "")
     if not code:
         return f"{line}: {_TLS_ADVICE if _NO_TLS in line else _NO_SERVER_ADVICE}"
     advice = _ADVICE.get(code, "")
