@@ -305,7 +305,10 @@ def test_newer_document_is_left_alone(store: FileStore) -> None:
     assert [environment.id for environment in store.find_all(on_corrupt=lambda _: None)] == ["good"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("status", "odd"), ("runtime", "ruby"), ("name", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("status", "odd"), ("runtime", "ruby"), ("name", 1), ("revision", "x"), ("id", 1)],
+)
 def test_checksum_of_another_program_makes_no_document_good(
     store: FileStore, key: str, value: object
 ) -> None:

@@ -39,6 +39,10 @@ class ChangeDetector:
         """Whether the next :meth:`changed` will name files that change from now on."""
         return self._watcher is not None
 
+    def is_worth(self, documents: int) -> bool:
+        """Return whether that many documents are watched, or will be."""
+        return self._watcher is not None or documents >= _MIN_WATCHED_DOCUMENTS
+
     def covers(self, status: os.stat_result) -> bool:
         """Return whether a watcher sees each change of a file with this status."""
         return has_change_times(status, self._directory)
@@ -50,7 +54,7 @@ class ChangeDetector:
         ``has_other_links`` says whether any of them can be edited through another name.
         """
         if self._watcher is None:
-            if documents >= _MIN_WATCHED_DOCUMENTS and has_change_times_at(self._directory):
+            if self.is_worth(documents) and has_change_times_at(self._directory):
                 self._watcher = DirectoryWatcher.try_open(self._directory)
             names = None
         else:

@@ -188,6 +188,10 @@ class DocumentCache:
         self._present = self._stale = None
         self._detector.stop()
 
+    def can_follow(self, documents: int) -> bool:
+        """Return whether :meth:`count` may use notifications where there are that many."""
+        return self._detector.is_worth(documents)
+
     def count(self, expected: int) -> tuple[Signature | None, int | None]:
         """Return how many documents there are, as notifications tell; ``None`` without them.
 

@@ -3,6 +3,7 @@
 
 import os
 from contextlib import suppress
+from operator import index
 from stat import S_IMODE
 from typing import Any, Final, NamedTuple, Self
 
@@ -58,9 +59,9 @@ class StoredDocument:
         # A store of this version has checked the documents that it wrote. Check all others now.
         if self.is_intact and fields.get("schema") == codec.SCHEMA:
             # Another program may have computed the checksum: then the decoder says what is wrong.
-            with suppress(KeyError, ValueError):
+            with suppress(KeyError, TypeError, ValueError):
                 self.id = str(fields["id"])
-                self.revision: int = fields["revision"]
+                self.revision = index(fields["revision"])
                 self.status = Status(fields["status"])
                 return
         environment = self._environment = codec.decode(data, path, modified_at)

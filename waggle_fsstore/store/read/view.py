@@ -128,7 +128,7 @@ class View:
 
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
-        if self._listings > 1:
+        if self._listings > 1 and self._documents.can_follow(self._listed[1]):
             count = partial(self._documents.count, self._listed[1])
             (signature, counted), overlay, _ = self.scan(count)
             if counted is not None and not overlay:
