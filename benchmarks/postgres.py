@@ -8,7 +8,6 @@ All rounds of one run alternate, so that their ratios mean something.
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Final
 import psycopg
 
 from benchmarks import documents, machine
+from benchmarks.workers import run_together, wait_for_the_others
 from tests.store.postgres.cluster import running_cluster
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.postgres.store import PostgresStore
@@ -33,7 +33,6 @@ _ROUND_S: Final = 1.5
 _READS: Final = 300
 _PROCESSES: Final = 8
 _THREADS: Final = 4
-_READY: Final = "ready\n"
 
 _TABLES: Final = b"""
 CREATE SCHEMA bare;
@@ -139,19 +138,8 @@ def _rate(writers: list[Callable[[int], object]]) -> float:
 
 def _rate_of_processes(url: str, side: str) -> float:
     """Return how many saves a second several processes with several threads make together."""
-    running = [
-        subprocess.Popen(  # noqa: S603  # this module
-            [sys.executable, "-m", "benchmarks.postgres", "--worker", side, url, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(_PROCESSES)
-    ]
-    for process in running:
-        if process.stdout is None or process.stdout.readline() != _READY:
-            raise RuntimeError("a process could not connect")
-    return sum(float(process.communicate("begin\n")[0]) for process in running)
+    program = [sys.executable, "-m", "benchmarks.postgres", "--worker", side, url]
+    return sum(map(float, run_together([[*program, str(one)] for one in range(_PROCESSES)])))
 
 
 def _work(side: str, url: str, number: str) -> None:
@@ -161,8 +149,7 @@ def _work(side: str, url: str, number: str) -> None:
         ours = [partial(_save, store, first + thread) for thread in range(_THREADS)]
         writers: list[Callable[[int], object]] = [*ours] if side == "ours" else bare
         writers[0](0)
-        print(_READY, end="", flush=True)
-        sys.stdin.readline()
+        wait_for_the_others()
         print(_rate(writers))
 
 

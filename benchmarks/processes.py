@@ -12,6 +12,7 @@ from benchmarks.device import settle
 from benchmarks.effort import Effort
 from benchmarks.peers import FILE_STORE, SQLITE_FULL, Entrant, entrants, open_peers
 from benchmarks.timing import Samples
+from benchmarks.workers import run_together, wait_for_the_others
 
 PROCESSES: Final = 4
 SAVE: Final = f"save, {PROCESSES} processes"
@@ -19,7 +20,6 @@ COLD: Final = "open and find_by_id, new process"
 
 _SIZE: Final = 1_000
 _SAVES: Final = 100
-_READY: Final = "ready\n"
 
 #: Prints the nanoseconds of the first read, after the import of what it needs.
 _FIRST_READS: Final = {
@@ -74,23 +74,8 @@ def _output(program: list[str]) -> str:
 def _save_at_once(name: str, root: Path, number: int) -> int:
     """Return the mean time of a save, from the begin of the first to the end of the last."""
     program = [sys.executable, "-m", "benchmarks.processes", name, str(root)]
-    running = [
-        subprocess.Popen(  # noqa: S603  # this module
-            [*program, str(number * PROCESSES + index)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(PROCESSES)
-    ]
-    for process in running:
-        if process.stdout is None or process.stdout.readline() != _READY:
-            raise RuntimeError(f"a process could not open {name}")
-    for process in running:
-        if process.stdin is not None:
-            process.stdin.write("begin\n")
-            process.stdin.flush()
-    times = [[int(time) for time in process.communicate()[0].split()] for process in running]
+    ended = run_together([[*program, str(number * PROCESSES + one)] for one in range(PROCESSES)])
+    times = [[int(time) for time in printed.split()] for printed in ended]
     ends = [end for _, end in times]
     return (max(ends) - min(begin for begin, _ in times)) // (PROCESSES * _SAVES)
 
@@ -102,8 +87,7 @@ def main(name: str, root: str, number: str) -> None:
     peer = entrant.open(Path(root), [])
     changed = documents.changed(environments, int(number), _SAVES + 1)
     peer.save(changed.pop())
-    print(_READY, end="", flush=True)
-    sys.stdin.readline()
+    wait_for_the_others()
     begin = time.perf_counter_ns()
     for environment in changed:
         peer.save(environment)
