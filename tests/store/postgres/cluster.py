@@ -103,12 +103,27 @@ class Node:
         self.ask(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
         self.ask("SELECT pg_reload_conf()")
 
+    def wait_until_cut_off(self) -> None:
+        """Wait until all that the dead primary had sent is received.
+
+        Otherwise a standby may still get more than the one that is promoted, and could not follow.
+        """
+        query = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+        deadline = time.monotonic() + _TIMEOUT_S
+        while self.ask(query):
+            assert time.monotonic() < deadline, "the connection to the primary has not ended"
+            time.sleep(_POLL_S)
+
     def ask(self, statement: str) -> Any:
         """Return the first value of the first row of a statement."""
         with psycopg.connect(f"{self.address} connect_timeout=5", autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             row = cursor.fetchone() if cursor.description else None
             return row and row[0]
+
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return self._log.read_text()
 
     @property
     def address(self) -> str:
@@ -162,6 +177,8 @@ class Cluster:
     def fail_over(self) -> None:
         """Kill the primary, and promote the standby that has received the most."""
         self.primary.kill()
+        for node in self.standbys():
+            node.wait_until_cut_off()
         position = "SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn"
         first, second = sorted(self.standbys(), key=lambda node: node.ask(position), reverse=True)
         assert first.ask("SELECT pg_promote()")
@@ -180,7 +197,9 @@ class Cluster:
         query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"
         deadline = time.monotonic() + _TIMEOUT_S
         while self.primary.ask(query) < len(self.standbys()):
-            assert time.monotonic() < deadline, "no standby follows the primary"
+            if time.monotonic() > deadline:
+                logs = "\n".join(node.log()[-2000:] for node in self.nodes)
+                raise AssertionError(f"no standby follows the primary:\n{logs}")
             time.sleep(_POLL_S)
 
     def kill(self) -> None:

@@ -168,6 +168,6 @@ def tell_who_connects(patch: Patch) -> None:
     _patch(patch, "connections", "_name_of_role", re.compile("$^"))
 
 
-@fault(f"{_ERRORS}::test_what_psycopg_left_open_is_ended")
+@fault(f"{_ERRORS}::test_abandoned_generator_of_psycopg_is_ended")
 def close_what_is_left_open_once(patch: Patch) -> None:
     _patch(patch, "connections", "_MAX_BLOCKS", 1)

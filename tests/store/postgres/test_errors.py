@@ -165,7 +165,7 @@ def test_missing_role_is_told_without_its_name(server: Server) -> None:
     assert "nobody_known" not in message
 
 
-def test_what_psycopg_left_open_is_ended() -> None:
+def test_abandoned_generator_of_psycopg_is_ended() -> None:
     """It waits for the server while it is closed, and would be reported as an ignored error."""
 
     def waiting() -> Generator[None, None, None]:
