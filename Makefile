@@ -8,7 +8,7 @@ WORKERS ?= auto
 # Tests start hundreds of Python processes: none of them should compile the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo serve test conformance clients foreign lint format bench bench-counts bench-scale torture clean
+.PHONY: help demo cluster serve test conformance clients foreign lint format bench bench-counts bench-scale torture clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,9 @@ $(VENV)/ready-dev: $(VENV)/ready
 
 demo: $(VENV)/ready ## Kill a writer in mid-save and a server, and show what survived (half a minute)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo/demo.sh
+
+cluster: $(VENV)/ready-dev ## Two servers on three nodes of PostgreSQL, of which the primary is killed (half a minute)
+	@$(BIN)/python -m tests.store.postgres
 
 serve: $(VENV)/ready ## Serve environments over MCP on http://127.0.0.1:8080/mcp until Ctrl-C
 	@$(BIN)/waggle-fsstore serve

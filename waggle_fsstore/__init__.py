@@ -26,11 +26,14 @@ if TYPE_CHECKING:
         ConflictError as ConflictError,
         CorruptDocumentError as CorruptDocumentError,
         CreationCancelledError as CreationCancelledError,
+        DestroyPendingError as DestroyPendingError,
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
         EnvironmentNotFoundError as EnvironmentNotFoundError,
         EnvironmentNotRunningError as EnvironmentNotRunningError,
         HistoryLostError as HistoryLostError,
         HistoryPrunedError as HistoryPrunedError,
+        HostNotFoundError as HostNotFoundError,
+        HostRefusedError as HostRefusedError,
         IdempotencyKeyReusedError as IdempotencyKeyReusedError,
         InvalidEnvironmentError as InvalidEnvironmentError,
         InvalidEnvironmentIdError as InvalidEnvironmentIdError,
@@ -94,13 +97,14 @@ _NAMES: Final = {
     "domain.environment": "Capabilities Environment Idempotency Owner Runtime Status",
     "domain.errors": (
         "CapacityError ConflictError CorruptDocumentError CreationCancelledError "
-        "EnvironmentAlreadyExistsError EnvironmentNotFoundError EnvironmentNotRunningError "
-        "HistoryLostError HistoryPrunedError IdempotencyKeyReusedError "
-        "InvalidEnvironmentError InvalidEnvironmentIdError InvalidRuntimeError "
-        "InvalidTransitionError JournalDamagedError LockHolder LockTimeoutError NoFreePortError "
-        "OutcomeUnknownError ProviderError RuntimeUnavailableError ServerRunningError "
-        "SettingError StoreClosedError StoreError StoreGoneError StoreUnavailableError "
-        "UnsupportedFormatError WaggleError WorkspaceGoneError"
+        "DestroyPendingError EnvironmentAlreadyExistsError EnvironmentNotFoundError "
+        "EnvironmentNotRunningError HistoryLostError HistoryPrunedError HostNotFoundError "
+        "HostRefusedError IdempotencyKeyReusedError InvalidEnvironmentError "
+        "InvalidEnvironmentIdError InvalidRuntimeError InvalidTransitionError JournalDamagedError "
+        "LockHolder LockTimeoutError NoFreePortError OutcomeUnknownError ProviderError "
+        "RuntimeUnavailableError ServerRunningError SettingError StoreClosedError StoreError "
+        "StoreGoneError StoreUnavailableError UnsupportedFormatError WaggleError "
+        "WorkspaceGoneError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",

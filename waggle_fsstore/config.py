@@ -25,6 +25,7 @@ from waggle_fsstore.domain.size import Size, parse_size
 
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
+_MAX_HOST_NAME: Final = 100
 
 # A name or an address, and a port; an IPv6 address with a port is in brackets.
 _HOST: Final = re.compile(
@@ -46,22 +47,26 @@ _T = TypeVar("_T")
 def store_location(environ: Mapping[str, str] | None = None) -> str:
     """Return the store's location: ``WAGGLE_STORE_PATH``, else ``store`` in the data directory.
 
-    The data directory is ``WAGGLE_DATA_DIR``, else the system's directory for user data of
-    ``waggle``. Surrounding blanks do not count, and an empty variable is ignored.
-
-    Raises :class:`SettingError` for an invalid data directory, and where there is none.
+    Surrounding blanks do not count, and an empty variable is ignored. Raises what
+    :func:`data_dir` raises.
     """
     variables = os.environ if environ is None else environ
     location = variables.get("WAGGLE_STORE_PATH", "").strip()
-    if location:
-        return location
+    return location or os.path.join(data_dir(variables), "store")
+
+
+def data_dir(environ: Mapping[str, str] | None = None) -> str:
+    """Return the data directory: ``WAGGLE_DATA_DIR``, else the system's for ``waggle``.
+
+    Raises :class:`SettingError` for an invalid one, and where there is none.
+    """
+    variables = os.environ if environ is None else environ
     directory = variables.get("WAGGLE_DATA_DIR", "").strip()
     try:
-        data = local_path(directory) if directory else _user_data_dir()
+        return local_path(directory) if directory else _user_data_dir()
     except ValueError as error:
         variable = "WAGGLE_DATA_DIR" if directory else "WAGGLE_STORE_PATH"
         raise SettingError(variable, str(error)) from None
-    return os.path.join(data, "store")
 
 
 def local_path(text: str) -> str:
@@ -120,6 +125,8 @@ class Settings:
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
       may call the server in addition to those of the loopback interface.
     - ``workspaces``: the directory of the workspaces, "" for that beside the store.
+    - ``host_name``, ``host_url``: the name of this host among those that share a database, and
+      where its server can be reached; "" for the name of the machine, and for nowhere.
     - ``trash_keep``: how long the files of expired environments are kept, in time that
       servers lived through; zero for not at all.
     - ``trash_max``: how much room they may take.
@@ -134,6 +141,8 @@ class Settings:
     ssh_ports: range = DEFAULT_PORTS
     allowed_hosts: tuple[str, ...] = ()
     workspaces: str = ""
+    host_name: str = ""
+    host_url: str = ""
     trash_keep: timedelta = DEFAULT_TRASH_KEEP
     trash_max: Size = DEFAULT_TRASH_MAX
     allowed_origins: tuple[str, ...] = ()
@@ -170,6 +179,8 @@ class Settings:
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
             workspaces=read("WAGGLE_WORKSPACES", _directory, defaults.workspaces),
+            host_name=read("WAGGLE_HOST", _host_name, defaults.host_name),
+            host_url=read("WAGGLE_HOST_URL", _url, defaults.host_url),
             trash_keep=read("WAGGLE_TRASH_KEEP", _keep, defaults.trash_keep),
             trash_max=read("WAGGLE_TRASH_MAX", parse_size, defaults.trash_max),
             allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
@@ -236,6 +247,18 @@ def _directory(text: str) -> str:
     if not os.path.isabs(path):
         raise ValueError(f"{text!r:.100} is not an absolute path")
     return path
+
+
+def _host_name(text: str) -> str:
+    if len(text) > _MAX_HOST_NAME or not text.isprintable() or " " in text:
+        raise ValueError(f"{text!r:.100} is not a name of up to {_MAX_HOST_NAME} characters")
+    return text
+
+
+def _url(text: str) -> str:
+    if not _ORIGIN.match(text) or not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r:.100} is not a URL, such as http://maja.example:8080")
+    return text.rstrip("/")
 
 
 def _hosts(text: str) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ from waggle_fsstore.store.memory_store import MemoryStore
 
 # Each function imports what it needs: most programs need only a store.
 if TYPE_CHECKING:
+    from waggle_fsstore.domain.host import Hosts
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
+    from waggle_fsstore.service.membership import Membership
     from waggle_fsstore.store.server_lock import ServerLock, ServerPresence
 
 _log: Final = logging.getLogger(__name__)
@@ -57,14 +59,19 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
 
 
 def open_service(
-    repository: TransactionalRepository, settings: "config.Settings | None" = None
+    repository: TransactionalRepository,
+    settings: "config.Settings | None" = None,
+    *,
+    as_operator: bool = False,
 ) -> "EnvironmentService":
     """Return a service over a store, with the provider of this machine.
 
     The workspaces of a :class:`FileStore` are in the directory that ``settings`` name, else in
-    one beside it, with the same name and ``-workspaces`` appended. Those of any other store
+    one beside it, with the same name and ``-workspaces`` appended; those of a store in PostgreSQL
+    in that directory, else in ``workspaces`` in the data directory. Those of a store in memory
     are in a temporary directory, which is removed when the process ends. ``settings`` default
-    to the ``WAGGLE_*`` environment variables.
+    to the ``WAGGLE_*`` environment variables. ``as_operator`` leaves the environments of this
+    host to its server, if one runs on a store that several hosts share.
 
     Raises :class:`SettingError`, also for a directory of workspaces inside the store's own
     directories, and what :meth:`Repository.find_all` raises.
@@ -73,23 +80,30 @@ def open_service(
     from waggle_fsstore.service.ports import Ports
 
     settings = settings or config.Settings.from_env()
+    membership = _membership_of(repository, settings, as_operator=as_operator)
     return EnvironmentService(
         repository,
-        _provider_of(repository, settings),
+        _provider_of(repository, settings, membership),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
-        ports=Ports(settings.ssh_ports),
+        ports=Ports(settings.ssh_ports, is_here=membership.owns),
+        membership=membership,
     )
 
 
-def server_lock(name: str, location: str | os.PathLike[str] | None = None) -> "ServerLock | None":
+def server_lock(
+    name: str,
+    location: str | os.PathLike[str] | None = None,
+    settings: "config.Settings | None" = None,
+) -> "ServerLock | None":
     """Return a lock shared by the servers of a store; ``None`` for a store in memory.
 
-    Opens no store. Raises ``ValueError`` as :func:`open_repository` does.
+    Of a store in PostgreSQL, the servers of one host share it. Opens no store. Raises
+    ``ValueError`` as :func:`open_repository` does.
     """
     from waggle_fsstore.store.server_lock import ServerLock
 
-    path = _path_of(location)
+    path = _lock_path(location, settings)
     return None if path is None else ServerLock(path, name)
 
 
@@ -101,6 +115,8 @@ def require_store(location: str | os.PathLike[str] | None, settings: "config.Set
     from waggle_fsstore.store.format.layout import Layout
     from waggle_fsstore.store.write import initialize
 
+    if _database_url(location) is not None:
+        return
     path = _path_of(location)
     if path is None or initialize.detect(Layout(os.path.realpath(path))):
         return
@@ -113,11 +129,13 @@ def require_store(location: str | os.PathLike[str] | None, settings: "config.Set
         raise StoreGoneError(path, remedy)
 
 
-def server_presence(location: str | os.PathLike[str] | None = None) -> "ServerPresence | None":
+def server_presence(
+    location: str | os.PathLike[str] | None = None, settings: "config.Settings | None" = None
+) -> "ServerPresence | None":
     """Return the lock by which a server of a store shows that it runs, as :func:`server_lock`."""
     from waggle_fsstore.store.server_lock import ServerPresence
 
-    path = _path_of(location)
+    path = _lock_path(location, settings)
     return None if path is None else ServerPresence(path)
 
 
@@ -131,23 +149,25 @@ def remove_temporary_workspaces() -> None:
 
 
 def _provider_of(
-    repository: TransactionalRepository, settings: "config.Settings"
+    repository: TransactionalRepository, settings: "config.Settings", membership: "Membership"
 ) -> "LocalProvider":
     """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.revival import was_running
 
-    if isinstance(repository, FileStore):
+    if not isinstance(repository, MemoryStore):
         stored = repository.find_all(on_corrupt=lambda _: None)
         has_workspaces = any(
             one.provider in (LocalProvider.name, *LocalProvider.former_names)
             and (one.status in (Status.RUNNING, Status.DESTROYING) or was_running(one))
+            and (membership.hosts is None or one.host_id == membership.id is not None)
             for one in stored
         )
+        store = str(repository.path) if isinstance(repository, FileStore) else ""
         return LocalProvider(
-            _workspaces_of(str(repository.path), settings.workspaces),
+            _workspaces_of(store, settings.workspaces) if store else _shared_workspaces(settings),
             has_workspaces=has_workspaces,
-            store=str(repository.path),
+            store=store,
             trash_keep=settings.trash_keep,
             trash_max=settings.trash_max,
         )
@@ -157,6 +177,49 @@ def _provider_of(
     provider = LocalProvider(directory)
     _temporary_workspaces[provider] = finalize(provider, _remove_temporary, directory)
     return provider
+
+
+def _membership_of(
+    repository: TransactionalRepository, settings: "config.Settings", *, as_operator: bool
+) -> "Membership":
+    """Return which host this is, of those that share a store."""
+    from waggle_fsstore.service.membership import Membership, SharedMembership
+
+    hosts: Hosts | None = getattr(repository, "hosts", None)
+    if hosts is None:
+        return Membership()
+    from waggle_fsstore.domain.audit import host_name
+    from waggle_fsstore.provider.host_id import make_host_id, read_host_id
+    from waggle_fsstore.provider.workspace_dirs import SERVERS
+    from waggle_fsstore.store.server_lock import running_servers
+
+    root = _shared_workspaces(settings)
+    try:
+        host_id = read_host_id(root)
+    except ValueError as error:
+        raise SettingError("WAGGLE_WORKSPACES", str(error)) from None
+    if as_operator and running_servers(os.path.join(root, SERVERS)):
+        host_id = None
+    name = settings.host_name or host_name()
+    return SharedMembership(
+        hosts, host_id, lambda: make_host_id(root), name=name, url=settings.host_url
+    )
+
+
+def _shared_workspaces(settings: "config.Settings") -> str:
+    """Return the directory of the workspaces of this host, for a store that hosts share."""
+    return settings.workspaces or os.path.join(config.data_dir(), "workspaces")
+
+
+def _lock_path(
+    location: str | os.PathLike[str] | None, settings: "config.Settings | None"
+) -> str | None:
+    """Return the directory of the locks of servers; ``None`` for a store in memory."""
+    if _database_url(location) is None:
+        return _path_of(location)
+    from waggle_fsstore.provider.workspace_dirs import SERVERS
+
+    return os.path.join(_shared_workspaces(settings or config.Settings.from_env()), SERVERS)
 
 
 def _remove_temporary(directory: str) -> None:

@@ -36,6 +36,8 @@ VERBS = (
     "restore",
     "info",
     "schema",
+    "host ls",
+    "host remove",
     "serve",
 )
 

@@ -363,6 +363,7 @@ _ODD_VALUES: dict[str, list[Any]] = {
         [],
     ],
     "provider": [None, "", "\u00e9", "\ud800", _Text("p"), 0, False, b""],
+    "host_id": [None, "", "\u00e9", "\ud800", _Text("h"), 0, False, b""],
     "owner": [None, Owner(host="h", boot_id="b", pid=1, process_started=1), 0, ()],
     "status_reason": ["", "\u00e9", "\ud800", _Text("r"), None],
     "discard_files": [True, False, 1, None],

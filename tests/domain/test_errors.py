@@ -61,6 +61,17 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     ),
     (errors.ServerRunningError(HOLDER), {"holder": HOLDER}, ("process 12 on maja",)),
     (errors.ServerRunningError(None), {"holder": None}, ("an unknown process",)),
+    (errors.HostNotFoundError("maja"), {"name": "maja"}, ("'maja'", "host ls")),
+    (
+        errors.HostRefusedError("maja", "it was removed"),
+        {"name": "maja", "reason": "it was removed"},
+        ("'maja'", "it was removed"),
+    ),
+    (
+        errors.DestroyPendingError("a", "maja (silent)"),
+        {"environment_id": "a", "host": "maja (silent)"},
+        ("'a'", "destroying", "maja (silent)"),
+    ),
     (errors.StoreError("text"), {}, ("text",)),
     (
         errors.CorruptDocumentError("/s/a.json", "not valid JSON"),

@@ -11,7 +11,7 @@ from typing import Any
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain.environment import Capabilities, Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
-from waggle_fsstore.provider import emptying, layout, local, trash, workspace_dirs
+from waggle_fsstore.provider import emptying, host_id, layout, local, trash, workspace_dirs
 from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.provider.process_groups import ProcessGroups
@@ -328,3 +328,25 @@ def treat_every_missing_root_as_gone(patch: Patch) -> None:
 @fault("tests/provider/test_mounts.py::test_store_on_another_mount_is_reported[True]")
 def ignore_mount_of_store(patch: Patch) -> None:
     patch.setattr(local, "mount_of", lambda _: "")
+
+
+# The identity of a host
+
+_HOST_ID = "tests/provider/test_host_id.py"
+
+
+@fault(f"{_HOST_ID}::test_id_is_synced_before_it_is_used")
+def keep_host_id_in_memory(patch: Patch) -> None:
+    patch.setattr(host_id, "_sync", nothing)
+
+
+@fault(f"{_HOST_ID}::test_processes_that_start_at_once_have_one_id")
+def replace_host_id_of_other_process(patch: Patch) -> None:
+    patch.setattr(os, "link", os.rename)
+    patch.setattr(os, "unlink", nothing)
+
+
+@fault(f"{_HOST_ID}::test_files_of_host_are_no_workspaces")
+def take_host_id_for_workspace(patch: Patch) -> None:
+    patch.setattr(workspace_dirs, "HOST_ID", ".other")
+    patch.setattr(workspace_dirs, "SERVERS", ".other")

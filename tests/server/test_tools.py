@@ -27,6 +27,7 @@ FIELDS = {
     "timeout",
     "ssh_port",
     "workspace",
+    "host",
 }
 
 TOOLS = {
@@ -171,6 +172,7 @@ def test_create_returns_usable_environment(
         "timeout": "5m0s",
         "ssh_port": stored.ssh_port,
         "workspace": str(root.parent / "store-workspaces" / stored.id / "home"),
+        "host": "",
     }
     assert before <= datetime.fromisoformat(created["created_at"])
     assert created["created_at"] <= created["last_used"]

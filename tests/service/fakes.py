@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -22,6 +23,8 @@ from waggle_fsstore import (
 )
 from waggle_fsstore.domain.audit import host_name
 from waggle_fsstore.domain.environment import Owner
+from waggle_fsstore.domain.errors import HostNotFoundError, HostRefusedError
+from waggle_fsstore.domain.host import Host
 from waggle_fsstore.domain.process import boot_id
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
@@ -273,9 +276,8 @@ class World:
         # No timer stores them, however slow the machine is: tests use a clock of their own.
         buffer = TouchBuffer(repository, interval=timedelta(days=1))
         self.touches = options.setdefault("touch_buffer", buffer)
-        service = EnvironmentService(
-            repository, provider, now=self.clock.now, uptime=self.clock.uptime, **options
-        )
+        options.setdefault("now", self.clock.now)
+        service = EnvironmentService(repository, provider, uptime=self.clock.uptime, **options)
         if not ticks:
             service.tick = lambda _: None  # type: ignore[assignment,method-assign]
         self._services.append(service)
@@ -344,3 +346,42 @@ def owner(**fields: Any) -> Owner:
         "process_started": 5,
     }
     return Owner(**{**values, **fields})
+
+
+class FakeHosts:
+    """The hosts of a store, as a database keeps them; a test sets the time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._hosts: dict[str, Host] = {}
+        self.error: Exception | None = None
+
+    def now(self) -> datetime:
+        if self.error is not None:
+            raise self.error
+        return self._clock.now()
+
+    def register(self, host_id: str, name: str, url: str) -> None:
+        self._refuse_removed(host_id)
+        if any(one.name == name and one.id != host_id for one in self._hosts.values()):
+            raise HostRefusedError(name, "another host has this name")
+        self._hosts[host_id] = Host(id=host_id, name=name, url=url, seen_at=self.now())
+
+    def beat(self, host_id: str) -> None:
+        self._refuse_removed(host_id)
+        self._hosts[host_id] = replace(self._hosts[host_id], seen_at=self.now())
+
+    def find_all(self) -> list[Host]:
+        return list(self._hosts.values())
+
+    def remove(self, name: str) -> Host:
+        for one in self._hosts.values():
+            if one.name == name:
+                self._hosts[one.id] = replace(one, removed_at=self.now())
+                return self._hosts[one.id]
+        raise HostNotFoundError(name)
+
+    def _refuse_removed(self, host_id: str) -> None:
+        host = self._hosts.get(host_id)
+        if host is not None and host.removed_at is not None:
+            raise HostRefusedError(host.name, "it was removed")

@@ -20,6 +20,7 @@ from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
     creation,
     environments,
+    idempotency,
     in_progress,
     port_reservation,
     ports,
@@ -32,6 +33,7 @@ from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import InProgress
+from waggle_fsstore.service.membership import Membership, SharedMembership
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.reaper import Reaper
@@ -696,3 +698,112 @@ def skip_adoption_before_probe(patch: Patch) -> None:
 def expect_no_files_of_error(patch: Patch) -> None:
     """A missing root directory is a new one, even if an environment in error has files there."""
     patch.setattr("waggle_fsstore.service.revival.was_running", lambda _: False)
+
+
+# Several hosts
+
+
+_HOSTS = "tests/service/test_membership.py"
+
+
+@fault(f"{_HOSTS}::test_pass_leaves_environments_of_other_hosts_alone[sweep-creating]")
+def judge_environments_of_other_hosts(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "_of_this_host", lambda _, stored, __: stored)
+
+
+@fault(f"{_HOSTS}::test_removal_on_another_host_is_done_by_the_host_with_the_files")
+def remove_record_of_other_host(patch: Patch) -> None:
+    patch.setattr(Membership, "is_elsewhere", lambda *_: False)
+
+
+@fault(f"{_HOSTS}::test_removal_elsewhere_keeps_owner_that_is_at_work")
+def take_removal_from_its_owner(patch: Patch) -> None:
+    def request(
+        repository: TransactionalRepository,
+        environment_id: str,
+        *,
+        only_if: Callable[[Environment], bool],
+        discard: bool,
+    ) -> None:
+        def change(stored: Environment) -> None:
+            transitions.require(only_if(stored))
+            stored.status, stored.owner, stored.discard_files = Status.DESTROYING, None, discard
+
+        repository.update(environment_id, change)
+
+    patch.setattr(transitions, "request_destroying", request)
+
+
+@fault(f"{_HOSTS}::test_environments_of_removed_host_become_errors")
+def leave_environments_of_removed_host_to_it(patch: Patch) -> None:
+    def owns(self: SharedMembership, environment: Environment) -> bool:
+        return environment.host_id == self.id
+
+    patch.setattr(SharedMembership, "owns", owns)
+
+
+@fault(f"{_HOSTS}::test_wait_for_host_ends_with_its_removal")
+def wait_for_host_as_it_was_known(patch: Patch) -> None:
+    refresh = SharedMembership.refresh
+
+    def refresh_once(self: SharedMembership) -> None:
+        if self._offset is None:
+            refresh(self)
+
+    patch.setattr(SharedMembership, "refresh", refresh_once)
+
+
+@fault(f"{_HOSTS}::test_files_are_claimed_by_the_host_that_has_them")
+def claim_files_of_other_host(patch: Patch) -> None:
+    patch.setattr("tests.service.fakes.DirectoryProvider.has_files", lambda *_: True)
+
+
+@fault(f"{_HOSTS}::test_files_are_claimed_by_the_host_that_has_them")
+def claim_nothing(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "_claim_files", nothing)
+
+
+@fault(f"{_HOSTS}::test_time_is_that_of_the_store")
+def trust_clock_of_the_machine(patch: Patch) -> None:
+    patch.setattr(SharedMembership, "now", lambda self: self._wall())
+
+
+@fault(f"{_HOSTS}::test_hosts_use_the_same_ports")
+def keep_ports_of_other_hosts_free(patch: Patch) -> None:
+    init = Ports.__init__
+
+    def count_all(self: Ports, ports: range, **options: Any) -> None:
+        init(self, ports, **{**options, "is_here": lambda _: True})
+
+    patch.setattr(Ports, "__init__", count_all)
+
+
+@fault(f"{_HOSTS}::test_repeated_call_waits_for_creation_of_another_host")
+def judge_creation_of_another_host(patch: Patch) -> None:
+    def await_creation(
+        repository: TransactionalRepository,
+        environment_id: str,
+        new: Environment,
+        cancellation: Cancellation,
+        _: object,
+    ) -> Environment | None:
+        return idempotency.await_creation(
+            repository, environment_id, new, cancellation, lambda _: True
+        )
+
+    patch.setattr(creation, "await_creation", await_creation)
+
+
+@fault(f"{_HOSTS}::test_removed_host_is_refused")
+def go_on_as_removed_host(patch: Patch) -> None:
+    patch.setattr(SharedMembership, "beat", nothing)
+
+
+@fault(f"{_HOSTS}::test_agent_goes_on_after_failures")
+def miss_what_was_asked_for_before(patch: Patch) -> None:
+    patch.setattr(EnvironmentService, "finish_removals", nothing)
+
+
+@fault(f"{_HOSTS}::test_removal_that_takes_long_is_told_with_the_host")
+def say_that_removal_elsewhere_is_done(patch: Patch) -> None:
+    patch.setattr(Removal, "_is_removed_by_host", lambda *_, **__: True)

@@ -10,7 +10,7 @@ from click.exceptions import Exit
 from click.shell_completion import CompletionItem
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, events, maintenance, output, serve, undelete
+from waggle_fsstore.cli import environments, events, hosts, maintenance, output, serve, undelete
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.store_option import StoreLocation
 
@@ -133,6 +133,8 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     maintenance.copy,
     maintenance.info,
     maintenance.schema,
+    hosts.host_ls,
+    hosts.host_remove,
     serve.serve,
 )
 for _verb in _VERBS:

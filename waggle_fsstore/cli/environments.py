@@ -296,7 +296,7 @@ def _service_when_needed(store: TransactionalRepository) -> Iterator[Callable[[]
             from waggle_fsstore.provider.local import LocalProvider
             from waggle_fsstore.wiring import open_service
 
-            service = stack.enter_context(open_service(store))
+            service = stack.enter_context(open_service(store, as_operator=True))
             if isinstance(service.provider, LocalProvider):
                 # No server may come that would finish it.
                 stack.callback(service.provider.wait_until_emptied)
@@ -321,7 +321,7 @@ def _remove(
         store.delete(environment_id)
         output.print_status(f"{environment_id}: moved to lost+found; a workspace is left behind")
         return
-    if not (has_workspace and isinstance(store, FileStore)):
+    if not has_workspace or isinstance(store, MemoryStore):
         store.delete(environment_id)
         return
     try:

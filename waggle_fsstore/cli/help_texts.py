@@ -74,6 +74,14 @@ copy is continued by the same command.""",
 
 A program makes its store itself where its role may create a schema. Elsewhere:
 waggle-fsstore schema | psql -v ON_ERROR_STOP=1 --single-transaction DATABASE""",
+    "host ls": """List the hosts that share the store.
+
+A host is silent when none of its servers was heard of for half a minute. Its
+environments wait for it: only an operator declares a host gone.""",
+    "host remove": """Declare a host gone for good.
+
+Its environments become errors, which any server can then remove. The host itself stops
+when it comes back. An interrupted removal is completed by the same command.""",
     "serve": """Serve environments to AI agents over MCP.
 
 Stopping the server destroys no environment.

@@ -205,15 +205,24 @@ def info(location: StoreLocation, json: bool) -> None:
 
 
 @click.command(help=HELP["schema"])
+@click.option(
+    "--from",
+    "found",
+    metavar="N",
+    type=whole_number,
+    help="Print what upgrades tables of this format instead.",
+)
 @output.json_option
-def schema(json: bool) -> None:
+def schema(found: int | None, json: bool) -> None:
     """Print the SQL that makes a store in PostgreSQL."""
-    from waggle_fsstore.store.postgres.schema import SCRIPT
+    from waggle_fsstore.store.postgres.schema import SCRIPT, upgrade_script
 
+    with usage_errors("'--from'"):
+        sql = SCRIPT if found is None else upgrade_script(found)
     if json:
-        output.write_object({"sql": SCRIPT})
+        output.write_object({"sql": sql})
     else:
-        output.write(SCRIPT)
+        output.write(sql)
 
 
 def _write(result: Any, text: str, *, json: bool) -> None:

@@ -36,7 +36,7 @@ def undelete(
     with audit_as(actor, reason), location.open() as store:
         refuse_beside_server(store, force=force, tool="restore_environment")
         environment_id = full_id(store, environment_id, is_in_history=True)
-        with open_service(store) as service:
+        with open_service(store, as_operator=True) as service:
             try:
                 restored = service.undelete(environment_id, record_only=record_only)
             except WorkspaceGoneError as error:

@@ -158,6 +158,7 @@ class Environment:
     - ``timeout``: the idle time after which it expires; zero or less for never.
     - ``capabilities``: ``None`` until probed.
     - ``provider``: the name of the provider that made it, ``None`` before that.
+    - ``host_id``: the host that has its files, in a store that several hosts share; else ``None``.
     - ``owner``: the process that is creating or destroying it.
     - ``discard_files``: while it is being destroyed, whether its files are deleted at once;
       otherwise they are kept for a while.
@@ -182,6 +183,7 @@ class Environment:
     capabilities: Capabilities | None = None
     labels: dict[str, str] = field(default_factory=dict)
     provider: str | None = None
+    host_id: str | None = None
     owner: Owner | None = None
     status_reason: str = ""
     discard_files: bool = False
@@ -209,6 +211,8 @@ class Environment:
         self.labels = string_dict("labels", self.labels)
         if self.provider is not None:
             self.provider = text("provider", self.provider)
+        if self.host_id is not None:
+            self.host_id = text("host_id", self.host_id)
         if self.owner is not None and type(self.owner) is not Owner:
             raise InvalidEnvironmentError("owner", "is neither Owner nor None")
         self.status_reason = text("status_reason", self.status_reason)
@@ -252,6 +256,7 @@ class Environment:
                 self.name,
                 self.status_reason,
                 "" if self.provider is None else self.provider,
+                "" if self.host_id is None else self.host_id,
                 *self.labels,
                 *self.labels.values(),
             )
@@ -281,6 +286,7 @@ class Environment:
         copy.capabilities = self.capabilities
         copy.labels = self.labels.copy()
         copy.provider = self.provider
+        copy.host_id = self.host_id
         copy.owner = self.owner
         copy.status_reason = self.status_reason
         copy.discard_files = self.discard_files

@@ -20,6 +20,9 @@
         WorkspaceGoneError                     .provider .reason
       SettingError(ValueError)                 .variable .reason
       ServerRunningError                       .holder .advice
+      HostNotFoundError(LookupError)           .name
+      HostRefusedError                         .name .reason
+      DestroyPendingError                      .environment_id .host
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -458,6 +461,47 @@ class ServerRunningError(WaggleError):
         self.advice = advice
         super().__init__(
             f"the store is already served by {holder or 'an unknown process'}: {advice}"
+        )
+
+
+# Errors of hosts that share a store
+
+
+class HostNotFoundError(WaggleError, LookupError):
+    """No host of this name shares the store."""
+
+    _fields = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"host not found: {_quoted(name)}: see 'waggle-fsstore host ls'")
+
+
+class HostRefusedError(WaggleError):
+    """The host may not use the store: it was removed, or another one has its name."""
+
+    _fields = ("name", "reason")
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"host {_quoted(name)} may not use the store: {reason}")
+
+
+class DestroyPendingError(WaggleError):
+    """The environment is *destroying*, and the host that has its files has not removed it yet.
+
+    ``host`` is the name of that host, and since when it is silent, if it is.
+    """
+
+    _fields = ("environment_id", "host")
+
+    def __init__(self, environment_id: str, host: str) -> None:
+        self.environment_id = environment_id
+        self.host = host
+        super().__init__(
+            f"environment {_quoted(environment_id)} is destroying: host {host} has its files, and "
+            "removes it as soon as it can"
         )
 
 

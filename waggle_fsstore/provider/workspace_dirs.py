@@ -2,7 +2,8 @@
 """The root directory and what is directly in it: names, modes, and moves.
 
 ``NAME/`` belongs to an environment; the package ``layout`` says what is in it. ``.trash`` has
-what was removed.
+what was removed. Where several hosts share a store, ``.host-id`` says which one this is, and
+``.servers`` has the locks of its servers.
 """
 
 import errno
@@ -25,6 +26,10 @@ OLD_ROOT_MARKER: Final = ".waggle-workspaces"
 
 #: In the root directory: what was removed.
 TRASH: Final = ".trash"
+
+#: In the root directory: the id of this host, and the locks of its servers.
+HOST_ID: Final = ".host-id"
+SERVERS: Final = ".servers"
 
 _PLAIN_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
@@ -64,9 +69,10 @@ def original_name(entry: str) -> str:
 
 def entries_in(root: str) -> list[str]:
     """Return the names of the directories of environments, and of anything foreign."""
-    own = (ROOT_MARKER, OLD_ROOT_MARKER, TRASH)
+    own = (ROOT_MARKER, OLD_ROOT_MARKER, TRASH, SERVERS)
     try:
-        return [entry for entry in os.listdir(root) if entry not in own]
+        entries = os.listdir(root)
+        return [one for one in entries if one not in own and not one.startswith(HOST_ID)]
     except FileNotFoundError:
         return []
 

@@ -3,13 +3,15 @@
 
 import logging
 import threading
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final, Self, cast
 
 from waggle_fsstore.config import Settings, why_temporary
-from waggle_fsstore.domain.errors import ServerRunningError, SettingError
+from waggle_fsstore.domain.errors import HostRefusedError, ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.host_agent import HostAgent, Watched
 from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.wiring import (
@@ -37,7 +39,8 @@ class ServiceHost:
 
     Begins no store where only the workspaces of one are left, unless ``may_init``.
     The attributes are set by :meth:`open`. Raises :class:`SettingError` for an invalid
-    location.
+    location. ``end`` is called, from a thread, where the server must end by itself: an operator
+    has removed its host from those that share the store.
     """
 
     repository: TransactionalRepository
@@ -56,14 +59,16 @@ class ServiceHost:
         self._may_init = may_init
         self._location = location
         try:
-            self._http = server_lock(_HTTP_LOCK, location) if is_http else None
-            self._leader = server_lock(_LEADER_LOCK, location)
-            self._presence = server_presence(location)
+            self._http = server_lock(_HTTP_LOCK, location, settings) if is_http else None
+            self._leader = server_lock(_LEADER_LOCK, location, settings)
+            self._presence = server_presence(location, settings)
         except SettingError:
             raise
         except ValueError as error:
             raise SettingError("--store", str(error)) from None
         self._leadership = Leadership(self._leader, settings.reaper_interval)
+        self.end: Callable[[], object] = self.interrupt
+        self._agent: HostAgent | None = None
         # Held while opening or closing.
         self._lock = threading.Lock()
         self._is_open = False
@@ -90,6 +95,8 @@ class ServiceHost:
             self._is_open = True
         if not self._is_interrupted:
             self.reaper.start()
+            if self._agent is not None:
+                self._agent.start()
         return not self._is_interrupted
 
     def _open(self) -> None:
@@ -101,6 +108,10 @@ class ServiceHost:
         if warning := why_temporary(str(getattr(self.repository, "path", ""))):
             _log.warning("%s", warning)
         self.service = open_service(self.repository, self._settings)
+        self.service.membership.join()
+        if self.service.membership.hosts is not None:
+            store = cast("Watched", self.repository)
+            self._agent = HostAgent(self.service, store, self._refuse)
         self.reaper = Reaper(
             self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
@@ -113,6 +124,10 @@ class ServiceHost:
                 self._presence.try_acquire()
         except OSError as error:
             _log.log(level, "the command line cannot see that this server runs: %s", error)
+
+    def _refuse(self, error: HostRefusedError) -> None:
+        _log.critical("%s; this server ends", error)
+        self.end()
 
     def try_to_lead(self) -> bool:
         """Return whether this server reconciles and sweeps, taking that role if it is free."""
@@ -135,8 +150,11 @@ class ServiceHost:
     def log_fields(self) -> dict[str, object]:
         """The fields of the log entry that a server writes once it serves."""
         return {
-            "store": str(getattr(self.repository, "path", "memory:")),
+            "store": str(
+                getattr(self.repository, "path", getattr(self.repository, "location", "memory:"))
+            ),
             "workspaces": str(getattr(self.service.provider, "root", "")),
+            **({"host": name} if (name := self.service.membership.name) else {}),
             "leads": self.reaper.reconciliation is not None,
         }
 
@@ -145,6 +163,8 @@ class ServiceHost:
         self._is_interrupted = True
         if self._is_open:
             self.reaper.stop(timeout=0)
+            if self._agent is not None:
+                self._agent.stop(timeout=0)
             self.service.provider.close()
 
     def close(self) -> None:
@@ -162,6 +182,8 @@ class ServiceHost:
     def _close(self) -> None:
         if not self.reaper.stop(timeout=_CLOSE_TIMEOUT_S):
             _log.warning("a sweep did not end in time; the next start of a server completes it")
+        if self._agent is not None:
+            self._agent.stop(timeout=_CLOSE_TIMEOUT_S)
         if not self.service.close(timeout=_CLOSE_TIMEOUT_S):
             _log.warning("a call did not end in time; the next start of a server cleans up")
         self.repository.close()

@@ -49,10 +49,14 @@ class EnvironmentInfo(_Result):
         "removed with its files."
     )
     ssh_port: int = Field(description="A reserved port (0: none). The server does not use it.")
-    workspace: str = Field(description="The directory to work in, on the server's machine.")
+    workspace: str = Field(
+        description="The directory to work in, on the server's machine; empty for one of another "
+        "host."
+    )
+    host: str = Field(description="The host that has its files; empty where there is only one.")
 
     @classmethod
-    def of(cls, environment: Environment, workspace: str) -> Self:
+    def of(cls, environment: Environment, workspace: str, host: str) -> Self:
         """Return what a client sees of an environment whose files are in ``workspace``."""
         return cls(
             environment_id=environment.id,
@@ -66,6 +70,7 @@ class EnvironmentInfo(_Result):
             ssh_port=environment.ssh_port,
             # A path may hold bytes that are not UTF-8; JSON text cannot.
             workspace=workspace.encode(errors="replace").decode(),
+            host=host,
         )
 
 

@@ -4,7 +4,7 @@
 import errno
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 from waggle_fsstore.domain.errors import (
     JournalDamagedError,
@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.memory_store import MemoryStore
 
 # How long to wait for the store lock: a busy store is still ready, and a probe wants a
 # quick answer.
@@ -43,6 +44,10 @@ _ERRNO_CODES: Final = {
 }
 
 _log: Final = logging.getLogger(__name__)
+
+
+class _Persistent(Protocol):
+    def check_writable(self, *, timeout: float) -> None: ...
 
 
 class Readiness:
@@ -88,8 +93,8 @@ class Readiness:
         return _FOLLOWS if self._host.reaper.reconciliation is None else _OK
 
     def _check_store(self) -> None:
-        if isinstance(self._host.repository, FileStore):
-            self._host.repository.check_writable(timeout=_LOCK_TIMEOUT_S)
+        if not isinstance(self._host.repository, MemoryStore):
+            cast("_Persistent", self._host.repository).check_writable(timeout=_LOCK_TIMEOUT_S)
 
     def _findings(self) -> list[str]:
         if not isinstance(self._host.repository, FileStore):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from anyio import to_thread
@@ -18,6 +19,9 @@ from waggle_fsstore.wiring import remove_temporary_workspaces
 
 # How long closing may take before the process ends without it.
 _DEADLINE_S: Final = 9.0
+
+# The exit code of a server whose host was removed.
+_REFUSED: Final = 4
 
 # The longest time for which a signal may go unnoticed.
 _WAKE_INTERVAL_S: Final = 0.5
@@ -32,6 +36,7 @@ def run(host: ServiceHost, serve: Callable[[], Coroutine[Any, Any, None]]) -> No
     """
 
     async def main() -> None:
+        host.end = partial(schedule_stop, host, grace_s=0, exit_code=_REFUSED)
         _stop_on_signals(host)
         waking = asyncio.create_task(_wake_regularly())
         try:
@@ -70,14 +75,16 @@ def _stop_on_signals(host: ServiceHost) -> None:
         signal.signal(number, handle)
 
 
-def schedule_stop(host: ServiceHost, *, grace_s: float) -> None:
+def schedule_stop(host: ServiceHost, *, grace_s: float, exit_code: int = 0) -> None:
     """End the process from a thread: calls get ``grace_s`` seconds, then the host is closed.
 
     Python can interrupt neither a thread in the middle of a call nor one that reads standard
     input, so the process exits without waiting for them. Nothing is lost: the store records
     what was in progress, and the next start of a server completes it.
     """
-    threading.Thread(target=_stop, args=(host, grace_s), name="stop", daemon=True).start()
+    threading.Thread(
+        target=_stop, args=(host, grace_s, exit_code), name="stop", daemon=True
+    ).start()
 
 
 @contextmanager
@@ -92,7 +99,7 @@ def exit_deadline() -> Iterator[None]:
         timer.cancel()
 
 
-def _stop(host: ServiceHost, grace_s: float) -> NoReturn:
+def _stop(host: ServiceHost, grace_s: float, exit_code: int) -> NoReturn:
     with exit_deadline():
         host.interrupt()
         time.sleep(grace_s)
@@ -103,7 +110,7 @@ def _stop(host: ServiceHost, grace_s: float) -> NoReturn:
         # os._exit skips what a process that returns from main does at its exit.
         remove_temporary_workspaces()
         logging.shutdown()
-        os._exit(0)
+        os._exit(exit_code)
 
 
 def _exit_at_deadline() -> NoReturn:

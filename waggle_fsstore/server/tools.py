@@ -32,6 +32,7 @@ from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
+    DestroyPendingError,
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
     StoreError,
@@ -302,7 +303,11 @@ class Tools:
     ) -> DestroyResult:
         """Destroy an environment."""
         with _as_actor(call, reason):
-            self._service.destroy(environment_id)
+            try:
+                self._service.destroy(environment_id)
+            except DestroyPendingError as error:
+                _log_change("marked as destroying", environment_id, call)
+                return DestroyResult(status=Status.DESTROYING, message=str(error))
             _log_change("destroyed", environment_id, call)
         return DestroyResult(
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
@@ -379,7 +384,8 @@ class Tools:
         ], following
 
     def _info(self, environment: Environment) -> EnvironmentInfo:
-        return EnvironmentInfo.of(environment, self._service.locate(environment))
+        host = self._service.membership.name_of(environment)
+        return EnvironmentInfo.of(environment, self._service.locate(environment), host)
 
 
 async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:

@@ -26,6 +26,7 @@ from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.idempotency import await_creation, digest, find_key_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS
+from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.port_reservation import make_port_unique, reserved_port
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
@@ -46,6 +47,7 @@ class Creation:
         provider: Provider,
         ports: Ports,
         removal: Removal,
+        membership: Membership,
         now: Callable[[], datetime],
         *,
         capacity: int,
@@ -55,6 +57,7 @@ class Creation:
         self._provider = provider
         self._ports = ports
         self._removal = removal
+        self._membership = membership
         self._now = now
         self._capacity = capacity
         self._default_timeout = default_timeout
@@ -81,7 +84,9 @@ class Creation:
         existing = find_key_of(self._repository, new)
         while True:
             if existing is not None:
-                created = await_creation(self._repository, existing, new, cancellation)
+                created = await_creation(
+                    self._repository, existing, new, cancellation, self._membership.owns
+                )
                 if created is not None:
                     return created, False
             try:
@@ -138,6 +143,7 @@ class Creation:
         timeout = self._default_timeout if timeout is None else timeout
         if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
             raise InvalidEnvironmentError("timeout", "must be above 0 and at most 60 minutes")
+        self._membership.join()
         now = self._now()
         environment_id = str(uuid.uuid4())
         return Environment(
@@ -149,6 +155,7 @@ class Creation:
             timeout=timeout,
             labels=labels or {},
             provider=self._provider.name,
+            host_id=self._membership.id,
             owner=this_process(),
         )
 

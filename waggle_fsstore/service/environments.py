@@ -3,21 +3,24 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Self
 
-from waggle_fsstore.domain.audit import audit
+from waggle_fsstore.domain.audit import audit, current_author
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
     EnvironmentNotRunningError,
+    HostNotFoundError,
     ProviderError,
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.host import Host
 from waggle_fsstore.domain.process import is_elsewhere
 from waggle_fsstore.domain.repository import OnCorrupt, TransactionalRepository
 from waggle_fsstore.service import transitions
@@ -26,12 +29,14 @@ from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
+from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Leftovers, Provider
 from waggle_fsstore.service.reconcile import (
     Reconciliation,
     check_workspace,
     finish_interrupted,
+    finish_removal,
     revive,
 )
 from waggle_fsstore.service.removal import Removal
@@ -54,7 +59,8 @@ class EnvironmentService:
     environment expires. Each environment gets its ``ssh_port`` from ``ports``. ``now``
     returns the time, ``uptime`` monotonic seconds from any origin, not counting those in
     which the machine was asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
-    threads and processes that are creating or removing the environment.
+    threads and processes that are creating or removing the environment. ``membership`` says
+    which host this is, of those that share the store; without it, there is only this one.
 
     Each change carries the actor and the reason of the :class:`audit` block of the caller.
     Without a reason in the block, the transition has a reason of its kind. The reason of a
@@ -70,13 +76,15 @@ class EnvironmentService:
         default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT,
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        membership: Membership | None = None,
+        now: Callable[[], datetime] | None = None,
         uptime: Callable[[], float] = monotonic,
         takeover_after: float = 30.0,
     ) -> None:
         self._repository = repository
         self._provider = provider
-        self._now = now
+        self._membership = membership = membership or Membership()
+        self._now = now or membership.now
         self._idle_clock = IdleClock(uptime)
         self._tidied_at = timedelta(0)
         self._touch_buffer = touch_buffer or TouchBuffer(repository)
@@ -85,19 +93,29 @@ class EnvironmentService:
             repository,
             provider,
             self._ports,
-            Removal(repository, provider, self._ports, takeover_after=0.0),
-            now,
+            Removal(repository, provider, self._ports, membership, takeover_after=0.0),
+            membership,
+            self._now,
             capacity=capacity,
             default_timeout=default_timeout,
         )
-        self._removal = Removal(repository, provider, self._ports, takeover_after=takeover_after)
-        self._revival = Revival(repository, provider, self._ports, now, capacity=capacity)
+        self._removal = Removal(
+            repository, provider, self._ports, membership, takeover_after=takeover_after
+        )
+        self._revival = Revival(
+            repository, provider, self._ports, membership, self._now, capacity=capacity
+        )
         self._ports.load(repository)
 
     @property
     def provider(self) -> Provider:
         """The provider that makes the environments of this service real."""
         return self._provider
+
+    @property
+    def membership(self) -> Membership:
+        """Which host this is, of those that share the store."""
+        return self._membership
 
     def create(
         self,
@@ -168,6 +186,7 @@ class EnvironmentService:
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
         transitions.require_provider(environment, self._provider)
+        self._membership.require(environment, self._provider.name)
         try:
             capabilities = self._provider.probe(environment)
         except WorkspaceGoneError:
@@ -178,8 +197,9 @@ class EnvironmentService:
         return self._with_last_use(stored)
 
     def locate(self, environment: Environment) -> str:
-        """Return the location of the workspace, "" if another provider made the environment."""
+        """Return the location of the workspace, "" if it is of another provider or host."""
         is_ours = transitions.belongs_to(environment, self._provider)
+        is_ours = is_ours and self._membership.owns(environment)
         return self._provider.locate(environment) if is_ours else ""
 
     def destroy(
@@ -233,12 +253,14 @@ class EnvironmentService:
         lock. It ends early if ``is_stopping`` returns true.
         """
         result = Reconciliation()
+        self._membership.refresh()
         self._tidied_at = self._idle_clock.elapsed  # Another server counted until now.
         workspaces: list[str] = []
         with result.collect_problems("workspaces"):
             # All of them, before the records are read: each record is stored before its workspace.
             workspaces += self._provider.find_orphans(())
-        environments = self._repository.find_all(on_corrupt=result.unreadable.append)
+        stored = self._repository.find_all(on_corrupt=result.unreadable.append)
+        environments = self._of_this_host(stored, result)
         self._visit(environments, result, is_stopping, self._rename_provider)
         self._check_provider(result)
         check = partial(check_workspace, self._repository, self._provider, self._revival)
@@ -250,7 +272,7 @@ class EnvironmentService:
                 known += [id_in(error) for error in result.unreadable]
                 orphans = self._provider.find_orphans(known)
                 result.orphans += [name for name in orphans if name in workspaces]
-        self._tidy(environments, result)
+        self._tidy(stored, result)
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
@@ -260,14 +282,59 @@ class EnvironmentService:
         been creating or removing for an hour. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
-        environments = self._repository.find_all(on_corrupt=result.unreadable.append)
+        self._membership.refresh()
+        stored = self._repository.find_all(on_corrupt=result.unreadable.append)
+        environments = self._of_this_host(stored, result)
         self._check_provider(result)
         self._idle_clock.begin_pass({one.id for one in environments})
         remove = partial(self._finish_or, self._remove_if_expired)
         self._visit(environments, result, is_stopping, remove)
         self._idle_clock.end_pass()
-        self._tidy(environments, result)
+        self._tidy(stored, result)
         return result
+
+    def finish_removal(self, environment: Environment) -> None:
+        """Remove an environment of this host that another one has asked to remove.
+
+        Does nothing for any other environment, and one that a process is removing already.
+        """
+        is_asked_for = environment.status is Status.DESTROYING and environment.owner is None
+        if is_asked_for and self._membership.owns(environment):
+            with suppress(EnvironmentNotFoundError):
+                finish_removal(self._removal, environment.id, "another host asked for it")
+
+    def finish_removals(self) -> None:
+        """Remove all environments of this host that others have asked to remove."""
+        for environment in self._repository.find_all(on_corrupt=lambda _: None):
+            self.finish_removal(environment)
+
+    def remove_host(self, name: str) -> Host:
+        """Declare a host gone for good: its environments become *error*, or go if they were going.
+
+        Any server can then destroy them. The host itself stops when it comes back, and its files
+        are orphans. Can be repeated after an interruption. Raises :class:`HostNotFoundError`, also
+        for a store of one machine.
+        """
+        if self._membership.hosts is None:
+            raise HostNotFoundError(name)
+        host = self._membership.hosts.remove(name)
+        self._membership.refresh()
+        why = current_author().reason
+        reason = f"its host {name} was removed" + (f": {why}" if why else "")
+        for environment in self._repository.find_all(on_corrupt=lambda _: None):
+            if environment.host_id != host.id:
+                continue
+            with suppress(EnvironmentNotFoundError, transitions.PreconditionFailedError):
+                if environment.status is Status.DESTROYING:
+                    self._removal.destroy(environment.id, lambda _: True, discard=False)
+                else:
+                    transitions.to_error(
+                        self._repository,
+                        environment.id,
+                        reason,
+                        only_if=lambda stored: stored.status in (Status.CREATING, Status.RUNNING),
+                    )
+        return host
 
     def tick(self, interval: timedelta) -> None:
         """Advance the idle clock. Call it at least every ``interval``.
@@ -321,6 +388,24 @@ class EnvironmentService:
         if not result.is_complete:
             self._idle_clock.begin_pass(())
             self._idle_clock.end_pass()
+
+    def _of_this_host(self, stored: list[Environment], result: Reconciliation) -> list[Environment]:
+        """Return the environments of this host, with those that it finds to be its own."""
+        for environment in filter(self._membership.is_unclaimed, stored):
+            with result.collect_problems(f"environment {environment.id}"):
+                self._claim_files(environment)
+        return list(filter(self._membership.owns, stored))
+
+    def _claim_files(self, environment: Environment) -> None:
+        """Store that this host has the files of an environment, if it has."""
+        host_id = self._membership.id
+        is_ours = transitions.belongs_to(environment, self._provider)
+        if host_id is None or not is_ours or not self._provider.has_files(environment):
+            return
+        with audit(actor="reconcile"):
+            name = self._membership.name
+            transitions.set_host(self._repository, environment.id, host_id, name)
+        environment.host_id = host_id
 
     def _rename_provider(self, environment: Environment, _: Reconciliation) -> None:
         """Store the name of the provider where an earlier version stored a former one.

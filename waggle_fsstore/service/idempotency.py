@@ -8,6 +8,7 @@ fails or its removal begins. Then the next call with the key creates another env
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -61,10 +62,12 @@ def await_creation(
     environment_id: str,
     new: Environment,
     cancellation: Cancellation,
+    owns: Callable[[Environment], bool],
 ) -> Environment | None:
     """Return the environment with the key of ``new``, once no process is creating it.
 
-    ``None`` if the key is free again, also because the process that was creating it ended.
+    ``None`` if the key is free again, also because the process that was creating it ended:
+    that can be told of those that this host ``owns``.
     Raises :class:`IdempotencyKeyReusedError` for other arguments, and
     :class:`CreationCancelledError`.
     """
@@ -80,7 +83,8 @@ def await_creation(
             raise IdempotencyKeyReusedError(new.idempotency.key, environment_id)
         if found.status is not Status.CREATING:
             return found
-        with suppress(EnvironmentNotFoundError, transitions.PreconditionFailedError):
-            fail_interrupted_creation(repository, found)
-            continue
+        if owns(found):
+            with suppress(EnvironmentNotFoundError, transitions.PreconditionFailedError):
+                fail_interrupted_creation(repository, found)
+                continue
         time.sleep(_POLL_INTERVAL_S)

@@ -23,11 +23,18 @@ class Ports:
     The store has the port of each environment. This object caches them, and has those that
     are reserved and about to be stored. Ports are given out in turn, so that one that was
     just released is not reused at once. ``is_free`` returns whether no program of this
-    machine listens on a port.
+    machine listens on a port, ``is_here`` whether an environment is on this machine.
     """
 
-    def __init__(self, ports: range, *, is_free: Callable[[int], bool] | None = None) -> None:
+    def __init__(
+        self,
+        ports: range,
+        *,
+        is_free: Callable[[int], bool] | None = None,
+        is_here: Callable[[Environment], bool] = lambda _: True,
+    ) -> None:
         self._ports = ports
+        self._is_here = is_here
         self._is_free = is_free or _is_free
         self._lock = threading.Lock()
         self._reserved: set[int] = set()
@@ -93,7 +100,8 @@ class Ports:
             for event in repository.history(after=after, until=until):
                 # The event of a deletion carries the deleted environment.
                 stored = event.environment if event.status else None
-                self._set(event.environment_id, stored.ssh_port if stored else 0)
+                is_here = stored is not None and self._is_here(stored)
+                self._set(event.environment_id, stored.ssh_port if stored and is_here else 0)
                 self._cursor = event.cursor
         except StoreError:  # History pruned, lost or damaged: the documents have the ports too.
             return False
@@ -101,7 +109,9 @@ class Ports:
 
     def _load(self, repository: TransactionalRepository) -> None:
         stored = repository.find_all(on_corrupt=lambda _: None)
-        self._stored = {one.id: one.ssh_port for one in stored if one.ssh_port}
+        self._stored = {
+            one.id: one.ssh_port for one in stored if one.ssh_port and self._is_here(one)
+        }
 
     def _set(self, environment_id: str, port: int) -> None:
         if port:

@@ -93,11 +93,18 @@ def finish_interrupted(
     elif environment.status is Status.CREATING:
         fail_interrupted_creation(repository, environment)
         result.failed.append(environment.id)
-    else:
-        with audit(actor="reconcile", reason="the process that was removing it ended"):
-            if removal.destroy(environment.id, _is_abandoned, discard=False):
-                result.finished.append(environment.id)
+    elif finish_removal(removal, environment.id, "the process that was removing it ended"):
+        result.finished.append(environment.id)
     return True
+
+
+def finish_removal(removal: Removal, environment_id: str, reason: str) -> bool:
+    """Remove an environment that is destroying, unless a process does; return whether it is gone.
+
+    Raises :class:`EnvironmentNotFoundError`, and what the provider raises.
+    """
+    with audit(actor="reconcile", reason=reason):
+        return removal.destroy(environment_id, _is_abandoned, discard=False)
 
 
 def fail_interrupted_creation(

@@ -10,16 +10,24 @@ from typing import Final
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import EnvironmentNotFoundError, WaggleError
+from waggle_fsstore.domain.errors import (
+    DestroyPendingError,
+    EnvironmentNotFoundError,
+    WaggleError,
+)
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.in_progress import IN_PROGRESS
+from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 
 # How often to check whether another process is done.
 _POLL_INTERVAL_S: Final = 0.02
+
+# How often to check whether another host is done.
+_HOST_POLL_S: Final = 0.1
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -31,7 +39,7 @@ class Removal:
 
     While another thread or process is creating or removing the environment, it waits, up to
     ``takeover_after`` seconds. Then it removes the environment concurrently, which
-    every provider allows.
+    every provider allows. What another host has, that host removes.
     """
 
     def __init__(
@@ -39,12 +47,14 @@ class Removal:
         repository: TransactionalRepository,
         provider: Provider,
         ports: Ports,
+        membership: Membership,
         *,
         takeover_after: float,
     ) -> None:
         self._repository = repository
         self._provider = provider
         self._ports = ports
+        self._membership = membership
         self._takeover_after = takeover_after
 
     def destroy(
@@ -55,8 +65,15 @@ class Removal:
         Without ``discard`` its files are kept in the trash, unless an earlier call has stored
         that they are not.
         """
-        self._repository.find_by_id(environment_id)
+        environment = self._repository.find_by_id(environment_id)
         deadline = monotonic() + self._takeover_after
+        try:
+            if self._membership.is_elsewhere(environment) and self._is_removed_by_host(
+                environment_id, only_if, deadline, discard=discard
+            ):
+                return True
+        except transitions.PreconditionFailedError:
+            return False
         with IN_PROGRESS.hold(environment_id, deadline=deadline):
             try:
                 environment = self._claim(environment_id, only_if, deadline, discard=discard)
@@ -66,6 +83,35 @@ class Removal:
                 return False
             self._tear_down(environment)
         return True
+
+    def _is_removed_by_host(
+        self,
+        environment_id: str,
+        only_if: Callable[[Environment], bool],
+        deadline: float,
+        *,
+        discard: bool,
+    ) -> bool:
+        """Ask the host of an environment to remove it, and return whether that is done.
+
+        False if an operator has declared that host gone in the meantime. Raises
+        :class:`DestroyPendingError` at the deadline.
+        """
+        try:
+            environment = self._repository.find_by_id(environment_id)
+            transitions.request_destroying(
+                self._repository, environment_id, only_if=only_if, discard=discard
+            )
+            while self._membership.is_elsewhere(environment):
+                if monotonic() >= deadline:
+                    host = self._membership.describe_host_of(environment)
+                    raise DestroyPendingError(environment_id, host)
+                time.sleep(_HOST_POLL_S)
+                self._membership.refresh()
+                environment = self._repository.find_by_id(environment_id)
+        except EnvironmentNotFoundError:
+            return True
+        return False
 
     def _claim(
         self,

@@ -18,6 +18,7 @@ from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service import transitions
 from waggle_fsstore.service.in_progress import IN_PROGRESS
+from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.port_reservation import make_port_unique, reserved_port
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
@@ -31,6 +32,7 @@ class Revival:
         repository: TransactionalRepository,
         provider: Provider,
         ports: Ports,
+        membership: Membership,
         now: Callable[[], datetime],
         *,
         capacity: int,
@@ -38,6 +40,7 @@ class Revival:
         self._repository = repository
         self._provider = provider
         self._ports = ports
+        self._membership = membership
         self._now = now
         self._capacity = capacity
 
@@ -45,6 +48,10 @@ class Revival:
         """Bring a removed environment back, see :meth:`EnvironmentService.undelete`."""
         environment = self._last_version(environment_id)
         transitions.require_provider(environment, self._provider)
+        if self._membership.is_unclaimed(environment):
+            environment.host_id = self._membership.id
+        else:
+            self._membership.require(environment, self._provider.name)
         with (
             IN_PROGRESS.hold(environment_id),
             transitions.with_reason(f"undeleted revision {environment.revision}"),

@@ -75,6 +75,22 @@ def set_provider(
         repository.update(environment_id, rename)
 
 
+def set_host(
+    repository: TransactionalRepository, environment_id: str, host_id: str, name: str
+) -> None:
+    """Store which host has the files of an environment that came from another store.
+
+    Raises :class:`PreconditionFailedError` if one has them by now.
+    """
+
+    def claim(stored: Environment) -> None:
+        require(stored.host_id is None)
+        stored.host_id = host_id
+
+    with with_reason(f"its workspace is on host {name}"):
+        repository.update(environment_id, claim)
+
+
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:
     """Give an environment that is being created, or is running again, another port.
 
@@ -212,6 +228,34 @@ def to_destroying(
 
     with with_reason("destroy was called"):
         return repository.update(environment_id, destroy)
+
+
+def request_destroying(
+    repository: TransactionalRepository,
+    environment_id: str,
+    *,
+    only_if: Callable[[Environment], bool],
+    discard: bool,
+) -> None:
+    """Change an environment to destroying, without an owner: its host does the rest.
+
+    One that is destroying stays as it is. Raises :class:`PreconditionFailedError` if ``only_if``
+    returns false.
+    """
+
+    def request(stored: Environment) -> None:
+        require(only_if(stored))
+        stored.idempotency = None  # A repeated call creates a new one.
+        stored.discard_files = stored.discard_files or discard
+        if stored.status is Status.DESTROYING:
+            return
+        if stored.status is Status.CREATING:
+            stored.transition_to(Status.ERROR)
+        stored.transition_to(Status.DESTROYING)
+        stored.owner = None
+
+    with with_reason("destroy was called"):
+        repository.update(environment_id, request)
 
 
 def release_owner(repository: TransactionalRepository, environment_id: str, reason: str) -> None:

@@ -46,6 +46,7 @@ def make_environment(**fields: Any) -> Environment:
         ),
         "labels": {"team": "red", "tier": "gold"},
         "provider": "local",
+        "host_id": "3f2c9a10-5f0e-4f0b-8f0a-2f6f3a1d7c55",
         "owner": Owner(
             host="maja", boot_id="boot-5", pid=4242, process_started=987_654, pid_namespace=4_026
         ),

@@ -131,7 +131,8 @@ def check_both_ways(written: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "absent", [{}, {"idempotency": None, "owner": None}, {"discard_files": False}]
+    "absent",
+    [{}, {"idempotency": None, "owner": None}, {"discard_files": False}, {"host_id": None}],
 )
 def test_written_document_is_decoded_the_fast_way(absent: dict[str, Any]) -> None:
     """Each document without unknown members is, with any of the optional members or without."""
@@ -191,8 +192,7 @@ def test_document_bytes_are_the_format() -> None:
     environment.last_used = datetime(2026, 1, 2, 4, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
     environment.ssh_port = 10_022
     environment.timeout = timedelta(minutes=30)
-    environment.capabilities = None
-    environment.idempotency = None
+    environment.capabilities = environment.idempotency = environment.host_id = None
     environment.owner = Owner(host="maja", boot_id="boot-5", pid=4242, process_started=987_654)
     assert (
         codec.encode(environment.copy(), 7).decode()

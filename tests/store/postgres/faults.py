@@ -101,8 +101,9 @@ def _replace(patch: Patch, statement: str, old: str, new: str) -> None:
     from waggle_fsstore.store.postgres import transaction
 
     text = getattr(transaction, statement)
-    assert old in text
-    patch.setattr(transaction, statement, text.replace(old, new))
+    changed = (text.decode() if isinstance(text, bytes) else text).replace(old, new)
+    assert changed.encode() != text != changed
+    patch.setattr(transaction, statement, changed.encode() if isinstance(text, bytes) else changed)
 
 
 def _patch(patch: Patch, module: str, name: str, value: Callable[..., object] | object) -> None:
@@ -171,3 +172,53 @@ def tell_who_connects(patch: Patch) -> None:
 @fault(f"{_ERRORS}::test_abandoned_generator_of_psycopg_is_ended")
 def close_what_is_left_open_once(patch: Patch) -> None:
     _patch(patch, "connections", "_MAX_BLOCKS", 1)
+
+
+_HOSTS = "tests/store/postgres/test_hosts.py"
+_UPGRADE = "tests/store/postgres/test_upgrade.py"
+
+
+@fault(f"{_HOSTS}::test_capacity_counts_live_environments_of_the_host")
+def count_live_ones_of_all_hosts(patch: Patch) -> None:
+    _replace(patch, "_LIVE", " AND host_id = %s", " AND host_id <> %s || 'x'")
+
+
+@fault(f"{_HOSTS}::test_environment_keeps_its_host")
+def forget_host_in_its_column(patch: Patch) -> None:
+    _replace(patch, "_UPSERT", "host_id = excluded.host_id,", "")
+
+
+@fault(f"{_HOSTS}::test_name_of_another_host_is_refused")
+def give_name_to_every_host(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import hosts
+
+    patch.setattr(hosts, "_CLAIMS", hosts._CLAIMS.replace(b"OR (name", b"AND (name"))
+
+
+@fault(f"{_HOSTS}::test_removed_host_is_refused")
+def let_removed_host_beat(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import hosts
+
+    patch.setattr(hosts, "_BEAT", hosts._BEAT.replace("AND removed_at IS NULL", ""))
+
+
+@fault(f"{_HOSTS}::test_heartbeat_waits_for_no_flush")
+def flush_each_heartbeat(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import hosts
+
+    patch.setattr(hosts, "_BEAT", hosts._BEAT.replace("'off', true", "'on', true"))
+
+
+@fault(f"{_UPGRADE}::test_upgrade_waits_for_writers_of_the_earlier_version")
+def upgrade_without_lock_of_store(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import schema
+
+    patch.setattr(schema, "LOCK_STORE", schema.LOCK_STORE.replace("FOR UPDATE", ""))
+
+
+@fault(f"{_UPGRADE}::test_tables_are_upgraded_once")
+def upgrade_at_once(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import schema
+
+    patch.setattr(schema, "LOCK_FOUNDING", "SELECT 1")
+    patch.setattr(schema, "LOCK_STORE", "SELECT 1")

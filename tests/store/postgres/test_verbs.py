@@ -95,12 +95,21 @@ def test_script_is_printed(server: Server) -> None:
     server.execute(json.loads(succeed("schema", "--json"))["sql"])
 
 
+def test_script_upgrades_earlier_format() -> None:
+    """With --from it prints what upgrades the tables, and refuses what no store has had."""
+    assert succeed("schema", "--from", "1") == schema.upgrade_script(1).strip()
+    result = run("schema", "--from", str(schema.FORMAT))
+    assert (result.exit_code, "is no earlier format" in result.stderr) == (2, True)
+
+
 @pytest.mark.usefixtures("url")
-def test_server_is_refused() -> None:
-    """What a database cannot do yet is a usage error that says so."""
-    result = run("serve")
-    assert result.exit_code == 2
-    assert "a store in PostgreSQL is for programs" in result.stderr
+def test_hosts_are_listed(tmp_path: Path) -> None:
+    """A store without servers has no hosts; one in files has none at any time."""
+    assert succeed("host", "ls").split() == ["NAME", "STATE", "SEEN", "URL", "ID"]
+    for verb in (("ls",), ("remove", "maja")):
+        result = run("--store", str(tmp_path), "host", *verb)
+        assert result.exit_code == 2
+        assert "only a store in PostgreSQL has several hosts" in result.stderr
 
 
 def test_store_in_files_moves_to_database_and_back(url: str, tmp_path: Path) -> None:

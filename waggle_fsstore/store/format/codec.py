@@ -48,7 +48,7 @@ _IDEMPOTENCY_NAMES: Final = tuple(f.name for f in fields(Idempotency))
 _MAX_TIMEOUT_S: Final = MAX_TIMEOUT // timedelta(seconds=1)
 
 # Members of later versions: they are written only where they have a value.
-_OPTIONAL_KEYS: Final = ("discard_files", "idempotency", "owner_pid_namespace")
+_OPTIONAL_KEYS: Final = ("discard_files", "host_id", "idempotency", "owner_pid_namespace")
 
 _OTHER_FORM: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
@@ -174,6 +174,7 @@ def _of_any(document: dict[str, Any], path: str, modified: ModifiedAt | None) ->
             capabilities=_capabilities(take("capabilities", None)),
             labels=take("labels", {}),
             provider=take("provider", None),
+            host_id=take("host_id", None),
             owner=_owner(take("owner", None), take("owner_pid_namespace", 0)),
             status_reason=take("status_reason", ""),
             discard_files=take("discard_files", False),
@@ -207,6 +208,7 @@ def _of_canonical(document: dict[str, Any]) -> Environment | None:
     environment.timeout = timedelta(0, seconds := document["timeout_seconds"])
     environment.labels = labels = document["labels"]
     environment.provider = provider = document["provider"]
+    environment.host_id = host_id = document.get("host_id")
     if owner := document["owner"]:
         owner = _owner(owner, document.get("owner_pid_namespace", 0))
     environment.owner = owner
@@ -222,6 +224,7 @@ def _of_canonical(document: dict[str, Any]) -> Environment | None:
         and (type(seconds) is int or type(seconds) is float)
         and type(name) is type(reason) is str
         and (provider is None or type(provider) is str)
+        and (host_id is None or type(host_id) is str)
         and (owner is None or type(owner) is Owner)
         and type(discard) is bool
         and _TEXT.issuperset(map(type, labels.values()))
@@ -322,6 +325,8 @@ def _document(environment: Environment, revision: int) -> dict[str, Any]:
     }
     if environment.discard_files:
         document["discard_files"] = True
+    if environment.host_id is not None:
+        document["host_id"] = environment.host_id
     if owner is not None and owner.pid_namespace:
         document["owner_pid_namespace"] = owner.pid_namespace
     if environment.idempotency is not None:

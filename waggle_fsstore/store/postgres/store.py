@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -27,6 +28,7 @@ from waggle_fsstore.store.maintenance.snapshot import Snapshot
 from waggle_fsstore.store.postgres import copy
 from waggle_fsstore.store.postgres.connections import Connections
 from waggle_fsstore.store.postgres.history import PAGE_ROWS, History
+from waggle_fsstore.store.postgres.hosts import HostTable
 from waggle_fsstore.store.postgres.maintenance import Maintenance, PostgresInfo, PrunedChanges
 from waggle_fsstore.store.postgres.schema import FORMAT
 from waggle_fsstore.store.postgres.transaction import Transaction, decode
@@ -72,6 +74,7 @@ class PostgresStore:
         self._connections = Connections(url, timeout)
         self._writer = Writer(self._connections, durable=durable)
         self._history = History(self._connections)
+        self._hosts = HostTable(self._connections, self._writer)
         self._maintenance = Maintenance(self._connections, self._writer)
         self._closed = False
         register_at_fork(self)
@@ -80,6 +83,20 @@ class PostgresStore:
     def location(self) -> str:
         """Where the store is, ``host:port/database``, without credentials."""
         return self._connections.location
+
+    @property
+    def hosts(self) -> HostTable:
+        """The hosts whose servers share the store."""
+        return self._hosts
+
+    def check_writable(self, *, timeout: float) -> None:
+        """Take the lock of the store for a moment, and change nothing.
+
+        Raises :class:`LockTimeoutError` after ``timeout`` seconds, and
+        :class:`StoreUnavailableError`.
+        """
+        with closing(Connections(self._url, timeout)) as connections:
+            Writer(connections, durable=self._durable).run(lambda *_: None, set())
 
     def __repr__(self) -> str:
         return f"PostgresStore({self.location!r})"
@@ -152,7 +169,7 @@ class PostgresStore:
                 holder = tx.holder_of(environment.idempotency.key)
                 if holder is not None:
                     raise EnvironmentAlreadyExistsError(holder)
-            _check_capacity(tx, capacity)
+            _check_capacity(tx, environment, capacity)
             return tx.store([environment], author)[0]
 
         return self._write(work, {environment.id})
@@ -171,7 +188,7 @@ class PostgresStore:
             tx: Transaction, author: Author, stored: Environment, changed: Environment
         ) -> Environment:
             if changed.status.is_live and not stored.status.is_live:
-                _check_capacity(tx, capacity)
+                _check_capacity(tx, changed, capacity)
             tx.store([changed], author)
             return changed.copy()
 
@@ -375,6 +392,6 @@ def _existing(tx: Transaction, environment_id: str, author: Author) -> Environme
     return stored
 
 
-def _check_capacity(tx: Transaction, capacity: int | None) -> None:
-    if capacity is not None and tx.live() >= capacity:
+def _check_capacity(tx: Transaction, environment: Environment, capacity: int | None) -> None:
+    if capacity is not None and tx.live(environment.host_id) >= capacity:
         raise CapacityError(capacity)

@@ -42,14 +42,15 @@ _NOW: Final = f"""
 SELECT {ERA}, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 """.encode()
 _ROWS: Final = b"""
-SELECT id, revision, status, idempotency_key, document::text FROM waggle.document
+SELECT id, revision, status, idempotency_key, host_id, document::text FROM waggle.document
 WHERE id = ANY(%s)
 """
 _ALL_ROWS: Final = b"""
-SELECT id, revision, status, idempotency_key, document::text FROM waggle.document
+SELECT id, revision, status, idempotency_key, host_id, document::text FROM waggle.document
 """
 _LIVE: Final = b"""
-SELECT count(*) FROM waggle.document WHERE status IN ('creating', 'running', 'destroying')
+SELECT count(*) FROM waggle.document
+WHERE status IN ('creating', 'running', 'destroying') AND host_id = %s
 """
 _HOLDER_OF_KEY: Final = b"SELECT id FROM waggle.document WHERE idempotency_key = %s ORDER BY id"
 _INSERT_CHANGE: Final = b"""
@@ -58,10 +59,11 @@ INSERT INTO waggle.change
 VALUES (%s, %s::timestamptz, %s, %s, %s, %s, %s, %s, %s, %s::json)
 """
 _UPSERT: Final = b"""
-INSERT INTO waggle.document (id, revision, status, idempotency_key, document)
-VALUES (%s, %s, %s, %s, %s::json)
+INSERT INTO waggle.document (id, revision, status, idempotency_key, host_id, document)
+VALUES (%s, %s, %s, %s, %s, %s::json)
 ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, status = excluded.status,
-    idempotency_key = excluded.idempotency_key, document = excluded.document
+    idempotency_key = excluded.idempotency_key, host_id = excluded.host_id,
+    document = excluded.document
 """
 _DELETE: Final = b"DELETE FROM waggle.document WHERE id = ANY(%s)"
 _COUNT_ON: Final = b"UPDATE waggle.store SET last = %s, era = %s"
@@ -74,6 +76,7 @@ class Row(NamedTuple):
     revision: int
     status: str
     key: str | None
+    host_id: str
     text: str
 
 
@@ -92,6 +95,10 @@ class _Change(NamedTuple):
     document: str
 
 
+class OldFormatError(Exception):
+    """The tables have an earlier format; they have to be upgraded first."""
+
+
 class CommitInDoubtError(Exception):
     """The connection was lost during COMMIT: the server may have committed, or not."""
 
@@ -107,7 +114,8 @@ class Transaction:
         #: The rows that were read, and then as this transaction leaves them; None for no row.
         self._rows: dict[str, Row | None] = {}
         self._written: set[str] = set()
-        self._live: int | None = None
+        #: How many live environments each host has, of those that were asked for.
+        self._live: dict[str, int] = {}
         self._last = self._began_at = 0
         #: Raised to the caller whose work set it, once its changes are durable.
         self.error_after_commit: Exception | None = None
@@ -115,17 +123,20 @@ class Transaction:
     def begin(self, lock_timeout: float, idle_timeout: float, ids: set[str]) -> None:
         """Take the lock of the store, and read the rows with these ids, in one round trip.
 
-        Raises :class:`UnsupportedFormatError`.
+        Raises :class:`UnsupportedFormatError` and :class:`OldFormatError`.
         """
         timeouts = [f"{max(1, int(seconds * 1000))}ms" for seconds in (lock_timeout, idle_timeout)]
         wanted = [one for one in ids if is_id(one)]
         connection = self._connection
-        with connection.in_one_trip():
-            connection.execute(_BEGIN)
-            connection.execute(_CONFIGURE.encode(), timeouts)
-            locked = connection.execute(_LOCK.encode())
-            told = connection.execute(_NOW)
-            rows = connection.execute(_ROWS, [wanted])
+        try:
+            with connection.in_one_trip():
+                connection.execute(_BEGIN)
+                connection.execute(_CONFIGURE.encode(), timeouts)
+                locked = connection.execute(_LOCK.encode())
+                told = connection.execute(_NOW)
+                rows = connection.execute(_ROWS, [wanted])
+        except errors.UndefinedColumn as error:
+            raise OldFormatError from error
         store, now = locked.fetchone(), told.fetchone()
         if store is None or now is None:
             raise errors.UndefinedTable("waggle.store has no row")
@@ -134,6 +145,8 @@ class Transaction:
         found, self._last, era = store
         if found > FORMAT:
             raise UnsupportedFormatError("waggle.store", found, FORMAT)
+        if found < FORMAT:
+            raise OldFormatError
         self._era, self._at = now
         if self._era != era:  # Numbers of changes that a failover lost are not used again.
             self._last += ERA_GAP
@@ -154,7 +167,7 @@ class Transaction:
         if row is None:
             return None
         environment = decode(row.text, row.id)
-        found = Row(row.id, environment.revision, environment.status, _key(environment), row.text)
+        found = _row_of(environment, row.text)
         if found == row and codec.is_intact(row.text.encode()):
             return environment
         self._store(environment, author, EventKind.EXTERNAL, row)
@@ -162,7 +175,7 @@ class Transaction:
 
     def savepoint(self) -> Callable[[], None]:
         """Return a function that takes back all changes from now on."""
-        count, last, live = len(self._changes), self._last, self._live
+        count, last, live = len(self._changes), self._last, self._live.copy()
         rows, written = self._rows.copy(), self._written.copy()
 
         def roll_back() -> None:
@@ -216,7 +229,7 @@ class Transaction:
         if change["kind"] != EventKind.DELETED:
             one, data = codec.version_of(change, location_in_table(environment_id))
             text = data.decode()
-            row = Row(environment_id, one.revision, one.status.value, _key(one), text)
+            row = _row_of(one, text)
         self._last = change["seq"]
         self._changes.append(
             _Change(
@@ -247,16 +260,18 @@ class Transaction:
         self._add(EventKind.DELETED, author, row, row.text)
         self._replace(row.id, None)
 
-    def live(self) -> int:
-        """Return how many live environments are stored."""
-        if self._live is None:
-            self._live = sum(int(row[0]) for row in self._connection.execute(_LIVE).fetchall())
+    def live(self, host_id: str | None) -> int:
+        """Return how many live environments a host has; ``None`` for those without a host."""
+        host = host_id or ""
+        if host not in self._live:
+            found = self._connection.execute(_LIVE, [host]).fetchall()
+            self._live[host] = sum(int(row[0]) for row in found)
             if self._written:
                 # Changes of this transaction that the server has not seen yet.
                 rows = self._connection.execute(_ROWS, [list(self._written)]).fetchall()
-                self._live -= sum(_is_live(Row(*found)) for found in rows)
-                self._live += sum(_is_live(self._rows[one]) for one in self._written)
-        return self._live
+                self._live[host] -= sum(_is_live(Row(*found), host) for found in rows)
+                self._live[host] += sum(_is_live(self._rows[one], host) for one in self._written)
+        return self._live[host]
 
     def holder_of(self, key: str) -> str | None:
         """Return the id of the environment with an idempotency key."""
@@ -303,14 +318,7 @@ class Transaction:
         environment.revision = self._last + 1
         text = codec.encode(environment, environment.revision).decode()
         self._add(kind, author, before, text, environment.id)
-        row = Row(
-            environment.id,
-            environment.revision,
-            environment.status.value,
-            _key(environment),
-            text,
-        )
-        self._replace(environment.id, row)
+        self._replace(environment.id, _row_of(environment, text))
 
     def _add(
         self,
@@ -337,8 +345,8 @@ class Transaction:
         )
 
     def _replace(self, environment_id: str, row: Row | None) -> None:
-        if self._live is not None:
-            self._live += _is_live(row) - _is_live(self._rows[environment_id])
+        for host in self._live:
+            self._live[host] += _is_live(row, host) - _is_live(self._rows[environment_id], host)
         self._rows[environment_id] = row
         self._written.add(environment_id)
 
@@ -361,12 +369,20 @@ def location_in_table(environment_id: str) -> str:
     return f"waggle.document/{document_name(environment_id)}"
 
 
-def _key(environment: Environment) -> str | None:
-    return environment.idempotency.key if environment.idempotency else None
+def _row_of(environment: Environment, text: str) -> Row:
+    """Return the row of an environment with this document."""
+    return Row(
+        environment.id,
+        environment.revision,
+        environment.status.value,
+        environment.idempotency.key if environment.idempotency else None,
+        environment.host_id or "",
+        text,
+    )
 
 
-def _is_live(row: Row | None) -> bool:
-    return row is not None and row.status in _LIVE_STATUSES
+def _is_live(row: Row | None, host: str) -> bool:
+    return row is not None and row.host_id == host and row.status in _LIVE_STATUSES
 
 
 _LIVE_STATUSES: Final = frozenset(one.value for one in Status if one.is_live)

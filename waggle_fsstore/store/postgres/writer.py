@@ -17,9 +17,17 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.store.postgres import schema
 from waggle_fsstore.store.postgres.connections import Connections, Deadline, reason_of
-from waggle_fsstore.store.postgres.transaction import CommitInDoubtError, Transaction
+from waggle_fsstore.store.postgres.transaction import (
+    CommitInDoubtError,
+    OldFormatError,
+    Transaction,
+)
 
 _MAX_GROUP: Final = 64
+
+# Tables are made once, and upgraded once by each process that lags behind the others.
+_MAX_PREPARATIONS: Final = 8
+
 #: The part of the time of a call in which it may wait for the lock of the store.
 _LOCK_SHARE: Final = 0.8
 
@@ -150,8 +158,11 @@ class Writer:
         deadline = Deadline(self._connections.timeout)
         try:
             self._check(deadline)
-            while not self._connections.retry(deadline, lambda: self._attempt(group, deadline)):
-                pass
+            for _ in range(_MAX_PREPARATIONS):
+                if self._connections.retry(deadline, lambda: self._attempt(group, deadline)):
+                    break
+            else:
+                raise self._connections.unavailable("its tables are not those of any format")
         except errors.LockNotAvailable:
             location, timeout = self._connections.location, self._connections.timeout
             raise LockTimeoutError(location, None, timeout) from None
@@ -161,7 +172,10 @@ class Writer:
             ticket.done.set()
 
     def _attempt(self, group: list[_Ticket[Any]], deadline: Deadline) -> bool:
-        """Run and commit a group; return whether it is committed. Founds a missing store."""
+        """Run and commit a group; return whether it is committed.
+
+        Makes the tables of a missing store, and upgrades those of an earlier format.
+        """
         with self._connections.writer(deadline) as connection:
             transaction = Transaction(connection)
             try:
@@ -170,6 +184,10 @@ class Writer:
             except (errors.UndefinedTable, errors.InvalidSchemaName):
                 connection.execute(b"ROLLBACK")
                 self._found(deadline)
+                return False
+            except OldFormatError:
+                connection.execute(b"ROLLBACK")
+                self._upgrade(deadline)
                 return False
             for ticket in group:
                 ticket.run(transaction)
@@ -213,6 +231,21 @@ class Writer:
             row = connection.execute(schema.EXISTS.encode()).fetchone()
             if row is None or not row[0]:
                 connection.execute(schema.TABLES.encode())
+
+    def _upgrade(self, deadline: Deadline) -> None:
+        """Give the tables today's format, unless another process has."""
+        try:
+            with self._connections.writer(deadline) as connection, connection.transaction():
+                connection.execute(schema.LOCK_FOUNDING.encode())
+                row = connection.execute(schema.LOCK_STORE.encode()).fetchone()
+                found = row[0] if row else schema.FORMAT
+                for number in range(found, schema.FORMAT):
+                    connection.execute(schema.UPGRADES[number].encode())
+        except errors.InsufficientPrivilege:
+            raise self._connections.unavailable(
+                f"its tables have format {found}, and this program writes {schema.FORMAT}: their "
+                f"owner runs what 'waggle-fsstore schema --from {found}' prints"
+            ) from None
 
     def _check(self, deadline: Deadline) -> None:
         """Refuse, once, a server on which a change could be lost, or a text be changed."""

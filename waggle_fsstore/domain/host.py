@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts: the machines whose servers share one store."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+#: How often a host shows that it works.
+HEARTBEAT: Final = timedelta(seconds=5)
+
+# A host is silent once this number of heartbeats did not come.
+_MAX_MISSED: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """A machine, or a part of one, whose servers share one directory of workspaces; immutable.
+
+    - ``id``: a UUID, kept in the directory of the workspaces.
+    - ``name``: unique among the hosts that were not removed; may change.
+    - ``url``: where its server can be reached, "" if it does not say.
+    - ``seen_at``: when it was last heard of, by the clock of the store.
+    - ``removed_at``: when an operator declared it gone, ``None`` before that.
+    """
+
+    id: str
+    name: str
+    url: str
+    seen_at: datetime
+    removed_at: datetime | None = None
+
+    def is_silent(self, now: datetime) -> bool:
+        """Return whether it was not heard of for half a minute, at a time of the store's clock."""
+        return now - self.seen_at > _MAX_MISSED * HEARTBEAT
+
+
+class Hosts(Protocol):
+    """The hosts that share a store. Each method raises what the store raises."""
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the store, which is the same for all hosts."""
+        ...
+
+    def register(self, host_id: str, name: str, url: str) -> None:
+        """Add a host, or give it another name and URL.
+
+        Raises :class:`HostRefusedError` if another host has the name, or this one was removed.
+        """
+        ...
+
+    def beat(self, host_id: str) -> None:
+        """Record that a host works. Raises :class:`HostRefusedError` if it was removed."""
+        ...
+
+    def find_all(self) -> list[Host]:
+        """Return all hosts, also removed ones, by name."""
+        ...
+
+    def remove(self, name: str) -> Host:
+        """Declare a host gone for good, and return it; one that was removed stays so.
+
+        Raises :class:`HostNotFoundError`.
+        """
+        ...
