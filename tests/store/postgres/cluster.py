@@ -148,9 +148,11 @@ class Node:
 class Cluster:
     """Up to three nodes, of which one is the primary."""
 
-    def __init__(self, directory: Path, version: int, nodes: int, *, fsync: bool) -> None:
+    def __init__(
+        self, directory: Path, version: int, nodes: int, *, fsync: bool, is_synchronous: bool
+    ) -> None:
         settings = {"fsync": "on" if fsync else "off"}
-        if nodes > 1:
+        if is_synchronous and nodes > 1:
             settings["synchronous_standby_names"] = f"ANY 1 ({', '.join(_NAMES)})"
         self.nodes = [
             Node(name, port, directory, version, settings)
@@ -169,6 +171,14 @@ class Cluster:
             node.copy(self.primary)
             node.start()
         self.wait_for_standbys()
+
+    def cut_off_standbys(self) -> None:
+        """Let no standby get anything more from the primary."""
+        for node in self.standbys():
+            node.ask("ALTER SYSTEM SET primary_conninfo = ''")
+            node.ask("SELECT pg_reload_conf()")
+        for node in self.standbys():
+            node.wait_until_cut_off()
 
     def standbys(self) -> list[Node]:
         """Return the nodes that are not the primary."""
@@ -194,7 +204,7 @@ class Cluster:
 
     def wait_for_standbys(self) -> None:
         """Wait until all standbys confirm what they have received."""
-        query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"
+        query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('quorum', 'async')"
         deadline = time.monotonic() + _TIMEOUT_S
         while self.primary.ask(query) < len(self.standbys()):
             if time.monotonic() > deadline:
@@ -209,7 +219,9 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(version: int, *, nodes: int = _NODES, fsync: bool = False) -> Iterator[Cluster]:
+def running_cluster(
+    version: int, *, nodes: int = _NODES, fsync: bool = False, is_synchronous: bool = True
+) -> Iterator[Cluster]:
     """Yield a running cluster, which is removed at the end.
 
     It needs no fsync where only nodes are killed, and the machine stays up.
@@ -217,7 +229,7 @@ def running_cluster(version: int, *, nodes: int = _NODES, fsync: bool = False) -
     directory = Path(tempfile.mkdtemp(prefix="waggle-pg-"))
     make_accessible(directory)
     try:
-        cluster = Cluster(directory, version, nodes, fsync=fsync)
+        cluster = Cluster(directory, version, nodes, fsync=fsync, is_synchronous=is_synchronous)
         try:
             cluster.start()
             yield cluster

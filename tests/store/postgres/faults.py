@@ -222,3 +222,25 @@ def upgrade_at_once(patch: Patch) -> None:
 
     patch.setattr(schema, "LOCK_FOUNDING", "SELECT 1")
     patch.setattr(schema, "LOCK_STORE", "SELECT 1")
+
+
+@fault(f"{_TESTS}::test_stopped_client_does_not_keep_the_lock")
+def wait_for_stopped_client(patch: Patch) -> None:
+    _replace(patch, "_CONFIGURE", "idle_in_transaction_session_timeout', '%d'", "work_mem', '%d'")
+
+
+@fault("tests/store/postgres/test_tls.py::test_wrong_certificate_is_told")
+def give_advice_about_the_address(patch: Patch) -> None:
+    _patch(patch, "connections", "_connection_advice", lambda _: "check the address")
+
+
+@fault("tests/store/postgres/test_pooler.py::test_settings_do_not_leak")
+def set_for_the_session(patch: Patch) -> None:
+    _replace(patch, "_CONFIGURE", "'%d', true)", "'%d', false)")
+
+
+@fault(f"{_TESTS}::test_store_is_founded_once")
+def ask_cache_for_store(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import schema
+
+    patch.setattr(schema, "EXISTS", "SELECT to_regclass('waggle.store') IS NOT NULL")

@@ -41,7 +41,9 @@ class Server:
 
     def __init__(self, directory: Path, database: str = "postgres") -> None:
         self.directory = directory
-        self.url = f"postgresql://waggle@/{database}?host={directory}"
+        self.database = database
+        more = "&" if "?" in database else "?"
+        self.url = f"postgresql://waggle@/{database}{more}host={directory}"
 
     def execute(self, *statements: str) -> None:
         """Execute statements, each in its own transaction."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PostgresStore beyond the contract: doubt, lost changes, manual edits, refusals, secrets."""
 
+import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -28,8 +30,9 @@ from waggle_fsstore import (
     open_repository,
 )
 from waggle_fsstore.store.format import codec
+from waggle_fsstore.store.postgres import schema
 from waggle_fsstore.store.postgres import writer as writer_module
-from waggle_fsstore.store.postgres.connections import Connection
+from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
@@ -211,6 +214,63 @@ def test_corrupt_row_affects_no_other(repository: PostgresStore, server: Server)
     *_, event = repository.history()
     assert (event.kind, event.environment) == ("deleted", None)
     assert repository.count() == 1
+
+
+def test_store_is_founded_once(repository: PostgresStore, server: Server) -> None:
+    """A session that has found no store, and then waits for its founder, finds it."""
+    deadline = Deadline(30)
+    with (
+        repository._connections.writer(deadline) as first,
+        repository._connections.writer(deadline) as second,
+    ):
+        for connection in (first, second):
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                connection.execute(b"SELECT FROM waggle.store")
+            # What the next question needs is in the caches of the session, too.
+            assert connection.execute(schema.EXISTS.encode()).fetchone() == (False,)
+    with psycopg.connect(server.url) as founder:
+        founder.execute(schema.LOCK_FOUNDING.encode())
+        saved: list[object] = []
+
+        def save() -> None:
+            try:
+                saved.append(repository.save(make_environment()))
+            except StoreUnavailableError as error:
+                saved.append(error)
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        while not server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            time.sleep(0.01)
+        founder.execute(schema.TABLES.encode())
+        founder.commit()
+        thread.join()
+    assert saved == [1]
+
+
+def test_stopped_client_does_not_keep_the_lock(repository: PostgresStore, server: Server) -> None:
+    """A process that is stopped in a transaction loses it, in the time of a call."""
+    repository.save(make_environment(id="a"))
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def hold() -> None:
+        def work(*_: object) -> None:
+            theirs.send("held")
+            time.sleep(600)
+
+        PostgresStore(server.url, durable=False, timeout=1)._writer.run(work, set(), alone=True)
+
+    holder = context.Process(target=hold)
+    holder.start()
+    try:
+        assert ours.recv() == "held"
+        os.kill(holder.pid or 0, signal.SIGSTOP)
+        assert repository.save(make_environment(id="b")) == 2
+    finally:
+        holder.kill()
+        holder.join()
+    assert repository.count() == 2
 
 
 def test_newer_format_is_refused(repository: PostgresStore, server: Server) -> None:

@@ -61,6 +61,7 @@ _name_of_role: Final = re.compile(r'\b(user|role) "[^"]*"')
 
 _NO_TLS: Final = "does not support SSL"
 _TLS_ADVICE: Final = "enable TLS on the server, or choose another sslmode"
+_CERTIFICATE_ADVICE: Final = "check sslrootcert, and that the URL has the name in the certificate"
 _NO_SERVER_ADVICE: Final = "check that the server runs, its host and its port"
 
 _T = TypeVar("_T")
@@ -273,9 +274,15 @@ def reason_of(error: psycopg.Error) -> str:
     line = _name_of_role.sub(r"\1", (telling or lines or [type(error).__name__])[0])
     code = error.sqlstate or next((code for text, code in _CODES.items() if text in line), "")
     if not code:
-        return f"{line}: {_TLS_ADVICE if _NO_TLS in line else _NO_SERVER_ADVICE}"
+        return f"{line}: {_connection_advice(line)}"
     advice = _ADVICE.get(code, "")
     return f"{line} ({code})" + (f": {advice}" if advice else "")
+
+
+def _connection_advice(line: str) -> str:
+    if _NO_TLS in line:
+        return _TLS_ADVICE
+    return _CERTIFICATE_ADVICE if "certificate" in line else _NO_SERVER_ADVICE
 
 
 def location_of(url: str) -> str:

@@ -17,9 +17,15 @@ ERA: Final = (
 ERA_GAP: Final = 1_000_000_000
 
 #: One founder or upgrader at a time. It asks whether the store exists first: IF NOT EXISTS locks
-#: the tables, and would deadlock with a writer.
+#: the tables, and would deadlock with a writer. ``to_regclass`` could answer from a cache that is
+#: older than the lock, in a session that has looked before.
 LOCK_FOUNDING: Final = "SELECT pg_advisory_xact_lock(7756417102)"
-EXISTS: Final = "SELECT to_regclass('waggle.store') IS NOT NULL"
+EXISTS: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'waggle' AND c.relname = 'store'
+)
+"""
 
 #: No change can be under way while the tables change.
 LOCK_STORE: Final = "SELECT format FROM waggle.store FOR UPDATE"

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import errors
 from psycopg.pq import TransactionStatus
+from psycopg.sql import Literal
 
 from waggle_fsstore.domain.audit import Author
 from waggle_fsstore.domain.environment import Environment, Status
@@ -31,8 +32,8 @@ from waggle_fsstore.store.postgres.schema import ERA, ERA_GAP, FORMAT
 # COMMIT return before the change is flushed.
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _CONFIGURE: Final = """
-SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true),
-    set_config('idle_in_transaction_session_timeout', %s, true),
+SELECT set_config('lock_timeout', '%d', true), set_config('statement_timeout', '0', true),
+    set_config('idle_in_transaction_session_timeout', '%d', true),
     set_config('synchronous_commit', CASE
         WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
         ELSE current_setting('synchronous_commit') END, true)
@@ -125,23 +126,24 @@ class Transaction:
 
         Raises :class:`UnsupportedFormatError` and :class:`OldFormatError`.
         """
-        timeouts = [f"{max(1, int(seconds * 1000))}ms" for seconds in (lock_timeout, idle_timeout)]
-        wanted = [one for one in ids if is_id(one)]
-        connection = self._connection
+        milliseconds = [max(1, int(seconds * 1000)) for seconds in (lock_timeout, idle_timeout)]
+        configure = _CONFIGURE.encode() % tuple(milliseconds)
+        wanted = Literal([one for one in ids if is_id(one)]).as_bytes(self._connection)
+        # One message of the simple protocol. A pipeline of psycopg ends with a Flush, at which the
+        # server stops its clock for idle transactions: a stopped client would keep the lock.
+        trip = (_BEGIN, configure, _LOCK.encode(), _NOW, _ROWS.replace(b"%s", wanted))
         try:
-            with connection.in_one_trip():
-                connection.execute(_BEGIN)
-                connection.execute(_CONFIGURE.encode(), timeouts)
-                locked = connection.execute(_LOCK.encode())
-                told = connection.execute(_NOW)
-                rows = connection.execute(_ROWS, [wanted])
+            cursor = self._connection.execute(b";".join(trip))
         except errors.UndefinedColumn as error:
             raise OldFormatError from error
-        store, now = locked.fetchone(), told.fetchone()
-        if store is None or now is None:
+        _, _, locked, told, rows = (
+            result.fetchall() if result.description else [] for result in cursor.results()
+        )
+        if not locked:
             raise errors.UndefinedTable("waggle.store has no row")
+        (store,), (now,) = locked, told
         self._rows.update(dict.fromkeys(ids))
-        self._rows.update({row[0]: Row(*row) for row in rows.fetchall()})
+        self._rows.update({row[0]: Row(*row) for row in rows})
         found, self._last, era = store
         if found > FORMAT:
             raise UnsupportedFormatError("waggle.store", found, FORMAT)
