@@ -20,6 +20,7 @@ _WIDTH: Final = 140
 PAGES: Final = {
     _ROOT / "docs" / "benchmarks.md": ("summary", "counts", "machine", "scale"),
     _ROOT / "README.md": ("speed",),
+    _ROOT / "docs" / "postgres.md": ("postgres",),
 }
 
 
@@ -147,11 +148,31 @@ def _kept_scale() -> dict[str, Any]:
     return dict(json.loads((_RESULTS / "scale.json").read_text()))
 
 
+def _postgres() -> str:
+    """Return the rates of the store, and what they are of a bare transaction."""
+    from benchmarks.postgres import rate_text  # It needs psycopg.
+
+    kept = json.loads((_RESULTS / "postgres.json").read_text())
+    one, three = kept["1"], kept["3"]
+    rows = []
+    for name in one:
+        row = [name]
+        for found in (one[name], three[name]):
+            ours, bare = found["PostgresStore"], found["bare"]
+            row += [rate_text(ours), f"{ours / bare:.2f}"]
+        rows.append((*row, rate_text(one[name]["FileStore"])))
+    header = ("a second", "one node", "of bare", "three nodes", "of bare", "files")
+    about = kept["machine"]
+    where = f"{about['processor']}, {about['file system'].partition(',')[0]}, {about['date']}:"
+    return f"{_filled(where)}\n\n{table(header, rows)}"
+
+
 _PARTS: Final[dict[str, Callable[[], str]]] = {
     "summary": _summary,
     "speed": _speed,
     "counts": _counts,
     "machine": lambda: table(("what", "this run"), _kept_scale()["machine"].items()),
+    "postgres": _postgres,
     "scale": lambda: scale.markdown(_kept_scale()),
 }
 

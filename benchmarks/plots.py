@@ -58,6 +58,26 @@ def draw_threads(results: dict[str, Any], file: Path) -> None:
     _save(figure, file)
 
 
+def draw_postgres(results: dict[str, Any], file: Path) -> None:
+    """Draw the saves a second of files and databases against the number of threads."""
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    for nodes, title in (("1", "one node"), ("3", "three nodes")):
+        saves = {name: found for name, found in results[nodes].items() if " threads" in name}
+        threads = [int(name.split()[1]) for name in saves]
+        for side in next(iter(saves.values())):
+            if side == "FileStore" and nodes == "3":
+                continue  # It is the same, beside another load.
+            label = side if side == "FileStore" else f"{side}, {title}"
+            style = "--" if side == "bare" else "-"
+            rates = [found[side] for found in saves.values()]
+            axes.plot(threads, rates, style, marker="o", label=label)
+    axes.set(xlabel="threads", ylabel="durable saves a second", ylim=(0, None))
+    axes.set_xticks(threads)
+    axes.set_title("Durable saves a second in files and in PostgreSQL")
+    _save(figure, file)
+
+
 def _save(figure: Figure, file: Path) -> None:
     axes = figure.axes[0]
     axes.grid(alpha=0.3)
@@ -75,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = json.loads(file.read_text())
         if file.name == "scale.json":
             draw_scale(results, file.with_suffix(".svg"))
+        elif file.name == "postgres.json":
+            draw_postgres(results, file.with_suffix(".svg"))
         elif results.get("threads"):
             draw_threads(results, file.with_name(f"{file.stem}-threads.svg"))
     return 0

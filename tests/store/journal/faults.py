@@ -116,3 +116,11 @@ def skip_truncation_of_the_old_segment(patch: Patch) -> None:
 @fault("tests/store/journal/test_segments.py::test_successor_says_how_many_bytes_count")
 def count_void_lines_of_sealed_segments(patch: Patch) -> None:
     patch.setattr(segments, "header", lambda *_: (0, 0))
+
+
+@fault("tests/store/journal/test_segments.py::test_anchor_of_a_change_copies_no_batch")
+def copy_batch_for_each_of_its_changes(patch: Patch) -> None:
+    def anchor(self: segments.Segment, seq: int, line: lines.Line) -> segments.Anchor:
+        return segments.Anchor(seq, self.first, line.start, lines.crc_of(self.text(line)))
+
+    patch.setattr(segments.Segment, "anchor", anchor)

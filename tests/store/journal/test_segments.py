@@ -3,6 +3,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 from tests.store.journal.journals import change_line, make_layout, write_segment
 from waggle_fsstore.store.format.layout import Layout
@@ -66,3 +67,26 @@ def test_pruned_journal_is_told_from_one_that_began_late(tmp_path: Path) -> None
     write_segment(layout, 7, lines.follows(4, 100))
     assert segments.oldest_kept(layout) == 7
     assert segments.size_of(layout, 4) == 0
+
+
+class _Counted(bytes):
+    """Bytes that keep the length of the longest copy of a part of them."""
+
+    longest = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = bytes(self)[key]
+        if isinstance(key, slice):
+            _Counted.longest = max(_Counted.longest, len(part))
+        return part
+
+
+def test_anchor_of_a_change_copies_no_batch() -> None:
+    """The line of a batch has thousands of changes: reading it takes no time for each with each."""
+    data = _Counted(change_line(1) + change_line(2))
+    end = len(change_line(1))
+    line = lines.Line(end, len(data), {})
+    segment = segments.Segment(1, "", 0, data, [line], [], is_sealed=False)
+    anchor = segment.anchor(2, line)
+    assert (anchor.offset, anchor.crc) == (end, lines.crc_of(change_line(2)))
+    assert _Counted.longest == lines.HEAD_BYTES

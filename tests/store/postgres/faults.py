@@ -226,7 +226,7 @@ def upgrade_at_once(patch: Patch) -> None:
 
 @fault(f"{_TESTS}::test_stopped_client_does_not_keep_the_lock")
 def wait_for_stopped_client(patch: Patch) -> None:
-    _replace(patch, "_CONFIGURE", "idle_in_transaction_session_timeout', '%d'", "work_mem', '%d'")
+    _replace(patch, "_CONFIGURE", "idle_in_transaction_session_timeout", "work_mem")
 
 
 @fault("tests/store/postgres/test_tls.py::test_wrong_certificate_is_told")
@@ -236,7 +236,7 @@ def give_advice_about_the_address(patch: Patch) -> None:
 
 @fault("tests/store/postgres/test_pooler.py::test_settings_do_not_leak")
 def set_for_the_session(patch: Patch) -> None:
-    _replace(patch, "_CONFIGURE", "'%d', true)", "'%d', false)")
+    _replace(patch, "_CONFIGURE", "LOCAL lock_timeout", "SESSION lock_timeout")
 
 
 @fault(f"{_TESTS}::test_store_is_founded_once")
@@ -244,3 +244,17 @@ def ask_cache_for_store(patch: Patch) -> None:
     from waggle_fsstore.store.postgres import schema
 
     patch.setattr(schema, "EXISTS", "SELECT to_regclass('waggle.store') IS NOT NULL")
+
+
+@fault("tests/store/postgres/test_pooler.py::test_statements_are_prepared_without_pooler_only")
+def prepare_behind_pooler(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres.connections import Connections
+
+    connect = Connections._connect
+
+    def prepare(self: Connections, deadline: Any) -> Any:
+        connection = connect(self, deadline)
+        connection.prepare_threshold = 2
+        return connection
+
+    patch.setattr(Connections, "_connect", prepare)

@@ -101,6 +101,20 @@ def test_threads_share_sessions(server: Server) -> None:
         store.close()
 
 
+def test_statements_are_prepared_without_pooler_only(
+    server: Server, running_server: Server
+) -> None:
+    """A prepared statement belongs to a session, which a pooler may give to another client."""
+    for place, is_kept in ((server, False), (running_server, True)):
+        with PostgresStore(place.url, durable=False) as store:
+            for _ in range(5):
+                store.save(make_environment(id="a"))
+                store.find_by_id("a")
+            query = b"SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%waggle.%'"
+            kept = [one.execute(query).fetchall() for one in store._connections._idle]
+        assert any(kept) == is_kept, place.url
+
+
 def test_settings_do_not_leak(server: Server) -> None:
     """A session that the store has used waits for the flush of others as before."""
     with PostgresStore(server.url, durable=False) as store:

@@ -58,7 +58,10 @@ class Segment(NamedTuple):
 
     def anchor(self, seq: int, line: Line) -> Anchor:
         """Return the anchor of a change in one of its lines."""
-        return Anchor(seq, self.first, line.start, lines.crc_of(self.text(line)))
+        # Not the whole line: that of a batch has thousands of changes, each with an anchor.
+        start = line.start - self.base
+        head = self.data[start : start + lines.HEAD_BYTES]
+        return Anchor(seq, self.first, line.start, lines.crc_of(head))
 
     def undamaged(self) -> Iterator[Line]:
         """Yield the good lines up to the first damage, then raise as :meth:`raise_on_damage`."""
@@ -204,7 +207,8 @@ def locate(layout: Layout, seq: int) -> Anchor | None:
                 break
             if changes:
                 number = max(one["seq"] for one in changes if one["seq"] <= seq)
-                found = Anchor(number, first, start, lines.crc_of(data[start:end]))
+                head = data[start : start + lines.HEAD_BYTES]
+                found = Anchor(number, first, start, lines.crc_of(head))
         if found is not None:
             return found
     return None

@@ -18,6 +18,9 @@ from waggle_fsstore.domain.errors import StoreUnavailableError
 _READERS: Final = 4
 _CONNECT_TIMEOUT_S: Final = 2
 
+# After how many executions a statement is prepared.
+_PREPARE_AFTER: Final = 2
+
 # More than the ``finally`` blocks that wait within each other.
 _MAX_BLOCKS: Final = 10
 
@@ -242,10 +245,16 @@ class Connections:
         seconds = int(given.get("connect_timeout", _CONNECT_TIMEOUT_S))
         given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left))))
         given["client_encoding"] = "utf8"
-        # No prepared statements: they do not survive a pooler that shares sessions.
-        return Connection.connect(
+        connection = Connection.connect(
             conninfo.make_conninfo(**given), autocommit=True, prepare_threshold=None
         )
+        connection.deadline = deadline.at
+        # A pooler, which gives each transaction another session, has process ids of its own. Where
+        # the session is that of the server, it can keep prepared statements.
+        row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
+        if row is not None and row[0] == connection.info.backend_pid:
+            connection.prepare_threshold = _PREPARE_AFTER
+        return connection
 
     def _give_back(self, connection: Connection) -> None:
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:

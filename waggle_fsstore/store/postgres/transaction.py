@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from psycopg import errors
-from psycopg.pq import TransactionStatus
-from psycopg.sql import Literal
+from psycopg.pq import Escaping, TransactionStatus
 
 from waggle_fsstore.domain.audit import Author
 from waggle_fsstore.domain.environment import Environment, Status
@@ -32,11 +31,12 @@ from waggle_fsstore.store.postgres.schema import ERA, ERA_GAP, FORMAT
 # COMMIT return before the change is flushed.
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _CONFIGURE: Final = """
-SELECT set_config('lock_timeout', '%d', true), set_config('statement_timeout', '0', true),
-    set_config('idle_in_transaction_session_timeout', '%d', true),
-    set_config('synchronous_commit', CASE
-        WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
-        ELSE current_setting('synchronous_commit') END, true)
+SET LOCAL lock_timeout = %d;
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = %d;
+SELECT set_config('synchronous_commit', CASE
+    WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+    ELSE current_setting('synchronous_commit') END, true)
 """
 _LOCK: Final = "SELECT format, last, era FROM waggle.store FOR NO KEY UPDATE"
 _NOW: Final = f"""
@@ -128,28 +128,27 @@ class Transaction:
         """
         milliseconds = [max(1, int(seconds * 1000)) for seconds in (lock_timeout, idle_timeout)]
         configure = _CONFIGURE.encode() % tuple(milliseconds)
-        wanted = Literal([one for one in ids if is_id(one)]).as_bytes(self._connection)
+        quote = Escaping(self._connection.pgconn).escape_literal
+        wanted = b",".join(quote(one.encode()) for one in ids if is_id(one))
         # One message of the simple protocol. A pipeline of psycopg ends with a Flush, at which the
         # server stops its clock for idle transactions: a stopped client would keep the lock.
-        trip = (_BEGIN, configure, _LOCK.encode(), _NOW, _ROWS.replace(b"%s", wanted))
+        rows_wanted = _ROWS.replace(b"%s", b"ARRAY[" + wanted + b"]::text[]")
+        trip = (_BEGIN, configure, _LOCK.encode(), _NOW, rows_wanted)
         try:
             cursor = self._connection.execute(b";".join(trip))
         except errors.UndefinedColumn as error:
             raise OldFormatError from error
-        _, _, locked, told, rows = (
-            result.fetchall() if result.description else [] for result in cursor.results()
-        )
-        if not locked:
+        store, now, rows = (cursor.set_result(n).fetchall() for n in (-3, -2, -1))
+        if not store:
             raise errors.UndefinedTable("waggle.store has no row")
-        (store,), (now,) = locked, told
         self._rows.update(dict.fromkeys(ids))
         self._rows.update({row[0]: Row(*row) for row in rows})
-        found, self._last, era = store
+        found, self._last, era = store[0]
         if found > FORMAT:
             raise UnsupportedFormatError("waggle.store", found, FORMAT)
         if found < FORMAT:
             raise OldFormatError
-        self._era, self._at = now
+        self._era, self._at = now[0]
         if self._era != era:  # Numbers of changes that a failover lost are not used again.
             self._last += ERA_GAP
         self._began_at = int(self._last)
