@@ -189,6 +189,7 @@ def _membership_of(
     if hosts is None:
         return Membership()
     from waggle_fsstore.domain.audit import host_name
+    from waggle_fsstore.domain.process import boot_id
     from waggle_fsstore.provider.host_id import make_host_id, read_host_id
     from waggle_fsstore.provider.workspace_dirs import SERVERS
     from waggle_fsstore.store.server_lock import running_servers
@@ -202,7 +203,12 @@ def _membership_of(
         host_id = None
     name = settings.host_name or host_name()
     return SharedMembership(
-        hosts, host_id, lambda: make_host_id(root), name=name, url=settings.host_url
+        hosts,
+        host_id,
+        lambda: make_host_id(root),
+        name=name,
+        url=settings.host_url,
+        boot_id=boot_id(),
     )
 
 

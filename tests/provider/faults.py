@@ -340,7 +340,7 @@ def keep_host_id_in_memory(patch: Patch) -> None:
     patch.setattr(host_id, "_sync", nothing)
 
 
-@fault(f"{_HOST_ID}::test_processes_that_start_at_once_have_one_id")
+@fault(f"{_HOST_ID}::test_id_that_another_process_made_first_counts")
 def replace_host_id_of_other_process(patch: Patch) -> None:
     patch.setattr(os, "link", os.rename)
     patch.setattr(os, "unlink", nothing)

@@ -33,6 +33,20 @@ def test_processes_that_start_at_once_have_one_id(tmp_path: Path) -> None:
         assert os.listdir(root) == [".host-id"]
 
 
+def test_id_that_another_process_made_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not replaced: that process may have registered it already."""
+    file, theirs = tmp_path / ".host-id", str(uuid.uuid4())
+
+    def make(path: str) -> None:
+        if path != str(tmp_path):
+            file.write_text(theirs)
+
+    monkeypatch.setattr(host_id, "_sync", make)
+    assert make_host_id(str(tmp_path)) == theirs == file.read_text()
+
+
 def test_id_is_synced_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a power cut the host is the same one: file and directory are flushed."""
     synced: list[str] = []

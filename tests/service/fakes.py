@@ -361,13 +361,13 @@ class FakeHosts:
             raise self.error
         return self._clock.now()
 
-    def register(self, host_id: str, name: str, url: str) -> None:
+    def register(self, host_id: str, name: str, url: str, _: str) -> None:
         self._refuse_removed(host_id)
         if any(one.name == name and one.id != host_id for one in self._hosts.values()):
             raise HostRefusedError(name, "another host has this name")
         self._hosts[host_id] = Host(id=host_id, name=name, url=url, seen_at=self.now())
 
-    def beat(self, host_id: str) -> None:
+    def beat(self, host_id: str, _: str) -> None:
         self._refuse_removed(host_id)
         self._hosts[host_id] = replace(self._hosts[host_id], seen_at=self.now())
 

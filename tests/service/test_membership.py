@@ -347,6 +347,25 @@ def test_files_are_claimed_by_the_host_that_has_them(hosts: Hosts) -> None:
     assert hosts.world.events_of(name)[-1] == event
 
 
+def test_files_of_unknown_host_are_claimed_too(hosts: Hosts) -> None:
+    """After a copy between databases, the host of a record may not be one of this store."""
+    first, other = hosts.service("a"), hosts.service("b")
+    names = [
+        hosts.world.store_environment(
+            workspace=False, status=Status.RUNNING, host_id="unknown", owner=FOREIGN
+        )
+        for _ in range(2)
+    ]
+    (hosts._root / "a" / "workspaces" / names[0]).mkdir(parents=True)
+    (hosts._root / "a" / "workspaces" / names[0] / "whole").touch()
+    for call in (other.reconcile, other.sweep, first.reconcile, other.sweep):
+        assert call().problems == []
+    assert [hosts.world.stored(one).host_id for one in names] == ["id of a", "unknown"]
+    assert hosts.world.stored(names[1]).status is Status.RUNNING
+    assert other.destroy(names[1])
+    assert not hosts.world.exists(names[1])
+
+
 def test_record_without_files_can_be_destroyed_anywhere(hosts: Hosts) -> None:
     """What no host has claimed, an operator can still remove."""
     name = hosts.world.store_environment(workspace=False, status=Status.RUNNING)
@@ -451,7 +470,7 @@ def test_agent_goes_on_after_failures(
         time.sleep(0.1)
         hosts.table.error = None
         assert other.destroy(made.id)
-    assert sum("cannot see that this one works" in text for text in caplog.messages) == 1
+    assert sum("does not see what the others ask" in text for text in caplog.messages) == 1
 
 
 def test_agent_shows_that_its_host_works(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 #: How often a host shows that it works.
 HEARTBEAT: Final = timedelta(seconds=5)
 
-# A host is silent once this number of heartbeats did not come.
-_MAX_MISSED: Final = 6
+#: A host is silent when it was not heard of for this long.
+SILENCE: Final = 6 * HEARTBEAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Host:
 
     def is_silent(self, now: datetime) -> bool:
         """Return whether it was not heard of for half a minute, at a time of the store's clock."""
-        return now - self.seen_at > _MAX_MISSED * HEARTBEAT
+        return now - self.seen_at > SILENCE
 
 
 class Hosts(Protocol):
@@ -41,15 +41,20 @@ class Hosts(Protocol):
         """Return the time by the clock of the store, which is the same for all hosts."""
         ...
 
-    def register(self, host_id: str, name: str, url: str) -> None:
+    def register(self, host_id: str, name: str, url: str, boot_id: str) -> None:
         """Add a host, or give it another name and URL.
 
-        Raises :class:`HostRefusedError` if another host has the name, or this one was removed.
+        ``boot_id`` is that of its machine, "" if unknown. Raises :class:`HostRefusedError` if
+        another host has the name, this one was removed, or servers of another machine, which has
+        a copy of its id, were just heard of.
         """
         ...
 
-    def beat(self, host_id: str) -> None:
-        """Record that a host works. Raises :class:`HostRefusedError` if it was removed."""
+    def beat(self, host_id: str, boot_id: str) -> None:
+        """Record that a host works.
+
+        Raises :class:`HostRefusedError` if it was removed, or another machine has registered it.
+        """
         ...
 
     def find_all(self) -> list[Host]:

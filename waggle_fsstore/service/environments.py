@@ -404,7 +404,7 @@ class EnvironmentService:
             return
         with audit(actor="reconcile"):
             name = self._membership.name
-            transitions.set_host(self._repository, environment.id, host_id, name)
+            transitions.set_host(self._repository, environment, host_id, name)
         environment.host_id = host_id
 
     def _rename_provider(self, environment: Environment, _: Reconciliation) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol, Self
 
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError, HostRefusedError
+from waggle_fsstore.domain.errors import HostRefusedError
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.host import HEARTBEAT
 from waggle_fsstore.service.environments import EnvironmentService
@@ -78,17 +78,17 @@ class HostAgent:
         while not self._stopping.is_set():
             try:
                 self._service.membership.beat()
-                self._is_failing = False
                 self._follow(monotonic() + HEARTBEAT.total_seconds())
+                self._is_failing = False
             except HostRefusedError as error:
                 self._on_refused(error)
                 return
-            except (HistoryLostError, HistoryPrunedError):
-                self._cursor = None
             except Exception as error:  # noqa: BLE001  # The next attempt may succeed.
                 level = logging.DEBUG if self._is_failing else logging.ERROR
-                _log.log(level, "other hosts cannot see that this one works: %s", error)
+                _log.log(level, "this host does not see what the others ask for: %s", error)
                 self._is_failing = True
+                # The history may be lost there, or an event be damaged: go on after the last one.
+                self._cursor = None
                 self._stopping.wait(HEARTBEAT.total_seconds())
 
     def _follow(self, until: float) -> None:

@@ -75,7 +75,8 @@ class SharedMembership(Membership):
     """One of several hosts that share a store.
 
     ``host_id`` is ``None`` for a program that creates no environments, such as the command line
-    on the machine of an operator; ``make_id`` then makes an id for :meth:`join`. ``wall`` returns
+    on the machine of an operator; ``make_id`` then makes an id for :meth:`join`. ``boot_id`` tells
+    a copy of the id on another machine from a server of the same one. ``wall`` returns
     the time of this machine, to which the difference to that of the store is added.
     """
 
@@ -87,6 +88,7 @@ class SharedMembership(Membership):
         *,
         name: str,
         url: str = "",
+        boot_id: str = "",
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.hosts: Hosts = hosts
@@ -94,10 +96,13 @@ class SharedMembership(Membership):
         self._make_id = make_id
         self._name = name
         self._url = url
+        self._boot_id = boot_id
         self._wall = wall
         self._lock = threading.Lock()
         self._has_joined = False
         self._known: dict[str, Host] = {}
+        # Ids that were looked for since the hosts were read.
+        self._unknown: set[str] = set()
         self._offset: timedelta | None = None
         register_at_fork(self)
 
@@ -127,7 +132,7 @@ class SharedMembership(Membership):
             if not self._has_joined:
                 # Stored here first: a host that forgot its id would be another one.
                 host_id = self._make_id()
-                self.hosts.register(host_id, self._name, self._url)
+                self.hosts.register(host_id, self._name, self._url, self._boot_id)
                 self._id = host_id
                 self._has_joined = True
         self.refresh()
@@ -136,11 +141,12 @@ class SharedMembership(Membership):
         """See :meth:`Membership.refresh`."""
         self._offset = self.hosts.now() - self._wall()
         self._known = {one.id: one for one in self.hosts.find_all()}
+        self._unknown = set()
 
     def beat(self) -> None:
         """See :meth:`Membership.beat`."""
         if self._id is not None:
-            self.hosts.beat(self._id)
+            self.hosts.beat(self._id, self._boot_id)
         self.refresh()
 
     def owns(self, environment: Environment) -> bool:
@@ -151,12 +157,14 @@ class SharedMembership(Membership):
         host_id = environment.host_id
         if host_id is None:
             return environment.provider is None
-        known = self._known.get(host_id)
-        return host_id == self._id or (known is not None and known.removed_at is not None)
+        host = self._host_of(environment)
+        return host_id == self._id or (host is not None and host.removed_at is not None)
 
     def is_unclaimed(self, environment: Environment) -> bool:
-        """See :meth:`Membership.is_unclaimed`: it was copied from a store of one machine."""
-        return environment.host_id is None and environment.provider is not None
+        """See :meth:`Membership.is_unclaimed`: it was copied from another store."""
+        if environment.host_id == self._id is not None:
+            return False
+        return environment.provider is not None and self._host_of(environment) is None
 
     def name_of(self, environment: Environment) -> str:
         """See :meth:`Membership.name_of`."""
@@ -173,8 +181,11 @@ class SharedMembership(Membership):
         return f"{host.name} (not heard of since {host.seen_at:%Y-%m-%d %H:%M:%S} UTC)"
 
     def _host_of(self, environment: Environment) -> Host | None:
-        if environment.host_id is None:
+        host_id = environment.host_id
+        if host_id is None:
             return None
-        if environment.host_id not in self._known:
+        if host_id not in self._known and host_id not in self._unknown:
             self.refresh()
-        return self._known.get(environment.host_id)
+            if host_id not in self._known:
+                self._unknown.add(host_id)
+        return self._known.get(host_id)

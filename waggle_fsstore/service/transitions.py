@@ -76,19 +76,19 @@ def set_provider(
 
 
 def set_host(
-    repository: TransactionalRepository, environment_id: str, host_id: str, name: str
+    repository: TransactionalRepository, environment: Environment, host_id: str, name: str
 ) -> None:
     """Store which host has the files of an environment that came from another store.
 
-    Raises :class:`PreconditionFailedError` if one has them by now.
+    Raises :class:`PreconditionFailedError` if another host has claimed them in the meantime.
     """
 
     def claim(stored: Environment) -> None:
-        require(stored.host_id is None)
+        require(stored.host_id == environment.host_id)
         stored.host_id = host_id
 
     with with_reason(f"its workspace is on host {name}"):
-        repository.update(environment_id, claim)
+        repository.update(environment.id, claim)
 
 
 def set_port(repository: TransactionalRepository, environment_id: str, port: int) -> Environment:

@@ -258,3 +258,11 @@ def prepare_behind_pooler(patch: Patch) -> None:
         return connection
 
     patch.setattr(Connections, "_connect", prepare)
+
+
+@fault(f"{_HOSTS}::test_copy_of_the_id_on_another_machine_is_refused")
+def take_copy_of_id_for_the_host(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import hosts
+
+    claims = hosts._CLAIMS.replace(b"boot_id NOT IN ('', %(boot_id)s)", b"%(boot_id)s IS NULL")
+    patch.setattr(hosts, "_CLAIMS", claims)

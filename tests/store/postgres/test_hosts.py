@@ -38,7 +38,7 @@ def live(host_id: str | None, **fields: object) -> Environment:
 def test_host_is_registered_and_renamed(repository: PostgresStore) -> None:
     """The first registration makes the store; another name for the same id is a new name."""
     assert repository.hosts.find_all() == []
-    repository.hosts.register("1", "maja", "http://maja:8080")
+    repository.hosts.register("1", "maja", "http://maja:8080", "boot")
     first = only(repository.hosts.find_all())
     assert (first.id, first.name, first.url, first.removed_at) == (
         "1",
@@ -46,18 +46,18 @@ def test_host_is_registered_and_renamed(repository: PostgresStore) -> None:
         "http://maja:8080",
         None,
     )
-    repository.hosts.register("1", "willi", "")
+    repository.hosts.register("1", "willi", "", "boot")
     assert [one.name for one in repository.hosts.find_all()] == ["willi"]
-    repository.hosts.register("2", "maja", "")
+    repository.hosts.register("2", "maja", "", "boot")
     assert [one.name for one in repository.hosts.find_all()] == ["maja", "willi"]
     assert repository.last_change() == 0
 
 
 def test_name_of_another_host_is_refused(repository: PostgresStore) -> None:
     """A copied machine, or one without its disk, does not take the place of another."""
-    repository.hosts.register("1", "maja", "http://maja:8080")
+    repository.hosts.register("1", "maja", "http://maja:8080", "boot")
     with pytest.raises(HostRefusedError, match="another host has this name: set WAGGLE_HOST"):
-        repository.hosts.register("2", "maja", "")
+        repository.hosts.register("2", "maja", "", "boot")
     assert only(repository.hosts.find_all()).id == "1"
 
 
@@ -67,7 +67,7 @@ def test_only_one_of_several_gets_a_name(open_store: Callable[[], PostgresStore]
 
     def start(number: int) -> None:
         try:
-            open_store().hosts.register(str(number), "maja", "")
+            open_store().hosts.register(str(number), "maja", "", "boot")
             outcomes.append(None)
         except HostRefusedError as error:
             outcomes.append(error)
@@ -82,10 +82,10 @@ def test_only_one_of_several_gets_a_name(open_store: Callable[[], PostgresStore]
 
 def test_heartbeat_is_seen(repository: PostgresStore, server: Server) -> None:
     """The time is that of the database, and the difference to it says who is silent."""
-    repository.hosts.register("1", "maja", "")
+    repository.hosts.register("1", "maja", "", "boot")
     server.execute("UPDATE waggle.host SET seen_at = seen_at - interval '1 hour'")
     assert only(repository.hosts.find_all()).is_silent(repository.hosts.now())
-    repository.hosts.beat("1")
+    repository.hosts.beat("1", "boot")
     now = repository.hosts.now()
     host = only(repository.hosts.find_all())
     assert now - host.seen_at < timedelta(seconds=20)
@@ -97,7 +97,7 @@ def test_heartbeat_waits_for_no_flush(
     repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is lost does no harm, and a missing standby must not make a host silent."""
-    repository.hosts.register("1", "maja", "")
+    repository.hosts.register("1", "maja", "", "boot")
     settings: list[object] = []
     read = Connections.read
 
@@ -107,7 +107,7 @@ def test_heartbeat_waits_for_no_flush(
         return settings
 
     monkeypatch.setattr(Connections, "read", read_and_look)
-    repository.hosts.beat("1")
+    repository.hosts.beat("1", "boot")
     monkeypatch.undo()
     assert settings == [("off",)]
     assert repository._connections.read("SHOW synchronous_commit") == [("on",)]
@@ -115,21 +115,37 @@ def test_heartbeat_waits_for_no_flush(
 
 def test_removed_host_is_refused(repository: PostgresStore) -> None:
     """It may neither beat nor register again; its name is free, and removing it again works."""
-    repository.hosts.register("1", "maja", "")
+    repository.hosts.register("1", "maja", "", "boot")
     removed = repository.hosts.remove("maja")
     assert removed.id == "1"
     assert removed.removed_at is not None
     assert repository.hosts.remove("maja") == removed
     with pytest.raises(HostRefusedError, match="an operator removed it"):
-        repository.hosts.beat("1")
+        repository.hosts.beat("1", "boot")
     with pytest.raises(HostRefusedError, match="an operator removed it"):
-        repository.hosts.register("1", "x", "")
-    repository.hosts.register("2", "maja", "")
+        repository.hosts.register("1", "x", "", "boot")
+    repository.hosts.register("2", "maja", "", "boot")
     assert [(one.id, one.removed_at is None) for one in repository.hosts.find_all()] == [
         ("1", False),
         ("2", True),
     ]
     assert repository.hosts.remove("maja").id == "2"
+
+
+def test_copy_of_the_id_on_another_machine_is_refused(
+    repository: PostgresStore, server: Server
+) -> None:
+    """A cloned disk makes no second host of one; a disk that has moved works after a while."""
+    repository.hosts.register("1", "maja", "", "boot")
+    repository.hosts.register("1", "maja", "", "boot")
+    with pytest.raises(HostRefusedError, match="another machine has the same id"):
+        repository.hosts.register("1", "willi", "", "other boot")
+    repository.hosts.beat("1", "boot")
+    server.execute("UPDATE waggle.host SET seen_at = seen_at - interval '31 seconds'")
+    repository.hosts.register("1", "maja", "", "other boot")
+    with pytest.raises(HostRefusedError, match="another machine has the same id"):
+        repository.hosts.beat("1", "boot")
+    repository.hosts.beat("1", "other boot")
 
 
 def test_unknown_host_is_not_removed(repository: PostgresStore) -> None:
@@ -141,7 +157,7 @@ def test_unknown_host_is_not_removed(repository: PostgresStore) -> None:
 def test_unregistered_host_does_not_beat(repository: PostgresStore) -> None:
     """A host whose row is gone is not brought back by its heartbeat."""
     with pytest.raises(HostRefusedError):
-        repository.hosts.beat("1")
+        repository.hosts.beat("1", "boot")
 
 
 def test_capacity_counts_live_environments_of_the_host(repository: PostgresStore) -> None:

@@ -95,8 +95,8 @@ def test_threads_share_sessions(server: Server) -> None:
         thread.join()
     assert errors == []
     assert [event.seq for event in stores[0].history()] == list(range(1, 161))
-    stores[0].hosts.register("1", "maja", "")
-    stores[0].hosts.beat("1")
+    stores[0].hosts.register("1", "maja", "", "boot")
+    stores[0].hosts.beat("1", "boot")
     for store in stores:
         store.close()
 
@@ -118,8 +118,8 @@ def test_statements_are_prepared_without_pooler_only(
 def test_settings_do_not_leak(server: Server) -> None:
     """A session that the store has used waits for the flush of others as before."""
     with PostgresStore(server.url, durable=False) as store:
-        store.hosts.register("1", "maja", "")
-        store.hosts.beat("1")
+        store.hosts.register("1", "maja", "", "boot")
+        store.hosts.beat("1", "boot")
         store.save(make_environment())
     for setting in ("synchronous_commit", "lock_timeout", "statement_timeout"):
         with psycopg.connect(server.url, autocommit=True) as connection:

@@ -158,7 +158,7 @@ def test_owner_upgrades_for_role_that_may_not(
     assert [event.seq for event in store.history()] == [1]
     old_server.execute(schema.upgrade_script(1))
     assert store.save(make_environment()) == 2
-    store.hosts.register("1", "maja", "")
+    store.hosts.register("1", "maja", "", "boot")
 
 
 def test_script_upgrades_an_earlier_format_only() -> None:

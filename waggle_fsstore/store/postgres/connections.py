@@ -249,8 +249,8 @@ class Connections:
             conninfo.make_conninfo(**given), autocommit=True, prepare_threshold=None
         )
         connection.deadline = deadline.at
-        # A pooler, which gives each transaction another session, has process ids of its own. Where
-        # the session is that of the server, it can keep prepared statements.
+        # A pooler, which gives each transaction another session, invents a process id. Where the
+        # session is that of the server, it can keep prepared statements.
         row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
         if row is not None and row[0] == connection.info.backend_pid:
             connection.prepare_threshold = _PREPARE_AFTER

@@ -35,6 +35,7 @@ CREATE TABLE waggle.host (              -- the hosts whose servers use the store
     id         text PRIMARY KEY,
     name       text NOT NULL,
     url        text NOT NULL,
+    boot_id    text NOT NULL,           -- of the machine whose servers it has now
     seen_at    timestamptz NOT NULL,    -- when a server of it was last heard of
     removed_at timestamptz
 );
