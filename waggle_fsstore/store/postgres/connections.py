@@ -251,8 +251,12 @@ class Connections:
         connection.deadline = deadline.at
         # A pooler, which gives each transaction another session, invents a process id. Where the
         # session is that of the server, it can keep prepared statements.
-        row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
-        if row is not None and row[0] == connection.info.backend_pid:
+        try:
+            row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        if row == (connection.info.backend_pid,):
             connection.prepare_threshold = _PREPARE_AFTER
         return connection
 

@@ -135,7 +135,7 @@ class Transaction:
         rows_wanted = _ROWS.replace(b"%s", b"ARRAY[" + wanted + b"]::text[]")
         trip = (_BEGIN, configure, _LOCK.encode(), _NOW, rows_wanted)
         try:
-            cursor = self._connection.execute(b";".join(trip))
+            cursor = self._connection.execute(b";".join(trip), prepare=False)
         except errors.UndefinedColumn as error:
             raise OldFormatError from error
         store, now, rows = (cursor.set_result(n).fetchall() for n in (-3, -2, -1))
