@@ -78,7 +78,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("WAGGLE_DATA_DIR", str(directory / "waggle-data"))
     monkeypatch.setenv("XDG_DATA_HOME", str(directory / "xdg-data"))
     monkeypatch.setenv("HOME", str(directory / "home"))
-    monkeypatch.setattr("waggle_fsstore.server.json_log.configure", lambda: None)
+    monkeypatch.setattr("waggle_fsstore.server.log.configure", lambda *_: None)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_settings_default_to_process_environment(monkeypatch: pytest.MonkeyPatch
 
 def test_unknown_variables_are_ignored() -> None:
     """Variables that this version does not know have no effect."""
-    assert from_variables(LOG_LEVEL="loud") == DEFAULT
+    assert from_variables(COLOUR="loud") == DEFAULT
 
 
 def test_each_variable_sets_one_field() -> None:
@@ -86,6 +86,10 @@ def test_each_variable_sets_one_field() -> None:
         SSH_PORT_MAX="2009",
         ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
         ALLOWED_ORIGINS="https://App.example:8443,tauri://localhost",
+        HOST=" maja ",
+        HOST_URL="https://maja.example:8443/",
+        LOG_LEVEL="Warning",
+        LOG_FORMAT="text",
     )
     assert settings == Settings(
         host="0.0.0.0",  # noqa: S104  # The subject of the test.
@@ -96,7 +100,26 @@ def test_each_variable_sets_one_field() -> None:
         ssh_ports=range(2000, 2010),
         allowed_hosts=("waggle.local", "10.0.0.1:9000"),
         allowed_origins=("https://app.example:8443", "tauri://localhost"),
+        host_name="maja",
+        host_url="https://maja.example:8443",
+        log_level="warning",
+        log_format="text",
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        *(("HOST", text) for text in ("a b", "a\tb", "a" * 101)),
+        *(("HOST_URL", text) for text in ("maja:8080", "ftp://maja", "http://", "http://a@b")),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_name_that_is_none_is_refused(variable: str, text: str) -> None:
+    """A host name is one word, a URL has no credentials, and a choice is one of those listed."""
+    with pytest.raises(SettingError, match=f"^WAGGLE_{variable}: "):
+        from_variables(**{variable: text})
 
 
 def test_settings_are_immutable() -> None:

@@ -26,6 +26,8 @@ from waggle_fsstore.domain.size import Size, parse_size
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
 _MAX_HOST_NAME: Final = 100
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_LOG_FORMATS: Final = ("text", "json")
 
 # A name or an address, and a port; an IPv6 address with a port is in brackets.
 _HOST: Final = re.compile(
@@ -131,6 +133,8 @@ class Settings:
       servers lived through; zero for not at all.
     - ``trash_max``: how much room they may take.
     - ``allowed_origins``: the origins of web pages that may call the server from a browser.
+    - ``log_level``: ``debug``, ``info``, ``warning`` or ``error``.
+    - ``log_format``: ``text``, ``json``, or "" for text on a terminal and JSON elsewhere.
     """
 
     host: str = "127.0.0.1"
@@ -146,6 +150,8 @@ class Settings:
     trash_keep: timedelta = DEFAULT_TRASH_KEEP
     trash_max: Size = DEFAULT_TRASH_MAX
     allowed_origins: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_format: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -184,6 +190,8 @@ class Settings:
             trash_keep=read("WAGGLE_TRASH_KEEP", _keep, defaults.trash_keep),
             trash_max=read("WAGGLE_TRASH_MAX", parse_size, defaults.trash_max),
             allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
+            log_level=read("WAGGLE_LOG_LEVEL", _one_of(_LOG_LEVELS), defaults.log_level),
+            log_format=read("WAGGLE_LOG_FORMAT", _one_of(_LOG_FORMATS), defaults.log_format),
         )
 
     @property
@@ -205,6 +213,15 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError(f"{text!r:.100} is not a whole number from {low} to {high}")
         return int(text)
+
+    return parse
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r:.100} is not one of {', '.join(choices)}")
+        return text.lower()
 
     return parse
 
@@ -256,7 +273,8 @@ def _host_name(text: str) -> str:
 
 
 def _url(text: str) -> str:
-    if not _ORIGIN.match(text) or not text.startswith(("http://", "https://")):
+    is_url = _ORIGIN.match(text) and text.startswith(("http://", "https://"))
+    if not is_url or "@" in text:  # Others see it, so it may have no password.
         raise ValueError(f"{text!r:.100} is not a URL, such as http://maja.example:8080")
     return text.rstrip("/")
 

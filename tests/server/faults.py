@@ -2,6 +2,7 @@
 """Planted faults of the server: each breaks one of its promises."""
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ from waggle_fsstore.server import (
     connections,
     hosts,
     http,
-    json_log,
     lifecycle,
+    log,
     readiness,
     tools,
 )
@@ -221,9 +222,9 @@ http._OUT_OF_RESOURCES = ()
     )
 
 
-@fault("tests/server/test_json_log.py::test_repeated_loop_errors_are_summarised")
+@fault("tests/server/test_log.py::test_repeated_loop_errors_are_summarised")
 def log_every_repeated_loop_error(patch: Patch) -> None:
-    patch.setattr(json_log, "_REPEAT_INTERVAL_S", 0)
+    patch.setattr(log, "_REPEAT_INTERVAL_S", 0)
 
 
 # Starting
@@ -663,3 +664,19 @@ from waggle_fsstore.server import stdio
 stdio._error = lambda _: None
 """,
     )
+
+
+@fault("tests/server/test_call_log.py::test_each_call_has_one_entry")
+def log_the_call_with_its_arguments(patch: Patch) -> None:
+    parse = arguments.Arguments.parse
+
+    def parse_and_log(self: arguments.Arguments, sent: dict[str, object]) -> dict[str, Any]:
+        logging.getLogger("waggle_fsstore").info("call with %s", sent)
+        return parse(self, sent)
+
+    patch.setattr(arguments.Arguments, "parse", parse_and_log)
+
+
+@fault("tests/server/test_log.py::test_text_is_for_people")
+def show_control_characters(patch: Patch) -> None:
+    patch.setattr(log, "_printable", str)

@@ -20,8 +20,8 @@ TIMEOUT_S = 60.0
 # The shutdown timeouts of a server suffice while it gets processor time. A machine that stalls
 # must not look like a server that hangs.
 _LONG_TIMEOUTS = """
-from waggle_fsstore.server import json_log, shutdown
-json_log._FLUSH_TIMEOUT_S = shutdown._DEADLINE_S = 50
+from waggle_fsstore.server import log, shutdown
+log._FLUSH_TIMEOUT_S = shutdown._DEADLINE_S = 50
 """
 
 #: The program of each server.

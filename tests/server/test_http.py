@@ -392,9 +392,9 @@ def test_busy_writers_block_no_reader(tmp_path: Path) -> None:
 # Just enough descriptors for a server without connections. A repeated error is logged soon.
 FEW_DESCRIPTORS = """
 import resource
-from waggle_fsstore.server import json_log
+from waggle_fsstore.server import log
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-json_log._REPEAT_INTERVAL_S = 2
+log._REPEAT_INTERVAL_S = 2
 """
 
 

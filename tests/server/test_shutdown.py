@@ -14,7 +14,7 @@ from tests.server.processes import TIMEOUT_S, HttpServer, Server, StdioServer, h
 from tests.store.locks import lock_held
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.config import Settings
-from waggle_fsstore.server import http, json_log, lifecycle, shutdown
+from waggle_fsstore.server import http, lifecycle, log, shutdown
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
@@ -233,7 +233,7 @@ def test_signals_end_server_despite_hanging_call(tmp_path: Path, kind: type[Serv
 
 def test_waits_fit_in_deadline() -> None:
     """All waits of the shutdown add up to less than its deadline, which is below ten seconds."""
-    waits = http._GRACE_S + 1 + 2 * lifecycle._CLOSE_TIMEOUT_S + json_log._FLUSH_TIMEOUT_S
+    waits = http._GRACE_S + 1 + 2 * lifecycle._CLOSE_TIMEOUT_S + log._FLUSH_TIMEOUT_S
     assert waits < shutdown._DEADLINE_S < 10
 
 

@@ -29,7 +29,7 @@ def serve(location: StoreLocation, stdio: bool, init: bool) -> None:
     """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
     try:
-        from waggle_fsstore.server import http, json_log
+        from waggle_fsstore.server import http, log
         from waggle_fsstore.server import stdio as standard_io
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("waggle_fsstore"):
@@ -39,7 +39,7 @@ def serve(location: StoreLocation, stdio: bool, init: bool) -> None:
             "pip install '/path/to/clone[server]', with the path of your clone of the repository"
         )
         raise click.exceptions.Exit(ExitCode.USAGE) from None
-    json_log.configure()
+    log.configure(settings.log_level, settings.log_format)
     # Modules stay in memory. Having the garbage collector visit them would take 50 ms, during
     # which no client is answered.
     gc.freeze()

@@ -23,8 +23,8 @@ from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.server.connections import Connection
 from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, url_host
-from waggle_fsstore.server.json_log import LoopErrors
 from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.server.log import LoopErrors
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.shutdown import run, schedule_stop
@@ -114,6 +114,7 @@ async def _serve(host: ServiceHost, listener: socket.socket, settings: Settings)
     server = _Server(application(host, settings), host)
     url = f"http://{url_host(settings, listener.getsockname()[1])}/mcp"
     _log.info("serving on %s", url, extra={"fields": host.log_fields})
+    _log.info("next: add this URL to an MCP client; Ctrl-C ends the server, and destroys nothing")
     await server.serve(sockets=[listener])
 
 

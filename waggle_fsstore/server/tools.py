@@ -39,6 +39,7 @@ from waggle_fsstore.domain.errors import (
     WaggleError,
 )
 from waggle_fsstore.server.arguments import Arguments, Choice, Cursor, Flag, Text, WholeNumber
+from waggle_fsstore.server.call_log import logged_call
 from waggle_fsstore.server.calls import Calls, Request, actor_of
 from waggle_fsstore.server.models import (
     DestroyResult,
@@ -188,17 +189,21 @@ def _tool(
     result = inspect.signature(function).return_annotation
 
     async def run(ctx: Context[Any], sent: dict[str, object]) -> object:
-        try:
-            values = arguments.parse(sent)
-        except ValueError as error:
-            raise ToolError(str(error)) from None
         request = ctx.request_context
-        return await calls.make(
-            request,
-            limiter,
-            lambda cancellation: function(Call(actor_of(request), cancellation), **values),
-            is_cancellable=is_cancellable,
-        )
+        with logged_call(arguments.tool, request) as entry:
+            try:
+                values = arguments.parse(sent)
+            except ValueError as error:
+                raise ToolError(str(error)) from None
+            entry.of_environment(values.get("environment_id"))
+            made = await calls.make(
+                request,
+                limiter,
+                lambda cancellation: function(Call(actor_of(request), cancellation), **values),
+                is_cancellable=is_cancellable,
+            )
+            entry.of_environment(getattr(made, "environment_id", None))
+            return made
 
     return Tool(
         fn=run,
@@ -261,7 +266,6 @@ class Tools:
                 idempotency_key=idempotency_key,
                 cancellation=call.cancellation,
             )
-            _log_change("created", environment.id, call)
         return self._info(environment)
 
     def list_environments(
@@ -306,9 +310,7 @@ class Tools:
             try:
                 self._service.destroy(environment_id)
             except DestroyPendingError as error:
-                _log_change("marked as destroying", environment_id, call)
                 return DestroyResult(status=Status.DESTROYING, message=str(error))
-            _log_change("destroyed", environment_id, call)
         return DestroyResult(
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
@@ -317,7 +319,6 @@ class Tools:
         """Restore an expired environment."""
         with _as_actor(call):
             environment = self._service.undelete(environment_id)
-            _log_change("restored", environment_id, call)
         return self._info(environment)
 
     def environment_history(
@@ -427,11 +428,6 @@ def _as_actor(call: Call, reason: str | None = None) -> Iterator[None]:
             raise ToolError(str(error)) from None
         with author:
             yield
-
-
-def _log_change(verb: str, environment_id: str, call: Call) -> None:
-    fields = {"environment_id": environment_id, "client": call.actor}
-    _log.info("an environment was %s", verb, extra={"fields": fields})
 
 
 def _log_failure(error: Exception) -> None:

@@ -4,18 +4,19 @@
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.server.processes import TIMEOUT_S
-from waggle_fsstore.server.json_log import JsonFormatter, LoopErrors
+from waggle_fsstore.server.log import JsonFormatter, LoopErrors, TextFormatter
 
 FLOOD = """
 import logging
-from waggle_fsstore.server import json_log
-json_log.configure()
+from waggle_fsstore.server import log
+log.configure()
 for number in range(30_000):
     logging.error("line %d %s", number, "x" * 200)
 print("done", flush=True)
@@ -24,9 +25,9 @@ print("done", flush=True)
 # The end waits until the lines are written, however slow the machine is.
 ORDERED = """
 import logging
-from waggle_fsstore.server import json_log
-json_log._FLUSH_TIMEOUT_S = 50
-json_log.configure()
+from waggle_fsstore.server import log
+log._FLUSH_TIMEOUT_S = 50
+log.configure()
 for number in range(100):
     logging.warning("line %d", number)
 logging.error("%d", "no number")
@@ -57,15 +58,15 @@ def test_log_is_written_before_exit() -> None:
     )
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["message"] for line in lines[:-1]] == [f"line {number}" for number in range(100)]
-    assert lines[-1] == {"level": "error", "message": "unprintable: '%d'"}
+    assert (lines[-1]["level"], lines[-1]["message"]) == ("error", "unprintable: '%d'")
     assert done.stdout == ""
 
 
 UNCAUGHT = """
 import threading
-from waggle_fsstore.server import json_log
-json_log._FLUSH_TIMEOUT_S = 50
-json_log.configure()
+from waggle_fsstore.server import log
+log._FLUSH_TIMEOUT_S = 50
+log.configure()
 class FailsWhenFreed:
     def __init__(self, error):
         self.error = error
@@ -134,3 +135,67 @@ def test_fields_and_traceback_fit_one_line() -> None:
     assert (fields["level"], fields["logger"], fields["message"]) == ("error", "a.b", "x\n")
     assert fields["environment_id"] == "e"
     assert "ValueError: two\nlines" in fields["traceback"]
+
+
+def test_text_is_for_people() -> None:
+    """A line has time, level, message and fields; what a client sent cannot act on a terminal."""
+    record = logging.makeLogRecord(
+        {
+            "msg": "call of %s: ok\x1b[2J",
+            "args": ("ls",),
+            "levelname": "INFO",
+            "created": 0,
+            "fields": {"client": "mcp:x\ny", "duration_ms": 1.5},
+        }
+    )
+    line = TextFormatter().format(record)
+    assert line[8:] == " info    call of ls: ok\\x1b[2J  client=mcp:x\\ny  duration_ms=1.5"
+    try:
+        raise ValueError("one\ntwo")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    lines = TextFormatter().format(record).splitlines()
+    assert lines[0] == line
+    assert lines[-2:] == ["ValueError: one", "two"]
+
+
+LOG_ONCE = """
+import logging, sys
+from waggle_fsstore.server import log
+log._FLUSH_TIMEOUT_S = 50
+log.configure(*sys.argv[1:])
+logging.info("low")
+logging.warning("high")
+"""
+
+
+def logged(*arguments: str, is_terminal: bool = False) -> str:
+    """Return what a program logs whose standard error is a terminal, or is not."""
+    ours, theirs = os.openpty() if is_terminal else os.pipe()
+    try:
+        command = [sys.executable, "-c", LOG_ONCE, *arguments]
+        subprocess.run(command, stderr=theirs, check=True, timeout=TIMEOUT_S)
+        return os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_form_of_log_fits_its_reader() -> None:
+    """It is text on a terminal and JSON elsewhere, unless a setting says otherwise."""
+    for form, is_terminal, is_json in (
+        ("", False, True),
+        ("", True, False),
+        ("text", False, False),
+        ("json", True, True),
+    ):
+        text = logged("info", form, is_terminal=is_terminal)
+        first, second = text.splitlines()
+        assert first.startswith("{") == is_json, (form, is_terminal)
+        assert ("low" in first, "high" in second) == (True, True)
+
+
+def test_level_leaves_out_what_is_less() -> None:
+    """With ``warning``, no information is logged."""
+    (line,) = logged("warning", "text").splitlines()
+    assert line.endswith("high")

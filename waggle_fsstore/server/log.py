@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: one JSON object a line on standard error, written without blocking any call."""
+"""The log on standard error: lines of text or of JSON, written without blocking any call."""
 
 import json
 import logging
@@ -54,6 +54,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record for people: time, level, message, fields, any traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line, without its line end; a traceback has further lines."""
+        at = datetime.fromtimestamp(record.created).astimezone()
+        fields = getattr(record, "fields", {})
+        parts = [
+            f"{at:%H:%M:%S} {record.levelname.lower():7} {record.getMessage()}",
+            *(f"{name}={value}" for name, value in fields.items()),
+        ]
+        line = _printable("  ".join(parts))
+        if record.exc_info:
+            lines = self.formatException(record.exc_info).splitlines()
+            line = "\n".join((line, *map(_printable, lines)))
+        return line
+
+
 class NonBlockingHandler(QueueHandler):
     """Has a background thread write the records, so that a blocked standard error blocks no call.
 
@@ -72,8 +90,10 @@ class NonBlockingHandler(QueueHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         """Log that a record could not be formatted: this must not fail the call that logs."""
-        fields = {"level": "error", "message": f"unprintable: {record.msg!r:.200}"}
-        self.enqueue(logging.makeLogRecord({"msg": json.dumps(fields)}))
+        values = {"msg": f"unprintable: {record.msg!r:.200}", "levelname": "ERROR", "name": "log"}
+        plain = logging.makeLogRecord(values)
+        text = self.formatter.format(plain) if self.formatter else plain.getMessage()
+        self.enqueue(logging.makeLogRecord({"msg": text}))
 
     def flush(self) -> None:
         """Wait until all records are written, for ``_FLUSH_TIMEOUT_S`` at most."""
@@ -131,14 +151,24 @@ def _log_uncaught(message: str, error: "sys.UnraisableHookArgs | threading.Excep
     _log.error(message, exc_info=(error.exc_type, value, error.exc_traceback))
 
 
-def configure() -> None:
-    """Send the log, warnings and uncaught errors to standard error."""
+def _printable(text: str) -> str:
+    """Return a line whose control characters are escaped: a client may have sent them."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def configure(level: str = "info", form: str = "") -> None:
+    """Send the log, warnings and uncaught errors to standard error.
+
+    ``level`` is ``debug``, ``info``, ``warning`` or ``error``; ``form`` is ``text``, ``json``, or
+    "" for text on a terminal and JSON elsewhere.
+    """
     handler = NonBlockingHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    is_text = form == "text" or (not form and os.isatty(_STDERR_FD))
+    handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_exception
-    # Not one line for each request: the history records what a call changed.
+    # Not one line for each request: this package has one for each call of a tool.
     for name in ("mcp", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
