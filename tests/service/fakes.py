@@ -355,17 +355,23 @@ class FakeHosts:
         self._clock = clock
         self._hosts: dict[str, Host] = {}
         self.error: Exception | None = None
+        #: How many registrations another boot with the same id is still heard of.
+        self.copies = 0
 
     def now(self) -> datetime:
         if self.error is not None:
             raise self.error
         return self._clock.now()
 
-    def register(self, host_id: str, name: str, url: str, _: str) -> None:
+    def register(self, host_id: str, name: str, url: str, _: str) -> bool:
         self._refuse_removed(host_id)
+        if self.copies:
+            self.copies -= 1
+            return False
         if any(one.name == name and one.id != host_id for one in self._hosts.values()):
             raise HostRefusedError(name, "another host has this name")
         self._hosts[host_id] = Host(id=host_id, name=name, url=url, seen_at=self.now())
+        return True
 
     def beat(self, host_id: str, _: str) -> None:
         self._refuse_removed(host_id)

@@ -807,3 +807,8 @@ def miss_what_was_asked_for_before(patch: Patch) -> None:
 @fault(f"{_HOSTS}::test_removal_that_takes_long_is_told_with_the_host")
 def say_that_removal_elsewhere_is_done(patch: Patch) -> None:
     patch.setattr(Removal, "_is_removed_by_host", lambda *_, **__: True)
+
+
+@fault(f"{_HOSTS}::test_host_waits_for_its_earlier_boot")
+def refuse_quick_reboot(patch: Patch) -> None:
+    patch.setattr("waggle_fsstore.service.membership._MAX_WAIT", timedelta(0))

@@ -328,6 +328,26 @@ def test_removed_host_is_refused(hosts: Hosts) -> None:
     assert [one.name for one in refused] == ["a"]
 
 
+def test_host_waits_for_its_earlier_boot(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a quick reboot it joins as soon as the last heartbeat is old enough."""
+    monkeypatch.setattr("waggle_fsstore.service.membership._POLL_S", 0.01)
+    hosts.table.copies = 3
+    assert hosts.service("a").membership.id == "id of a"
+    assert hosts.table.copies == 0
+
+
+def test_copy_of_a_host_is_refused_in_the_end(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that has a copy of the id does not wait for ever."""
+    monkeypatch.setattr("waggle_fsstore.service.membership._POLL_S", 0.01)
+    monkeypatch.setattr("waggle_fsstore.service.membership._MAX_WAIT", timedelta(seconds=0.1))
+    hosts.table.copies = 10**6
+    with pytest.raises(HostRefusedError, match="another machine has the same id"):
+        hosts.service("a")
+    assert hosts.table.find_all() == []
+
+
 # Environments without a host
 
 

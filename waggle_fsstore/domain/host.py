@@ -11,6 +11,12 @@ HEARTBEAT: Final = timedelta(seconds=5)
 #: A host is silent when it was not heard of for this long.
 SILENCE: Final = 6 * HEARTBEAT
 
+#: What to do where two machines have the id of one host.
+COPY_ADVICE: Final = (
+    "another machine has the same id: if the directory of the workspaces is a copy, delete the "
+    "file .host-id in it; if it has moved here, stop the servers of that machine"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
@@ -41,12 +47,13 @@ class Hosts(Protocol):
         """Return the time by the clock of the store, which is the same for all hosts."""
         ...
 
-    def register(self, host_id: str, name: str, url: str, boot_id: str) -> None:
-        """Add a host, or give it another name and URL.
+    def register(self, host_id: str, name: str, url: str, boot_id: str) -> bool:
+        """Add a host, or give it another name and URL, and return true.
 
-        ``boot_id`` is that of its machine, "" if unknown. Raises :class:`HostRefusedError` if
-        another host has the name, this one was removed, or servers of another machine, which has
-        a copy of its id, were just heard of.
+        ``boot_id`` is that of its machine, "" if unknown. Returns false, and changes nothing, while
+        another boot with the same id is heard of: it may have ended just now, or be a machine with
+        a copy of the id. Raises :class:`HostRefusedError` if another host has the name, or this one
+        was removed.
         """
         ...
 

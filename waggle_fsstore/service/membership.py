@@ -5,14 +5,23 @@ The files of an environment are on one host. Only servers of that host create, c
 remove it; those of the others read and change its record, and ask that host to remove it.
 """
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import ProviderError
-from waggle_fsstore.domain.host import Host, Hosts
+from waggle_fsstore.domain.errors import HostRefusedError, ProviderError
+from waggle_fsstore.domain.host import COPY_ADVICE, HEARTBEAT, SILENCE, Host, Hosts
+
+_MAX_WAIT: Final = SILENCE + HEARTBEAT
+_POLL_S: Final = 1.0
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Membership:
@@ -127,15 +136,27 @@ class SharedMembership(Membership):
         return self._wall() + (self._offset or timedelta(0))
 
     def join(self) -> None:
-        """See :meth:`Membership.join`. Raises :class:`HostRefusedError`."""
+        """See :meth:`Membership.join`.
+
+        After a quick reboot it waits until the earlier boot is silent, for half a minute. Raises
+        :class:`HostRefusedError`.
+        """
         with self._lock:
             if not self._has_joined:
                 # Stored here first: a host that forgot its id would be another one.
                 host_id = self._make_id()
-                self.hosts.register(host_id, self._name, self._url, self._boot_id)
+                self._register(host_id)
                 self._id = host_id
                 self._has_joined = True
         self.refresh()
+
+    def _register(self, host_id: str) -> None:
+        deadline = monotonic() + _MAX_WAIT.total_seconds()
+        while not self.hosts.register(host_id, self._name, self._url, self._boot_id):
+            if monotonic() >= deadline:
+                raise HostRefusedError(self._name, COPY_ADVICE)
+            _log.info("another boot with the id of this host was just heard of; waiting")
+            time.sleep(_POLL_S)
 
     def refresh(self) -> None:
         """See :meth:`Membership.refresh`."""

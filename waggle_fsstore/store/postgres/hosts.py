@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from waggle_fsstore.domain.audit import Author
 from waggle_fsstore.domain.errors import HostNotFoundError, HostRefusedError
-from waggle_fsstore.domain.host import SILENCE, Host
+from waggle_fsstore.domain.host import COPY_ADVICE, SILENCE, Host
 from waggle_fsstore.store.postgres.connections import Connections
 from waggle_fsstore.store.postgres.transaction import Transaction
 from waggle_fsstore.store.postgres.writer import Writer
@@ -47,11 +47,6 @@ _REMOVED_ADVICE: Final = (
     "or delete them, together with the file .host-id in the directory of the workspaces; the next "
     "start then makes a new host of it"
 )
-_COPIED_ADVICE: Final = (
-    "another machine has the same id: if the directory of the workspaces is a copy, delete the "
-    "file .host-id in it; if it has moved here, start again once that machine has been silent for "
-    "half a minute"
-)
 _TAKEN_ADVICE: Final = (
     "another host has this name: set WAGGLE_HOST to another one, mount the directory of the "
     "workspaces if it is missing, or run 'waggle-fsstore host remove' if that host is gone"
@@ -69,10 +64,10 @@ class HostTable:
         """See :meth:`Hosts.now`."""
         return datetime.fromisoformat(self._connections.read(_NOW)[0][0])
 
-    def register(self, host_id: str, name: str, url: str, boot_id: str) -> None:
+    def register(self, host_id: str, name: str, url: str, boot_id: str) -> bool:
         """See :meth:`Hosts.register`. Makes the tables of a store that does not exist yet."""
 
-        def work(tx: Transaction, _: Author) -> None:
+        def work(tx: Transaction, _: Author) -> bool:
             values = {"id": host_id, "name": name, "url": url, "boot_id": boot_id}
             for is_same, is_removed, is_copied in tx.execute(
                 _CLAIMS, {**values, "silence": SILENCE}
@@ -82,10 +77,11 @@ class HostTable:
                 if not is_same:
                     raise HostRefusedError(name, _TAKEN_ADVICE)
                 if is_copied:
-                    raise HostRefusedError(name, _COPIED_ADVICE)
+                    return False
             tx.execute(_REGISTER, values)
+            return True
 
-        self._writer.run(work, set(), alone=True)
+        return self._writer.run(work, set(), alone=True)
 
     def beat(self, host_id: str, boot_id: str) -> None:
         """See :meth:`Hosts.beat`."""
@@ -93,7 +89,7 @@ class HostTable:
             found = [one for one in self.find_all() if one.id == host_id]
             name = found[0].name if found else host_id
             is_removed = not found or found[0].removed_at is not None
-            raise HostRefusedError(name, _REMOVED_ADVICE if is_removed else _COPIED_ADVICE)
+            raise HostRefusedError(name, _REMOVED_ADVICE if is_removed else COPY_ADVICE)
 
     def find_all(self) -> list[Host]:
         """See :meth:`Hosts.find_all`."""
