@@ -335,7 +335,7 @@ def ignore_mount_of_store(patch: Patch) -> None:
 _HOST_ID = "tests/provider/test_host_id.py"
 
 
-@fault(f"{_HOST_ID}::test_id_is_synced_before_it_is_used")
+@fault(f"{_HOST_ID}::test_id_is_synced_before_it_is_used[False]")
 def keep_host_id_in_memory(patch: Patch) -> None:
     patch.setattr(host_id, "_sync", nothing)
 
@@ -350,3 +350,8 @@ def replace_host_id_of_other_process(patch: Patch) -> None:
 def take_host_id_for_workspace(patch: Patch) -> None:
     patch.setattr(workspace_dirs, "HOST_ID", ".other")
     patch.setattr(workspace_dirs, "SERVERS", ".other")
+
+
+@fault(f"{_HOST_ID}::test_id_is_synced_before_it_is_used[True]")
+def leave_new_directories_unsynced(patch: Patch) -> None:
+    patch.setattr(host_id, "_sync_directories", nothing)

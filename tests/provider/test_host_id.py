@@ -40,15 +40,25 @@ def test_id_that_another_process_made_first_counts(
     file, theirs = tmp_path / ".host-id", str(uuid.uuid4())
 
     def make(path: str) -> None:
-        if path != str(tmp_path):
+        if path.startswith(f"{file}."):  # The other process is faster than the link.
             file.write_text(theirs)
 
     monkeypatch.setattr(host_id, "_sync", make)
     assert make_host_id(str(tmp_path)) == theirs == file.read_text()
 
 
-def test_id_is_synced_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut the host is the same one: file and directory are flushed."""
+@pytest.mark.parametrize("is_known", [False, True])
+def test_id_is_synced_before_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """After a power cut the host is the same one: file and directories are flushed.
+
+    So they are for an id that is there: the process that made it may have died before that.
+    """
+    root = tmp_path / "disk" / "workspaces"
+    if is_known:
+        root.mkdir(parents=True)
+        (root / ".host-id").write_text(f"{uuid.uuid4()}\n")
     synced: list[str] = []
     real = os.fsync
 
@@ -57,10 +67,12 @@ def test_id_is_synced_before_it_is_used(tmp_path: Path, monkeypatch: pytest.Monk
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    made = make_host_id(str(tmp_path))
-    assert synced[0].startswith(str(tmp_path / ".host-id."))
-    assert synced[1:] == [str(tmp_path)]
-    assert read_host_id(str(tmp_path)) == made
+    made = make_host_id(str(root))
+    if not is_known:
+        assert synced.pop(0).startswith(str(root / ".host-id."))
+    places = [str(root / ".host-id"), str(root), str(root.parent), str(tmp_path)]
+    assert synced[: len(places)] == places
+    assert read_host_id(str(root)) == made
 
 
 @pytest.mark.parametrize("text", ["", "maja\n", "\udcff", "0" * 500])

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ async def _wait_for_removal(world: World) -> None:
             await anyio.sleep(0.01)
 
 
-def test_notification_cancels_creation(world: World) -> None:
+def test_notification_cancels_creation(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A client that gives up leaves neither a record nor a workspace, and can go on."""
+    caplog.set_level(logging.INFO)
     server, gate = _until_creating(world)
 
     async def dialogue(client: Client) -> dict[str, Any]:
@@ -66,6 +68,11 @@ def test_notification_cancels_creation(world: World) -> None:
     *_, deleted = (one for one in world.store.history() if one.environment_id != created)
     assert (deleted.kind, deleted.actor) == ("deleted", "mcp:tester")
     assert deleted.reason == "the creation was cancelled"
+    calls = [one for one in caplog.messages if one.startswith("call of ")]
+    assert sorted(calls) == [
+        "call of create_environment: cancelled",
+        "call of create_environment: ok",
+    ]
 
 
 def test_notification_cancels_only_its_call(world: World) -> None:

@@ -812,3 +812,14 @@ def say_that_removal_elsewhere_is_done(patch: Patch) -> None:
 @fault(f"{_HOSTS}::test_host_waits_for_its_earlier_boot")
 def refuse_quick_reboot(patch: Patch) -> None:
     patch.setattr("waggle_fsstore.service.membership._MAX_WAIT", timedelta(0))
+
+
+@fault(f"{_HOSTS}::test_agent_does_not_wait_for_creation")
+def wait_for_creation_in_agent(patch: Patch) -> None:
+    init = EnvironmentService.__init__
+
+    def same_removal(self: EnvironmentService, *given: Any, **options: Any) -> None:
+        init(self, *given, **options)
+        self._prompt_removal = self._removal
+
+    patch.setattr(EnvironmentService, "__init__", same_removal)

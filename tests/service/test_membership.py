@@ -224,6 +224,36 @@ def test_removal_elsewhere_keeps_owner_that_is_at_work(hosts: Hosts) -> None:
     assert hosts.world.stored(name).owner == FOREIGN
 
 
+@pytest.mark.parametrize("status", list(Status))
+def test_removal_elsewhere_can_be_asked_for_in_any_status(hosts: Hosts, status: Status) -> None:
+    """As with a removal here, no status is an error, not even one that only an edit can store."""
+    hosts.service("a")
+    other = hosts.service("b", takeover_after=0.0)
+    name = hosts.world.store_environment(status=status, host_id="id of a")
+    with pytest.raises(DestroyPendingError):
+        other.destroy(name)
+    asked = hosts.world.stored(name)
+    assert asked.discard_files
+    assert asked.status is (Status.DESTROYED if status is Status.DESTROYED else Status.DESTROYING)
+
+
+def test_agent_does_not_wait_for_creation(hosts: Hosts) -> None:
+    """A creation that takes long must not make its host silent: its removal runs beside it."""
+    first, other = hosts.service("a", takeover_after=60.0), hosts.service("b")
+    gate = Gate()
+    hosts.world.script.at("halfway make", gate)
+    creating, _ = in_thread(lambda: first.create("shell"))
+    gate.wait_until_reached()
+    (made,) = other.find_all()
+    with HostAgent(first, hosts.watched, lambda _: None):
+        try:
+            assert other.destroy(made.id)
+        finally:
+            gate.open()
+            creating.join(WAIT_S)
+    assert (hosts.workspaces("a"), hosts.world.exists(made.id)) == (set(), False)
+
+
 def test_removal_elsewhere_stops_creation(hosts: Hosts) -> None:
     """An environment that another host is creating is removed by that host, and not revived."""
     first, other = hosts.service("a"), hosts.service("b")
@@ -346,6 +376,14 @@ def test_copy_of_a_host_is_refused_in_the_end(
     with pytest.raises(HostRefusedError, match="another machine has the same id"):
         hosts.service("a")
     assert hosts.table.find_all() == []
+
+
+def test_hosts_are_read_once_by_creations(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has joined asks for nothing more at each creation."""
+    service = hosts.service("a", capacity=100)
+    monkeypatch.setattr(FakeHosts, "find_all", None)
+    monkeypatch.setattr(FakeHosts, "now", None)
+    assert service.create("shell").host_id == "id of a"
 
 
 # Environments without a host

@@ -11,6 +11,7 @@ from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.relative_time import short_duration
 from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.cli.table import write_table
+from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.domain.host import Host, Hosts
 from waggle_fsstore.domain.repository import TransactionalRepository
 
@@ -47,7 +48,10 @@ def host_remove(
         _hosts_of(store)
         with open_service(store, as_operator=True) as service:
             host = service.remove_host(name)
-            left = sum(one.host_id == host.id for one in service.find_all(on_corrupt=_ignore))
+            left = sum(
+                one.host_id == host.id and one.status is Status.ERROR
+                for one in service.find_all(on_corrupt=_ignore)
+            )
     if json:
         output.write_object({"removed": host.name, "in_error": left})
     else:

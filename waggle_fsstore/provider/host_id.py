@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The identity of a host: a UUID in the directory of its workspaces, which moves with it."""
 
+import errno
 import os
 import uuid
 from contextlib import suppress
@@ -33,23 +34,40 @@ def make_host_id(root: str) -> str:
     The id survives a power cut once this returns. Of processes that do this at once, all get
     the same id. Raises what :func:`read_host_id` raises.
     """
-    known = read_host_id(root)
-    if known is not None:
-        return known
+    path = os.path.join(root, HOST_ID)
+    if read_host_id(root) is None:
+        _make(root, path)
+    # Also one that is there: the process that made it may have died before this.
+    _sync(path)
+    _sync_directories(root)
+    found = read_host_id(root)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "the id of the host was removed just now", path)
+    return found
+
+
+def _make(root: str, path: str) -> None:
+    """Make the file, unless another process has."""
     make_dirs(root)
-    temp = os.path.join(root, f"{HOST_ID}.{uuid.uuid4().hex}")
+    temp = f"{path}.{uuid.uuid4().hex}"
     write_new(temp, f"{uuid.uuid4()}\n")
     try:
         _sync(temp)
         with suppress(FileExistsError):
-            os.link(temp, os.path.join(root, HOST_ID))
+            os.link(temp, path)
     finally:
         os.unlink(temp)
-    _sync(root)
-    found = read_host_id(root)
-    if found is None:
-        raise FileNotFoundError(2, "the file of the host was removed", os.path.join(root, HOST_ID))
-    return found
+
+
+def _sync_directories(path: str) -> None:
+    """Sync a directory and those above it, of which the last may just have been made."""
+    path = os.path.abspath(path)
+    while True:
+        with suppress(PermissionError):  # Not one that this user has made.
+            _sync(path)
+        if path == os.path.dirname(path):
+            return
+        path = os.path.dirname(path)
 
 
 def _sync(path: str) -> None:

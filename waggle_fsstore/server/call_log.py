@@ -10,6 +10,7 @@ from anyio import get_cancelled_exc_class
 from mcp.server.mcpserver.exceptions import ToolError
 
 from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.errors import CreationCancelledError
 from waggle_fsstore.server.calls import Request, actor_of
 
 _MAX_ID_LENGTH: Final = 200
@@ -41,8 +42,9 @@ def logged_call(tool: str, request: Request) -> Iterator[CallEntry]:
     try:
         yield entry
         outcome = "ok"
-    except ToolError:
-        outcome = "refused"
+    except ToolError as error:
+        is_cancelled = isinstance(error.__context__, CreationCancelledError)
+        outcome = "cancelled" if is_cancelled else "refused"
         raise
     except get_cancelled_exc_class():
         outcome = "cancelled"

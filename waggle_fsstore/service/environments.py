@@ -89,11 +89,15 @@ class EnvironmentService:
         self._tidied_at = timedelta(0)
         self._touch_buffer = touch_buffer or TouchBuffer(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
+        # Waits for no thread that creates the environment.
+        self._prompt_removal = Removal(
+            repository, provider, self._ports, membership, takeover_after=0.0
+        )
         self._creation = Creation(
             repository,
             provider,
             self._ports,
-            Removal(repository, provider, self._ports, membership, takeover_after=0.0),
+            self._prompt_removal,
             membership,
             self._now,
             capacity=capacity,
@@ -296,12 +300,13 @@ class EnvironmentService:
     def finish_removal(self, environment: Environment) -> None:
         """Remove an environment of this host that another one has asked to remove.
 
-        Does nothing for any other environment, and one that a process is removing already.
+        Does nothing for any other environment, and one that a process is removing already. Does
+        not wait for a creation, which then fails.
         """
         is_asked_for = environment.status is Status.DESTROYING and environment.owner is None
         if is_asked_for and self._membership.owns(environment):
             with suppress(EnvironmentNotFoundError):
-                finish_removal(self._removal, environment.id, "another host asked for it")
+                finish_removal(self._prompt_removal, environment.id, "another host asked for it")
 
     def finish_removals(self) -> None:
         """Remove all environments of this host that others have asked to remove."""

@@ -147,8 +147,8 @@ class SharedMembership(Membership):
                 host_id = self._make_id()
                 self._register(host_id)
                 self._id = host_id
+                self.refresh()
                 self._has_joined = True
-        self.refresh()
 
     def _register(self, host_id: str) -> None:
         deadline = monotonic() + _MAX_WAIT.total_seconds()

@@ -218,12 +218,7 @@ def to_destroying(
         require_provider(stored, provider)
         if is_owned_elsewhere(stored) and not is_forced:
             raise BusyError
-        stored.idempotency = None  # A repeated call creates a new one.
-        if stored.status is Status.CREATING:
-            stored.transition_to(Status.ERROR)
-        if stored.status in (Status.ERROR, Status.RUNNING):
-            stored.transition_to(Status.DESTROYING)
-        stored.discard_files = stored.discard_files or discard
+        _mark_destroying(stored, discard=discard)
         stored.owner = this_process()
 
     with with_reason("destroy was called"):
@@ -237,22 +232,17 @@ def request_destroying(
     only_if: Callable[[Environment], bool],
     discard: bool,
 ) -> None:
-    """Change an environment to destroying, without an owner: its host does the rest.
+    """Change an environment from any status to destroying: its host does the rest.
 
-    One that is destroying stays as it is. Raises :class:`PreconditionFailedError` if ``only_if``
-    returns false.
+    It has no owner then, unless one is removing it. Raises :class:`PreconditionFailedError` if
+    ``only_if`` returns false.
     """
 
     def request(stored: Environment) -> None:
         require(only_if(stored))
-        stored.idempotency = None  # A repeated call creates a new one.
-        stored.discard_files = stored.discard_files or discard
-        if stored.status is Status.DESTROYING:
-            return
-        if stored.status is Status.CREATING:
-            stored.transition_to(Status.ERROR)
-        stored.transition_to(Status.DESTROYING)
-        stored.owner = None
+        if stored.status is not Status.DESTROYING:
+            stored.owner = None
+        _mark_destroying(stored, discard=discard)
 
     with with_reason("destroy was called"):
         repository.update(environment_id, request)
@@ -267,3 +257,12 @@ def release_owner(repository: TransactionalRepository, environment_id: str, reas
 
     with audit(reason=reason[:_MAX_REASON_LENGTH]):
         repository.update(environment_id, release)
+
+
+def _mark_destroying(stored: Environment, *, discard: bool) -> None:
+    stored.idempotency = None  # A repeated call creates a new one.
+    if stored.status is Status.CREATING:
+        stored.transition_to(Status.ERROR)
+    if stored.status in (Status.ERROR, Status.RUNNING):
+        stored.transition_to(Status.DESTROYING)
+    stored.discard_files = stored.discard_files or discard

@@ -106,7 +106,7 @@ def test_success_after_a_failed_sync_proves_nothing(
 
 
 def test_sync_before_a_recovery_proves_nothing(store: FileStore) -> None:
-    """Recovery writes documents again, perhaps those of another store: they are synced anew."""
+    """Recovery writes documents again, perhaps those of another store: they are synced again."""
     store.save_all(batch())
     store._writer._checkpointer.sync_if_due()
     store._writer._session.invalidate()
