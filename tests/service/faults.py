@@ -706,8 +706,14 @@ def expect_no_files_of_error(patch: Patch) -> None:
 _HOSTS = "tests/service/test_membership.py"
 
 
+def _wait_briefly(patch: Patch) -> None:
+    """Shorten the waits of the tests, for what does not happen with the fault."""
+    patch.setattr("tests.service.test_membership.WAIT_S", 1.0)
+
+
 @fault(f"{_HOSTS}::test_pass_leaves_environments_of_other_hosts_alone[sweep-creating]")
 def judge_environments_of_other_hosts(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(EnvironmentService, "_of_this_host", lambda _, stored, __: stored)
 
 
@@ -736,6 +742,8 @@ def take_removal_from_its_owner(patch: Patch) -> None:
 
 @fault(f"{_HOSTS}::test_environments_of_removed_host_become_errors")
 def leave_environments_of_removed_host_to_it(patch: Patch) -> None:
+    _wait_briefly(patch)
+
     def owns(self: SharedMembership, environment: Environment) -> bool:
         return environment.host_id == self.id
 
@@ -744,6 +752,7 @@ def leave_environments_of_removed_host_to_it(patch: Patch) -> None:
 
 @fault(f"{_HOSTS}::test_wait_for_host_ends_with_its_removal")
 def wait_for_host_as_it_was_known(patch: Patch) -> None:
+    _wait_briefly(patch)
     refresh = SharedMembership.refresh
 
     def refresh_once(self: SharedMembership) -> None:
@@ -796,11 +805,13 @@ def judge_creation_of_another_host(patch: Patch) -> None:
 
 @fault(f"{_HOSTS}::test_removed_host_is_refused")
 def go_on_as_removed_host(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(SharedMembership, "beat", nothing)
 
 
 @fault(f"{_HOSTS}::test_agent_goes_on_after_failures")
 def miss_what_was_asked_for_before(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(EnvironmentService, "finish_removals", nothing)
 
 
@@ -816,6 +827,7 @@ def refuse_quick_reboot(patch: Patch) -> None:
 
 @fault(f"{_HOSTS}::test_agent_does_not_wait_for_creation")
 def wait_for_creation_in_agent(patch: Patch) -> None:
+    _wait_briefly(patch)
     init = EnvironmentService.__init__
 
     def same_removal(self: EnvironmentService, *given: Any, **options: Any) -> None:

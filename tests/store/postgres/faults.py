@@ -226,6 +226,7 @@ def upgrade_at_once(patch: Patch) -> None:
 
 @fault(f"{_TESTS}::test_stopped_client_does_not_keep_the_lock")
 def wait_for_stopped_client(patch: Patch) -> None:
+    patch.setattr("tests.store.postgres.test_store._PATIENCE_S", 4.0)
     _replace(patch, "_CONFIGURE", "idle_in_transaction_session_timeout", "work_mem")
 
 

@@ -248,6 +248,10 @@ def test_store_is_founded_once(repository: PostgresStore, server: Server) -> Non
     assert saved == [1]
 
 
+#: How long a writer waits for the lock of a stopped one.
+_PATIENCE_S = 60.0
+
+
 def test_stopped_client_does_not_keep_the_lock(repository: PostgresStore, server: Server) -> None:
     """A process that is stopped in a transaction loses it, in the time of a call."""
     repository.save(make_environment(id="a"))
@@ -266,7 +270,8 @@ def test_stopped_client_does_not_keep_the_lock(repository: PostgresStore, server
     try:
         assert ours.recv() == "held"
         os.kill(holder.pid or 0, signal.SIGSTOP)
-        assert repository.save(make_environment(id="b")) == 2
+        with PostgresStore(server.url, durable=False, timeout=_PATIENCE_S) as store:
+            assert store.save(make_environment(id="b")) == 2
     finally:
         holder.kill()
         holder.join()
