@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
         EnvironmentNotFoundError as EnvironmentNotFoundError,
         EnvironmentNotRunningError as EnvironmentNotRunningError,
+        ExecutionUnavailableError as ExecutionUnavailableError,
         HistoryLostError as HistoryLostError,
         HistoryPrunedError as HistoryPrunedError,
         HostNotFoundError as HostNotFoundError,
@@ -52,9 +53,11 @@ if TYPE_CHECKING:
         StoreError as StoreError,
         StoreGoneError as StoreGoneError,
         StoreUnavailableError as StoreUnavailableError,
+        TooManyExecutionsError as TooManyExecutionsError,
         UnsupportedFormatError as UnsupportedFormatError,
         WaggleError as WaggleError,
         WorkspaceGoneError as WorkspaceGoneError,
+        WorkspacePathError as WorkspacePathError,
     )
     from waggle_fsstore.domain.event import (
         Event as Event,
@@ -98,13 +101,14 @@ _NAMES: Final = {
     "domain.errors": (
         "CapacityError ConflictError CorruptDocumentError CreationCancelledError "
         "DestroyPendingError EnvironmentAlreadyExistsError EnvironmentNotFoundError "
-        "EnvironmentNotRunningError HistoryLostError HistoryPrunedError HostNotFoundError "
+        "EnvironmentNotRunningError ExecutionUnavailableError HistoryLostError "
+        "HistoryPrunedError HostNotFoundError "
         "HostRefusedError IdempotencyKeyReusedError InvalidEnvironmentError "
         "InvalidEnvironmentIdError InvalidRuntimeError InvalidTransitionError JournalDamagedError "
         "LockHolder LockTimeoutError NoFreePortError OutcomeUnknownError ProviderError "
         "RuntimeUnavailableError ServerRunningError SettingError StoreClosedError StoreError "
-        "StoreGoneError StoreUnavailableError UnsupportedFormatError WaggleError "
-        "WorkspaceGoneError"
+        "StoreGoneError StoreUnavailableError TooManyExecutionsError UnsupportedFormatError "
+        "WaggleError WorkspaceGoneError WorkspacePathError"
     ),
     "domain.event": "Event EventKind",
     "domain.finding": "Finding Severity",

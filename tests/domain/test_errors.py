@@ -55,6 +55,21 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
     ),
     (errors.WorkspaceGoneError("local", "it is gone"), {"provider": "local"}, ("it is gone",)),
     (
+        errors.ExecutionUnavailableError("local", "no bubblewrap"),
+        {"provider": "local", "reason": "no bubblewrap"},
+        ("no bubblewrap",),
+    ),
+    (
+        errors.TooManyExecutionsError("local", "4 run already"),
+        {"provider": "local", "reason": "4 run already"},
+        ("4 run already",),
+    ),
+    (
+        errors.WorkspacePathError("../a", "leads out of the workspace"),
+        {"workspace_path": "../a", "reason": "leads out of the workspace"},
+        ("'../a'", "leads out of the workspace"),
+    ),
+    (
         errors.SettingError("WAGGLE_X", "is odd"),
         {"variable": "WAGGLE_X", "reason": "is odd"},
         ("WAGGLE_X: is odd",),

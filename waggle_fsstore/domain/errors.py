@@ -18,6 +18,9 @@
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
+        ExecutionUnavailableError              .provider .reason
+        TooManyExecutionsError                 .provider .reason
+      WorkspacePathError(ValueError)           .workspace_path .reason
       SettingError(ValueError)                 .variable .reason
       ServerRunningError                       .holder .advice
       HostNotFoundError(LookupError)           .name
@@ -221,6 +224,28 @@ class RuntimeUnavailableError(ProviderError):
 
 class WorkspaceGoneError(ProviderError):
     """The workspace of the environment is gone or broken, and cannot be restored."""
+
+
+class ExecutionUnavailableError(ProviderError):
+    """Nothing can be run in environments here; ``reason`` says what is missing."""
+
+
+class TooManyExecutionsError(ProviderError):
+    """The environment, or the whole server, runs as many programs as it may: try again."""
+
+
+class WorkspacePathError(WaggleError, ValueError):
+    """A path does not lead to such a file in the workspace.
+
+    ``workspace_path`` is the path as the caller gave it.
+    """
+
+    _fields = ("workspace_path", "reason")
+
+    def __init__(self, workspace_path: str, reason: str) -> None:
+        self.workspace_path = workspace_path
+        self.reason = reason
+        super().__init__(f"{workspace_path!r:.200} {reason}")
 
 
 # Errors of a store
