@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from waggle_fsstore import SettingError
 from waggle_fsstore.config import Settings
+from waggle_fsstore.domain.access_token import AccessToken
 from waggle_fsstore.domain.size import Size
 
 PREFIX = "WAGGLE_"
@@ -27,6 +28,9 @@ VARIABLES = {
     "WAGGLE_TRASH_MAX",
     ALLOWED,
     ORIGINS,
+    "WAGGLE_AUTH_TOKEN",
+    "WAGGLE_AUTH_TOKENS_FILE",
+    "WAGGLE_ALLOW_ANONYMOUS",
 }
 DEFAULT = Settings(
     host="127.0.0.1",
@@ -86,6 +90,8 @@ def test_each_variable_sets_one_field() -> None:
         SSH_PORT_MAX="2009",
         ALLOWED_HOSTS="waggle.local, 10.0.0.1:9000 ,,",
         ALLOWED_ORIGINS="https://App.example:8443,tauri://localhost",
+        AUTH_TOKEN="0123456789abcdef",  # noqa: S106
+        ALLOW_ANONYMOUS="1",
         HOST=" maja ",
         HOST_URL="https://maja.example:8443/",
         LOG_LEVEL="Warning",
@@ -100,6 +106,8 @@ def test_each_variable_sets_one_field() -> None:
         ssh_ports=range(2000, 2010),
         allowed_hosts=("waggle.local", "10.0.0.1:9000"),
         allowed_origins=("https://app.example:8443", "tauri://localhost"),
+        tokens=(AccessToken.parse("0123456789abcdef"),),
+        allow_anonymous=True,
         host_name="maja",
         host_url="https://maja.example:8443",
         log_level="warning",
@@ -200,6 +208,7 @@ INVALID_VALUES = {
         *("*", "http://waggle.local", "waggle.local/mcp", "a b", "ok,*.local"),
         *("waggle.local:", "waggle.local:http", "a@b", "[::1", "[::1]x"),
     ],
+    "ALLOW_ANONYMOUS": ["2", "-1", "yes", "true", ONE],
     "ALLOWED_ORIGINS": ["*", "null", "app.example", "https://app.example/", "https://*.example"],
 }
 

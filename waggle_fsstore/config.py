@@ -4,12 +4,13 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self, TypeVar
 
 import platformdirs
 
+from waggle_fsstore.domain.access_token import AccessToken, parse_tokens
 from waggle_fsstore.domain.defaults import (
     DEFAULT_CAPACITY,
     DEFAULT_IDLE_TIMEOUT,
@@ -26,6 +27,7 @@ from waggle_fsstore.domain.size import Size, parse_size
 _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
 _MAX_HOST_NAME: Final = 100
+_OTHERS: Final = 0o077
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOG_FORMATS: Final = ("text", "json")
 
@@ -133,6 +135,8 @@ class Settings:
       servers lived through; zero for not at all.
     - ``trash_max``: how much room they may take.
     - ``allowed_origins``: the origins of web pages that may call the server from a browser.
+    - ``tokens``: who may call the server over HTTP; without any, every caller may.
+    - ``allow_anonymous``: whether other machines may call a server without tokens.
     - ``log_level``: ``debug``, ``info``, ``warning`` or ``error``.
     - ``log_format``: ``text``, ``json``, or "" for text on a terminal and JSON elsewhere.
     """
@@ -150,6 +154,8 @@ class Settings:
     trash_keep: timedelta = DEFAULT_TRASH_KEEP
     trash_max: Size = DEFAULT_TRASH_MAX
     allowed_origins: tuple[str, ...] = ()
+    tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
+    allow_anonymous: bool = False
     log_level: str = "info"
     log_format: str = ""
 
@@ -184,12 +190,17 @@ class Settings:
             reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
-            workspaces=read("WAGGLE_WORKSPACES", _directory, defaults.workspaces),
+            workspaces=read("WAGGLE_WORKSPACES", _absolute_path, defaults.workspaces),
             host_name=read("WAGGLE_HOST", _host_name, defaults.host_name),
             host_url=read("WAGGLE_HOST_URL", _url, defaults.host_url),
             trash_keep=read("WAGGLE_TRASH_KEEP", _keep, defaults.trash_keep),
             trash_max=read("WAGGLE_TRASH_MAX", parse_size, defaults.trash_max),
             allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
+            tokens=(
+                *read("WAGGLE_AUTH_TOKEN", _token, defaults.tokens),
+                *read("WAGGLE_AUTH_TOKENS_FILE", _tokens_file, defaults.tokens),
+            ),
+            allow_anonymous=read("WAGGLE_ALLOW_ANONYMOUS", _one_of(("0", "1")), "0") == "1",
             log_level=read("WAGGLE_LOG_LEVEL", _one_of(_LOG_LEVELS), defaults.log_level),
             log_format=read("WAGGLE_LOG_FORMAT", _one_of(_LOG_FORMATS), defaults.log_format),
         )
@@ -259,11 +270,36 @@ def _keep(text: str) -> timedelta:
     return keep
 
 
-def _directory(text: str) -> str:
+def _absolute_path(text: str) -> str:
     path = local_path(text)
     if not os.path.isabs(path):
         raise ValueError(f"{text!r:.100} is not an absolute path")
     return path
+
+
+def _token(text: str) -> tuple[AccessToken, ...]:
+    found = _find_unexpanded(text)
+    if found and found[0] == text:
+        raise ValueError("is the name of a variable, which was not replaced by its value")
+    return (AccessToken.parse(text),)
+
+
+def _tokens_file(text: str) -> tuple[AccessToken, ...]:
+    if not text.startswith(("/", "~")):  # It may be a token.
+        raise ValueError("is not an absolute path: it must be that of the file with the tokens")
+    path = _absolute_path(text)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read()
+    except OSError as error:
+        raise ValueError(f"cannot read {path!r:.100}: {error.strerror}") from None
+    if mode & _OTHERS:
+        raise ValueError(f"{path!r:.100} is open to other users: run 'chmod 600' on it")
+    try:
+        return parse_tokens(content)
+    except ValueError as error:
+        raise ValueError(f"{path!r:.100}: {error}") from None
 
 
 def _host_name(text: str) -> str:

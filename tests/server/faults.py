@@ -4,34 +4,42 @@
 import asyncio
 import logging
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mcp.server.connection import Connection
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import create_model
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tests.planted import Patch, fault, nothing
 from tests.server import processes
-from waggle_fsstore import wiring
+from waggle_fsstore import config, wiring
 from waggle_fsstore.config import Settings
+from waggle_fsstore.domain.access_token import AccessToken
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.server import (
     arguments,
+    auth,
     connections,
     hosts,
     http,
     lifecycle,
     log,
     readiness,
+    sessions,
     tools,
 )
 from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
+from waggle_fsstore.server.auth import Authentication, Failures
 from waggle_fsstore.server.calls import Calls
 from waggle_fsstore.server.connections import Connection as HttpConnection
 from waggle_fsstore.server.exchange import Exchange
@@ -44,6 +52,8 @@ from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.wiring import open_repository, open_service, server_lock
+
+_ANY_TOKEN = AccessToken("", b"")
 
 _SIGNAL_DURING_START = (
     "tests/server/test_shutdown.py::test_signal_during_start_ends_server_in_order"
@@ -485,6 +495,173 @@ def leave_long_calls_silent(patch: Patch) -> None:
         pass
 
     patch.setattr(Exchange, "_ping", ping)
+
+
+# Authentication
+
+
+@fault("tests/server/test_auth.py::test_other_credentials_are_refused[None]")
+def accept_requests_without_header(patch: Patch) -> None:
+    real = Authentication._find
+    patch.setattr(
+        Authentication, "_find", lambda self, secret: real(self, secret) if secret else _ANY_TOKEN
+    )
+
+
+@fault("tests/server/test_auth.py::test_other_credentials_are_refused[Bearer maja]")
+def accept_any_token(patch: Patch) -> None:
+    patch.setattr(Authentication, "_find", lambda _, secret: _ANY_TOKEN if secret else None)
+
+
+@fault(
+    "tests/server/test_auth.py::test_other_credentials_are_refused[Basic one-token-of-the-server]"
+)
+def accept_any_scheme(patch: Patch) -> None:
+    def secret(headers: Headers) -> str:
+        return headers.get("authorization", "").rpartition(" ")[2]
+
+    patch.setattr(auth, "_secret", secret)
+
+
+@fault("tests/server/test_auth.py::test_health_needs_no_token[/readyz]")
+def check_token_of_probes(patch: Patch) -> None:
+    patch.setattr(auth, "HEALTH_PATHS", ())
+
+
+@fault("tests/server/test_auth.py::test_token_check_covers_every_other_path[GET-/docs]")
+def check_token_of_protocol_only(patch: Patch) -> None:
+    real = Authentication.__call__
+
+    async def call(self: Authentication, scope: Any, receive: Any, send: Any) -> None:
+        is_protocol = scope.get("path") == "/mcp"
+        await (partial(real, self) if is_protocol else self._app)(scope, receive, send)
+
+    patch.setattr(Authentication, "__call__", call)
+
+
+@fault("tests/server/test_auth.py::test_preflight_needs_no_token")
+def check_token_of_preflight(patch: Patch) -> None:
+    _put_authentication_outside(patch)
+
+
+@fault("tests/server/test_auth.py::test_web_page_can_read_refusal")
+def refuse_web_pages_without_their_headers(patch: Patch) -> None:
+    _put_authentication_outside(patch)
+
+
+def _put_authentication_outside(patch: Patch) -> None:
+    """Have the check of tokens around that of origins by the browser."""
+
+    def middleware(app: Authentication, **options: Any) -> ASGIApp:
+        return Authentication(CORSMiddleware(app._app, **options), app._tokens)
+
+    patch.setattr(http, "CORSMiddleware", middleware)
+
+
+@fault("tests/server/test_auth.py::test_refusal_reads_no_body")
+def read_body_before_refusal(patch: Patch) -> None:
+    real = Authentication.__call__
+
+    async def call(self: Authentication, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await receive()
+        await real(self, scope, receive, send)
+
+    patch.setattr(Authentication, "__call__", call)
+
+
+@fault("tests/server/test_auth.py::test_history_names_the_token[legacy]")
+def leave_token_out_of_actor(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+from waggle_fsstore.server import calls
+calls.caller_of = lambda _: ""
+""",
+    )
+
+
+@fault("tests/server/test_auth.py::test_session_of_another_token_is_refused")
+def skip_caller_of_sessions(patch: Patch) -> None:
+    patch.setattr(sessions, "caller_of", lambda _: "")
+
+
+@fault("tests/server/test_auth.py::test_altered_session_id_reaches_no_other_session")
+def know_sessions_by_nonce_alone(patch: Patch) -> None:
+    patch.setattr(Sessions, "_session", _session_by_nonce)
+
+
+def _session_by_nonce(self: Sessions, request: Request) -> Session | Response:
+    session = Session.parse(request.headers["mcp-session-id"])
+    is_ended = session is None or any(session.nonce in key for key in self._ended)
+    return Response(status_code=404) if session is None or is_ended else session
+
+
+@fault("tests/server/test_auth.py::test_failures_are_limited")
+def never_limit_failures(patch: Patch) -> None:
+    patch.setattr(Failures, "add", lambda *_: 0)
+
+
+@fault("tests/server/test_auth.py::test_failures_are_limited")
+def limit_right_tokens(patch: Patch) -> None:
+    real = Authentication._find
+
+    def find(self: Authentication, secret: str) -> AccessToken | None:
+        known = real(self, secret)
+        return None if any(len(it) == 10 for it in self._failures._times.values()) else known
+
+    patch.setattr(Authentication, "_find", find)
+
+
+@fault("tests/server/test_auth.py::test_header_does_not_change_the_address")
+def believe_header_about_address(patch: Patch) -> None:
+    _in_processes(
+        patch,
+        """
+import uvicorn
+real = uvicorn.Config.__init__
+uvicorn.Config.__init__ = lambda *args, **options: real(*args, **{**options, "proxy_headers": True})
+""",
+    )
+
+
+@fault("tests/server/test_auth.py::test_remembered_failures_are_bounded")
+def remember_every_address(patch: Patch) -> None:
+    class Unbounded(OrderedDict[Any, Any]):
+        def popitem(self, last: bool = True) -> Any:
+            """Keep all."""
+
+    patch.setattr(auth, "OrderedDict", Unbounded)
+
+
+@fault("tests/server/test_auth.py::test_token_is_never_shown")
+def show_token_in_repr(patch: Patch) -> None:
+    patch.setattr(
+        AccessToken, "__repr__", lambda self: f"AccessToken({self.name}, {self.digest!r})"
+    )
+
+
+@fault("tests/server/test_auth.py::test_bad_token_is_refused_unseen[aaaaaaaaaaaaaaa]")
+def show_token_in_error(patch: Patch) -> None:
+    def token(text: str) -> tuple[AccessToken, ...]:
+        try:
+            return (AccessToken.parse(text),)
+        except ValueError as error:
+            raise ValueError(f"is {text!r}, which {error}") from None
+
+    patch.setattr(config, "_token", token)
+
+
+@fault("tests/server/test_auth.py::test_open_tokens_file_is_refused[416]")
+def read_tokens_that_others_can_read(patch: Patch) -> None:
+    patch.setattr(config, "_OTHERS", 0)
+
+
+@fault("tests/server/test_auth.py::test_open_address_requires_token[0.0.0.0:0]")
+def listen_everywhere_without_token(patch: Patch) -> None:
+    real = http.listen
+    patch.setattr(http, "listen", lambda settings: real(replace(settings, allow_anonymous=True)))
+    patch.setattr(http, "run", nothing)
 
 
 # Connections

@@ -124,7 +124,11 @@ def test_open_address_requires_allowed_hosts(
 def test_unusable_address_is_refused(tmp_path: Path, host: str) -> None:
     """Any unusable address is reported as a setting, before anything is created."""
     settings = Settings.from_env(
-        {"WAGGLE_LISTEN_ADDR": f"{host}:0", "WAGGLE_ALLOWED_HOSTS": "waggle.local"}
+        {
+            "WAGGLE_LISTEN_ADDR": f"{host}:0",
+            "WAGGLE_ALLOWED_HOSTS": "waggle.local",
+            "WAGGLE_AUTH_TOKEN": "0123456789abcdef",
+        }
     )
     with pytest.raises(SettingError, match=r"^WAGGLE_LISTEN_ADDR: cannot listen on "):
         http.serve(settings, str(tmp_path / "store"))

@@ -18,6 +18,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.errors import WaggleError
+from waggle_fsstore.server.auth import caller_of
 from waggle_fsstore.service.cancellation import Cancellation
 
 _T = TypeVar("_T")
@@ -105,8 +106,13 @@ class Calls:
 
 
 def actor_of(request: Request) -> str:
-    """Return the actor for the history: the client's name, shortened and printable."""
+    """Return the actor for the history: the client's name, shortened and printable.
+
+    The name of the token comes first, if it has one. The client's name is the client's own claim.
+    """
     params = request.session.client_params
     name = params.client_info.name[:_MAX_CLIENT_NAME_LENGTH] if params else ""
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return f"mcp:{name}" if name else "mcp"
+    client = f"mcp:{name}" if name else "mcp"
+    caller = caller_of(request.request)
+    return f"{caller} {client}" if caller else client

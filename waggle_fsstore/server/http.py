@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.server.auth import Authentication
 from waggle_fsstore.server.connections import Connection
 from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, url_host
 from waggle_fsstore.server.lifecycle import ServiceHost
@@ -60,14 +61,21 @@ def listen(settings: Settings) -> socket.socket:
     """Return a socket that listens at the configured address.
 
     Raises :class:`SettingError` if that fails, or if the address is not a loopback address
-    and no allowed hosts are configured.
+    and no allowed hosts or no tokens are configured.
     """
     where = f"{settings.host}:{settings.port}"
     if not settings.is_loopback and not settings.allowed_hosts:
         raise SettingError(
             "WAGGLE_ALLOWED_HOSTS",
             "must list the host names by which clients call this server: WAGGLE_LISTEN_ADDR, "
-            f"{where}, is not a loopback address, and every client that reaches it may use it",
+            f"{where}, is not a loopback address",
+        )
+    if not settings.is_loopback and not settings.tokens and not settings.allow_anonymous:
+        raise SettingError(
+            "WAGGLE_AUTH_TOKEN",
+            f"must be a token, which clients then send: WAGGLE_LISTEN_ADDR, {where}, is not a "
+            "loopback address; make one with 'openssl rand -hex 32', or set "
+            "WAGGLE_ALLOW_ANONYMOUS=1 to let every program that reaches the server use it",
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -126,6 +134,8 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # The address of a peer is that of its connection, and not what a header says.
+        proxy_headers=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
@@ -173,16 +183,19 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(transport_security=unguarded)
     app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
-    sessions: ASGIApp = Sessions(app, server.session_manager.app)
+    served: ASGIApp = Sessions(app, server.session_manager.app)
+    if settings.tokens:
+        served = Authentication(served, settings.tokens)
     if settings.allowed_origins:
-        sessions = CORSMiddleware(
-            sessions,
+        # Around the authentication: a browser asks for permission without a token.
+        served = CORSMiddleware(
+            served,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version"],
         )
-    return _without_final_slash(Guard(sessions, settings))
+    return _without_final_slash(Guard(served, settings))
 
 
 def _without_final_slash(app: ASGIApp) -> ASGIApp:

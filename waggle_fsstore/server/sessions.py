@@ -32,6 +32,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from waggle_fsstore.server.auth import caller_of
 from waggle_fsstore.server.exchange import Exchange
 
 #: The number of characters of a client's name that an id carries.
@@ -42,19 +43,24 @@ _NONCE_BYTES: Final = 16
 #: The number of ended sessions to remember, about 1 MB. Older ones work again.
 _MAX_ENDED: Final = 10_000
 
-_ID: Final = re.compile(r"(?P<version>[\d-]{10})\.(?P<name>[\w-]*)\.(?P<nonce>[\w-]{22})", re.ASCII)
+_ID: Final = re.compile(
+    r"(?P<version>[\d-]{10})\.(?P<name>[\w-]*)\.(?P<nonce>[\w-]{22})(?:\.(?P<caller>[\w.-]+))?",
+    re.ASCII,
+)
 
 
 class Session(NamedTuple):
     """What the handshake agreed on; as text, the id of the session.
 
     An id proves nothing but that the client knows it: the name in it is the client's own claim,
-    as in the handshake.
+    as in the handshake. The caller, which is the name of the token that began the session, is
+    compared with that of each request.
     """
 
     version: str
     name: str
     nonce: str
+    caller: str = ""
 
     @classmethod
     def begin(cls, connection: Connection) -> Self:
@@ -73,11 +79,16 @@ class Session(NamedTuple):
             name = urlsafe_b64decode(found["name"] + "==").decode()
         except ValueError:
             return None
-        return cls(found["version"], name, found["nonce"])
+        return cls(found["version"], name, found["nonce"], found["caller"] or "")
 
     def __str__(self) -> str:
         name = urlsafe_b64encode(self.name.encode()).decode().rstrip("=")
-        return f"{self.version}.{name}.{self.nonce}"
+        return f"{self.version}.{name}.{self.key}"
+
+    @property
+    def key(self) -> str:
+        """What distinguishes the session from all others, also those of other callers."""
+        return f"{self.nonce}.{self.caller}" if self.caller else self.nonce
 
     def connect(self) -> Connection:
         """Return the connection as it was after the handshake."""
@@ -135,7 +146,7 @@ class Sessions:
         except ValidationError as error:
             return _invalid(error)
         if isinstance(message, JSONRPCRequest) and message.method == "initialize":
-            await self._initialize(Exchange(request, message, send), message)
+            await self._initialize(Exchange(request, message, send), message, caller_of(request))
             return None
         session = self._session(request)
         if isinstance(session, Response):
@@ -146,16 +157,17 @@ class Sessions:
         self._notice(message, session)
         return Response(status_code=HTTPStatus.ACCEPTED)
 
-    async def _initialize(self, exchange: Exchange, message: JSONRPCRequest) -> None:
+    async def _initialize(self, exchange: Exchange, message: JSONRPCRequest, caller: str) -> None:
         connection = Connection.from_envelope(LATEST_HANDSHAKE_VERSION, None, None)
         answer = await exchange.run(self._work(message, exchange, connection))
         headers = {}
         if "result" in answer:
-            headers[MCP_SESSION_ID_HEADER] = str(Session.begin(connection))
+            session = Session.begin(connection)._replace(caller=caller)
+            headers[MCP_SESSION_ID_HEADER] = str(session)
         await exchange.respond(answer, headers)
 
     async def _answer(self, exchange: Exchange, message: JSONRPCRequest, session: Session) -> None:
-        key = (session.nonce, str(message.id))
+        key = (session.key, str(message.id))
         self._in_progress[key] = exchange
         try:
             answer = await exchange.run(self._work(message, exchange, session.connect()))
@@ -183,7 +195,8 @@ class Sessions:
         if text is None:
             return _error(HTTPStatus.BAD_REQUEST, "Bad Request: Missing session ID")
         session = Session.parse(text)
-        if session is None or session.nonce in self._ended:
+        is_own = session is not None and session.caller == caller_of(request)
+        if session is None or not is_own or session.key in self._ended:
             return _error(HTTPStatus.NOT_FOUND, "Session not found")
         return session
 
@@ -191,7 +204,7 @@ class Sessions:
         """Handle a notification: only a cancellation has an effect."""
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             request_id = str(cancelled_request_id_from_params(message.params))
-            exchange = self._in_progress.get((session.nonce, request_id))
+            exchange = self._in_progress.get((session.key, request_id))
             if exchange is not None:
                 exchange.cancel()
 
@@ -200,11 +213,11 @@ class Sessions:
         session = self._session(request)
         if isinstance(session, Response):
             return session
-        self._ended[session.nonce] = None
+        self._ended[session.key] = None
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
-        for (nonce, _), exchange in self._in_progress.items():
-            if nonce == session.nonce:
+        for (key, _), exchange in self._in_progress.items():
+            if key == session.key:
                 exchange.cancel()
         return Response(status_code=HTTPStatus.OK)
 

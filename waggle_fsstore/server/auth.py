@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Authentication over HTTP: which token a request has, and what one without any gets."""
+
+import hmac
+import logging
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from waggle_fsstore.domain.access_token import AccessToken, digest_of
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.server.hosts import HEALTH_PATHS
+
+_MAX_FAILURES: Final = 10
+_FAILURES_WINDOW_S: Final = 60.0
+
+#: The number of addresses whose failures are remembered, less than 1 MB in all.
+_MAX_ADDRESSES: Final = 1_000
+
+#: Where the name of a request's token is in its scope.
+_CALLER: Final = "waggle_fsstore.caller"
+
+_UNAUTHORIZED: Final = (
+    "this server needs a token: send the header 'Authorization: Bearer TOKEN', with a token from "
+    "its operator (WAGGLE_AUTH_TOKEN)"
+)
+_TOO_MANY: Final = "too many requests without a valid token: wait, or send a valid one"
+
+_log: Final = logging.getLogger(__name__)
+
+
+def caller_of(request: Any) -> str:
+    """Return the name of the token that a request came with, "" if there is none."""
+    # Over standard input there is no request.
+    name: str = getattr(request, "scope", {}).get(_CALLER, "")
+    return name
+
+
+class Authentication:
+    """Refuses requests without a valid token, before anything of their body is read.
+
+    Health paths need no token: they reveal nothing.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Sequence[AccessToken],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._failures = Failures(clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
+            await self._app(scope, receive, send)
+            return
+        token = self._find(_secret(Headers(scope=scope)))
+        if token is not None:
+            await self._app({**scope, _CALLER: token.name}, receive, send)
+            return
+        address, _ = scope.get("client") or ("", 0)
+        await _refusal(self._failures.add(address))(scope, receive, send)
+
+    def _find(self, secret: str) -> AccessToken | None:
+        """Return the token with a secret. How long this takes says nothing about the tokens."""
+        digest, found = digest_of(secret), None
+        for token in self._tokens:
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+
+class Failures:
+    """The recent failures of each address, of which only the last ``_MAX_ADDRESSES`` count."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def add(self, address: str) -> float:
+        """Add a failure. Return for how many seconds the address has to wait: mostly 0."""
+        now = self._clock()
+        times = self._times.setdefault(address, deque(maxlen=_MAX_FAILURES))
+        self._times.move_to_end(address)
+        if len(self._times) > _MAX_ADDRESSES:
+            self._times.popitem(last=False)
+        if len(times) == _MAX_FAILURES and (wait := times[0] + _FAILURES_WINDOW_S - now) > 0:
+            return wait
+        times.append(now)
+        if len(times) == _MAX_FAILURES and now - times[0] < _FAILURES_WINDOW_S:
+            _log.warning("%d requests from %s had no valid token", _MAX_FAILURES, address)
+        return 0
+
+
+def _secret(headers: Headers) -> str:
+    """Return the secret in the header of a request, "" if there is no such header."""
+    match [value.split() for value in headers.getlist("authorization")]:
+        case [[scheme, secret]] if scheme.lower() == "bearer":
+            return secret
+    return ""
+
+
+def _refusal(wait_s: float) -> JSONResponse:
+    if wait_s > 0:
+        headers = {"Retry-After": str(math.ceil(wait_s))}
+        return JSONResponse({"error": _TOO_MANY}, status_code=429, headers=headers)
+    headers = {"WWW-Authenticate": "Bearer"}
+    return JSONResponse({"error": _UNAUTHORIZED}, status_code=401, headers=headers)
