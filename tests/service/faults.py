@@ -40,7 +40,7 @@ from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival
-from waggle_fsstore.service.touch_buffer import TouchBuffer
+from waggle_fsstore.service.touch_buffer import IN_USE, TouchBuffer, _Pending
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.memory_store import MemoryStore
 from waggle_fsstore.store.read import history
@@ -234,16 +234,18 @@ def store_probe_by_find_and_save(patch: Patch) -> None:
 
 @fault("tests/service/test_touch_buffer.py::test_uses_within_interval_are_stored_once[memory]")
 def store_each_touch_at_once(patch: Patch) -> None:
-    patch.setattr(TouchBuffer, "add", lambda self, name, at: self._store(name, at))
+    patch.setattr(
+        TouchBuffer, "add", lambda self, name, at, use=IN_USE: self._store(name, _Pending(at, use))
+    )
 
 
 @fault("tests/service/test_touch_buffer.py::test_use_is_visible_while_it_is_stored[memory]")
 def discard_touch_before_it_is_stored(patch: Patch) -> None:
     real = TouchBuffer._store
 
-    def store(self: TouchBuffer, name: str, at: datetime) -> None:
+    def store(self: TouchBuffer, name: str, uses: _Pending) -> None:
         self._pending.pop(name)
-        real(self, name, at)
+        real(self, name, uses)
 
     patch.setattr(TouchBuffer, "_store", store)
 

@@ -29,6 +29,7 @@ from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.host_agent import HostAgent, Watched
 from waggle_fsstore.service.membership import SharedMembership
 from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL
 
 WAIT_S = 10.0
 
@@ -162,11 +163,11 @@ def test_use_on_another_host_prevents_expiry(hosts: Hosts) -> None:
     made = first.create("shell", timeout=timedelta(minutes=1))
     other = hosts.service("b")
     for _ in range(3):
-        hosts.world.clock.advance(timedelta(seconds=50))
+        hosts.world.clock.advance(timedelta(seconds=50) + FLUSH_INTERVAL)
         other.touch(made.id)
         hosts.world.touches.flush()
         assert first.sweep().expired == []
-    hosts.world.clock.advance(timedelta(seconds=80))
+    hosts.world.clock.advance(timedelta(seconds=80) + FLUSH_INTERVAL)
     assert first.sweep().expired == [made.id]
 
 

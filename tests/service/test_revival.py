@@ -21,6 +21,7 @@ from waggle_fsstore import (
 from waggle_fsstore.service import revival
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.ports import Ports
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL
 
 
 class KilledError(BaseException):
@@ -82,7 +83,7 @@ def test_undeleted_environment_expires_again(world: World) -> None:
         service.undelete(name)
         world.clock.advance(29 * MINUTE)
         assert service.sweep().expired == []
-        world.clock.advance(2 * MINUTE)
+        world.clock.advance(2 * MINUTE + FLUSH_INTERVAL)
         assert service.sweep().expired == [name]
 
 

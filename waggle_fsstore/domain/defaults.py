@@ -22,3 +22,7 @@ DEFAULT_PORTS: Final = range(10_000, 11_001)
 #: How long the files of an expired environment are kept, and how much room they may take.
 DEFAULT_TRASH_KEEP: Final = timedelta(hours=24)
 DEFAULT_TRASH_MAX: Final = Size(10, is_percent=True)
+
+#: How long a program may run in an environment, by default and at most.
+DEFAULT_EXEC_TIMEOUT: Final = timedelta(seconds=30)
+MAX_EXEC_TIMEOUT: Final = timedelta(minutes=5)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
 from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
 from waggle_fsstore.provider.mounts import mount_points
 from waggle_fsstore.provider.workspace_dirs import (
     adopting_name,
@@ -27,6 +28,7 @@ from waggle_fsstore.provider.workspace_dirs import (
     make_dir,
     move,
     read_start,
+    why_no_root,
     write_new,
 )
 
@@ -119,6 +121,37 @@ def adopt(root: str, environment: Environment) -> None:
         os.rename(staging, directory)
     elif _has_home(directory) and Marker.read(directory) is None:
         _complete(directory, environment)
+
+
+def require(root: str, environment: Environment, provider: str) -> Marker:
+    """Return the marker of the complete workspace of an environment.
+
+    Raises :class:`WorkspaceGoneError` if it is gone or broken, and :class:`ProviderError`, with the
+    name of the ``provider``, if that cannot be said now.
+    """
+    directory = os.path.join(root, dir_name(environment.id))
+    try:
+        mode = os.lstat(directory).st_mode
+    except FileNotFoundError as error:
+        if reason := why_no_root(root):
+            raise ProviderError(provider, reason) from error
+        raise WorkspaceGoneError(provider, "its workspace is gone") from error
+    if not stat.S_ISDIR(mode):
+        raise WorkspaceGoneError(provider, "its workspace is not a directory")
+    marker = Marker.read(directory)
+    if marker is None:
+        raise WorkspaceGoneError(provider, "its workspace is incomplete")
+    if not marker.is_of(environment):
+        raise WorkspaceGoneError(provider, "its workspace was made for another environment")
+    if not marker.is_current:
+        raise ProviderError(provider, "its workspace was made by another version")
+    try:
+        is_whole = stat.S_ISDIR(look_below(directory, HOME).st_mode)
+    except FileNotFoundError:
+        is_whole = False
+    if not is_whole:
+        raise WorkspaceGoneError(provider, "its files are gone")
+    return marker
 
 
 def look_below(directory: str, *names: str) -> os.stat_result:

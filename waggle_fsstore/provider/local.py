@@ -138,7 +138,7 @@ class LocalProvider:
         workspace points to has no influence on the result.
         """
         with self._translating_os_errors("read its workspace"):
-            marker = self._check_workspace(environment)
+            marker = layout.require(self._root, environment, self.name)
             tools = self._host_tools()
             if environment.runtime is Runtime.PYTHON:
                 return self._probe_venv(self.locate(environment), marker, tools)
@@ -286,32 +286,6 @@ class LocalProvider:
             reason = "" if is_found else f"the program {program} is not on the search path"
         if reason:
             raise RuntimeUnavailableError(self.name, reason, environment.runtime)
-
-    def _check_workspace(self, environment: Environment) -> Marker:
-        """Raise unless the complete workspace of this environment is here; return its marker."""
-        directory = self._directory(environment)
-        try:
-            mode = os.lstat(directory).st_mode
-        except FileNotFoundError as error:
-            if reason := why_no_root(self._root):
-                raise ProviderError(self.name, reason) from error
-            raise WorkspaceGoneError(self.name, "its workspace is gone") from error
-        if not stat.S_ISDIR(mode):
-            raise WorkspaceGoneError(self.name, "its workspace is not a directory")
-        marker = Marker.read(directory)
-        if marker is None:
-            raise WorkspaceGoneError(self.name, "its workspace is incomplete")
-        if not marker.is_of(environment):
-            raise WorkspaceGoneError(self.name, "its workspace was made for another environment")
-        if not marker.is_current:
-            raise ProviderError(self.name, "its workspace was made by another version")
-        try:
-            is_whole = stat.S_ISDIR(layout.look_below(directory, HOME).st_mode)
-        except FileNotFoundError:
-            is_whole = False
-        if not is_whole:
-            raise WorkspaceGoneError(self.name, "its files are gone")
-        return marker
 
     def _probe_venv(self, home: str, marker: Marker, tools: HostTools) -> Capabilities:
         try:

@@ -27,6 +27,8 @@ from waggle_fsstore.service import transitions
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
+from waggle_fsstore.service.executor import Executor
+from waggle_fsstore.service.files import Files
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.membership import Membership
@@ -41,7 +43,8 @@ from waggle_fsstore.service.reconcile import (
 )
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival, was_running
-from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, IN_USE, TouchBuffer, Use
+from waggle_fsstore.service.workspaces import Workspaces
 
 # No process takes this long to create or remove an environment.
 _MAX_UNSEEN_WORK: Final = timedelta(hours=1)
@@ -61,6 +64,7 @@ class EnvironmentService:
     which the machine was asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
     threads and processes that are creating or removing the environment. ``membership`` says
     which host this is, of those that share the store; without it, there is only this one.
+    ``executor`` and ``files`` are for :attr:`workspaces`.
 
     Each change carries the actor and the reason of the :class:`audit` block of the caller.
     Without a reason in the block, the transition has a reason of its kind. The reason of a
@@ -77,6 +81,8 @@ class EnvironmentService:
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
         membership: Membership | None = None,
+        executor: Executor | None = None,
+        files: Files | None = None,
         now: Callable[[], datetime] | None = None,
         uptime: Callable[[], float] = monotonic,
         takeover_after: float = 30.0,
@@ -109,7 +115,15 @@ class EnvironmentService:
         self._revival = Revival(
             repository, provider, self._ports, membership, self._now, capacity=capacity
         )
+        self._workspaces = Workspaces(
+            repository, provider, membership, self._touch, executor, files
+        )
         self._ports.load(repository)
+
+    @property
+    def workspaces(self) -> Workspaces:
+        """What is done in the environments: programs, packages and files."""
+        return self._workspaces
 
     @property
     def provider(self) -> Provider:
@@ -172,12 +186,15 @@ class EnvironmentService:
     def touch(self, environment_id: str) -> Environment:
         """Record that an environment is used now, which resets its idle time; return it.
 
-        The use is stored within five seconds, together with later ones. Raises
+        The use is stored within a minute, together with later ones. Raises
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
         """
+        return self._touch(environment_id, IN_USE)
+
+    def _touch(self, environment_id: str, use: Use) -> Environment:
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
-        self._touch_buffer.add(environment_id, self._now())
+        self._touch_buffer.add(environment_id, self._now(), use)
         self._idle_clock.restart(environment_id, self._touch_buffer.last_used(environment))
         return self._with_last_use(environment)
 
@@ -221,6 +238,7 @@ class EnvironmentService:
         the environment in status destroying, so that the call can be repeated, or unchanged
         if another provider made it.
         """
+        self._touch_buffer.store_executions(environment_id)
         return self._removal.destroy(environment_id, only_if, discard=True)
 
     def undelete(self, environment_id: str, *, record_only: bool = False) -> Environment:
@@ -367,12 +385,13 @@ class EnvironmentService:
         return self._idle_clock.idle_time(environment.id, last_used, self._now())
 
     def close(self, *, timeout: float = 3.0) -> bool:
-        """Interrupt creations, wait for threads that create or remove, store the touches.
+        """Interrupt creations and programs, wait for threads that work, store the touches.
 
         Destroys nothing. Returns whether all threads were done within ``timeout`` seconds;
         the next :meth:`reconcile` finishes the work of the others. The repository stays open.
         """
         self._provider.close()
+        self._workspaces.close()
         is_done = IN_PROGRESS.wait_until_empty(timeout)
         self._touch_buffer.close()
         return is_done
@@ -465,6 +484,7 @@ class EnvironmentService:
         if not self._may_expire(environment) or self._is_error_with_files(environment):
             return
         idle = timedelta(seconds=self.idle_time(environment) // timedelta(seconds=1))
+        self._touch_buffer.store_executions(environment.id)
         reason = f"idle {format_duration(idle)} > {format_duration(environment.timeout)}"
         with audit(actor="reaper", reason=reason):
             if self._removal.destroy(environment.id, self._may_expire, discard=False):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A write-behind buffer of touches: uses are stored every few seconds, together.
+"""A write-behind buffer of touches: uses are stored once a minute, together.
 
 One fsync for each use would wear the disk and flood the history. A process that is killed
 loses the uses of its last :data:`FLUSH_INTERVAL`.
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import audit
@@ -19,13 +19,52 @@ from waggle_fsstore.domain.errors import EnvironmentNotFoundError, LockTimeoutEr
 from waggle_fsstore.domain.repository import TransactionalRepository
 
 #: The longest time for which a use waits to be stored.
-FLUSH_INTERVAL: Final = timedelta(seconds=5)
+FLUSH_INTERVAL: Final = timedelta(minutes=1)
 
 # A stored use may be this much later than ours, because another process stored it. One that is
 # later still dates from before the clock was set back.
 _MAX_LEAD: Final = timedelta(minutes=1)
 
 _log: Final = logging.getLogger(__name__)
+
+
+# The uses that a reason sums up name no more actors than this.
+_MAX_ACTORS: Final = 5
+
+
+class Use(NamedTuple):
+    """What the history says of some uses: who ran how many programs, and how the last one ended."""
+
+    actor: str = ""
+    executions: int = 0
+    outcome: str = ""
+
+    def followed_by(self, later: "Use") -> "Use":
+        """Return the sum of this and of a later use."""
+        actors = dict.fromkeys([*self.actor.split(", "), *later.actor.split(", ")])
+        named = [actor for actor in actors if actor]
+        return Use(
+            ", ".join(named[:_MAX_ACTORS]),
+            self.executions + later.executions,
+            later.outcome or self.outcome,
+        )
+
+    @property
+    def reason(self) -> str:
+        """The reason of the change that stores them."""
+        if not self.executions:
+            return "in use"
+        programs = "1 program" if self.executions == 1 else f"{self.executions} programs"
+        return f"in use: {self.actor} ran {programs}, the last one ended with {self.outcome}"
+
+
+#: A use in which no program ran.
+IN_USE: Final = Use()
+
+
+class _Pending(NamedTuple):
+    at: datetime
+    use: Use
 
 
 class TouchBuffer:
@@ -36,7 +75,7 @@ class TouchBuffer:
     ) -> None:
         self._repository = repository
         self._interval = interval
-        self._pending: dict[str, datetime] = {}
+        self._pending: dict[str, _Pending] = {}
         self._timer: threading.Timer | None = None
         self._is_closed = False
         self._lock = threading.Lock()
@@ -50,17 +89,19 @@ class TouchBuffer:
         self._lock = threading.Lock()
         self._flush_lock = threading.Lock()
 
-    def add(self, environment_id: str, at: datetime) -> None:
+    def add(self, environment_id: str, at: datetime, use: Use = IN_USE) -> None:
         """Add a use, to be stored within the interval."""
         with self._lock:
             known = self._pending.get(environment_id)
-            self._pending[environment_id] = at if known is None else max(known, at)
+            if known is not None:
+                at, use = max(known.at, at), known.use.followed_by(use)
+            self._pending[environment_id] = _Pending(at, use)
             self._start_timer()
 
     def last_used(self, environment: Environment) -> datetime:
         """Return when an environment was last used, whether or not that is stored yet."""
-        at = self._pending.get(environment.id)
-        return environment.last_used if at is None else max(environment.last_used, at)
+        pending = self._pending.get(environment.id)
+        return environment.last_used if pending is None else max(environment.last_used, pending.at)
 
     def flush(self) -> None:
         """Store the pending uses. A failure is logged, and tried again after the interval."""
@@ -70,9 +111,9 @@ class TouchBuffer:
                     self._timer.cancel()
                     self._timer = None
                 pending = self._pending.copy()
-            for environment_id, at in pending.items():
+            for environment_id, uses in pending.items():
                 try:
-                    self._store(environment_id, at)
+                    self._store(environment_id, uses)
                 except LockTimeoutError as error:
                     _log.error("the last uses are not stored: %s", error)
                     break  # Each of the others would wait as long.
@@ -81,10 +122,21 @@ class TouchBuffer:
                         "the last use of environment %s is not stored: %s", environment_id, error
                     )
                 else:
-                    self._discard(environment_id, at)
+                    self._discard(environment_id, uses)
             with self._lock:
                 if self._pending:
                     self._start_timer()
+
+    def store_executions(self, environment_id: str) -> None:
+        """Store what ran in an environment now, if anything did: it is about to be removed."""
+        pending = self._pending.get(environment_id)
+        if pending is None or not pending.use.executions:
+            return
+        with self._flush_lock:
+            pending = self._pending.get(environment_id)
+            if pending is not None:
+                self._store(environment_id, pending)
+                self._discard(environment_id, pending)
 
     def close(self) -> None:
         """Store the pending uses, and stop the timer even if they cannot be stored."""
@@ -99,30 +151,38 @@ class TouchBuffer:
             self._timer.daemon = True
             self._timer.start()
 
-    def _discard(self, environment_id: str, at: datetime) -> None:
-        """Discard a use, only now that it is stored: until then a reader needs it."""
+    def _discard(self, environment_id: str, stored: _Pending) -> None:
+        """Discard uses, only now that they are stored: until then a reader needs them."""
         with self._lock:
-            if self._pending.get(environment_id) == at:
+            pending = self._pending.get(environment_id)
+            if pending == stored:
                 del self._pending[environment_id]
+            elif pending is not None and stored.use.executions:
+                # Others came in the meantime. None is counted twice.
+                rest = pending.use.executions - stored.use.executions
+                use = pending.use._replace(executions=rest)
+                self._pending[environment_id] = pending._replace(use=use)
 
-    def _store(self, environment_id: str, at: datetime) -> None:
+    def _store(self, environment_id: str, pending: _Pending) -> None:
         # An environment that was destroyed, or is about to be, needs no use any longer.
         with (
             suppress(EnvironmentNotFoundError, _NotNeededError),
-            audit(actor="touch", reason="in use"),
+            audit(actor="touch", reason=pending.use.reason),
         ):
-            self._repository.update(environment_id, _raise_last_used(at))
+            self._repository.update(environment_id, _raise_last_used(pending))
 
 
 class _NotNeededError(Exception):
     """The stored environment needs no change."""
 
 
-def _raise_last_used(at: datetime) -> Callable[[Environment], None]:
+def _raise_last_used(pending: _Pending) -> Callable[[Environment], None]:
+    at = pending.at
+
     def raise_last_used(environment: Environment) -> None:
         is_later = at <= environment.last_used <= at + _MAX_LEAD
-        if not environment.is_running or is_later:
+        if not environment.is_running or (is_later and not pending.use.executions):
             raise _NotNeededError
-        environment.touch(at)
+        environment.touch(max(at, environment.last_used) if is_later else at)
 
     return raise_last_used

@@ -6,12 +6,17 @@ backwards, and a deleted environment stays deleted.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from waggle_fsstore.domain.audit import audit, current_author
+from waggle_fsstore.domain.audit import as_reason, audit, current_author
 from waggle_fsstore.domain.environment import Capabilities, Environment, Status
-from waggle_fsstore.domain.errors import EnvironmentNotRunningError, ProviderError
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    EnvironmentNotRunningError,
+    ProviderError,
+)
 from waggle_fsstore.domain.process import this_process
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.service.in_progress import is_owned_elsewhere
@@ -246,6 +251,12 @@ def request_destroying(
 
     with with_reason("destroy was called"):
         repository.update(environment_id, request)
+
+
+def note(repository: TransactionalRepository, environment_id: str, reason: str) -> None:
+    """Store a change that only the reason describes, such as the installation of a package."""
+    with suppress(EnvironmentNotFoundError), audit(reason=as_reason(reason)):
+        repository.update(environment_id, lambda _: None)
 
 
 def release_owner(repository: TransactionalRepository, environment_id: str, reason: str) -> None:

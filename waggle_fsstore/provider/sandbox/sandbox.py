@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox: runs one program for one workspace, isolated by bubblewrap."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
+from waggle_fsstore.provider.sandbox import seccomp, view
+from waggle_fsstore.provider.sandbox.bubblewrap import Bubblewrap
+from waggle_fsstore.provider.sandbox.limits import Limits
+from waggle_fsstore.provider.sandbox.process import Pipes, SandboxProcess
+from waggle_fsstore.provider.sandbox.view import CODE_DIR, ETC_FILES, Programs
+
+_BLOCK: Final = 512  # What POSIX shells count files in.
+_KIB: Final = 1024
+
+# The data segment of one process may be larger than what all may use: runtimes reserve much.
+_DATA_FACTOR: Final = 8
+
+# Limits of the kernel, set inside: a root without CAP_SYS_RESOURCE could not set them from outside.
+_SET_LIMITS: Final = (
+    "ulimit -c 0 && ulimit -t {cpu} && ulimit -d {data} && ulimit -f {file} && ulimit -n {open} && "
+    "ulimit -l 0 && {{ ulimit -u {processes} 2>/dev/null || ulimit -p {processes}; }} && "
+    'exec "$@"'
+)
+
+
+class Task(NamedTuple):
+    """A program to run, and what it sees.
+
+    - ``command``: the program and its arguments, by their paths inside.
+    - ``mounts``: the directories that it may change: source by target.
+    - ``code``: files below ``/run/waggle``, by name.
+    - ``variables``: environment variables in addition to those that every program has.
+    - ``is_download``: it has the network, and cannot start another program.
+    """
+
+    command: Sequence[str]
+    mounts: Mapping[str, str]
+    code: Mapping[str, bytes] = {}
+    variables: Mapping[str, str] = {}
+    is_download: bool = False
+
+
+class Sandbox(NamedTuple):
+    """How programs are isolated on this machine.
+
+    - ``user``: the user and group that programs run as, ``None`` for those of this process.
+    """
+
+    bubblewrap: Bubblewrap
+    programs: Programs
+    user: tuple[int, int] | None
+
+    def run(
+        self, task: Task, limits: Limits, timeout_s: float, check: Callable[[], Stop]
+    ) -> Execution:
+        """Run a program, and return what came of it. ``check`` says why to stop it, if so.
+
+        Raises :class:`SetupError` if it could not be started. Nothing of it runs afterwards.
+        """
+        filtered = seccomp.filter_for(os.uname().machine, may_fork=not task.is_download)
+        if filtered is None:
+            raise ValueError(f"no seccomp filter for {os.uname().machine}")
+        with ExitStack() as cleanup:
+            opened: list[int] = []
+
+            def open_data(content: bytes) -> int:
+                opened.append(_memory_file(content))
+                return opened[-1]
+
+            # Until the process has them, an exception must close what is opened here.
+            closing = cleanup.enter_context(_Closing(opened))
+            files = {path: open_data(content) for path, content in ETC_FILES.items()}
+            files |= {f"{CODE_DIR}/{name}": open_data(one) for name, one in task.code.items()}
+            status, status_end = os.pipe()
+            hold_end, hold = os.pipe()
+            opened += [status_end, hold_end]
+            ends = Pipes(status, hold)
+            closing.ends = [status, hold]
+            outer: list[str] = []
+            mounts = dict(task.mounts)
+            if self.user is not None:
+                outer, mounts = view.outer_command(
+                    self.bubblewrap, self.programs, task.mounts, self.user
+                )
+            arguments = view.inner_arguments(
+                self.programs,
+                mounts,
+                files,
+                {**self._variables(), **task.variables},
+                has_network=task.is_download,
+            )
+            arguments += ["--seccomp", str(open_data(filtered))]
+            arguments += ["--json-status-fd", str(status_end), "--block-fd", str(hold_end)]
+            packed = open_data(b"".join(one.encode() + b"\0" for one in arguments))
+            command = [*outer, self.bubblewrap.program, "--args", str(packed), "--"]
+            command += [*_limited(limits), *task.command]
+            process = SandboxProcess(command, list(opened), ends)
+            closing.ends = []
+            handed, opened[:] = list(opened), []
+            return process.run(limits, timeout_s, check, handed)
+
+    def _variables(self) -> dict[str, str]:
+        return {
+            "PATH": self.programs.path,
+            "HOME": SANDBOX_HOME,
+            "USER": "sandbox",
+            "LOGNAME": "sandbox",
+            "SHELL": "/bin/sh",
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            "TMPDIR": "/tmp",  # noqa: S108  # That of the sandbox.
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": SANDBOX_HOME,
+        }
+
+
+class _Closing:
+    """Closes descriptors at the end of a block, but those that were handed over."""
+
+    def __init__(self, opened: list[int]) -> None:
+        self._opened = opened
+        self.ends: list[int] = []
+
+    def __enter__(self) -> "_Closing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in [*self._opened, *self.ends]:
+            os.close(descriptor)
+
+
+def _limited(limits: Limits) -> list[str]:
+    """Return the command that sets the limits of the kernel, and becomes the command after it."""
+    script = _SET_LIMITS.format(
+        cpu=limits.cpu_seconds,
+        data=limits.memory_bytes * _DATA_FACTOR // _KIB,
+        file=limits.file_bytes // _BLOCK,
+        open=limits.open_files,
+        processes=limits.processes,
+    )
+    return ["/bin/sh", "-c", script, "sh"]
+
+
+def _memory_file(content: bytes) -> int:
+    """Return a descriptor to read some content from; it is in memory only."""
+    descriptor = os.memfd_create("waggle")
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user that programs run as: never root."""
+
+import os
+import pwd
+import secrets
+import shutil
+from contextlib import suppress
+from typing import Final
+
+from waggle_fsstore.provider.workspace_dirs import SANDBOX_USER, read_start, write_new
+
+# The range that systemd reserves for containers, in steps of what one of them gets.
+_FIRST_ID: Final = 524_288
+_LAST_ID: Final = 1_878_982_656
+_STEP: Final = 65_536
+_MAX_TRIES: Final = 100
+
+_MAX_BYTES: Final = 64
+
+
+def sandbox_user(root: str, name: str = "") -> tuple[int, int] | None:
+    """Return the user and group that programs run as; ``None`` for those of this process.
+
+    A server that runs as root takes the user called ``name``, or else one of the ids that are
+    reserved for containers, and remembers it in ``root``, the directory of the workspaces. Raises
+    ``LookupError`` with the reason if there is no such user.
+    """
+    if os.geteuid() != 0:
+        if name:
+            raise LookupError("WAGGLE_SANDBOX_USER is for servers that run as root")
+        return None
+    if shutil.which("setpriv", path=os.defpath) is None:
+        raise LookupError("root needs setpriv to become another user: install util-linux")
+    if name:
+        return _named(name)
+    path = os.path.join(root, SANDBOX_USER)
+    with suppress(FileExistsError):
+        if not os.path.lexists(path):
+            write_new(path, f"{_free_id()}\n")
+    uid = int(read_start(path, _MAX_BYTES) or b"0")
+    if not _FIRST_ID <= uid <= _LAST_ID:
+        raise LookupError(f"{SANDBOX_USER} in the workspaces directory names no reserved id")
+    if _is_assigned(uid):
+        raise LookupError(f"{_ADVICE}: a user has the id {uid} by now")
+    return uid, uid
+
+
+_ADVICE: Final = (
+    "make a user and set WAGGLE_SANDBOX_USER: "
+    "useradd --system --no-create-home --shell /usr/sbin/nologin waggle-sandbox"
+)
+
+
+def _named(name: str) -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise LookupError(f"WAGGLE_SANDBOX_USER: no user {name!r:.100}; {_ADVICE}") from None
+    if entry.pw_uid == 0:
+        raise LookupError("WAGGLE_SANDBOX_USER: programs never run as root")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _free_id() -> int:
+    """Return an id that is assigned to no user."""
+    steps = (_LAST_ID - _FIRST_ID) // _STEP
+    for _ in range(_MAX_TRIES):
+        uid = _FIRST_ID + secrets.randbelow(steps) * _STEP
+        if not _is_assigned(uid):
+            return uid
+    raise LookupError(_ADVICE)
+
+
+def _is_assigned(uid: int) -> bool:
+    with suppress(KeyError):
+        pwd.getpwuid(uid)
+        return True
+    with suppress(OSError), open("/etc/subuid", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            _, _, numbers = line.strip().partition(":")
+            first, _, count = numbers.partition(":")
+            if first.isdigit() and count.isdigit() and 0 <= uid - int(first) < int(count):
+                return True
+    return False

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done in the workspaces of environments: programs, packages and files.
+
+All of it counts as use. A program that fails is a result: it changes no status.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Final
+
+from waggle_fsstore.domain.audit import current_author
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.defaults import DEFAULT_EXEC_TIMEOUT
+from waggle_fsstore.domain.environment import Environment, Runtime
+from waggle_fsstore.domain.errors import (
+    EnvironmentNotFoundError,
+    EnvironmentNotRunningError,
+    ExecutionUnavailableError,
+    WorkspaceGoneError,
+)
+from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.workspace_file import FileEntry, FilePart
+from waggle_fsstore.service import transitions
+from waggle_fsstore.service.executor import Executor
+from waggle_fsstore.service.files import Files
+from waggle_fsstore.service.membership import Membership
+from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.touch_buffer import IN_USE, Use
+
+# What runs is not idle: its use is noted this often.
+_TOUCH_INTERVAL_S: Final = 30.0
+
+_INSTALL_TIMEOUT: Final = timedelta(minutes=5)
+
+#: Records a use of an environment now, and returns it.
+Touch = Callable[[str, Use], Environment]
+
+
+class Workspaces:
+    """The workspaces of the environments of this host.
+
+    ``executor`` and ``files`` are ``None`` where programs cannot be run, or files not be reached.
+    ``touch`` records a use.
+    """
+
+    def __init__(
+        self,
+        repository: TransactionalRepository,
+        provider: Provider,
+        membership: Membership,
+        touch: Touch,
+        executor: Executor | None = None,
+        files: Files | None = None,
+    ) -> None:
+        self._repository = repository
+        self._provider = provider
+        self._membership = membership
+        self._touch = touch
+        self._executor = executor
+        self._files = files
+
+    def why_no_execution(self) -> str:
+        """Return why no program can be run, "" if one can."""
+        if self._executor is None:
+            return "execution is switched off (WAGGLE_EXECUTION)"
+        return self._executor.why_unavailable()
+
+    @property
+    def has_files(self) -> bool:
+        """Whether files can be read and written."""
+        return self._files is not None
+
+    def execute(
+        self,
+        environment_id: str,
+        code: str,
+        *,
+        language: Runtime | None = None,
+        timeout: timedelta = DEFAULT_EXEC_TIMEOUT,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Execution:
+        """Run code in an environment, by default in the language of its runtime.
+
+        The program and all that it started are stopped after ``timeout``, and once
+        ``is_cancelled`` returns true. Raises :class:`EnvironmentNotFoundError`,
+        :class:`EnvironmentNotRunningError`, and what :class:`Executor` raises.
+        """
+        executor = self._require_executor()
+        with self._in_use(environment_id) as environment:
+            result = executor.execute(
+                environment,
+                code,
+                language or environment.runtime,
+                timeout=timeout,
+                stop=self._stop(environment_id, is_cancelled),
+            )
+        self._note(environment_id, result)
+        return result
+
+    def install(
+        self,
+        environment_id: str,
+        packages: Sequence[str],
+        *,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Execution:
+        """Install packages for the runtime of an environment, which is stored as a change.
+
+        Raises what :meth:`execute` raises, and ``ValueError`` for a name that is no package.
+        """
+        executor = self._require_executor()
+        with self._in_use(environment_id) as environment:
+            result = executor.install(
+                environment,
+                packages,
+                timeout=_INSTALL_TIMEOUT,
+                stop=self._stop(environment_id, is_cancelled),
+            )
+        outcome = result.stopped or f"exit code {result.exit_code}"
+        transitions.note(
+            self._repository, environment_id, f"installed {' '.join(packages)}: {outcome}"
+        )
+        return result
+
+    def read(self, environment_id: str, path: str, *, offset: int, limit: int) -> FilePart:
+        """Read a part of a file; see :class:`Files`."""
+        with self._in_use(environment_id) as environment:
+            return self._require_files().read(environment, path, offset=offset, limit=limit)
+
+    def write(self, environment_id: str, path: str, content: bytes) -> int:
+        """Write a file, and return its size in bytes; see :class:`Files`."""
+        with self._in_use(environment_id) as environment:
+            return self._require_files().write(environment, path, content)
+
+    def entries(self, environment_id: str, path: str) -> list[FileEntry]:
+        """Return the entries of a directory; see :class:`Files`."""
+        with self._in_use(environment_id) as environment:
+            return self._require_files().entries(environment, path)
+
+    def close(self) -> None:
+        """Stop all programs, and start no more."""
+        if self._executor is not None:
+            self._executor.close()
+
+    @contextmanager
+    def _in_use(self, environment_id: str) -> Iterator[Environment]:
+        """Let the block work in a running environment of this host, which is a use of it."""
+        environment = self._touch(environment_id, IN_USE)
+        transitions.require_provider(environment, self._provider)
+        self._membership.require(environment, self._provider.name)
+        try:
+            yield environment
+        except WorkspaceGoneError:
+            # Destroyed in the meantime? Then that is the error.
+            transitions.require_running(self._repository.find_by_id(environment_id))
+            raise
+
+    def _stop(self, environment_id: str, is_cancelled: Callable[[], bool]) -> Callable[[], Stop]:
+        touched_at = monotonic()
+
+        def stop() -> Stop:
+            nonlocal touched_at
+            if monotonic() - touched_at >= _TOUCH_INTERVAL_S:
+                touched_at = monotonic()
+                self._touch_if_running(environment_id, IN_USE)
+            return Stop.CANCELLED if is_cancelled() else Stop.NONE
+
+        return stop
+
+    def _note(self, environment_id: str, result: Execution) -> None:
+        """Record for the history that a program was run, with the next use that is stored."""
+        use = Use(current_author().actor, 1, result.stopped or f"exit code {result.exit_code}")
+        self._touch_if_running(environment_id, use)
+
+    def _touch_if_running(self, environment_id: str, use: Use) -> None:
+        with suppress(EnvironmentNotFoundError, EnvironmentNotRunningError):
+            self._touch(environment_id, use)
+
+    def _require_executor(self) -> Executor:
+        if reason := self.why_no_execution():
+            raise ExecutionUnavailableError(self._provider.name, reason)
+        assert self._executor is not None  # noqa: S101  # For the type checker.
+        return self._executor
+
+    def _require_files(self) -> Files:
+        if self._files is None:
+            raise ExecutionUnavailableError(self._provider.name, "its files cannot be reached")
+        return self._files
