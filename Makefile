@@ -19,7 +19,7 @@ $(VENV)/ready: pyproject.toml
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "Setting up $(VENV), once: this takes about a minute" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable '.[server]'
+	@$(BIN)/python -m pip install --quiet --editable '.[server,sandbox]'
 	@touch $@
 
 # The additional packages of all other targets.

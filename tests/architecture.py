@@ -29,7 +29,7 @@ MAY_IMPORT: Final = {
     "wiring": {"wiring", "config", "service", "provider", "store", "domain"},
     "cli": {"cli", "wiring", "config", "service", "provider", "store", "domain", "server", ""},
     "server": {"server", "wiring", "config", "service", "provider", "store", "domain", ""},
-    "testing": {"testing", "domain"},
+    "testing": {"testing", "service", "domain"},
     "pytest_plugin": {"testing", ""},
     "__main__": {"cli"},
     "": {"wiring", "config", "domain", "provider", "service", "store"},

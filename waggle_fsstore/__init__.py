@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Final
 # "A as A" tells type checkers that A is public.
 # isort: off
 if TYPE_CHECKING:
-    from waggle_fsstore.config import Settings as Settings
+    from waggle_fsstore.config import (
+        ExecutionSettings as ExecutionSettings,
+        Settings as Settings,
+    )
     from waggle_fsstore.domain.audit import audit as audit
     from waggle_fsstore.domain.environment import (
         Capabilities as Capabilities,
@@ -63,6 +66,10 @@ if TYPE_CHECKING:
         Event as Event,
         EventKind as EventKind,
     )
+    from waggle_fsstore.domain.execution import (
+        Execution as Execution,
+        Stop as Stop,
+    )
     from waggle_fsstore.domain.finding import (
         Finding as Finding,
         Severity as Severity,
@@ -71,14 +78,21 @@ if TYPE_CHECKING:
         Repository as Repository,
         TransactionalRepository as TransactionalRepository,
     )
+    from waggle_fsstore.domain.workspace_file import (
+        FileEntry as FileEntry,
+        FilePart as FilePart,
+    )
     from waggle_fsstore.provider.local import LocalProvider as LocalProvider
     from waggle_fsstore.service.cancellation import Cancellation as Cancellation
     from waggle_fsstore.service.environments import EnvironmentService as EnvironmentService
+    from waggle_fsstore.service.executor import Executor as Executor
+    from waggle_fsstore.service.files import Files as Files
     from waggle_fsstore.service.ports import Ports as Ports
     from waggle_fsstore.service.provider import Leftovers as Leftovers
     from waggle_fsstore.service.provider import Provider as Provider
     from waggle_fsstore.service.reaper import Reaper as Reaper
     from waggle_fsstore.service.reconcile import Reconciliation as Reconciliation
+    from waggle_fsstore.service.workspaces import Workspaces as Workspaces
     from waggle_fsstore.store.file_store import FileStore as FileStore
     from waggle_fsstore.store.maintenance.info import StoreInfo as StoreInfo
     from waggle_fsstore.store.maintenance.prune import Pruned as Pruned
@@ -95,7 +109,7 @@ __version__: Final = "0.1.0"
 
 #: The public names, by the module that defines them.
 _NAMES: Final = {
-    "config": "Settings",
+    "config": "ExecutionSettings Settings",
     "domain.audit": "audit",
     "domain.environment": "Capabilities Environment Idempotency Owner Runtime Status",
     "domain.errors": (
@@ -111,15 +125,20 @@ _NAMES: Final = {
         "WaggleError WorkspaceGoneError WorkspacePathError"
     ),
     "domain.event": "Event EventKind",
+    "domain.execution": "Execution Stop",
     "domain.finding": "Finding Severity",
     "domain.repository": "Repository TransactionalRepository",
+    "domain.workspace_file": "FileEntry FilePart",
     "provider.local": "LocalProvider",
     "service.cancellation": "Cancellation",
     "service.environments": "EnvironmentService",
+    "service.executor": "Executor",
+    "service.files": "Files",
     "service.ports": "Ports",
     "service.provider": "Leftovers Provider",
     "service.reaper": "Reaper",
     "service.reconcile": "Reconciliation",
+    "service.workspaces": "Workspaces",
     "store.file_store": "FileStore",
     "store.maintenance.info": "StoreInfo",
     "store.maintenance.prune": "Pruned",

@@ -6,18 +6,20 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import platformdirs
 
 from waggle_fsstore.domain.access_token import AccessToken, parse_tokens
 from waggle_fsstore.domain.defaults import (
     DEFAULT_CAPACITY,
+    DEFAULT_EXEC_TIMEOUT,
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_PORTS,
     DEFAULT_REAPER_INTERVAL,
     DEFAULT_TRASH_KEEP,
     DEFAULT_TRASH_MAX,
+    MAX_EXEC_TIMEOUT,
     MAX_IDLE_TIMEOUT,
 )
 from waggle_fsstore.domain.duration import parse_duration
@@ -28,6 +30,11 @@ _MAX_PORT: Final = 65_535
 _MAX_ENVIRONMENTS: Final = 1_000_000
 _MAX_HOST_NAME: Final = 100
 _OTHERS: Final = 0o077
+_EXECUTION_MODES: Final = ("isolated", "off", "unisolated")
+_NETWORKS: Final = ("none", "packages", "host")
+_MAX_COUNT: Final = 1_000_000
+_MIB: Final = 1 << 20
+_MIN_SIZE: Final = 64_000
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOG_FORMATS: Final = ("text", "json")
 
@@ -46,6 +53,12 @@ _find_unexpanded: Final = re.compile(
 _find_snap_revision: Final = re.compile(r"/snap/([^/]+)/(x?[0-9]+)/").search
 
 _T = TypeVar("_T")
+
+
+class _Read(Protocol):
+    """Reads one variable: its value parsed, or the default."""
+
+    def __call__(self, variable: str, parse: Callable[[str], _T], default: _T) -> _T: ...
 
 
 def store_location(environ: Mapping[str, str] | None = None) -> str:
@@ -118,6 +131,65 @@ def _user_data_dir() -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutionSettings:
+    """The settings of what runs in environments.
+
+    - ``mode``: ``isolated``, ``off``, ``unisolated``, or "" for isolated where that is possible.
+    - ``network``: what has the network: ``none``, ``packages`` (their download), ``host`` (all).
+    - ``default_timeout``, ``max_timeout``: how long a program may run.
+    - ``memory_mb``: how many MiB of memory the programs of a call may use.
+    - ``max_processes``, ``max_open_files``, ``max_file``: limits of the kernel.
+    - ``max_workspace``, ``max_output``: how much a workspace may take, and how much of each output
+      stream is kept, in bytes.
+    - ``max_executions``: how many programs run at once, 0 for twice the number of processors.
+    - ``max_executions_each``: how many of them in one environment.
+    - ``user``: the user that programs run as where the server is root, "" for a reserved id.
+    """
+
+    mode: str = ""
+    network: str = "packages"
+    default_timeout: timedelta = DEFAULT_EXEC_TIMEOUT
+    max_timeout: timedelta = MAX_EXEC_TIMEOUT
+    memory_mb: int = 512
+    max_processes: int = 128
+    max_open_files: int = 1024
+    max_file: int = 256 * _MIB
+    max_workspace: int = 1024 * _MIB
+    max_output: int = _MIB
+    max_executions: int = 0
+    max_executions_each: int = 4
+    user: str = ""
+
+    @classmethod
+    def read(cls, read: "_Read") -> Self:
+        """Return the settings that ``read`` returns, which takes the name of a variable."""
+        defaults = cls()
+        max_timeout = read("WAGGLE_MAX_EXEC_TIMEOUT", _exec_timeout, defaults.max_timeout)
+        default_timeout = min(defaults.default_timeout, max_timeout)
+        default_timeout = read("WAGGLE_DEFAULT_EXEC_TIMEOUT", _exec_timeout, default_timeout)
+        if default_timeout > max_timeout:
+            raise SettingError("WAGGLE_DEFAULT_EXEC_TIMEOUT", "is above WAGGLE_MAX_EXEC_TIMEOUT")
+        count, size = _integer(1, _MAX_COUNT), _bytes
+        return cls(
+            mode=read("WAGGLE_EXECUTION", _one_of(_EXECUTION_MODES), defaults.mode),
+            network=read("WAGGLE_NETWORK", _one_of(_NETWORKS), defaults.network),
+            default_timeout=default_timeout,
+            max_timeout=max_timeout,
+            memory_mb=read("WAGGLE_DEFAULT_MEMORY_MB", _integer(32, 1 << 20), defaults.memory_mb),
+            max_processes=read("WAGGLE_MAX_PROCESSES", count, defaults.max_processes),
+            max_open_files=read("WAGGLE_MAX_OPEN_FILES", count, defaults.max_open_files),
+            max_file=read("WAGGLE_MAX_FILE_SIZE", size, defaults.max_file),
+            max_workspace=read("WAGGLE_MAX_WORKSPACE_SIZE", size, defaults.max_workspace),
+            max_output=read("WAGGLE_MAX_OUTPUT", size, defaults.max_output),
+            max_executions=read("WAGGLE_MAX_EXECUTIONS", count, defaults.max_executions),
+            max_executions_each=read(
+                "WAGGLE_MAX_EXECUTIONS_EACH", count, defaults.max_executions_each
+            ),
+            user=read("WAGGLE_SANDBOX_USER", str, defaults.user),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a service and its server.
 
@@ -137,6 +209,7 @@ class Settings:
     - ``allowed_origins``: the origins of web pages that may call the server from a browser.
     - ``tokens``: who may call the server over HTTP; without any, every caller may.
     - ``allow_anonymous``: whether other machines may call a server without tokens.
+    - ``execution``: what runs in environments, and how.
     - ``log_level``: ``debug``, ``info``, ``warning`` or ``error``.
     - ``log_format``: ``text``, ``json``, or "" for text on a terminal and JSON elsewhere.
     """
@@ -156,6 +229,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
     allow_anonymous: bool = False
+    execution: ExecutionSettings = ExecutionSettings()
     log_level: str = "info"
     log_format: str = ""
 
@@ -201,6 +275,7 @@ class Settings:
                 *read("WAGGLE_AUTH_TOKENS_FILE", _tokens_file, defaults.tokens),
             ),
             allow_anonymous=read("WAGGLE_ALLOW_ANONYMOUS", _one_of(("0", "1")), "0") == "1",
+            execution=ExecutionSettings.read(read),
             log_level=read("WAGGLE_LOG_LEVEL", _one_of(_LOG_LEVELS), defaults.log_level),
             log_format=read("WAGGLE_LOG_FORMAT", _one_of(_LOG_FORMATS), defaults.log_format),
         )
@@ -261,6 +336,20 @@ def _interval(text: str) -> timedelta:
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
         raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h, such as 30s or 5m")
     return interval
+
+
+def _exec_timeout(text: str) -> timedelta:
+    timeout = parse_duration(text)
+    if not timedelta(seconds=1) <= timeout <= timedelta(days=1):
+        raise ValueError(f"{text!r:.100} is not a duration from 1s to 24h")
+    return timeout
+
+
+def _bytes(text: str) -> int:
+    size = parse_size(text)
+    if size.is_percent or size.number < _MIN_SIZE:
+        raise ValueError(f"{text!r:.100} is not a number of bytes of at least 64KB")
+    return size.of(0)
 
 
 def _keep(text: str) -> timedelta:

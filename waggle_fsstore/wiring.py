@@ -18,6 +18,7 @@ from waggle_fsstore.store.memory_store import MemoryStore
 # Each function imports what it needs: most programs need only a store.
 if TYPE_CHECKING:
     from waggle_fsstore.domain.host import Hosts
+    from waggle_fsstore.provider.executor import LocalExecutor
     from waggle_fsstore.provider.local import LocalProvider
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.membership import Membership
@@ -76,14 +77,19 @@ def open_service(
     Raises :class:`SettingError`, also for a directory of workspaces inside the store's own
     directories, and what :meth:`Repository.find_all` raises.
     """
+    from waggle_fsstore.provider.files import WorkspaceFiles
     from waggle_fsstore.service.environments import EnvironmentService
     from waggle_fsstore.service.ports import Ports
 
     settings = settings or config.Settings.from_env()
     membership = _membership_of(repository, settings, as_operator=as_operator)
+    root, store = _places_of(repository, settings)
+    executor = executor_of(root, store, settings.execution)
     return EnvironmentService(
         repository,
-        _provider_of(repository, settings, membership),
+        _provider_of(repository, settings, membership, root, executor),
+        executor=executor,
+        files=WorkspaceFiles(root, max_bytes=settings.execution.max_workspace),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
         ports=Ports(settings.ssh_ports, is_here=membership.owns),
@@ -148,8 +154,23 @@ def remove_temporary_workspaces() -> None:
         remove()
 
 
+def _places_of(repository: TransactionalRepository, settings: "config.Settings") -> tuple[str, str]:
+    """Return the directory of the workspaces, and the path of a store in files, else ""."""
+    if isinstance(repository, MemoryStore):
+        import tempfile
+
+        return tempfile.mkdtemp(prefix="waggle-"), ""
+    store = str(repository.path) if isinstance(repository, FileStore) else ""
+    workspaces = settings.workspaces
+    return (_workspaces_of(store, workspaces) if store else _shared_workspaces(settings)), store
+
+
 def _provider_of(
-    repository: TransactionalRepository, settings: "config.Settings", membership: "Membership"
+    repository: TransactionalRepository,
+    settings: "config.Settings",
+    membership: "Membership",
+    root: str,
+    executor: "LocalExecutor | None",
 ) -> "LocalProvider":
     """Return the provider of this machine, with the workspaces that belong to a store."""
     from waggle_fsstore.provider.local import LocalProvider
@@ -163,20 +184,53 @@ def _provider_of(
             and (membership.hosts is None or one.host_id == membership.id is not None)
             for one in stored
         )
-        store = str(repository.path) if isinstance(repository, FileStore) else ""
         return LocalProvider(
-            _workspaces_of(store, settings.workspaces) if store else _shared_workspaces(settings),
+            root,
             has_workspaces=has_workspaces,
-            store=store,
+            store=str(repository.path) if isinstance(repository, FileStore) else "",
             trash_keep=settings.trash_keep,
             trash_max=settings.trash_max,
+            executor=executor,
         )
-    import tempfile
-
-    directory = tempfile.mkdtemp(prefix="waggle-")
-    provider = LocalProvider(directory)
-    _temporary_workspaces[provider] = finalize(provider, _remove_temporary, directory)
+    provider = LocalProvider(root, executor=executor)
+    _temporary_workspaces[provider] = finalize(provider, _remove_temporary, root)
     return provider
+
+
+def executor_of(
+    root: str, store: str, settings: "config.ExecutionSettings"
+) -> "LocalExecutor | None":
+    """Return what runs programs in the workspaces of this machine, ``None`` if nothing may."""
+    from functools import partial
+
+    from waggle_fsstore.provider.executor import LocalExecutor
+    from waggle_fsstore.provider.local import LocalProvider
+    from waggle_fsstore.provider.sandbox.find import find_sandbox, find_unisolated
+    from waggle_fsstore.provider.sandbox.limits import Limits
+    from waggle_fsstore.provider.sandbox.slots import Slots
+
+    if settings.mode == "off" or os.name != "posix":
+        return None
+    is_isolated = settings.mode != "unisolated"
+    find = partial(
+        find_sandbox, root, settings.user, (store, root), has_network=settings.network == "host"
+    )
+    return LocalExecutor(
+        root,
+        find if is_isolated else find_unisolated,
+        provider=LocalProvider.name,
+        is_isolated=is_isolated,
+        limits=Limits(
+            memory_bytes=settings.memory_mb << 20,
+            processes=settings.max_processes,
+            open_files=settings.max_open_files,
+            file_bytes=settings.max_file,
+            disk_bytes=settings.max_workspace,
+            output_bytes=settings.max_output,
+        ),
+        slots=Slots(settings.max_executions_each, settings.max_executions),
+        may_install=settings.network != "none",
+    )
 
 
 def _membership_of(

@@ -22,20 +22,28 @@ start() {
   echo "serving on $url as process $server"
 }
 
+# Programs are run only where they can be isolated.
+can_execute() {
+  grep -q '"execution": "isolated"' "$directory/log" || { echo "(no programs here: see docs/security.md)"; false; }
+}
+
 # Call a tool of the server, and print the members of the answer that matter here.
 call() {
   run "python docs/demo/client.py \"\$url\" $1" >"$directory/answer"
-  grep -E '^\$|^ *"(environment_id|name|status|workspace|message)": ' "$directory/answer"
+  grep -E '^\$|^ *"(environment_id|name|status|workspace|message|stdout|stderr|exit_code|bytes_written|content)": ' "$directory/answer"
 }
 
-say "Start a server, and let a client create two environments"
+say "Start a server, and let a client create two environments, and run code in one"
 run 'directory=$(mktemp -d)'
 run 'export WAGGLE_STORE_PATH="$directory/store" WAGGLE_LISTEN_ADDR=127.0.0.1:0 # any free port'
 start
 call 'create_environment runtime=python name=analysis'
 run 'analysis=$(waggle-fsstore ls -q --runtime python)'
-run 'workspace="$WAGGLE_STORE_PATH-workspaces/$analysis/home"'
-run "echo 'print(\"what the agent wrote is here\")' >\"\$workspace/notes.py\""
+call 'write_file environment_id="$analysis" path=bees.csv content="maja,31"'
+if can_execute; then
+  call 'install_packages environment_id="$analysis" packages=tabulate'
+  call 'execute environment_id="$analysis" code="import csv, tabulate as t; print(t.tabulate(csv.reader(open(\"bees.csv\"))))"'
+fi
 call 'create_environment runtime=shell name=scratch'
 run 'scratch=$(waggle-fsstore ls -q --runtime shell)'
 
@@ -46,7 +54,7 @@ start
 
 say "Both environments are there, and can be used"
 call 'list_environments'
-run '"$workspace/.venv/bin/python" "$workspace/notes.py"'
+call 'read_file environment_id="$analysis" path=bees.csv'
 
 say "Stop this server properly: it destroys nothing either"
 run 'kill "$server" && wait "$server"'

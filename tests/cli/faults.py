@@ -2,14 +2,19 @@
 """Planted faults of the command line."""
 
 import os
+from threading import Thread
 from typing import Any
 
+from tests.cli import forked
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore import config
-from waggle_fsstore.cli import app, environments, output, table
+from waggle_fsstore.cli import app, environments, output, pass_through, table, terminal
 from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.provider import executor
 from waggle_fsstore.provider.background import Background
+from waggle_fsstore.provider.files import WorkspaceFiles
 from waggle_fsstore.store import server_lock
 from waggle_fsstore.store.fs.lock import try_lock
 from waggle_fsstore.store.server_lock import ServerPresence
@@ -124,3 +129,82 @@ def take_help_from_docstrings(patch: Patch) -> None:
 @fault("tests/cli/test_json.py::test_verb_prints_json[count]")
 def print_text_in_place_of_json(patch: Patch) -> None:
     patch.setattr(output, "write_object", lambda values: output.write(f"{values}\n"))
+
+
+_WORKSPACES = "tests/cli/test_workspaces.py"
+
+
+@fault(f"{_WORKSPACES}::test_exec_passes_output_on_as_it_comes")
+def hold_output_back(patch: Patch) -> None:
+    real = pass_through._Output.finish
+
+    def start_late(self: pass_through._Output) -> None:
+        Thread.start(self)
+        real(self)
+
+    patch.setattr(forked, "_TIMEOUT_S", 3)
+    patch.setattr(pass_through._Output, "start", nothing)
+    patch.setattr(pass_through._Output, "finish", start_late)
+
+
+@fault(f"{_WORKSPACES}::test_exec_keeps_order_of_one_output")
+def copy_streams_of_one_file_apart(patch: Patch) -> None:
+    patch.setattr(pass_through, "_are_same", lambda *_: False)
+
+
+@fault(f"{_WORKSPACES}::test_exec_reads_standard_input_if_asked")
+def give_input_unasked(patch: Patch) -> None:
+    real = pass_through.passed_on
+    patch.setattr(pass_through, "passed_on", lambda **_: real(has_stdin=True))
+
+
+@fault(f"{_WORKSPACES}::test_exec_ends_all_with_signal")
+def let_signals_end_command_line(patch: Patch) -> None:
+    patch.setattr(pass_through, "_SIGNALS", ())
+
+
+@fault(f"{_WORKSPACES}::test_exec_reports_full_disk")
+def lose_output_silently(patch: Patch) -> None:
+    patch.setattr(pass_through, "write_all", nothing)
+
+
+@fault(f"{_WORKSPACES}::test_exec_ends_when_environment_is_removed")
+def overlook_removal_by_others(patch: Patch) -> None:
+    patch.setattr(forked, "_TIMEOUT_S", 3)
+    patch.setattr(executor, "_identity", nothing)
+
+
+@fault(f"{_WORKSPACES}::test_cp_copies_any_size_both_ways")
+def write_each_part_at_the_start(patch: Patch) -> None:
+    real = WorkspaceFiles.write
+
+    def write(
+        self: WorkspaceFiles, environment: Environment, path: str, content: bytes, **_: int
+    ) -> int:
+        return real(self, environment, path, content)
+
+    patch.setattr(WorkspaceFiles, "write", write)
+
+
+@fault(f"{_WORKSPACES}::test_shell_controls_jobs")
+def leave_shell_without_terminal(patch: Patch) -> None:
+    patch.setattr(forked, "_TIMEOUT_S", 3)
+    command = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    patch.setattr(executor, "_TAKE_TERMINAL", command)
+
+
+@fault(f"{_WORKSPACES}::test_shell_has_size_of_terminal")
+def overlook_size_of_terminal(patch: Patch) -> None:
+    patch.setattr(forked, "_TIMEOUT_S", 3)
+    patch.setattr(terminal, "_copy_size", nothing)
+
+
+@fault(f"{_WORKSPACES}::test_shell_restores_terminal")
+def leave_terminal_raw(patch: Patch) -> None:
+    patch.setattr("termios.tcsetattr", nothing)
+
+
+@fault(f"{_WORKSPACES}::test_shell_copies_while_program_reads_nothing")
+def wait_until_program_reads(patch: Patch) -> None:
+    patch.setattr(forked, "_TIMEOUT_S", 3)
+    patch.setattr("os.set_blocking", nothing)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZipFile
 
 from tests.npm import UnavailableError, install
 from tests.server.processes import HttpServer
@@ -84,13 +85,16 @@ def _talk_http(command: list[str]) -> str:
     """Have a client talk to a server that is killed on the way; return the problem, or ""."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as servers:
         store = Path(directory, "store")
-        server = servers.enter_context(HttpServer(store))
+        index = make_index(Path(directory))
+        server = servers.enter_context(HttpServer(store, **index))
         url = server.url
         with _client([*command, url]) as client:
             if client.readline().strip() == "restart the server":
                 address = server.address
                 server.kill()
-                server = servers.enter_context(HttpServer(store, WAGGLE_LISTEN_ADDR=address))
+                server = servers.enter_context(
+                    HttpServer(store, WAGGLE_LISTEN_ADDR=address, **index)
+                )
                 assert server.url == url
                 client.write("continue\n")
             return client.problem()
@@ -101,7 +105,7 @@ def _talk_stdio(command: list[str]) -> str:
     with tempfile.TemporaryDirectory() as directory:
         store = str(Path(directory, "store"))
         server = [sys.executable, "-m", "waggle_fsstore", "--store", store, "serve", "--stdio"]
-        with _client([*command, *server]) as client:
+        with _client([*command, *server], **make_index(Path(directory))) as client:
             return client.problem()
 
 
@@ -134,14 +138,14 @@ class _Client:
 
 
 @contextmanager
-def _client(command: list[str]) -> Iterator[_Client]:
+def _client(command: list[str], **variables: str) -> Iterator[_Client]:
     """Start a client; it is killed at the end of the block, or if it takes too long."""
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("w") as errors:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": str(_HERE)},
+                env={**os.environ, "PYTHONPATH": str(_HERE), **variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -157,6 +161,25 @@ def _client(command: list[str]) -> Iterator[_Client]:
             timer.cancel()
 
 
+def make_index(directory: Path) -> dict[str, str]:
+    """Make an index with one package, and return the variables by which pip finds only that."""
+    name = "primes31-1.0-py3-none-any.whl"
+    info = "primes31-1.0.dist-info"
+    files = {
+        "primes31.py": "def is_prime(n):\n    return n > 1 and all(n % d for d in range(2, n))\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: primes31\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    # Another user may have to read it: the one that programs run as.
+    directory = directory / "index"
+    directory.mkdir(mode=0o755)
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with ZipFile(directory / name, "w") as wheel:
+        for path, text in {**files, f"{info}/RECORD": record}.items():
+            wheel.writestr(path, text)
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(directory), "PIP_CONFIG_FILE": os.devnull}
+
+
 def _check(answers: dict[str, Any]) -> None:
     """Check what the client was answered."""
     made, events = answers["made"], answers["ended"]["events"]
@@ -164,9 +187,18 @@ def _check(answers: dict[str, Any]) -> None:
     assert answers["got"]["environment_id"] == made["environment_id"]
     assert [one["name"] for one in answers["listed"]["environments"]] == ["from a client"]
     assert answers["destroyed"]["status"] == "destroyed"
-    assert [one["status"] for one in events] == ["creating", "running", "destroying", None]
-    assert [one["kind"] for one in answers["lived"]["events"]] == ["created", "updated"]
-    actors = {one["actor"] for one in events}
+    assert answers["installed"]["exit_code"] == 0, answers["installed"]
+    assert answers["written"] == {"status": "written", "path": "in/a.csv", "bytes_written": 6}
+    assert answers["executed"]["stdout"] == "2\n", answers["executed"]
+    assert answers["read"]["content"] == "[7]"
+    assert {one["name"] for one in answers["files"]["files"]} >= {"in", "out.txt"}
+    statuses = ["creating", "running", "running", "running", "destroying", None]
+    assert [one["status"] for one in events] == statuses
+    reasons = [one["reason"] for one in events]
+    assert reasons[2] == "installed primes31: exit code 0"
+    assert "ran 1 program" in reasons[3]
+    assert [one["kind"] for one in answers["lived"]["events"]] == ["created", "updated", "updated"]
+    actors = {one["actor"] for one in events if one["actor"] != "touch"}
     assert len(actors) == 1, actors
     assert actors.pop().startswith("mcp:")
 

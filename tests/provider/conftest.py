@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -16,7 +17,9 @@ import pytest
 
 from waggle_fsstore import Environment, ProviderError, Runtime
 from waggle_fsstore.provider import local
+from waggle_fsstore.provider.executor import LocalExecutor
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.sandbox.find import find_sandbox
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,6 +141,17 @@ def provider(root: Path) -> Iterator[LocalProvider]:
     provider = LocalProvider(root)
     yield provider
     provider.close()
+
+
+@pytest.fixture
+def isolated(root: Path) -> Iterator[LocalExecutor]:
+    """What runs programs in sandboxes; the test is skipped where there can be none."""
+    find = partial(find_sandbox, str(root), "", [str(root)])
+    executor = LocalExecutor(root, find, provider=LocalProvider.name)
+    if reason := executor.why_unavailable():
+        pytest.skip(f"programs cannot be isolated here: {reason}")
+    yield executor
+    executor.close()
 
 
 @pytest.fixture

@@ -2,19 +2,40 @@
 """Planted faults of the local provider: each breaks one of its promises."""
 
 import errno
+import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
-from waggle_fsstore.domain.environment import Capabilities, Environment
-from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError
-from waggle_fsstore.provider import emptying, host_id, layout, local, trash, workspace_dirs
+from waggle_fsstore.domain.environment import Capabilities, Environment, Runtime
+from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError, WorkspacePathError
+from waggle_fsstore.domain.execution import Execution
+from waggle_fsstore.domain.workspace_file import FilePart
+from waggle_fsstore.provider import (
+    emptying,
+    executor,
+    files,
+    host_id,
+    index_settings,
+    layout,
+    local,
+    packages,
+    trash,
+    workspace_dirs,
+)
+from waggle_fsstore.provider.executor import LocalExecutor
+from waggle_fsstore.provider.files import WorkspaceFiles, _Walk
+from waggle_fsstore.provider.index_settings import IndexSettings
 from waggle_fsstore.provider.layout import Marker
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.packages import Steps
 from waggle_fsstore.provider.process_groups import ProcessGroups
+from waggle_fsstore.provider.sandbox import seccomp, view
+from waggle_fsstore.provider.sandbox.sandbox import Task
 from waggle_fsstore.provider.trash import Entry, Trash
 
 _HERE = "tests/provider"
@@ -355,3 +376,247 @@ def take_host_id_for_workspace(patch: Patch) -> None:
 @fault(f"{_HOST_ID}::test_id_is_synced_before_it_is_used[True]")
 def leave_new_directories_unsynced(patch: Patch) -> None:
     patch.setattr(host_id, "_sync_directories", nothing)
+
+
+# The files of workspaces
+
+_FILES = "tests/provider/test_files.py"
+
+
+@fault(f"{_FILES}::test_directory_swapped_for_link_leads_nowhere")
+def follow_links_to_directories_of_workspace(patch: Patch) -> None:
+    patch.setattr(files, "_DIRECTORY_FLAGS", os.O_RDONLY | os.O_DIRECTORY)
+
+
+@fault(f"{_FILES}::test_file_swapped_for_link_leads_nowhere")
+def follow_links_to_files_of_workspace(patch: Patch) -> None:
+    patch.setattr(files, "_FILE_FLAGS", os.O_NONBLOCK)
+
+
+@fault(f"{_FILES}::test_directory_exchanged_for_link_all_the_time_leads_nowhere")
+def resolve_path_before_opening(patch: Patch) -> None:
+    def read(self: WorkspaceFiles, environment: Environment, path: str, **_: int) -> FilePart:
+        home = os.path.realpath(os.path.join(self._root, environment.id, "home"))
+        real = os.path.realpath(os.path.join(home, path))
+        if not real.startswith(home):
+            raise WorkspacePathError(path, "leads out of the workspace")
+        content = Path(real).read_bytes()
+        return FilePart(content, len(content))
+
+    patch.setattr(WorkspaceFiles, "read", read)
+
+
+@fault(f"{_FILES}::test_link_in_workspace_is_followed")
+def take_absolute_link_for_one_that_leads_out(patch: Patch) -> None:
+    patch.setattr(files, "_MOUNTS", {})
+
+
+@fault(f"{_FILES}::test_link_out_of_workspace_is_refused")
+def walk_up_from_home(patch: Patch) -> None:
+    patch.setattr(_Walk, "_leads_out", lambda self: self._start(self._top, []))
+
+
+@fault(f"{_FILES}::test_moved_directory_does_not_lead_up")
+def walk_up_by_entry_of_directory(patch: Patch) -> None:
+    real = _Walk._start
+
+    def start(self: _Walk, top: str, names: list[bytes]) -> None:
+        if self._passed and names == self._passed[:-1]:
+            above = os.open("..", os.O_RDONLY, dir_fd=self._directory())
+            self.close()
+            self._reached = above
+            self._passed.pop()
+        else:
+            real(self, top, names)
+
+    patch.setattr(_Walk, "_start", start)
+
+
+@fault(f"{_FILES}::test_chain_of_links_is_limited")
+def follow_any_number_of_links(patch: Patch) -> None:
+    patch.setattr(files, "_MAX_LINKS", 1_000)
+
+
+@fault(f"{_FILES}::test_file_swapped_for_pipe_does_not_block")
+def wait_for_writer_of_pipe(patch: Patch) -> None:
+    patch.setattr(files, "_FILE_FLAGS", os.O_NOFOLLOW)
+
+
+@fault(f"{_FILES}::test_special_file_is_refused_at_once")
+def read_what_is_no_file(patch: Patch) -> None:
+    patch.setattr(_Walk, "_check_regular", nothing)
+
+
+@fault(f"{_FILES}::TestWorkspaceFiles::test_too_large_write_changes_nothing")
+def ignore_size_limit_of_files(patch: Patch) -> None:
+    patch.setattr(files, "MAX_FILE_BYTES", 1 << 40)
+
+
+@fault(f"{_FILES}::test_write_ignores_umask")
+def leave_modes_of_files_to_umask(patch: Patch) -> None:
+    patch.setattr(files, "_hand_over", nothing)
+
+
+@fault(f"{_FILES}::test_write_beyond_limit_of_workspace_is_refused")
+def forget_limit_of_workspace(patch: Patch) -> None:
+    patch.setattr(WorkspaceFiles, "_take_room", nothing)
+
+
+@fault(f"{_FILES}::test_new_files_belong_to_owner")
+def keep_new_directories_for_server(patch: Patch) -> None:
+    real = _Walk._make_directory
+    patch.setattr(_Walk, "_make_directory", lambda self, name, _: real(self, name, nothing))
+
+
+@fault(f"{_FILES}::test_overwritten_file_keeps_mode_and_links")
+def replace_file_when_writing(patch: Patch) -> None:
+    real = _Walk._mode_of
+
+    def mode_of(self: _Walk, name: bytes) -> int:
+        if self._hand_over is not None and not self._ahead:
+            os.unlink(name, dir_fd=self._directory())
+        return real(self, name)
+
+    patch.setattr(_Walk, "_mode_of", mode_of)
+
+
+@fault(f"{_FILES}::test_access_leaks_no_descriptor")
+def leave_directory_of_walk_open(patch: Patch) -> None:
+    patch.setattr(_Walk, "close", nothing)
+
+
+@fault(f"{_FILES}::test_deep_path_needs_few_descriptors")
+def keep_each_directory_of_walk_open(patch: Patch) -> None:
+    real = _Walk._enter
+
+    def enter(self: _Walk, name: bytes) -> None:
+        os.dup(self._directory())
+        real(self, name)
+
+    patch.setattr(_Walk, "_enter", enter)
+
+
+# Packages
+
+_PACKAGES = "tests/provider/test_packages.py"
+
+
+@fault(f"{_PACKAGES}::test_password_of_index_is_visible_nowhere")
+def show_index_settings_inside(patch: Patch) -> None:
+    def change(steps: Steps) -> Steps:
+        variables = {**steps.installation.variables, **steps.settings.variables}
+        return steps._replace(installation=steps.installation._replace(variables=variables))
+
+    _change_steps(patch, change)
+
+
+@fault(f"{_PACKAGES}::test_download_sees_no_workspace_and_cannot_fork")
+def download_beside_workspace(patch: Patch) -> None:
+    real = LocalExecutor._run
+
+    def run(
+        self: LocalExecutor, environment: Environment, task: Task, timeout_s: float, stop: Any
+    ) -> Execution:
+        if task.is_download:
+            home = os.path.join(self._root, environment.id, "home")
+            task = task._replace(mounts={**task.mounts, "/home/sandbox": home})
+        return real(self, environment, task, timeout_s, stop)
+
+    patch.setattr(LocalExecutor, "_run", run)
+
+
+@fault(f"{_PACKAGES}::test_source_distribution_is_refused")
+def allow_sdists(patch: Patch) -> None:
+    def change(steps: Steps) -> Steps:
+        command = [one for one in steps.download.command if one not in ("--only-binary", ":all:")]
+        return steps._replace(download=steps.download._replace(command=command))
+
+    _change_steps(patch, change)
+
+
+@fault(f"{_PACKAGES}::test_dependency_by_url_runs_no_code")
+def let_download_fork(patch: Patch) -> None:
+    real = seccomp.filter_for
+    patch.setattr(seccomp, "filter_for", lambda machine, **_: real(machine))
+
+
+@fault(f"{_PACKAGES}::test_installation_has_no_network")
+def install_with_network(patch: Patch) -> None:
+    real = view.inner_arguments
+
+    def inner_arguments(*arguments: Any, **_: bool) -> list[str]:
+        return real(*arguments, has_network=True)
+
+    patch.setattr(view, "inner_arguments", inner_arguments)
+
+
+@fault(f"{_PACKAGES}::test_configuration_of_agent_has_no_influence")
+def heed_pip_configuration_of_agent(patch: Patch) -> None:
+    def change(steps: Steps) -> Steps:
+        command = [one for one in steps.installation.command if one != "--isolated"]
+        return steps._replace(installation=steps.installation._replace(command=command))
+
+    _change_steps(patch, change)
+
+
+@fault(f"{_PACKAGES}::test_missing_package_is_reported_by_pip")
+def keep_cache(patch: Patch) -> None:
+    patch.setattr(packages, "remove_tree", nothing)
+
+
+@fault(f"{_PACKAGES}::test_cache_of_running_installation_is_kept")
+def remove_cache_of_running_installation(patch: Patch) -> None:
+    patch.setattr(fcntl, "flock", nothing)
+
+
+@fault(f"{_PACKAGES}::test_cache_of_killed_server_is_removed[close]")
+def keep_cache_of_killed_server(patch: Patch) -> None:
+    patch.setattr(packages, "_remove_abandoned", nothing)
+
+
+@fault(f"{_PACKAGES}::test_cache_is_removed_after_installation")
+def take_downloads_for_workspace(patch: Patch) -> None:
+    patch.setattr(workspace_dirs, "PACKAGES", ".other")
+
+
+@fault(f"{_PACKAGES}::test_bad_package_name_starts_nothing")
+def accept_any_package_name(patch: Patch) -> None:
+    patch.setattr(packages, "check_names", nothing)
+    patch.setattr(executor, "check_names", nothing)
+
+
+@fault(f"{_PACKAGES}::test_name_of_no_package_is_refused[python-a\\n]")
+def match_start_of_package_name(patch: Patch) -> None:
+    class Start:
+        fullmatch = staticmethod(packages._NAMES[Runtime.PYTHON].match)
+
+    patch.setitem(packages._NAMES, Runtime.PYTHON, Start)
+
+
+@fault(f"{_PACKAGES}::test_password_is_not_in_result[npmrc]")
+def leave_passwords_to_installers(patch: Patch) -> None:
+    patch.setattr(IndexSettings, "redacted", lambda _, result: result)
+
+
+@fault(f"{_PACKAGES}::test_stopped_installation_says_what_is_left[timeout]")
+def report_stopped_installation_as_whole(patch: Patch) -> None:
+    patch.setattr(packages, "_noted", lambda result, _: result)
+
+
+@fault(f"{_PACKAGES}::test_scripts_of_npm_packages_do_not_run")
+def run_scripts_of_npm_packages(patch: Patch) -> None:
+    def change(steps: Steps) -> Steps:
+        command = [one for one in steps.installation.command if one != "--ignore-scripts"]
+        return steps._replace(installation=steps.installation._replace(command=command))
+
+    _change_steps(patch, change)
+
+
+@fault(f"{_PACKAGES}::test_broken_configuration_of_pip_is_an_error")
+def skip_broken_configuration_of_pip(patch: Patch) -> None:
+    patch.setattr(index_settings, "_pip_files", lambda _: [])
+
+
+def _change_steps(patch: Patch, change: Callable[[Steps], Steps]) -> None:
+    real = packages.steps_for
+    patch.setattr(executor, "steps_for", lambda *arguments: change(real(*arguments)))

@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mcp import Client, StdioServerParameters
@@ -57,3 +58,8 @@ def call(place: Place, tool: str, **arguments: object) -> dict[str, Any]:
 def refused(place: Place, tool: str, **arguments: object) -> str:
     """Connect, call one tool, and disconnect; see :func:`refusal`."""
     return talk(place, lambda client: refusal(client, tool, **arguments))
+
+
+def workspace_of(store: Path, environment_id: str) -> Path:
+    """Return the directory with the files of an environment, on this machine."""
+    return store.with_name(f"{store.name}-workspaces") / environment_id / "home"

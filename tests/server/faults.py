@@ -2,6 +2,7 @@
 """Planted faults of the server: each breaks one of its promises."""
 
 import asyncio
+import inspect
 import logging
 from bisect import bisect_left
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tests.planted import Patch, fault, nothing
-from tests.server import processes
+from tests.server import processes, test_workspace_tools
 from waggle_fsstore import config, wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.access_token import AccessToken
@@ -36,7 +37,9 @@ from waggle_fsstore.server import (
     log,
     readiness,
     sessions,
+    tool,
     tools,
+    workspace_tools,
 )
 from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
 from waggle_fsstore.server.auth import Authentication, Failures
@@ -48,7 +51,11 @@ from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
+from waggle_fsstore.server.tool import Call
+from waggle_fsstore.server.workspace_tools import WorkspaceTools
+from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.workspaces import Workspaces
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.wiring import open_repository, open_service, server_lock
@@ -857,3 +864,72 @@ def log_the_call_with_its_arguments(patch: Patch) -> None:
 @fault("tests/server/test_log.py::test_text_is_for_people")
 def show_control_characters(patch: Patch) -> None:
     patch.setattr(log, "_printable", str)
+
+
+# Work inside environments
+
+_INSIDE = "tests/server/test_workspace_tools.py"
+
+
+@fault(f"{_INSIDE}::test_cancelled_execution_is_stopped")
+def ignore_client_that_gives_up(patch: Patch) -> None:
+    patch.setattr(test_workspace_tools, "ENDLESS", "touch started; echo 1 > child; sleep 2")
+    patch.setattr(Cancellation, "is_requested", False)
+
+
+@fault(f"{_INSIDE}::test_log_has_digest_and_no_code")
+def log_code_of_programs(patch: Patch) -> None:
+    real = WorkspaceTools.execute
+
+    def execute(self: WorkspaceTools, call: Call, environment_id: str, code: str) -> Any:
+        call.entry.fields["code"] = code
+        return real(self, call, environment_id, code)
+
+    patch.setattr(WorkspaceTools, "execute", _like(execute, real))
+
+
+def _like(function: Any, real: Any) -> Any:
+    function.__signature__ = inspect.signature(real)
+    return function
+
+
+@fault(f"{_INSIDE}::test_longer_timeout_is_shortened")
+def let_clients_choose_any_timeout(patch: Patch) -> None:
+    patch.setattr(workspace_tools, "min", max, raising=False)
+
+
+@fault(f"{_INSIDE}::test_parts_of_text_cut_no_character")
+def cut_characters_between_parts(patch: Patch) -> None:
+    patch.setattr(workspace_tools, "_MAX_CUT_BYTES", 0)
+
+
+@fault(f"{_INSIDE}::test_server_without_execution_keeps_file_tools")
+def list_tools_that_cannot_work(patch: Patch) -> None:
+    patch.setattr(Workspaces, "why_no_execution", lambda _: "")
+
+
+@fault(f"{_INSIDE}::test_network_decides_about_packages")
+def offer_packages_without_network(patch: Patch) -> None:
+    patch.setattr(Workspaces, "may_install", True)
+
+
+@fault(f"{_INSIDE}::test_unisolated_execution_is_announced")
+def hide_missing_isolation(patch: Patch) -> None:
+    patch.setattr(tools, "_UNISOLATED", "")
+
+
+@fault(f"{_INSIDE}::test_long_call_reports_progress")
+def keep_silent_about_long_calls(patch: Patch) -> None:
+    async def keep_silent(_: object) -> None: ...
+
+    patch.setattr(tool, "_report_progress", keep_silent)
+
+
+@fault("tests/server/test_starting.py::test_execution_that_needs_token_is_refused")
+def allow_everything_on_loopback(patch: Patch) -> None:
+    patch.setattr(http, "_check_power", nothing)
+
+
+@fault("tests/server/test_starting.py::test_required_isolation_stops_start")
+def start_without_required_isolation(patch: Patch) -> None:
+    patch.setattr(ServiceHost, "_check_execution", nothing)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from tests.server.client import ask, call, refusal, refused, talk
+from tests.server.client import ask, call, refusal, refused, talk, workspace_of
 from tests.server.processes import TIMEOUT_S, HttpServer, hold
 from waggle_fsstore import FileStore, Status
 from waggle_fsstore.testing import make_environment
@@ -111,7 +111,7 @@ def test_environment_without_workspace_becomes_error_at_start(tmp_path: Path) ->
     with HttpServer(store) as server:
         created = call(server.url, "create_environment", runtime="shell")
         server.kill()
-    Path(created["workspace"]).parent.rename(tmp_path / "moved")
+    workspace_of(store, created["environment_id"]).parent.rename(tmp_path / "moved")
     with HttpServer(store) as server:
         environment_id = created["environment_id"]
         found = call(server.url, "get_environment", environment_id=environment_id)

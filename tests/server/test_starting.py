@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from waggle_fsstore import (
     StoreGoneError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.config import Settings
+from waggle_fsstore.config import ExecutionSettings, Settings
+from waggle_fsstore.domain.access_token import AccessToken
+from waggle_fsstore.provider.sandbox.bubblewrap import Bubblewrap
 from waggle_fsstore.server import http, stdio
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.server_lock import ServerLock, ServerPresence, running_servers
@@ -227,18 +230,48 @@ def test_newer_store_is_refused(root: Path, name: str) -> None:
     assert listing(root.parent) == before
 
 
+@pytest.mark.parametrize(
+    "execution",
+    [ExecutionSettings(mode="unisolated"), ExecutionSettings(network="host")],
+    ids=["unisolated", "network"],
+)
+def test_execution_that_needs_token_is_refused(execution: ExecutionSettings) -> None:
+    """Where any caller could act as the user of the server, a token is required on loopback too."""
+    needed = pytest.raises(SettingError, match="WAGGLE_AUTH_TOKEN: must be a token, because of")
+    with needed, http.listen(replace(FREE_PORT, execution=execution)):
+        pass
+    tokens = (AccessToken.parse("0123456789abcdef"),)
+    http.listen(replace(FREE_PORT, execution=execution, tokens=tokens)).close()
+
+
+def test_required_isolation_stops_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that must isolate programs does not start where it cannot, and holds no lock."""
+    monkeypatch.setattr("waggle_fsstore.provider.sandbox.find.find_bubblewrap", _no_bubblewrap)
+    settings = replace(FREE_PORT, execution=ExecutionSettings(mode="isolated"))
+    for _ in range(2):
+        host = ServiceHost(settings, str(root), is_http=True)
+        with pytest.raises(SettingError, match=r"^WAGGLE_EXECUTION: .*no bubblewrap"):
+            host.open()
+    with ServiceHost(FREE_PORT, str(root), is_http=True) as host:
+        assert host.service.workspaces.kind == "off"
+
+
+def _no_bubblewrap() -> Bubblewrap:
+    raise LookupError("no bubblewrap")
+
+
 def test_memory_store_is_served_without_traces(tmp_path: Path) -> None:
     """The workspaces are in a temporary directory, which is removed at the end."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     with HttpServer("memory:", TMPDIR=str(temporary)) as server:
         created = call(server.url, "create_environment", runtime="shell")
-        assert Path(created["workspace"]).is_relative_to(temporary)
+        assert list(temporary.glob(f"waggle-*/{created['environment_id']}/home"))
         status, text = server.get("/readyz")
         assert (status, json.loads(text)["status"]) == (200, "ready")
         server.process.terminate()
         assert server.wait() == 0
-    assert not Path(created["workspace"]).exists()
+    assert list(temporary.iterdir()) == []
 
 
 def test_failed_start_releases_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from mcp import Client, MCPError
 from mcp.server import MCPServer
 from mcp.types import TextResourceContents, Tool
 
-from tests.server.client import ask, call, refused, talk
+from tests.server.client import ask, call, refused, talk, workspace_of
 from waggle_fsstore import EnvironmentService, FileStore, Status
 from waggle_fsstore.server.tools import Tools, make_server
 from waggle_fsstore.testing import make_environment
@@ -30,6 +30,8 @@ FIELDS = {
     "host",
 }
 
+OUTCOME = {"stdout", "stderr", "exit_code", "duration_ms", "truncated", "stopped"}
+
 TOOLS = {
     "create_environment": (
         {"runtime", "language", "name", "timeout_minutes", "with_pip", "idempotency_key"},
@@ -43,6 +45,20 @@ TOOLS = {
         {"environment_id", "limit", "after"},
         {"environment_id", "events", "count", "next"},
     ),
+    "write_file": (
+        {"environment_id", "path", "content", "encoding"},
+        {"status", "path", "bytes_written"},
+    ),
+    "read_file": (
+        {"environment_id", "path", "offset", "limit"},
+        {"path", "content", "encoding", "size", "next_offset"},
+    ),
+    "list_files": (
+        {"environment_id", "path", "limit", "after"},
+        {"path", "files", "count", "next"},
+    ),
+    "execute": ({"environment_id", "code", "language", "timeout_seconds"}, OUTCOME),
+    "install_packages": ({"environment_id", "packages"}, OUTCOME),
 }
 
 #: Ids of no environment, valid and invalid.
@@ -72,7 +88,7 @@ def _tools(server: MCPServer[Any]) -> dict[str, Tool]:
 
 
 def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
-    """There are five tools, each with typed and described input and a typed result."""
+    """Each tool has typed and described input and a typed result."""
     tools = _tools(server)
     assert tools.keys() == TOOLS.keys()
     for name, (arguments, fields) in TOOLS.items():
@@ -88,6 +104,7 @@ def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
         assert len(tool.output_schema.get("$defs", ())) == {
             "list_environments": 2,
             "environment_history": 1,
+            "list_files": 1,
         }.get(name, 0)
     schema = tools["create_environment"].input_schema
     assert schema["required"] == ["runtime"]
@@ -109,7 +126,7 @@ def test_arguments_have_plain_types(server: MCPServer[Any]) -> None:
         assert not {word for word in words if f'"{word}"' in text}
         assert tool.input_schema["additionalProperties"] is False
         for argument in tool.input_schema["properties"].values():
-            assert argument["type"] in {"string", "integer", "boolean"}
+            assert argument["type"] in {"string", "integer", "boolean", "array"}
             assert "default" not in argument or argument["default"] is not None
 
 
@@ -142,6 +159,11 @@ def test_texts_do_not_depend_on_docstrings(
         ("destroy_environment", (False, True, True)),
         ("restore_environment", (False, False, False)),
         ("environment_history", (True, None, None)),
+        ("write_file", (False, True, None)),
+        ("read_file", (True, None, None)),
+        ("list_files", (True, None, None)),
+        ("execute", (False, True, None)),
+        ("install_packages", (False, False, None)),
     ],
 )
 def test_annotations_state_effects(
@@ -151,7 +173,7 @@ def test_annotations_state_effects(
     hints = _tools(server)[name].annotations
     assert hints is not None
     assert (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint) == expected
-    assert hints.open_world_hint is False
+    assert hints.open_world_hint is (name == "install_packages")
 
 
 def test_create_returns_usable_environment(
@@ -171,13 +193,15 @@ def test_create_returns_usable_environment(
         "last_used": created["last_used"],
         "timeout": "5m0s",
         "ssh_port": stored.ssh_port,
-        "workspace": str(root.parent / "store-workspaces" / stored.id / "home"),
+        "workspace": created["workspace"],
         "host": "",
     }
     assert before <= datetime.fromisoformat(created["created_at"])
     assert created["created_at"] <= created["last_used"]
     assert 10_000 <= stored.ssh_port <= 11_000
-    assert Path(created["workspace"]).is_dir()
+    home = workspace_of(root, stored.id)
+    assert home.is_dir()
+    assert created["workspace"] in ("/home/sandbox", str(home))
 
 
 def test_create_has_defaults(server: MCPServer[Any]) -> None:
@@ -301,7 +325,9 @@ def test_get_of_other_provider_has_no_workspace(server: MCPServer[Any], store: F
     assert call(server, "get_environment", environment_id=made.id)["workspace"] == ""
 
 
-def test_destroy_removes_record_and_workspace(server: MCPServer[Any], store: FileStore) -> None:
+def test_destroy_removes_record_and_workspace(
+    server: MCPServer[Any], root: Path, store: FileStore
+) -> None:
     """Both are gone, and a second call finds no environment."""
     created = call(server, "create_environment", runtime="shell")
     environment_id = created["environment_id"]
@@ -311,17 +337,17 @@ def test_destroy_removes_record_and_workspace(server: MCPServer[Any], store: Fil
         "message": f"environment {environment_id} is destroyed",
     }
     assert store.count() == 0
-    assert not Path(created["workspace"]).exists()
+    assert not workspace_of(root, environment_id).exists()
     again = refused(server, "destroy_environment", environment_id=environment_id)
     assert again == f"environment not found: '{environment_id}'"
 
 
-def test_restore_brings_back_what_expired(service: EnvironmentService) -> None:
+def test_restore_brings_back_what_expired(service: EnvironmentService, root: Path) -> None:
     """An expired environment is there again, with its files; a destroyed one is not."""
     server = make_server(service)
     created = call(server, "create_environment", runtime="shell")
     environment_id = created["environment_id"]
-    file = Path(created["workspace"], "data.csv")
+    file = workspace_of(root, environment_id) / "data.csv"
     file.write_text("precious")
     assert service._removal.destroy(environment_id, lambda _: True, discard=False)
     assert not file.exists()

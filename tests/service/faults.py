@@ -15,6 +15,7 @@ from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import process
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, NoFreePortError, ProviderError
+from waggle_fsstore.domain.execution import Stop
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
@@ -27,6 +28,7 @@ from waggle_fsstore.service import (
     reconcile,
     revival,
     transitions,
+    workspaces,
 )
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
@@ -41,6 +43,7 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival
 from waggle_fsstore.service.touch_buffer import IN_USE, TouchBuffer, _Pending
+from waggle_fsstore.service.workspaces import Workspaces
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.memory_store import MemoryStore
 from waggle_fsstore.store.read import history
@@ -837,3 +840,53 @@ def wait_for_creation_in_agent(patch: Patch) -> None:
         self._prompt_removal = self._removal
 
     patch.setattr(EnvironmentService, "__init__", same_removal)
+
+
+# Work in workspaces
+
+_WORK = "tests/service/test_workspaces.py"
+
+
+@fault(f"{_WORK}::test_running_program_is_in_use")
+def let_running_program_expire(patch: Patch) -> None:
+    patch.setattr(workspaces, "_TOUCH_INTERVAL_S", 10_000.0)
+
+
+@fault(f"{_WORK}::test_history_sums_up_executions")
+def leave_executions_out_of_history(patch: Patch) -> None:
+    patch.setattr(Workspaces, "_note", nothing)
+
+
+@fault(f"{_WORK}::test_execution_during_flush_is_counted_once")
+def count_executions_again_after_flush(patch: Patch) -> None:
+    real = TouchBuffer._discard
+
+    def discard(self: TouchBuffer, name: str, stored: _Pending) -> None:
+        real(self, name, stored._replace(use=stored.use._replace(executions=0)))
+
+    patch.setattr(TouchBuffer, "_discard", discard)
+
+
+@fault(f"{_WORK}::test_destroy_keeps_pending_executions")
+def forget_executions_on_destroy(patch: Patch) -> None:
+    patch.setattr(TouchBuffer, "store_executions", nothing)
+
+
+@fault(f"{_WORK}::test_installation_is_an_event")
+def leave_installations_out_of_history(patch: Patch) -> None:
+    patch.setattr(transitions, "note", nothing)
+
+
+@fault(f"{_WORK}::test_work_needs_own_provider")
+def work_in_files_of_other_provider(patch: Patch) -> None:
+    patch.setattr(transitions, "require_provider", nothing)
+
+
+@fault(f"{_WORK}::test_cancelled_program_is_stopped")
+def ignore_cancellation_of_program(patch: Patch) -> None:
+    patch.setattr(Workspaces, "_stop", lambda *_: lambda: Stop.NONE)
+
+
+@fault(f"{_WORK}::test_close_stops_programs")
+def let_programs_outlive_service(patch: Patch) -> None:
+    patch.setattr(Workspaces, "close", nothing)

@@ -10,7 +10,16 @@ from click.exceptions import Exit
 from click.shell_completion import CompletionItem
 
 from waggle_fsstore import __version__
-from waggle_fsstore.cli import environments, events, hosts, maintenance, output, serve, undelete
+from waggle_fsstore.cli import (
+    environments,
+    events,
+    hosts,
+    maintenance,
+    output,
+    serve,
+    undelete,
+    workspaces,
+)
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit, code_of
 from waggle_fsstore.cli.store_option import StoreLocation
 
@@ -22,7 +31,8 @@ _HELP: Final = (
 )
 _EXIT_CODES: Final = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 lock timeout, 6 corrupt, "
-    "130 interrupted, 141 reader gone. fsck uses its own exit codes."
+    "124 timed out, 130 interrupted, 141 reader gone. fsck uses its own exit codes, exec and shell "
+    "those of the program."
 )
 
 #: The names that docker and limactl have for some verbs.
@@ -122,6 +132,9 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     environments.set_,
     environments.rm,
     undelete.undelete,
+    workspaces.exec_,
+    workspaces.cp,
+    workspaces.shell,
     environments.count,
     environments.where,
     events.history,

@@ -11,16 +11,19 @@ from waggle_fsstore.domain.audit import audit
 
 _Verb = TypeVar("_Verb", bound=Callable[..., object])
 
+#: The option of a verb whose use of an environment is recorded, and has no reason of its own.
+actor_option = click.option(
+    "--actor", metavar="WHO", help="Who made the change. Default: user@host."
+)
+
 
 def audit_options(verb: _Verb) -> _Verb:
     """Give a verb both options."""
     verb = click.option("--reason", metavar="TEXT", help="Why the change was made.")(verb)
-    return click.option("--actor", metavar="WHO", help="Who made the change. Default: user@host.")(
-        verb
-    )
+    return actor_option(verb)
 
 
-def audit_as(actor: str | None, reason: str | None) -> audit:
+def audit_as(actor: str | None, reason: str | None = None) -> audit:
     """Return the audit block for a change. A value that no history accepts is a usage error."""
     with usage_errors():
         return audit(actor=actor, reason=reason)

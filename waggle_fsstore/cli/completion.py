@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from waggle_fsstore.cli.exit_codes import EXPECTED
 from waggle_fsstore.wiring import open_repository
@@ -24,6 +25,14 @@ def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
         return []
     ids = (environment.id for environment in environments)
     return [name for name in ids if name.startswith(incomplete) and _is_harmless(name)]
+
+
+def complete_place(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the ids, each with the colon before a path, after what the shell says of files."""
+    ids = complete_id(ctx, param, incomplete)
+    return [CompletionItem(incomplete, "file"), *(CompletionItem(f"{one}:") for one in ids)]
 
 
 def complete_history(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

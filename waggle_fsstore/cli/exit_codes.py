@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exit codes: the code and the message of each error."""
 
+import os
 from enum import IntEnum, IntFlag
 from typing import Final
 
@@ -32,6 +33,8 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     LOCK_TIMEOUT = 5
     CORRUPT = 6
+    # As timeout(1) reports a program that ran for too long.
+    TIMED_OUT = 124
     # As a shell reports a program that a signal ended: 128 and the number of the signal.
     INTERRUPTED = 130
     READER_GONE = 141
@@ -76,8 +79,10 @@ def code_of(error: Exception) -> ExitCode:
 def message_of(error: BaseException) -> str:
     """Return one line that says what went wrong and with which file. The caller escapes it."""
     if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-        return text if error.filename is None else f"{error.filename}: {text}"
+        text, name = error.strerror, error.filename
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        return text if name is None else f"{name}: {text}"
     text = str(error) or type(error).__name__
     # The error of the operating system that caused this one.
     cause = error.__cause__

@@ -34,6 +34,21 @@ The verb has another name: delete.""",
 It is running again if its workspace is whole, with a new port and its whole timeout.
 Files of expired environments are kept for WAGGLE_TRASH_KEEP. Those of environments that
 were destroyed are gone: --record-only brings back the record, as an error.""",
+    "exec": """Run a command in the sandbox of an environment.
+
+The command sees the files of the environment, and of this machine only its programs.
+It has the limits of the tool execute, and nothing of it runs afterwards. The exit code
+is its own, 124 after --timeout, or 1 if it was stopped for another reason.""",
+    "cp": """Copy a file into an environment, or out of one.
+
+One of the two is ID:PATH: a path relative to the home directory of the environment, or
+absolute as its programs see it. If DST ends with a slash, the file keeps its name. The
+other is a file, or - for standard input or output.
+For a directory: tar c DIR | waggle-fsstore exec -i ID -- tar x""",
+    "shell": """Open a shell in the sandbox of an environment.
+
+It has the limits of the tool execute, but no timeout. All that it has started ends with
+it. The exit code is that of the shell.""",
     "count": """Print the number of environments.
 
 Unreadable ones count too.""",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Execution: what came of a program that ran in an environment."""
+"""Execution: a program that runs in an environment, and what came of it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Stop(StrEnum):
@@ -18,6 +19,19 @@ class Stop(StrEnum):
     DESTROYED = "destroyed"
     #: The server ended.
     SHUTDOWN = "shutdown"
+
+
+class Stdio(NamedTuple):
+    """Descriptors that stand in for the standard streams of a program; the caller closes them.
+
+    Without ``stdin`` the program reads nothing. What it writes to a descriptor is not kept, and
+    not limited. A terminal for all three, with ``is_terminal``, becomes its controlling one.
+    """
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    is_terminal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

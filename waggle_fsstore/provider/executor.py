@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The executor of this machine: runs programs in the workspaces of the local provider."""
 
+import configparser
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -16,10 +18,17 @@ from waggle_fsstore.domain.errors import (
     RuntimeUnavailableError,
     TooManyExecutionsError,
 )
-from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.execution import Execution, Stdio, Stop
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
 from waggle_fsstore.provider import layout
 from waggle_fsstore.provider.layout import HOME, TMP, VENV
+from waggle_fsstore.provider.packages import (
+    check_names,
+    install,
+    new_cache,
+    remove_abandoned,
+    steps_for,
+)
 from waggle_fsstore.provider.sandbox import ownership
 from waggle_fsstore.provider.sandbox.limits import DiskWatch, Limits
 from waggle_fsstore.provider.sandbox.process import SetupError
@@ -38,6 +47,9 @@ _CHECK_TIMEOUT_S: Final = 30.0
 _SLOT_TIMEOUT_S: Final = 30.0
 
 _CODE_NAMES: Final = {Runtime.PYTHON: "main.py", Runtime.NODE: "main.js", Runtime.SHELL: "main.sh"}
+
+# Begins a session whose controlling terminal is standard input, and becomes the command after it.
+_TAKE_TERMINAL: Final = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 _log: Final = logging.getLogger(__name__)
 
@@ -75,12 +87,16 @@ class LocalExecutor:
         find_runner: Callable[[], Runner],
         *,
         provider: str,
+        is_isolated: bool = True,
         limits: Limits = Limits(),  # noqa: B008  # Immutable.
         slots: Slots | None = None,
+        may_install: bool = True,
     ) -> None:
         self._root = os.path.abspath(root)
         self._find_runner = find_runner
         self._provider = provider
+        self.is_isolated: Final = is_isolated
+        self.may_install: Final = may_install
         self._limits = limits
         self._slots = slots or Slots(4)
         self._lock = threading.Lock()
@@ -126,14 +142,46 @@ class LocalExecutor:
         *,
         timeout: timedelta,
         stop: Callable[[], Stop],
+        stdio: Stdio = Stdio(),  # noqa: B008  # Immutable.
         code: Mapping[str, bytes] | None = None,
     ) -> Execution:
-        """Run a command in the workspace of an environment; see :meth:`Executor.execute`."""
-        layout.require(self._root, environment, self._provider)
-        with self._slots.hold(environment.id, _SLOT_TIMEOUT_S, lambda: not stop()) as reason:
-            if reason:
-                raise TooManyExecutionsError(self._provider, reason)
-            return self.run_in_place(environment, command, timeout=timeout, stop=stop, code=code)
+        """Run a command in the workspace of an environment; see :class:`Executor`."""
+        if stdio.is_terminal:
+            command = [self.python, "-ISc", _TAKE_TERMINAL, *command]
+        task = Task(command, {}, code=code or {}, stdio=stdio)
+        with self._slot(environment, stop):
+            return self._run(environment, task, timeout.total_seconds(), stop)
+
+    def install(
+        self,
+        environment: Environment,
+        packages: Sequence[str],
+        *,
+        timeout: timedelta,
+        stop: Callable[[], Stop],
+    ) -> Execution:
+        """Install packages; see :class:`Executor`. They are downloaded apart from the workspace."""
+        runtime = environment.runtime
+        if runtime is Runtime.SHELL:
+            raise ProviderError(self._provider, "a shell environment has no package manager")
+        check_names(runtime, packages)
+        programs = self._require_runner().programs
+        if runtime is Runtime.NODE and not programs.npm:
+            raise RuntimeUnavailableError(self._provider, "npm is not installed here", runtime)
+        with self._slot(environment, stop), self._new_cache() as cache:
+            try:
+                steps = steps_for(runtime, packages, programs, cache, self._root)
+            except configparser.Error as error:
+                # Its text may have lines of the file, with a password.
+                path = getattr(error, "source", "")
+                _log.error("the configuration file of pip %s is not valid: correct it", path)
+                reason = "a configuration file of pip on this server is not valid"
+                raise ProviderError(self._provider, reason) from None
+            return install(
+                steps,
+                timeout.total_seconds(),
+                lambda task, timeout_s: self._run(environment, task, timeout_s, stop),
+            )
 
     def run_in_place(
         self,
@@ -142,18 +190,22 @@ class LocalExecutor:
         *,
         timeout: timedelta,
         stop: Callable[[], Stop],
-        code: Mapping[str, bytes] | None = None,
     ) -> Execution:
         """Run a command in a workspace that may not be complete yet."""
+        return self._run(environment, Task(command, {}), timeout.total_seconds(), stop)
+
+    def _run(
+        self, environment: Environment, task: Task, timeout_s: float, stop: Callable[[], Stop]
+    ) -> Execution:
+        """Run a task in the workspace of an environment, a download without that."""
         runner = self._require_runner()
         directory = os.path.join(self._root, dir_name(environment.id))
-        mounts = {
-            SANDBOX_HOME: os.path.join(directory, HOME),
-            SANDBOX_TMP: os.path.join(directory, TMP),
-        }
+        home = os.path.join(directory, HOME)
+        workspace = {SANDBOX_HOME: home, SANDBOX_TMP: os.path.join(directory, TMP)}
+        mounts = {**({} if task.is_download else workspace), **task.mounts}
         try:
             self.own(mounts.values())
-            place = _identity(mounts[SANDBOX_HOME])
+            place = _identity(home)
             disk = DiskWatch(tuple(mounts.values()), self._limits.disk_bytes)
         except OSError as error:
             reason = f"cannot use its workspace: {error.strerror}"
@@ -162,13 +214,12 @@ class LocalExecutor:
         def check() -> Stop:
             if self._is_closed:
                 return Stop.SHUTDOWN
-            if _identity(mounts[SANDBOX_HOME]) != place:
+            if _identity(home) != place:
                 return Stop.DESTROYED
             return stop() or disk.check()
 
-        timeout_s = timeout.total_seconds()
         try:
-            return runner.run(Task(command, mounts, code or {}), self._limits, timeout_s, check)
+            return runner.run(task._replace(mounts=mounts), self._limits, timeout_s, check)
         except SetupError as error:
             _log.error("a sandbox could not be set up: %s", error)
             if stopped := check():
@@ -184,11 +235,34 @@ class LocalExecutor:
     def close(self) -> None:
         """Stop all programs, and start no more."""
         self._is_closed = True
+        try:
+            remove_abandoned(self._root)
+        except OSError as error:
+            _log.warning("cannot remove the downloads of a killed server: %s", error)
 
     @property
     def python(self) -> str:
         """The interpreter that a venv is made with, by its path for a program."""
         return self._require_runner().programs.python
+
+    @contextmanager
+    def _slot(self, environment: Environment, stop: Callable[[], Stop]) -> Iterator[None]:
+        """Run the block while one program more may run in a workspace that is complete."""
+        layout.require(self._root, environment, self._provider)
+        with self._slots.hold(environment.id, _SLOT_TIMEOUT_S, lambda: not stop()) as reason:
+            if reason:
+                raise TooManyExecutionsError(self._provider, reason)
+            yield
+
+    @contextmanager
+    def _new_cache(self) -> Iterator[str]:
+        with ExitStack() as cleanup:
+            try:
+                cache = cleanup.enter_context(new_cache(self._root))
+            except OSError as error:
+                reason = f"cannot make a directory for downloads: {error.strerror}"
+                raise ProviderError(self._provider, reason) from error
+            yield cache
 
     def _interpreter(self, environment: Environment, language: Runtime) -> str:
         programs = self._require_runner().programs

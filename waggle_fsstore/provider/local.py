@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from waggle_fsstore.domain.defaults import DEFAULT_TRASH_KEEP, DEFAULT_TRASH_MAX
 from waggle_fsstore.domain.environment import Capabilities, Environment, Runtime
 from waggle_fsstore.domain.errors import ProviderError, RuntimeUnavailableError, WorkspaceGoneError
+from waggle_fsstore.domain.execution import Stop
 from waggle_fsstore.domain.size import Size
+from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
 from waggle_fsstore.provider import layout
 from waggle_fsstore.provider.background import Background
 from waggle_fsstore.provider.host_tools import HostTools, find_host_tools, search_path
@@ -38,6 +40,9 @@ from waggle_fsstore.provider.workspace_dirs import (
 )
 from waggle_fsstore.service.provider import WITH_PIP, Leftovers
 
+if TYPE_CHECKING:
+    from waggle_fsstore.provider.executor import LocalExecutor
+
 _log: Final = logging.getLogger(__name__)
 
 # The program that a runtime needs on the search path. Python is that of the server.
@@ -54,8 +59,8 @@ _REMOVE_PAUSES_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 class LocalProvider:
     """Keeps each environment in a directory below ``root``, with its runtime in it.
 
-    There is no isolation: the programs of an environment run as the user who runs the
-    server, and can do all that this user can. The directory is private to this user.
+    The directory is private to the user who runs the server. Isolation is the business of the
+    ``executor``; a venv is made by it where it can run programs, else by the server's Python.
 
     A python environment has a venv in ``.venv``, with pip if its label ``pip`` is ``yes``;
     a node environment is a package; a shell environment is an empty directory. The root
@@ -81,7 +86,9 @@ class LocalProvider:
         store: str = "",
         trash_keep: timedelta = DEFAULT_TRASH_KEEP,
         trash_max: Size = DEFAULT_TRASH_MAX,
+        executor: "LocalExecutor | None" = None,
     ) -> None:
+        self._executor = executor
         self._root = os.path.abspath(root)
         self._has_workspaces = has_workspaces
         self._store = os.path.abspath(store) if store else ""
@@ -310,6 +317,9 @@ class LocalProvider:
     def _make_venv(self, environment: Environment, directory: str) -> None:
         import subprocess  # Deferred: takes 5 ms, and only this method needs it.
 
+        if self._executor is not None and not self._executor.why_unavailable():
+            self._make_venv_inside(environment, self._executor)
+            return
         venv = os.path.join(directory, HOME, VENV)
         command = _venv_command(venv, _wants_pip(environment))
         try:
@@ -327,6 +337,26 @@ class LocalProvider:
             elif isinstance(error, subprocess.CalledProcessError) and error.returncode < 0:
                 reason = "the creation of its venv was interrupted"
             raise ProviderError(self.name, reason) from error
+
+    def _make_venv_inside(self, environment: Environment, executor: "LocalExecutor") -> None:
+        """Make a venv as a program of the environment would, so its scripts name its path there."""
+        result = executor.run_in_place(
+            environment,
+            _venv_command(f"{SANDBOX_HOME}/{VENV}", _wants_pip(environment), executor.python),
+            timeout=timedelta(seconds=_VENV_TIMEOUT_S),
+            stop=lambda: Stop.SHUTDOWN if self._groups.is_closed else Stop.NONE,
+        )
+        self._check_open()
+        if result.exit_code == 0:
+            return
+        _log.warning("making a venv: %s %s", result.stopped, result.stderr.strip())
+        if result.stopped is Stop.TIMEOUT:
+            reason = f"its venv was not created within {_VENV_TIMEOUT_S:.0f} s"
+        elif result.stopped:
+            reason = "the creation of its venv was interrupted"
+        else:
+            reason = "its venv could not be created"
+        raise ProviderError(self.name, reason)
 
     def _move_to_trash(self, name: str, *, keep: bool) -> bool:
         """Move what exists of a workspace now, and stop the program that makes it.
@@ -396,9 +426,9 @@ def _why_no_venv(pip: bool) -> str:
     return ""
 
 
-def _venv_command(directory: str, pip: bool) -> list[str]:
+def _venv_command(directory: str, pip: bool, python: str = "") -> list[str]:
     without = [] if pip else ["--without-pip"]
-    return [sys.executable, "-I", "-m", "venv", *without, directory]
+    return [python or sys.executable, "-I", "-m", "venv", *without, directory]
 
 
 def _interpreter_of(directory: str) -> str:

@@ -3,7 +3,7 @@
 
 ``NAME/`` belongs to an environment; the package ``layout`` says what is in it. ``.trash`` has
 what was removed. Where several hosts share a store, ``.host-id`` says which one this is, and
-``.servers`` has the locks of its servers. ``.sandbox-user`` names the user of programs.
+``.servers`` has the locks of its servers. ``.packages`` has what is downloaded for installations.
 """
 
 import errno
@@ -31,8 +31,8 @@ TRASH: Final = ".trash"
 HOST_ID: Final = ".host-id"
 SERVERS: Final = ".servers"
 
-#: In the root directory: the id of the user that programs run as, where the server is root.
-SANDBOX_USER: Final = ".sandbox-user"
+#: In the root directory: what is downloaded for installations of packages, while they run.
+PACKAGES: Final = ".packages"
 
 _PLAIN_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
@@ -72,7 +72,7 @@ def original_name(entry: str) -> str:
 
 def entries_in(root: str) -> list[str]:
     """Return the names of the directories of environments, and of anything foreign."""
-    own = (ROOT_MARKER, OLD_ROOT_MARKER, TRASH, SERVERS, SANDBOX_USER)
+    own = (ROOT_MARKER, OLD_ROOT_MARKER, TRASH, SERVERS, PACKAGES)
     try:
         entries = os.listdir(root)
         return [one for one in entries if one not in own and not one.startswith(HOST_ID)]

@@ -69,6 +69,26 @@ class Text(Kind):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Texts(Kind):
+    """A list of strings. One string is taken as the list of its words."""
+
+    max_count: int
+
+    def schema(self) -> dict[str, Any]:
+        """See :meth:`Kind.schema`."""
+        texts = {"type": "string"}
+        return {"type": "array", "items": texts, "minItems": 1, "maxItems": self.max_count}
+
+    def parse(self, value: object) -> list[str]:
+        """See :meth:`Kind.parse`."""
+        texts = value.split() if isinstance(value, str) else value
+        is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        if not is_list or not 1 <= len(texts) <= self.max_count:  # type: ignore[arg-type]
+            raise ValueError(f"must be a list of 1 to {self.max_count} texts")
+        return texts  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
 class WholeNumber(Kind):
     """An integer from ``low`` to ``high``, 0 for any that is not below ``low``."""
 

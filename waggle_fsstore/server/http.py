@@ -61,7 +61,7 @@ def listen(settings: Settings) -> socket.socket:
     """Return a socket that listens at the configured address.
 
     Raises :class:`SettingError` if that fails, or if the address is not a loopback address
-    and no allowed hosts or no tokens are configured.
+    and no allowed hosts or no tokens are configured, or if programs have rights that need one.
     """
     where = f"{settings.host}:{settings.port}"
     if not settings.is_loopback and not settings.allowed_hosts:
@@ -77,6 +77,7 @@ def listen(settings: Settings) -> socket.socket:
             "loopback address; make one with 'openssl rand -hex 32', or set "
             "WAGGLE_ALLOW_ANONYMOUS=1 to let every program that reaches the server use it",
         )
+    _check_power(settings)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
@@ -93,6 +94,23 @@ def listen(settings: Settings) -> socket.socket:
     # next packet; asyncio sets it only on a socket that names its protocol, unlike this one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _check_power(settings: Settings) -> None:
+    """Raise :class:`SettingError` if any user of this machine could act as that of the server."""
+    execution = settings.execution
+    variable = ""
+    if execution.mode == "unisolated":
+        variable = "WAGGLE_EXECUTION=unisolated"
+    elif execution.network == "host" and execution.mode != "off":
+        variable = "WAGGLE_NETWORK=host"
+    if variable and not settings.tokens and not settings.allow_anonymous:
+        raise SettingError(
+            "WAGGLE_AUTH_TOKEN",
+            f"must be a token, because of {variable}: every user of this machine, and every "
+            "program of an environment, could otherwise call this server over HTTP; make one with "
+            "'openssl rand -hex 32'",
+        )
 
 
 class _Listener(socket.socket):
@@ -178,7 +196,12 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
         is_ready, report = await to_thread.run_sync(readiness.report, limiter=probe_thread)
         return JSONResponse(report, status_code=200 if is_ready else 503)
 
-    server = make_server(host.service, lambda: host.is_interrupted)
+    server = make_server(
+        host.service,
+        lambda: host.is_interrupted,
+        default_timeout=settings.execution.default_timeout,
+        max_timeout=settings.execution.max_timeout,
+    )
     # The guard checks hosts and origins, for all paths.
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(transport_security=unguarded)

@@ -108,6 +108,7 @@ class ServiceHost:
         if warning := why_temporary(str(getattr(self.repository, "path", ""))):
             _log.warning("%s", warning)
         self.service = open_service(self.repository, self._settings)
+        self._check_execution()
         self.service.membership.join()
         if self.service.membership.hosts is not None:
             store = cast("Watched", self.repository)
@@ -116,6 +117,24 @@ class ServiceHost:
             self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
         )
         self._announce(logging.WARNING)
+
+    def _check_execution(self) -> None:
+        """Say how programs are run. Raises :class:`SettingError` if they have to be isolated."""
+        reason = self.service.workspaces.why_no_execution()
+        settings = self._settings.execution
+        if settings.mode == "isolated" and reason:
+            raise SettingError("WAGGLE_EXECUTION", f"programs cannot be isolated here: {reason}")
+        if settings.mode == "unisolated":
+            _log.warning(
+                "WAGGLE_EXECUTION=unisolated: agents can do all that this user can, on this machine"
+            )
+        elif reason and settings.mode != "off":
+            _log.warning("agents cannot run programs: %s", reason)
+        if settings.network == "host" and not reason:
+            _log.warning(
+                "WAGGLE_NETWORK=host: programs of agents reach this machine's network, with all "
+                "that listens on its loopback interface"
+            )
 
     def _announce(self, level: int = logging.DEBUG) -> None:
         """Show the command line that this server runs. A full disk is no reason not to serve."""
@@ -155,6 +174,7 @@ class ServiceHost:
             ),
             "workspaces": str(getattr(self.service.provider, "root", "")),
             **({"host": name} if (name := self.service.membership.name) else {}),
+            "execution": self.service.workspaces.kind,
             "leads": self.reaper.reconciliation is not None,
         }
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.event import Event, EventKind
+from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.workspace_file import FileEntry
 from waggle_fsstore.service.error_text import document_in, reason_of
 
 
@@ -50,8 +52,8 @@ class EnvironmentInfo(_Result):
     )
     ssh_port: int = Field(description="A reserved port (0: none). The server does not use it.")
     workspace: str = Field(
-        description="The directory to work in, on the server's machine; empty for one of another "
-        "host."
+        description="The home directory of the environment, as its programs see it; empty for one "
+        "of another host."
     )
     host: str = Field(description="The host that has its files; empty where there is only one.")
 
@@ -104,6 +106,77 @@ class DestroyResult(_Result):
 
     status: _StatusName
     message: str
+
+
+class ExecutionResult(_Result):
+    """What came of a program."""
+
+    stdout: str
+    stderr: str
+    exit_code: int = Field(description="0 for success; -1 if it was stopped.")
+    duration_ms: int
+    truncated: bool = Field(description="Whether the middle of long output is left out.")
+    stopped: Annotated[Stop, _inline_enum(Stop)] = Field(
+        description="Why it was stopped, with all that it had started; empty if it was not."
+    )
+
+    @classmethod
+    def of(cls, execution: Execution) -> Self:
+        """Return what a client sees of an execution."""
+        return cls(
+            stdout=execution.stdout,
+            stderr=execution.stderr,
+            exit_code=execution.exit_code,
+            duration_ms=execution.duration_ms,
+            truncated=execution.truncated,
+            stopped=execution.stopped,
+        )
+
+
+class Written(_Result):
+    """A file that was written."""
+
+    status: str
+    path: str
+    bytes_written: int
+
+
+class FileContent(_Result):
+    """A file, or a part of it."""
+
+    path: str
+    content: str
+    encoding: str = Field(description="utf-8, or base64 for what is not text.")
+    size: int = Field(description="The size of the whole file, in bytes.")
+    next_offset: int | None = Field(
+        description="Pass this as 'offset' to get what follows; null at the end."
+    )
+
+
+class FileInfo(_Result):
+    """An entry of a directory."""
+
+    name: str
+    size: int = Field(description="In bytes.")
+    is_dir: bool
+    mode: str = Field(description="Such as -rw-r--r--; a link begins with l.")
+    modified: datetime
+
+    @classmethod
+    def of(cls, entry: FileEntry) -> Self:
+        """Return what a client sees of an entry."""
+        return cls(**entry._asdict())
+
+
+class FileList(_Result):
+    """One page of a directory, by name."""
+
+    path: str
+    files: list[FileInfo]
+    count: int = Field(description="The number of entries on all pages.")
+    next: str | None = Field(
+        description="Pass this as 'after' to get the next page; null on the last page."
+    )
 
 
 class HistoryEntry(_Result):

@@ -64,8 +64,9 @@ class Readiness:
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether environments can be created and removed now, and the answer.
 
-        ``components`` decide. ``counts`` are for the operator: the server works in spite of
-        damaged documents, orphans and other findings.
+        ``components`` decide. ``execution`` says how programs are run, or why they cannot be.
+        ``counts`` are for the operator: the server works in spite of damaged documents, orphans
+        and other findings.
         """
         reconciliation = self._host.reaper.reconciliation
         orphans = len(reconciliation.orphans) if reconciliation else 0
@@ -74,11 +75,14 @@ class Readiness:
             "provider": self._code("provider", self._host.service.provider.check),
             "leader": self._leader_code(),
         }
+        execution = self._host.service.workspaces.why_no_execution()
+        self._count("execution", [execution] if execution else [])
         is_ready = _GOOD.issuperset(components.values())
         ready = "degraded" if _STALLED in components.values() else "ready"
         return is_ready, {
             "status": ready if is_ready else "not ready",
             "components": components,
+            "execution": execution or self._host.service.workspaces.kind,
             "counts": {
                 "findings": self._count("findings", self._findings()),
                 "unreadable": self._count("unreadable", self._unreadable()),

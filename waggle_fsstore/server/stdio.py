@@ -33,12 +33,16 @@ def serve(settings: Settings, location: str | None = None, *, may_init: bool = F
     Other servers may serve the same store. Raises what :class:`ServiceHost` raises.
     """
     host = ServiceHost(settings, location, may_init=may_init)
-    run(host, lambda: _serve(host))
+    run(host, lambda: _serve(host, settings))
 
 
-async def _serve(host: ServiceHost) -> None:
+async def _serve(host: ServiceHost, settings: Settings) -> None:
     _log.info("serving on standard input and output", extra={"fields": host.log_fields})
-    server = make_server(host.service)
+    server = make_server(
+        host.service,
+        default_timeout=settings.execution.default_timeout,
+        max_timeout=settings.execution.max_timeout,
+    )
     server.streamable_http_app()  # Makes the low-level server accessible.
     low_level = server.session_manager.app
     options = low_level.create_initialization_options()

@@ -6,30 +6,27 @@ the event loop that answers other clients. What agents read is in the code, not 
 which ``python -OO`` drops.
 """
 
-import inspect
-import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult
-from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.shared.exceptions import MCPError
 from mcp.types import INTERNAL_ERROR, METHOD_NOT_FOUND, ToolAnnotations
-from pydantic import ConfigDict
 
 from waggle_fsstore import __version__
-from waggle_fsstore.domain.audit import audit
-from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
+from waggle_fsstore.domain.defaults import (
+    DEFAULT_EXEC_TIMEOUT,
+    MAX_EXEC_TIMEOUT,
+    MAX_IDLE_TIMEOUT,
+)
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     DestroyPendingError,
@@ -38,9 +35,9 @@ from waggle_fsstore.domain.errors import (
     StoreError,
     WaggleError,
 )
-from waggle_fsstore.server.arguments import Arguments, Choice, Cursor, Flag, Text, WholeNumber
-from waggle_fsstore.server.call_log import logged_call
-from waggle_fsstore.server.calls import Calls, Request, actor_of
+from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
+from waggle_fsstore.server.arguments import Choice, Cursor, Flag, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls, Request
 from waggle_fsstore.server.models import (
     DestroyResult,
     EnvironmentInfo,
@@ -48,7 +45,8 @@ from waggle_fsstore.server.models import (
     History,
     Unreadable,
 )
-from waggle_fsstore.service.cancellation import Cancellation
+from waggle_fsstore.server.tool import Call, as_actor, log_failure, make_tool, tool_errors
+from waggle_fsstore.server.workspace_tools import Id, WorkspaceTools
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.provider import WITH_PIP
@@ -58,6 +56,9 @@ _MAX_PAGE_SIZE: Final = 1_000
 _RESOURCE_PAGE_SIZE: Final = 100
 _WRITER_THREADS: Final = 40
 _READER_THREADS: Final = 40
+_FILE_THREADS: Final = 20
+# Most of these wait for one of the few programs that run at once.
+_PROGRAM_THREADS: Final = 100
 _MAX_TIMEOUT_MINUTES: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
 _DESCRIPTION: Final = (
@@ -65,20 +66,25 @@ _DESCRIPTION: Final = (
     "a CLI and pytest fixtures included."
 )
 _INSTRUCTIONS: Final = (
-    "An environment is a directory (its workspace) with a runtime ready to use: python, node or "
-    "shell. Work in the workspace with your own tools; in a python environment the interpreter "
-    "is .venv/bin/python. Restarting the server keeps each environment and its environment_id. An "
+    "An environment is an isolated home directory, /home/sandbox, with a runtime ready to use: "
+    "python, node or shell. Run code in it with execute, put files there with write_file, and get "
+    "results with read_file. Each execute is a new process: files stay, variables do not. "
+    "Packages come from install_packages; programs have no network. "
+    "Restarting the server keeps each environment and its environment_id. An "
     "environment that is idle for longer than its timeout is removed with all its files; for a "
-    "while restore_environment brings it back. "
-    "get_environment resets the idle timer; writing files does not. "
+    "while restore_environment brings it back. Every call that works in it resets the idle timer. "
     "Destroy environments you no longer need: the number of live environments is limited."
 )
+_NO_EXECUTION: Final = (
+    "This server cannot run programs: work with the file tools, or in the directory 'workspace'."
+)
+_UNISOLATED: Final = "NOT ISOLATED: it can do all that the user of the server can. "
 
 #: The title and the description of each tool.
 _TEXTS: Final = {
     "create_environment": (
         "Create an environment",
-        "Create an environment and wait until it is ready. Work in its 'workspace' directory.",
+        "Create an environment and wait until it is ready. Run code in it with execute.",
     ),
     "list_environments": (
         "List environments",
@@ -96,6 +102,26 @@ _TEXTS: Final = {
         "Restore an expired environment",
         "Bring back an environment that expired, with its files. A destroyed one stays gone.",
     ),
+    "execute": (
+        "Run code",
+        "Run code in an environment and wait for its end. Its files stay; there is no network.",
+    ),
+    "install_packages": (
+        "Install packages",
+        "Install wheels with pip, or npm packages without their scripts. Nothing is built.",
+    ),
+    "write_file": (
+        "Write a file",
+        "Write a file of an environment, with the directories that are missing on the way.",
+    ),
+    "read_file": (
+        "Read a file",
+        "Read a file of an environment: its text, or base64 for anything else.",
+    ),
+    "list_files": (
+        "List files",
+        "List a directory of an environment by name, one page at a time.",
+    ),
     "environment_history": (
         "History of an environment",
         "List the changes to an environment: time, actor, reason. Works after it is destroyed.",
@@ -104,32 +130,32 @@ _TEXTS: Final = {
 
 _RESOURCE_URI: Final = "waggle://environments/"
 
-_Id = Annotated[str, Text(description="The environment_id that create_environment returned.")]
 _Limit = Annotated[
     int, WholeNumber(description="The maximum number to return.", low=1, high=_MAX_PAGE_SIZE)
 ]
 
-_log: Final = logging.getLogger(__name__)
-
-
-class Call(NamedTuple):
-    """One call of a tool: the actor that made it, and how it can be cancelled."""
-
-    actor: str
-    cancellation: Cancellation
-
 
 def make_server(
-    service: EnvironmentService, is_stopping: Callable[[], bool] = lambda: False
+    service: EnvironmentService,
+    is_stopping: Callable[[], bool] = lambda: False,
+    *,
+    default_timeout: timedelta = DEFAULT_EXEC_TIMEOUT,
+    max_timeout: timedelta = MAX_EXEC_TIMEOUT,
 ) -> MCPServer[Any]:
-    """Return an MCP server whose tools work on a service, see :class:`Calls`."""
+    """Return an MCP server whose tools work on a service, see :class:`Calls`.
+
+    It has the tools that run programs if that is possible now. Their timeouts are
+    ``default_timeout`` and at most ``max_timeout``.
+    """
     tools, calls = Tools(service), Calls(is_stopping)
+    inside = WorkspaceTools(service, default_timeout, max_timeout)
+    can_execute = not service.workspaces.why_no_execution()
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,
         description=_DESCRIPTION,
-        instructions=_INSTRUCTIONS,
-        tools=_tools(tools, calls),
+        instructions=_INSTRUCTIONS if can_execute else f"{_INSTRUCTIONS} {_NO_EXECUTION}",
+        tools=[*_tools(tools, calls), *_workspace_tools(service, inside, calls)],
         # This server sends no notifications of changes, so it must not offer subscriptions.
         subscriptions=False,
         middleware=[calls.observe, _without_prompts, tools.list_resources],
@@ -143,6 +169,50 @@ def make_server(
         mime_type="application/json",
     )(tools.read_environment)
     return server
+
+
+def _tool(
+    calls: Calls,
+    limiter: CapacityLimiter,
+    function: Callable[..., object],
+    *,
+    annotations: ToolAnnotations,
+    is_cancellable: bool = False,
+    warning: str = "",
+) -> Tool:
+    title, description = _TEXTS[function.__name__]
+    return make_tool(
+        calls,
+        limiter,
+        function,
+        (title, f"{warning}{description}"),
+        annotations=annotations,
+        is_cancellable=is_cancellable,
+    )
+
+
+def _workspace_tools(
+    service: EnvironmentService, tools: WorkspaceTools, calls: Calls
+) -> list[Tool]:
+    """Return the tools that work inside environments, as far as that is possible here."""
+    workspaces = service.workspaces
+    threads = CapacityLimiter(_FILE_THREADS)
+    programs = CapacityLimiter(_PROGRAM_THREADS)
+    warning = _UNISOLATED if workspaces.kind == "unisolated" else ""
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    writes = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
+    installs = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
+    run = partial(_tool, calls, programs, is_cancellable=True, warning=warning)
+    found = [
+        _tool(calls, threads, tools.write_file, annotations=writes),
+        _tool(calls, threads, tools.read_file, annotations=reads),
+        _tool(calls, threads, tools.list_files, annotations=reads),
+    ]
+    if not workspaces.why_no_execution():
+        found.append(run(tools.execute, annotations=writes))
+        if workspaces.may_install:
+            found.append(run(tools.install_packages, annotations=installs))
+    return found
 
 
 def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
@@ -163,59 +233,6 @@ def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
         write(tools.restore_environment, annotations=creates),
         read(tools.environment_history),
     ]
-
-
-class _AsSent(ArgModelBase):
-    """Passes all arguments on as they were sent: :class:`Arguments` checks them."""
-
-    model_config = ConfigDict(extra="allow")
-
-    def model_dump_one_level(self) -> dict[str, Any]:
-        """See the SDK."""
-        return {"sent": self.model_extra}
-
-
-def _tool(
-    calls: Calls,
-    limiter: CapacityLimiter,
-    function: Callable[..., object],
-    *,
-    annotations: ToolAnnotations,
-    is_cancellable: bool = False,
-) -> Tool:
-    """Return the tool that makes calls of a function, in threads of a limiter."""
-    arguments = Arguments.of(function)
-    title, description = _TEXTS[arguments.tool]
-    result = inspect.signature(function).return_annotation
-
-    async def run(ctx: Context[Any], sent: dict[str, object]) -> object:
-        request = ctx.request_context
-        with logged_call(arguments.tool, request) as entry:
-            try:
-                values = arguments.parse(sent)
-            except ValueError as error:
-                raise ToolError(str(error)) from None
-            entry.of_environment(values.get("environment_id"))
-            made = await calls.make(
-                request,
-                limiter,
-                lambda cancellation: function(Call(actor_of(request), cancellation), **values),
-                is_cancellable=is_cancellable,
-            )
-            entry.of_environment(getattr(made, "environment_id", None))
-            return made
-
-    return Tool(
-        fn=run,
-        name=arguments.tool,
-        title=title,
-        description=description,
-        parameters=arguments.schema(),
-        fn_metadata=FuncMetadata(arg_model=_AsSent, output_model=result),
-        is_async=True,
-        context_kwarg="ctx",
-        annotations=annotations,
-    )
 
 
 class Tools:
@@ -257,7 +274,7 @@ class Tools:
     ) -> EnvironmentInfo:
         """Create an environment."""
         timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
-        with _as_actor(call):
+        with as_actor(call):
             environment = self._service.create(
                 runtime,
                 name=name,
@@ -278,7 +295,7 @@ class Tools:
     ) -> EnvironmentList:
         """Return one page of the environments."""
         unreadable: list[Exception] = []
-        with _tool_errors():
+        with tool_errors():
             environments = self._service.find_all(on_corrupt=unreadable.append)
         page, following = _page(environments, after, limit)
         return EnvironmentList(
@@ -288,9 +305,9 @@ class Tools:
             unreadable=[Unreadable.of(error) for error in unreadable],
         )
 
-    def get_environment(self, _: Call, environment_id: _Id) -> EnvironmentInfo:
+    def get_environment(self, _: Call, environment_id: Id) -> EnvironmentInfo:
         """Return an environment, which counts as use."""
-        with _tool_errors():
+        with tool_errors():
             try:
                 environment = self._service.touch(environment_id)
             except EnvironmentNotRunningError:
@@ -300,13 +317,13 @@ class Tools:
     def destroy_environment(
         self,
         call: Call,
-        environment_id: _Id,
+        environment_id: Id,
         reason: Annotated[
             str | None, Text(description="Why; recorded in the history.", max_length=1_000)
         ] = None,
     ) -> DestroyResult:
         """Destroy an environment."""
-        with _as_actor(call, reason):
+        with as_actor(call, reason):
             try:
                 self._service.destroy(environment_id)
             except DestroyPendingError as error:
@@ -315,23 +332,23 @@ class Tools:
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
 
-    def restore_environment(self, call: Call, environment_id: _Id) -> EnvironmentInfo:
+    def restore_environment(self, call: Call, environment_id: Id) -> EnvironmentInfo:
         """Restore an expired environment."""
-        with _as_actor(call):
+        with as_actor(call):
             environment = self._service.undelete(environment_id)
         return self._info(environment)
 
     def environment_history(
         self,
         _: Call,
-        environment_id: _Id,
+        environment_id: Id,
         limit: _Limit = _PAGE_SIZE,
         after: Annotated[
             str, Cursor(description="Return only events after this one: its cursor, or its seq.")
         ] = "",
     ) -> History:
         """Return one page of the events of an environment, even of a destroyed one."""
-        with _tool_errors():
+        with tool_errors():
             try:
                 events = self._service.history(environment_id, after=after or 0)
             except StoreError:
@@ -352,7 +369,7 @@ class Tools:
         except EnvironmentNotFoundError as error:
             raise ResourceNotFoundError(str(error)) from None
         except (WaggleError, OSError) as error:
-            _log_failure(error)
+            log_failure(error)
             raise ResourceError(reason_of(error)) from None
         return self._info(environment).model_dump_json(indent=2)
 
@@ -370,7 +387,7 @@ class Tools:
         try:
             environments = self._service.find_all(on_corrupt=lambda _: None)
         except (WaggleError, OSError) as error:
-            _log_failure(error)
+            log_failure(error)
             raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
         live = [one for one in environments if one.status.is_live]
         page, following = _page(live, after, _RESOURCE_PAGE_SIZE)
@@ -386,7 +403,10 @@ class Tools:
 
     def _info(self, environment: Environment) -> EnvironmentInfo:
         host = self._service.membership.name_of(environment)
-        return EnvironmentInfo.of(environment, self._service.locate(environment), host)
+        workspace = self._service.locate(environment)
+        if workspace and self._service.workspaces.kind == "isolated":
+            workspace = SANDBOX_HOME
+        return EnvironmentInfo.of(environment, workspace, host)
 
 
 async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:
@@ -406,31 +426,3 @@ def _page(
     start = 0 if after is None else bisect_right(environments, after, key=lambda one: one.id)
     page = environments[start : start + limit]
     return page, page[-1].id if start + limit < len(environments) else None
-
-
-@contextmanager
-def _tool_errors() -> Iterator[None]:
-    """Turn expected errors into answers without paths; the full message goes to the log."""
-    try:
-        yield
-    except (WaggleError, OSError) as error:
-        _log_failure(error)
-        raise ToolError(reason_of(error)) from None
-
-
-@contextmanager
-def _as_actor(call: Call, reason: str | None = None) -> Iterator[None]:
-    """Record the client that called the tool as the author of the changes in the block."""
-    with _tool_errors():
-        try:
-            author = audit(actor=call.actor, reason=reason or None)
-        except ValueError as error:
-            raise ToolError(str(error)) from None
-        with author:
-            yield
-
-
-def _log_failure(error: Exception) -> None:
-    """Log an error that the operator must fix. The client's own mistakes are not logged."""
-    if isinstance(error, (StoreError, OSError)):
-        _log.error("%s", error)

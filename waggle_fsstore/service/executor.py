@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from waggle_fsstore.domain.environment import Environment, Runtime
-from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.execution import Execution, Stdio, Stop
 
 
 class Executor(Protocol):
@@ -20,6 +20,16 @@ class Executor(Protocol):
     :class:`ProviderError` if the program could not be started,
     :class:`ExecutionUnavailableError` if none can be, and :class:`TooManyExecutionsError`.
     """
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether programs are kept from everything but their workspace."""
+        ...
+
+    @property
+    def may_install(self) -> bool:
+        """Whether packages can be installed: their download needs the network."""
+        ...
 
     def why_unavailable(self) -> str:
         """Return why no program can be run here, "" if one can."""
@@ -39,6 +49,18 @@ class Executor(Protocol):
         The program is stopped after ``timeout``, and as soon as ``stop``, which is called
         often, returns a reason.
         """
+        ...
+
+    def run(
+        self,
+        environment: Environment,
+        command: Sequence[str],
+        *,
+        timeout: timedelta,
+        stop: Callable[[], Stop],
+        stdio: Stdio,
+    ) -> Execution:
+        """Run a command, a program on the search path and its arguments, as :meth:`execute`."""
         ...
 
     def install(

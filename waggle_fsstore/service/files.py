@@ -23,11 +23,12 @@ class Files(Protocol):
         """Return up to ``limit`` bytes of a file, from an offset on."""
         ...
 
-    def write(self, environment: Environment, path: str, content: bytes) -> int:
-        """Write a file as a whole, with the directories on the way; return its size in bytes.
+    def write(self, environment: Environment, path: str, content: bytes, *, offset: int = 0) -> int:
+        """Write a file, with the directories on the way; return its size in bytes.
 
-        An existing file keeps its mode. Raises :class:`WorkspacePathError` for more than
-        ``MAX_FILE_BYTES``.
+        The file ends with the content. What it had before ``offset`` stays, so that a large file
+        can be written in parts. An existing file keeps its mode. Raises
+        :class:`WorkspacePathError` for more than ``MAX_FILE_BYTES`` at once.
         """
         ...
 

@@ -19,7 +19,7 @@ from waggle_fsstore.domain.errors import (
     ExecutionUnavailableError,
     WorkspaceGoneError,
 )
-from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.execution import Execution, Stdio, Stop
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.domain.workspace_file import FileEntry, FilePart
 from waggle_fsstore.service import transitions
@@ -68,9 +68,16 @@ class Workspaces:
         return self._executor.why_unavailable()
 
     @property
-    def has_files(self) -> bool:
-        """Whether files can be read and written."""
-        return self._files is not None
+    def kind(self) -> str:
+        """How programs are run: ``isolated``, ``unisolated``, or ``off`` if they cannot be."""
+        if self._executor is None or self.why_no_execution():
+            return "off"
+        return "isolated" if self._executor.is_isolated else "unisolated"
+
+    @property
+    def may_install(self) -> bool:
+        """Whether packages can be installed."""
+        return self._executor is not None and self._executor.may_install
 
     def execute(
         self,
@@ -95,6 +102,31 @@ class Workspaces:
                 language or environment.runtime,
                 timeout=timeout,
                 stop=self._stop(environment_id, is_cancelled),
+            )
+        self._note(environment_id, result)
+        return result
+
+    def run(
+        self,
+        environment_id: str,
+        command: Sequence[str],
+        *,
+        timeout: timedelta = DEFAULT_EXEC_TIMEOUT,
+        stdio: Stdio = Stdio(),  # noqa: B008  # Immutable.
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Execution:
+        """Run a command in an environment, as :meth:`execute` runs code.
+
+        ``stdio`` stands in for its standard streams.
+        """
+        executor = self._require_executor()
+        with self._in_use(environment_id) as environment:
+            result = executor.run(
+                environment,
+                command,
+                timeout=timeout,
+                stop=self._stop(environment_id, is_cancelled),
+                stdio=stdio,
             )
         self._note(environment_id, result)
         return result
@@ -129,10 +161,10 @@ class Workspaces:
         with self._in_use(environment_id) as environment:
             return self._require_files().read(environment, path, offset=offset, limit=limit)
 
-    def write(self, environment_id: str, path: str, content: bytes) -> int:
+    def write(self, environment_id: str, path: str, content: bytes, *, offset: int = 0) -> int:
         """Write a file, and return its size in bytes; see :class:`Files`."""
         with self._in_use(environment_id) as environment:
-            return self._require_files().write(environment, path, content)
+            return self._require_files().write(environment, path, content, offset=offset)
 
     def entries(self, environment_id: str, path: str) -> list[FileEntry]:
         """Return the entries of a directory; see :class:`Files`."""

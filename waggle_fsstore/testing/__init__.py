@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for new stores, and test data for code that uses a store. Needs pytest.
+"""Tests for new stores and backends, and test data for code that uses them. Needs pytest.
 
-Subclass a contract and define its one fixture::
+Subclass a contract and define its fixtures: ``files`` and ``environment`` for ``FilesContract``,
+``repository`` for all others::
 
     from waggle_fsstore.testing import HistoryContract, TransactionalContract
 
@@ -12,13 +13,17 @@ Subclass a contract and define its one fixture::
             return MyStore()
 """
 
+from waggle_fsstore.testing.executor import ExecutorContract
 from waggle_fsstore.testing.factories import make_environment
+from waggle_fsstore.testing.files import FilesContract
 from waggle_fsstore.testing.history import HistoryContract
 from waggle_fsstore.testing.persistence import PersistenceContract
 from waggle_fsstore.testing.repository import RepositoryContract
 from waggle_fsstore.testing.transactional import TransactionalContract
 
 __all__ = [
+    "ExecutorContract",
+    "FilesContract",
     "HistoryContract",
     "PersistenceContract",
     "RepositoryContract",

@@ -1,10 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the sandbox: each opens a way out of it."""
 
+import os
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
-from tests.planted import Patch, fault
-from waggle_fsstore.provider.sandbox import seccomp
+from tests.planted import Patch, fault, nothing
+from waggle_fsstore.domain.execution import Stop
+from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
+from waggle_fsstore.provider import executor, layout
+from waggle_fsstore.provider.sandbox import (
+    bubblewrap,
+    find,
+    limits,
+    output,
+    process,
+    sandbox,
+    seccomp,
+    view,
+)
+from waggle_fsstore.provider.sandbox.process import SandboxProcess
 
 # System calls
 
@@ -94,3 +110,248 @@ def _replace_check(patch: Patch, call: str, changed: Any) -> None:
         return {**bodies, call: changed(bodies[call])}
 
     patch.setattr(seccomp, "_checks", checks)
+
+
+# What a program sees, and may do
+
+_ATTACKS = "tests/provider/sandbox/test_attacks.py"
+_HELD = f"{_ATTACKS}::test_attack_is_held"
+_LIMITED = f"{_ATTACKS}::test_program_is_held"
+_ENDS = "tests/provider/sandbox/test_ends.py"
+
+
+@fault(f"{_HELD}[loopback-of-host]")
+def share_network(patch: Patch) -> None:
+    _change_arguments(patch, lambda arguments: _without(arguments, "--unshare-net"))
+
+
+@fault(f"{_HELD}[host-processes]")
+def show_host_processes(patch: Patch) -> None:
+    _change_arguments(
+        patch, lambda arguments: _with(arguments, "--proc", ["--bind", "/proc", "/proc"], 2)
+    )
+
+
+@fault(f"{_HELD}[shared-memory-of-host]")
+def share_memory_of_processes(patch: Patch) -> None:
+    _change_arguments(patch, lambda arguments: _without(arguments, "--unshare-ipc"))
+
+
+@fault(f"{_HELD}[time-and-name]")
+def share_name_of_host(patch: Patch) -> None:
+    def change(arguments: list[str]) -> list[str]:
+        return _with(_without(arguments, "--unshare-uts"), "--hostname", [], 2)
+
+    _change_arguments(patch, change)
+
+
+@fault(f"{_HELD}[environment-of-server]")
+def keep_environment_of_server(patch: Patch) -> None:
+    _change_arguments(patch, lambda arguments: _without(arguments, "--clearenv"))
+    _change_start(patch, lambda options: {**options, "env": dict(os.environ)})
+
+
+@fault(f"{_HELD}[inherited-descriptors]")
+def inherit_descriptors(patch: Patch) -> None:
+    def change(options: dict[str, Any]) -> dict[str, Any]:
+        for descriptor in options["pass_fds"]:
+            os.set_inheritable(descriptor, True)
+        return {**options, "pass_fds": (), "close_fds": False}
+
+    _change_start(patch, change)
+
+
+@fault(f"{_HELD}[credentials]")
+def leave_capabilities(patch: Patch) -> None:
+    _change_arguments(
+        patch, lambda arguments: _with(arguments, "--cap-drop", ["--cap-add", "ALL"], 2)
+    )
+
+
+@fault(f"{_ATTACKS}::test_programs_are_not_root")
+def run_as_root(patch: Patch) -> None:
+    patch.setattr(find, "sandbox_user", lambda *_: (0, 0))
+
+
+@fault(f"{_HELD}[namespaces]")
+def allow_new_user_namespaces(patch: Patch) -> None:
+    patch.delitem(seccomp.NOT_PERMITTED, "unshare")
+    _change_arguments(patch, lambda arguments: _without(arguments, "--disable-userns"))
+
+
+@fault(f"{_HELD}[keyrings]")
+def install_no_filter(patch: Patch) -> None:
+    allowed = seccomp._return(seccomp._ALLOW)
+    patch.setattr(seccomp, "filter_for", lambda *_, **__: allowed)
+
+
+@fault(f"{_HELD}[host-files]")
+def show_whole_host_read_only(patch: Patch) -> None:
+    real = view.base_arguments
+    shown = ["--ro-bind", "/", "/host"]
+    patch.setattr(view, "base_arguments", lambda programs: [*real(programs), *shown])
+
+
+@fault(f"{_HELD}[other-environment]")
+def mount_workspaces_root(patch: Patch) -> None:
+    _change_tasks(patch, lambda home: {"/home/all": os.path.dirname(os.path.dirname(home))})
+
+
+@fault(f"{_HELD}[dot-dot]")
+def mount_marker(patch: Patch) -> None:
+    _change_tasks(patch, lambda home: {"/home": os.path.dirname(home), SANDBOX_HOME: home})
+
+
+@fault(f"{_HELD}[write-to-system]")
+def leave_proc_writable(patch: Patch) -> None:
+    def change(arguments: list[str]) -> list[str]:
+        at = arguments.index("/proc", arguments.index("--remount-ro"))
+        return arguments[: at - 1] + arguments[at + 1 :]
+
+    _change_arguments(patch, change)
+
+
+@fault(f"{_HELD}[device-nodes]")
+def show_devices_of_host(patch: Patch) -> None:
+    _change_arguments(
+        patch, lambda arguments: _with(arguments, "--dev", ["--dev-bind", "/dev", "/dev"], 2)
+    )
+
+
+@fault(f"{_HELD}[limits-raised]")
+def compete_with_server(patch: Patch) -> None:
+    patch.setattr(process, "_subdue", nothing)
+
+
+# Limits
+
+
+@fault(f"{_LIMITED}[memory-shared]")
+def skip_memory_watch(patch: Patch) -> None:
+    patch.setattr(limits.MemoryWatch, "check", lambda _: Stop.NONE)
+
+
+@fault(f"{_LIMITED}[memory-of-orphans]")
+def count_memory_of_first_process_only(patch: Patch) -> None:
+    patch.setattr(limits, "descendants", lambda pid: iter([pid]))
+
+
+@fault(f"{_LIMITED}[memory-shared]")
+def count_private_memory_only(patch: Patch) -> None:
+    real = limits._sum_of
+    patch.setattr(limits, "_sum_of", lambda path, *fields: real(path, fields[0]))
+
+
+@fault(f"{_LIMITED}[disk-allocated]")
+def skip_disk_watch(patch: Patch) -> None:
+    patch.setattr(limits.DiskWatch, "check", lambda _: Stop.NONE)
+
+
+@fault(f"{_LIMITED}[past-deadline]")
+def no_deadline(patch: Patch) -> None:
+    real = SandboxProcess.run
+    patch.setattr(SandboxProcess, "run", lambda self, _, *rest: real(self, 1e6, *rest))
+
+
+@fault(f"{_LIMITED}[many-processes]")
+def no_process_limit(patch: Patch) -> None:
+    real = sandbox.limited
+    patch.setattr(sandbox, "limited", lambda known: real(known._replace(processes=99_999)))
+
+
+@fault(f"{_LIMITED}[endless-output]")
+def keep_all_output(patch: Patch) -> None:
+    real = output.Output.__init__
+    patch.setattr(output.Output, "__init__", lambda self, _: real(self, 1 << 40))
+
+
+@fault(f"{_LIMITED}[endless-errors]")
+def read_endless_output(patch: Patch) -> None:
+    patch.setattr(output.Streams, "size", 0)
+
+
+# The end
+
+
+@fault(f"{_LIMITED}[daemon-after-exit]")
+def leave_daemons(patch: Patch) -> None:
+    _leave_out_everywhere(patch, "--unshare-pid", "--die-with-parent")
+
+
+@fault(f"{_ENDS}::test_failed_watch_leaves_no_program")
+def leave_program_after_failure(patch: Patch) -> None:
+    # Nothing waits for it either.
+    patch.setattr(SandboxProcess, "_end", lambda self, _: setattr(self._process, "returncode", 0))
+
+
+@fault(f"{_ENDS}::test_destroyed_environment_stops_its_program")
+def overlook_removal_while_program_runs(patch: Patch) -> None:
+    patch.setattr(executor, "_identity", lambda _: (0, 0))
+
+
+@fault(f"{_ENDS}::test_killed_server_leaves_no_program")
+def outlive_server(patch: Patch) -> None:
+    _leave_out_everywhere(patch, "--die-with-parent")
+
+
+@fault(f"{_ENDS}::test_unfit_bubblewrap_is_explained[2541-setuid]")
+def accept_setuid_bubblewrap(patch: Patch) -> None:
+    patch.setattr(bubblewrap, "_why_unfit", lambda _: "")
+
+
+@fault(f"{_ENDS}::test_probe_reveals_no_file_of_host[.venv/bin/python]")
+def follow_links_of_agent(patch: Patch) -> None:
+    patch.setattr(layout, "look_below", lambda *names: os.stat(os.path.join(*names)))
+
+
+def _change_arguments(patch: Patch, changed: Callable[[list[str]], list[str]]) -> None:
+    """Change the arguments of the sandbox that programs run in."""
+    real = view.inner_arguments
+    patch.setattr(view, "inner_arguments", lambda *args, **names: changed(real(*args, **names)))
+
+
+def _leave_out_everywhere(patch: Patch, *options: str) -> None:
+    """Leave options out of the arguments of both sandboxes, where root needs two."""
+    real = view.outer_command
+
+    def without(arguments: list[str]) -> list[str]:
+        return [one for one in arguments if one not in options]
+
+    def outer(*args: Any) -> tuple[list[str], dict[str, str]]:
+        command, staged = real(*args)
+        return without(command), staged
+
+    patch.setattr(view, "outer_command", outer)
+    _change_arguments(patch, without)
+
+
+def _change_start(patch: Patch, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change how bubblewrap is started."""
+    real = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> Any:
+        return real(command, **(changed(options) if "pass_fds" in options else options))
+
+    patch.setattr(subprocess, "Popen", start)
+
+
+def _change_tasks(patch: Patch, mounts: Callable[[str], dict[str, str]]) -> None:
+    """Let programs see more, depending on where their home is on the host."""
+    real = sandbox.Sandbox.run
+
+    def run(self: sandbox.Sandbox, task: sandbox.Task, *arguments: Any) -> Any:
+        if home := task.mounts.get(SANDBOX_HOME, ""):
+            task = task._replace(mounts={**mounts(home), **task.mounts})
+        return real(self, task, *arguments)
+
+    patch.setattr(sandbox.Sandbox, "run", run)
+
+
+def _with(arguments: list[str], option: str, new: list[str], length: int) -> list[str]:
+    """Replace an option, which takes so many arguments with itself."""
+    at = arguments.index(option)
+    return [*arguments[:at], *new, *arguments[at + length :]]
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    return [one for one in arguments if one != option]

@@ -46,7 +46,7 @@ class MemoryWatch:
 
     def check(self) -> Stop:
         """Return :attr:`Stop.MEMORY` if they use too much, or the machine has too little left."""
-        processes = list(_descendants(self._init))
+        processes = list(descendants(self._init))
         used = sum(_sum_of(f"/proc/{pid}/status", b"RssAnon:", b"RssShmem:") for pid in processes)
         if used > self._limit:
             # Pages that several processes share were counted for each of them.
@@ -88,7 +88,7 @@ class DiskWatch:
         return status.f_bavail * status.f_frsize
 
 
-def _descendants(process: int) -> Iterator[int]:
+def descendants(process: int) -> Iterator[int]:
     """Yield a process and all below it. Its namespace ends with it, so none gets away."""
     waiting = [process]
     while waiting:

@@ -1,7 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output of a program, of which the beginning and the end are kept."""
 
+import os
+import select
 from collections import deque
+from contextlib import suppress
+from typing import IO, Final
+
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.execution import Execution, Stop
+
+_READ_BYTES: Final = 65_536
+
+# More is in no pipe (pipe(7)), unless something still writes to it.
+_MAX_REST_BYTES: Final = 1 << 20
 
 
 class Output:
@@ -40,6 +52,67 @@ class Output:
         tail = tail[len(tail) - self._half :]
         gap = f"\n[... {self.size - len(self._head) - len(tail)} bytes left out ...]\n"
         return f"{_decoded(bytes(self._head))}{gap}{_decoded(tail)}"
+
+
+class Streams:
+    """The pipes that a program writes to, and what it wrote.
+
+    A stream without a pipe goes elsewhere, and counts as empty.
+    """
+
+    def __init__(self, stdout: IO[bytes] | None, stderr: IO[bytes] | None, limit: int) -> None:
+        self.stdout = Output(limit)
+        self.stderr = Output(limit)
+        outputs = ((stdout, self.stdout), (stderr, self.stderr))
+        self._open = {pipe.fileno(): output for pipe, output in outputs if pipe is not None}
+        self._pipes = [pipe for pipe in (stdout, stderr) if pipe is not None]
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written to both."""
+        return self.stdout.size + self.stderr.size
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for pipe in self._pipes:
+            pipe.close()
+
+    def read(self, until: float, other: int) -> bool:
+        """Wait until a time for output, and read it; return whether ``other`` is ready too."""
+        poll = select.poll()
+        for descriptor in [other, *self._open]:
+            poll.register(descriptor, select.POLLIN)
+        ready = [found for found, _ in poll.poll(max(0.0, until - monotonic()) * 1000)]
+        for descriptor in ready:
+            if descriptor in self._open:
+                data = os.read(descriptor, _READ_BYTES)
+                self._open[descriptor].add(data)
+                if not data:
+                    del self._open[descriptor]
+        return other in ready
+
+    def read_rest(self) -> None:
+        """Read what the pipes still hold, now that nothing writes to them any more."""
+        for descriptor, output in self._open.items():
+            os.set_blocking(descriptor, False)
+            rest = _MAX_REST_BYTES
+            with suppress(BlockingIOError):
+                while rest > 0 and (data := os.read(descriptor, _READ_BYTES)):
+                    output.add(data)
+                    rest -= len(data)
+
+    def execution(self, exit_code: int, duration_s: float, stopped: Stop) -> Execution:
+        """Return what came of the program."""
+        return Execution(
+            stdout=self.stdout.text(),
+            stderr=self.stderr.text(),
+            exit_code=-1 if stopped else exit_code,
+            duration_ms=round(duration_s * 1000),
+            stdout_bytes=self.stdout.size,
+            stderr_bytes=self.stderr.size,
+            truncated=self.stdout.is_truncated or self.stderr.is_truncated,
+            stopped=stopped,
+        )
 
 
 def _decoded(data: bytes) -> str:

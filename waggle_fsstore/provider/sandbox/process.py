@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """One program in a sandbox: started, watched and stopped, with all that it has started."""
 
-import json
 import os
+import re
 import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from typing import IO, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.execution import Execution, Stop
-from waggle_fsstore.provider.sandbox.limits import Limits, MemoryWatch
-from waggle_fsstore.provider.sandbox.output import Output
+from waggle_fsstore.domain.execution import Execution, Stdio, Stop
+from waggle_fsstore.provider.sandbox.limits import Limits, MemoryWatch, descendants
+from waggle_fsstore.provider.sandbox.output import Streams
 
-# The time between two looks at what a program uses.
-_WATCH_INTERVAL_S: Final = 0.05
+#: The time between two looks at what a program uses.
+WATCH_INTERVAL_S: Final = 0.05
 
 # How long bubblewrap may take to set up a sandbox, on a machine that is busy.
 _SETUP_TIMEOUT_S: Final = 20.0
@@ -31,14 +31,18 @@ _OOM_SCORE: Final = b"900"
 _NICENESS: Final = 10
 
 
+_find_child: Final = re.compile(rb'"child-pid": ?(\d+)\D').findall
+_find_exit_code: Final = re.compile(rb'"exit-code": ?(\d+)\D').findall
+
+
 class SetupError(Exception):
     """The sandbox could not be set up; the text is that of bubblewrap."""
 
 
 class Pipes(NamedTuple):
-    """The ends of the pipes between the server and bubblewrap.
+    """The server's ends of the pipes between it and bubblewrap.
 
-    - ``status``: bubblewrap writes the id of the first process and the exit code here.
+    - ``status``: bubblewrap writes the id of the first process and the exit code to this pipe.
     - ``hold``: the program starts once a byte is written here.
     """
 
@@ -49,129 +53,117 @@ class Pipes(NamedTuple):
 class SandboxProcess:
     """A program that runs in a sandbox. Belongs to one thread: bubblewrap dies with it.
 
-    ``command`` is that of bubblewrap, which inherits the descriptors ``inherited``.
+    ``command`` is that of bubblewrap, which inherits the descriptors ``inherited``. It starts
+    another one if the sandbox ``is_nested``.
     """
 
-    def __init__(self, command: list[str], inherited: Iterable[int], pipes: Pipes) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        inherited: Iterable[int],
+        pipes: Pipes,
+        limits: Limits,
+        is_nested: bool,
+        stdio: Stdio,
+    ) -> None:
         self._status = b""
+        self._layers = 2 if is_nested else 1
         self._pipes = pipes
+        self._limits = limits
+        stdin, stdout, stderr = standard_streams(stdio)
         self._process = subprocess.Popen(  # noqa: S603  # No shell, and an empty environment.
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             env={"PATH": os.defpath},
             cwd="/",
             start_new_session=True,
             pass_fds=tuple(inherited),
         )
+        self._streams = Streams(self._process.stdout, self._process.stderr, limits.output_bytes)
 
-    def run(
-        self, limits: Limits, timeout_s: float, check: Callable[[], Stop], opened: Iterable[int]
-    ) -> Execution:
+    def run(self, timeout_s: float, check: Callable[[], Stop], opened: Iterable[int]) -> Execution:
         """Run it until its end, until ``timeout_s``, or until ``check`` returns a reason.
 
         Closes the descriptors that were ``opened`` for bubblewrap. Raises :class:`SetupError`.
         Whatever happens, nothing of it runs afterwards.
         """
         init = -1
-        outputs = Output(limits.output_bytes), Output(limits.output_bytes)
-        stdout, stderr = self._process.stdout, self._process.stderr
-        streams = {cast("IO[bytes]", stdout).fileno(): outputs[0]}
-        streams[cast("IO[bytes]", stderr).fileno()] = outputs[1]
         with ExitStack() as closing:
-            for stream in (stdout, stderr):
-                closing.enter_context(cast("IO[bytes]", stream))
+            closing.callback(self._streams.close)
             closing.callback(os.close, self._pipes.status)
             closing.callback(self._close_hold)
             try:
                 for descriptor in opened:
                     os.close(descriptor)
-                process_id = self._wait_for_start(streams)
+                process_id = self._wait_for_start()
                 init = os.pidfd_open(process_id)
                 closing.callback(os.close, init)
-                _subdue(process_id)
-                watch = MemoryWatch(process_id, limits.memory_bytes)
+                for one in descendants(process_id):
+                    _subdue(one)
+                checks = [check, MemoryWatch(process_id, self._limits.memory_bytes).check]
                 begun = monotonic()
                 os.write(self._pipes.hold, b"\n")
                 self._close_hold()
-                stopped = self._watch(streams, limits, begun + timeout_s, [check, watch.check])
+                stopped = self._watch(begun + timeout_s, checks)
                 duration_s = monotonic() - begun
             finally:
                 self._end(init)
-            self._read_rest(streams)
-        return self._execution(outputs, duration_s, stopped)
+            self._streams.read_rest()
+            self._read_status()
+        codes = _find_exit_code(self._status)
+        if not codes and not stopped:
+            raise SetupError(self._streams.stderr.text().strip() or "bubblewrap ended early")
+        return self._streams.execution(int(codes[0]) if codes else -1, duration_s, stopped)
 
-    def _close_hold(self) -> None:
-        if self._pipes.hold >= 0:
-            os.close(self._pipes.hold)
-            self._pipes = self._pipes._replace(hold=-1)
+    def _wait_for_start(self) -> int:
+        """Return the id of the first process of the outermost sandbox; the program is waiting.
 
-    def _wait_for_start(self, streams: dict[int, Output]) -> int:
-        """Return the id of the first process of the sandbox, which is waiting."""
+        The ids that an inner one reports are those of its namespace.
+        """
         deadline = monotonic() + _SETUP_TIMEOUT_S
-        while (process_id := self._reported("child-pid")) is None:
-            is_open = self._read_some([self._pipes.status, *streams], streams, deadline)
-            if not is_open or monotonic() >= deadline:
+        while len(found := _find_child(self._status)) < self._layers:
+            is_ready = self._streams.read(deadline, self._pipes.status)
+            if (is_ready and not self._read_status()) or monotonic() >= deadline:
                 self._end(-1)
-                self._read_rest(streams)
-                raise SetupError(self._setup_failure(streams))
-        return process_id
+                self._streams.read_rest()
+                text = self._streams.stdout.text() + self._streams.stderr.text()
+                raise SetupError(text.strip() or "bubblewrap did not start")
+        return int(found[0])
 
-    def _watch(
-        self,
-        streams: dict[int, Output],
-        limits: Limits,
-        deadline: float,
-        checks: list[Callable[[], Stop]],
-    ) -> Stop:
+    def _watch(self, deadline: float, checks: list[Callable[[], Stop]]) -> Stop:
         """Read what the program writes until its end; return why it has to be stopped, if so."""
-        waiting = [self._pipes.status, *streams]
-        next_look = monotonic() + _WATCH_INTERVAL_S
-        while self._reported("exit-code") is None:
-            if not self._read_some(waiting, streams, next_look):
+        next_look = monotonic() + WATCH_INTERVAL_S
+        while not _find_exit_code(self._status):
+            is_ready = self._streams.read(min(next_look, deadline), self._pipes.status)
+            if is_ready and not self._read_status():
                 return Stop.NONE
             now = monotonic()
             if now >= next_look:
-                next_look = now + _WATCH_INTERVAL_S
+                next_look = now + WATCH_INTERVAL_S
                 for check in checks:
                     if stopped := check():
                         return stopped
             if now >= deadline:
                 return Stop.TIMEOUT
-            if sum(output.size for output in streams.values()) > limits.total_output_bytes:
+            if self._streams.size > self._limits.total_output_bytes:
                 return Stop.OUTPUT
         return Stop.NONE
 
-    def _read_some(self, waiting: list[int], streams: dict[int, Output], until: float) -> bool:
-        """Read what is there from the streams that are open; return whether bubblewrap runs."""
-        timeout = max(0.0, until - monotonic())
-        poll = select.poll()
-        for descriptor in waiting:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(timeout * 1000):
-            data = os.read(descriptor, _READ_BYTES)
-            if descriptor in streams:
-                streams[descriptor].add(data)
-                if not data:
-                    waiting.remove(descriptor)
-            elif not data:
-                return False
-            else:
-                self._status += data
-        return True
-
-    def _read_rest(self, streams: dict[int, Output]) -> None:
-        """Read what is still in the pipes; all that could write to them have ended."""
-        for descriptor, output in streams.items():
-            os.set_blocking(descriptor, False)
-            with suppress(BlockingIOError):
-                while data := os.read(descriptor, _READ_BYTES):
-                    output.add(data)
+    def _read_status(self) -> bool:
+        """Read what bubblewrap reports; return whether it may report more."""
         os.set_blocking(self._pipes.status, False)
         with suppress(BlockingIOError):
             while data := os.read(self._pipes.status, _READ_BYTES):
                 self._status += data
+            return False
+        return True
+
+    def _close_hold(self) -> None:
+        if self._pipes.hold >= 0:
+            os.close(self._pipes.hold)
+            self._pipes = self._pipes._replace(hold=-1)
 
     def _end(self, init: int) -> None:
         """Kill the first process of the sandbox, and with it all others; wait for their end."""
@@ -191,35 +183,14 @@ class SandboxProcess:
             self._process.kill()
             self._process.wait()
 
-    def _reported(self, key: str) -> int | None:
-        """Return a number that bubblewrap has reported."""
-        for line in self._status.splitlines(keepends=True):
-            if line.endswith(b"\n") and key.encode() in line:
-                value: int = json.loads(line)[key]
-                return value
-        return None
 
-    def _execution(
-        self, outputs: tuple[Output, Output], duration_s: float, stopped: Stop
-    ) -> Execution:
-        stdout, stderr = outputs
-        code = self._reported("exit-code")
-        if stopped is Stop.NONE and code is None:
-            raise SetupError(stderr.text().strip() or "bubblewrap ended early")
-        return Execution(
-            stdout=stdout.text(),
-            stderr=stderr.text(),
-            exit_code=-1 if stopped or code is None else code,
-            duration_ms=round(duration_s * 1000),
-            stdout_bytes=stdout.size,
-            stderr_bytes=stderr.size,
-            truncated=stdout.is_truncated or stderr.is_truncated,
-            stopped=stopped,
-        )
-
-    def _setup_failure(self, streams: dict[int, Output]) -> str:
-        text = "".join(output.text() for output in streams.values()).strip()
-        return text or "bubblewrap did not start"
+def standard_streams(stdio: Stdio) -> tuple[int, int, int]:
+    """Return what ``Popen`` takes for stdin, stdout and stderr: pipes for what is kept."""
+    return (
+        subprocess.DEVNULL if stdio.stdin is None else stdio.stdin,
+        subprocess.PIPE if stdio.stdout is None else stdio.stdout,
+        subprocess.PIPE if stdio.stderr is None else stdio.stderr,
+    )
 
 
 def _subdue(process_id: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
-from waggle_fsstore.domain.execution import Execution, Stop
+from waggle_fsstore.domain.execution import Execution, Stdio, Stop
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
 from waggle_fsstore.provider.sandbox import seccomp, view
 from waggle_fsstore.provider.sandbox.bubblewrap import Bubblewrap
@@ -33,27 +33,33 @@ class Task(NamedTuple):
 
     - ``command``: the program and its arguments, by their paths inside.
     - ``mounts``: the directories that it may change: source by target.
+    - ``readable``: the directories and files that it may only read: source by target.
     - ``code``: files below ``/run/waggle``, by name.
     - ``variables``: environment variables in addition to those that every program has.
     - ``is_download``: it has the network, and cannot start another program.
+    - ``stdio``: what stands in for its standard streams.
     """
 
     command: Sequence[str]
     mounts: Mapping[str, str]
+    readable: Mapping[str, str] = {}
     code: Mapping[str, bytes] = {}
     variables: Mapping[str, str] = {}
     is_download: bool = False
+    stdio: Stdio = Stdio()
 
 
 class Sandbox(NamedTuple):
     """How programs are isolated on this machine.
 
     - ``user``: the user and group that programs run as, ``None`` for those of this process.
+    - ``has_network``: whether every program has the network of this machine.
     """
 
     bubblewrap: Bubblewrap
     programs: Programs
     user: tuple[int, int] | None
+    has_network: bool = False
 
     def run(
         self, task: Task, limits: Limits, timeout_s: float, check: Callable[[], Stop]
@@ -74,49 +80,67 @@ class Sandbox(NamedTuple):
 
             # Until the process has them, an exception must close what is opened here.
             closing = cleanup.enter_context(_Closing(opened))
-            files = {path: open_data(content) for path, content in ETC_FILES.items()}
-            files |= {f"{CODE_DIR}/{name}": open_data(one) for name, one in task.code.items()}
+            files = {path: open_data(content) for path, content in self._files(task).items()}
             status, status_end = os.pipe()
             hold_end, hold = os.pipe()
             opened += [status_end, hold_end]
             ends = Pipes(status, hold)
             closing.ends = [status, hold]
             outer: list[str] = []
-            mounts = dict(task.mounts)
+            places = {**task.readable, **task.mounts}
             if self.user is not None:
-                outer, mounts = view.outer_command(
-                    self.bubblewrap, self.programs, task.mounts, self.user
+                info = os.dup(status_end)
+                opened.append(info)
+                outer, places = view.outer_command(
+                    self.bubblewrap, self.programs, places, self.user, info
                 )
-            arguments = view.inner_arguments(
-                self.programs,
-                mounts,
-                files,
-                {**self._variables(), **task.variables},
-                has_network=task.is_download,
-            )
+            arguments = self._arguments(task, places, files)
             arguments += ["--seccomp", str(open_data(filtered))]
             arguments += ["--json-status-fd", str(status_end), "--block-fd", str(hold_end)]
             packed = open_data(b"".join(one.encode() + b"\0" for one in arguments))
             command = [*outer, self.bubblewrap.program, "--args", str(packed), "--"]
-            command += [*_limited(limits), *task.command]
-            process = SandboxProcess(command, list(opened), ends)
+            command += [*limited(limits), *task.command]
+            process = SandboxProcess(
+                command, list(opened), ends, limits, len(outer) > 0, task.stdio
+            )
             closing.ends = []
             handed, opened[:] = list(opened), []
-            return process.run(limits, timeout_s, check, handed)
+            return process.run(timeout_s, check, handed)
 
-    def _variables(self) -> dict[str, str]:
-        return {
-            "PATH": self.programs.path,
-            "HOME": SANDBOX_HOME,
-            "USER": "sandbox",
-            "LOGNAME": "sandbox",
-            "SHELL": "/bin/sh",
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            "TMPDIR": "/tmp",  # noqa: S108  # That of the sandbox.
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": SANDBOX_HOME,
-        }
+    def _files(self, task: Task) -> dict[str, bytes]:
+        """Return the contents of the files that a program sees, beside those of the system."""
+        has_network = task.is_download or self.has_network
+        code = {f"{CODE_DIR}/{name}": content for name, content in task.code.items()}
+        return {**ETC_FILES, **(view.network_files() if has_network else {}), **code}
+
+    def _arguments(
+        self, task: Task, places: Mapping[str, str], files: Mapping[str, int]
+    ) -> list[str]:
+        """Return the arguments of bubblewrap for a task whose mounts come from ``places``."""
+        return view.inner_arguments(
+            self.programs,
+            {target: places[target] for target in task.mounts},
+            {target: places[target] for target in task.readable},
+            files,
+            {**variables(self.programs), **task.variables},
+            has_network=task.is_download or self.has_network,
+        )
+
+
+def variables(programs: Programs) -> dict[str, str]:
+    """Return the environment variables that every program has; none is the server's."""
+    return {
+        "PATH": programs.path,
+        "HOME": SANDBOX_HOME,
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "TMPDIR": "/tmp",  # noqa: S108  # That of the sandbox.
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": SANDBOX_HOME,
+    }
 
 
 class _Closing:
@@ -134,7 +158,7 @@ class _Closing:
             os.close(descriptor)
 
 
-def _limited(limits: Limits) -> list[str]:
+def limited(limits: Limits) -> list[str]:
     """Return the command that sets the limits of the kernel, and becomes the command after it."""
     script = _SET_LIMITS.format(
         cpu=limits.cpu_seconds,

@@ -3,27 +3,29 @@
 
 import os
 import pwd
-import secrets
 import shutil
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Final
 
-from waggle_fsstore.provider.workspace_dirs import SANDBOX_USER, read_start, write_new
-
-# The range that systemd reserves for containers, in steps of what one of them gets.
+# The range that systemd reserves for containers, in steps of what one of them gets
+# (https://systemd.io/UIDS-GIDS).
 _FIRST_ID: Final = 524_288
 _LAST_ID: Final = 1_878_982_656
 _STEP: Final = 65_536
 _MAX_TRIES: Final = 100
 
-_MAX_BYTES: Final = 64
+_ADVICE: Final = (
+    "make a user and set WAGGLE_SANDBOX_USER: "
+    "useradd --system --no-create-home --shell /usr/sbin/nologin waggle-sandbox"
+)
 
 
 def sandbox_user(root: str, name: str = "") -> tuple[int, int] | None:
     """Return the user and group that programs run as; ``None`` for those of this process.
 
     A server that runs as root takes the user called ``name``, or else one of the ids that are
-    reserved for containers, and remembers it in ``root``, the directory of the workspaces. Raises
+    reserved for containers, always the same for one directory of workspaces, ``root``. Raises
     ``LookupError`` with the reason if there is no such user.
     """
     if os.geteuid() != 0:
@@ -32,24 +34,7 @@ def sandbox_user(root: str, name: str = "") -> tuple[int, int] | None:
         return None
     if shutil.which("setpriv", path=os.defpath) is None:
         raise LookupError("root needs setpriv to become another user: install util-linux")
-    if name:
-        return _named(name)
-    path = os.path.join(root, SANDBOX_USER)
-    with suppress(FileExistsError):
-        if not os.path.lexists(path):
-            write_new(path, f"{_free_id()}\n")
-    uid = int(read_start(path, _MAX_BYTES) or b"0")
-    if not _FIRST_ID <= uid <= _LAST_ID:
-        raise LookupError(f"{SANDBOX_USER} in the workspaces directory names no reserved id")
-    if _is_assigned(uid):
-        raise LookupError(f"{_ADVICE}: a user has the id {uid} by now")
-    return uid, uid
-
-
-_ADVICE: Final = (
-    "make a user and set WAGGLE_SANDBOX_USER: "
-    "useradd --system --no-create-home --shell /usr/sbin/nologin waggle-sandbox"
-)
+    return _named(name) if name else _reserved(os.path.realpath(root))
 
 
 def _named(name: str) -> tuple[int, int]:
@@ -62,13 +47,14 @@ def _named(name: str) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def _free_id() -> int:
-    """Return an id that is assigned to no user."""
+def _reserved(root: str) -> tuple[int, int]:
+    """Return an id that is assigned to no user, one that other directories hardly have."""
     steps = (_LAST_ID - _FIRST_ID) // _STEP
-    for _ in range(_MAX_TRIES):
-        uid = _FIRST_ID + secrets.randbelow(steps) * _STEP
+    start = int.from_bytes(blake2b(os.fsencode(root), digest_size=8).digest())
+    for number in range(start, start + _MAX_TRIES):
+        uid = _FIRST_ID + number % steps * _STEP
         if not _is_assigned(uid):
-            return uid
+            return uid, uid
     raise LookupError(_ADVICE)
 
 

@@ -5,15 +5,19 @@ No source and no target of a mount is below a directory that the program may cha
 could put a link there, and see what it points to at the next call.
 """
 
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
 from waggle_fsstore.provider.host_tools import search_path
 from waggle_fsstore.provider.sandbox.bubblewrap import Bubblewrap
+
+_log: Final = logging.getLogger(__name__)
 
 #: Where the code of a call is, read-only.
 CODE_DIR: Final = "/run/waggle"
@@ -44,6 +48,8 @@ ETC_FILES: Final = {
     "/etc/hosts": _HOSTS.encode(),
 }
 
+# What a program needs to find other machines, if it has the network.
+_NETWORK_FILES: Final = ("/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/hosts", "/etc/gai.conf")
 
 _OWN_DIRS: Final = (".venv/bin", ".local/bin", "node_modules/.bin")
 
@@ -73,7 +79,7 @@ def find_programs() -> Programs:
     python = getattr(sys, "_base_executable", "") or sys.executable
     node, npm, shell = (shutil.which(name, path=search_path()) or "" for name in _NAMES)
     directories = [sys.base_prefix, *(_prefix_of(one) for one in (python, node, npm) if one)]
-    outside = tuple(dict.fromkeys(one for one in directories if not _is_below(one, "/usr")))
+    outside = tuple(dict.fromkeys(one for one in directories if not is_below(one, "/usr")))
     return Programs(python, node, npm, shell, outside)
 
 
@@ -88,8 +94,9 @@ def why_unsafe(directories: Iterable[str], private: Iterable[str]) -> str:
     for directory in directories:
         real = os.path.realpath(directory)
         for path in [*private, os.path.expanduser("~"), "/root", "/home", "/etc", "/run", "/var"]:
-            if _is_below(os.path.realpath(path), real):
-                return f"an interpreter is in {directory}, which programs may not see"
+            if is_below(os.path.realpath(path), real):
+                _log.warning("programs may not see %s, where an interpreter is", directory)
+                return "an interpreter is in a directory that programs may not see"
     return ""
 
 
@@ -116,6 +123,7 @@ def bind_arguments(paths: Iterable[str]) -> list[str]:
 def inner_arguments(
     programs: Programs,
     mounts: Mapping[str, str],
+    readable: Mapping[str, str],
     files: Mapping[str, int],
     environment: Mapping[str, str],
     *,
@@ -123,8 +131,8 @@ def inner_arguments(
 ) -> list[str]:
     """Return the arguments of a sandbox.
 
-    ``mounts`` are the directories that the program may change: source by target. ``files`` are
-    descriptors to read the contents of files from, by path.
+    ``mounts`` are the directories that the program may change, ``readable`` those that it may only
+    read: source by target. ``files`` are descriptors to read the contents of files from, by path.
     """
     arguments = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
     arguments += ["--unshare-cgroup-try", *([] if has_network else ["--unshare-net"])]
@@ -139,29 +147,48 @@ def inner_arguments(
     for path, descriptor in files.items():
         arguments += ["--perms", "0444", "--ro-bind-data", str(descriptor), path]
     arguments += ["--symlink", f"{SANDBOX_HOME}/node_modules", f"{CODE_DIR}/node_modules"]
-    for target, source in mounts.items():
-        arguments += [*_parents(target), "--bind", source, target]
+    for option, places in (("--ro-bind", readable), ("--bind", mounts)):
+        for target, source in places.items():
+            arguments += [*_parents(target), option, source, target]
     arguments += [*_parents(f"{SANDBOX_HOME}/"), "--chdir", SANDBOX_HOME]
     for path in ("/proc", "/dev", "/"):
         arguments += ["--remount-ro", path]
     return arguments
 
 
+def network_files() -> dict[str, bytes]:
+    """Return the files of this machine that say how to find others, by path."""
+    found = {}
+    for path in _NETWORK_FILES:
+        with suppress(OSError), open(path, "rb") as file:
+            found[path] = file.read()
+    return found
+
+
 def outer_command(
-    bubblewrap: Bubblewrap, programs: Programs, mounts: Mapping[str, str], user: tuple[int, int]
+    bubblewrap: Bubblewrap,
+    programs: Programs,
+    mounts: Mapping[str, str],
+    user: tuple[int, int],
+    info: int,
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command by which root becomes another user, and the mounts that this user sees.
 
     The user could reach none of the directories below one that only root may enter, such as its
     home directory. So root makes a first sandbox that shows them, and nothing else, in which
-    bubblewrap then runs as that user.
+    bubblewrap then runs as that user. Its processes have a namespace, whose end is that of all of
+    them: one that is root without rights could not kill those of another user. Its first process
+    is written to the descriptor ``info``.
     """
     staged: dict[str, str] = {}
-    arguments = ["--die-with-parent", "--perms", "0755", "--dir", "/etc"]
+    arguments = ["--unshare-pid", "--die-with-parent", "--info-fd", str(info)]
+    arguments += ["--perms", "0755", "--dir", "/etc"]
     arguments += [*base_arguments(programs), *bind_arguments(bubblewrap.directories)]
-    arguments += ["--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"]
+    arguments += ["--proc", "/proc", "--dev-bind", "/dev", "/dev"]
     # Bubblewrap builds the inner sandbox at /tmp.
     arguments += ["--perms", "0755", "--dir", "/tmp", "--perms", "0755", "--dir", _STAGE]  # noqa: S108
+    # Only where one /proc is visible as a whole may the inner sandbox have its own.
+    arguments += ["--bind", "/proc", f"{_STAGE}/proc"]
     for number, (target, source) in enumerate(mounts.items()):
         staged[target] = f"{_STAGE}/{number}"
         arguments += ["--bind", source, staged[target]]
@@ -185,5 +212,6 @@ def _prefix_of(program: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.realpath(program)))
 
 
-def _is_below(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
+    """Return whether a path is a directory or below it; both are absolute."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")

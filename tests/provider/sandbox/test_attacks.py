@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No program gets out of its sandbox, over a limit, or survives its end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.provider.sandbox import batch
+from tests.provider.sandbox.attacks import ATTACKS, Attack
+from tests.provider.sandbox.batch import Result
+from tests.provider.sandbox.programs import PROGRAMS, Program
+from waggle_fsstore import Runtime
+
+IS_ROOT = os.geteuid() == 0
+
+SOMETIMES = {program.name for program in PROGRAMS if program.is_sometimes}
+
+_results: dict[str, Result] = {}
+
+
+def expect_hole(request: pytest.FixtureRequest, attack: Attack | Program) -> None:
+    """Expect that an attack succeeds, if that is known."""
+    if attack.hole and not (IS_ROOT and attack.is_closed_to_root):
+        is_certain = attack.name not in SOMETIMES
+        request.applymarker(pytest.mark.xfail(strict=is_certain, reason=attack.hole))
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack_is_held(attack: Attack, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A program reaches nothing of the host, and nothing of another environment."""
+    expect_hole(request, attack)
+    if not _results:  # They all run in one execution.
+        _results.update(batch.run_attacks(tmp_path))
+    result = _results[attack.name]
+    assert result.is_held, result.text
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_program_is_held(program: Program, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A program stays within its limits, and nothing that it starts outlives it."""
+    if program.needs_full and not batch.IS_FULL:
+        pytest.skip("needs WAGGLE_TEST_ATTACKS=full")
+    expect_hole(request, program)
+    result = batch.run_program(tmp_path, program)
+    assert result.is_held, result.text
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
+@pytest.mark.longest
+def test_attacks_on_plain_user_are_held() -> None:
+    """A server without privileges holds all attacks as well."""
+    with batch.open_to_all() as directory:
+        try:
+            results = batch.run_all_as_plain_user(directory)
+        except LookupError as error:
+            pytest.skip(error.args[0])
+    holes = batch.HOLES & set(results)
+    succeeded = {name: result.text for name, result in results.items() if not result.is_held}
+    assert {name: text for name, text in succeeded.items() if name not in holes} == {}
+    assert holes - SOMETIMES <= set(succeeded), "remove the mark of holes that are closed"
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs a server that runs as root")
+def test_programs_are_not_root(tmp_path: Path) -> None:
+    """What a program makes belongs to a user of its own, where root runs the server."""
+    shell = batch.environment("a", Runtime.SHELL)
+    with batch.opened(tmp_path / "root") as place:
+        place.provider.create(shell)
+        assert place.execute(shell, "touch made", Runtime.SHELL).exit_code == 0
+        status = (place.home(shell) / "made").stat()
+    assert status.st_uid >= 524_288
+    assert status.st_gid >= 524_288
