@@ -77,7 +77,7 @@ bench-scale: $(VENV)/ready-dev ## Measure 10 to 1,000,000 documents, continuing 
 
 torture: $(VENV)/ready-dev ## Run the long tests; as root on Linux, with real power cuts
 	HYPOTHESIS_PROFILE=torture WAGGLE_TEST_STEPS=20000 WAGGLE_TEST_CRASH_STATES=full \
-	  WAGGLE_TEST_COPIES=50 WAGGLE_TEST_STRIDE=1 WAGGLE_TEST_EVENTS=100000 WAGGLE_TEST_FAILOVERS=20 \
+	  WAGGLE_TEST_COPIES=50 WAGGLE_TEST_STRIDE=1 WAGGLE_TEST_EVENTS=100000 WAGGLE_TEST_FAILOVERS=20 WAGGLE_TEST_ATTACKS=full \
 	  $(BIN)/python -m pytest -n $(WORKERS)
 	$(BIN)/python -m pytest -m torture tests/torture
 

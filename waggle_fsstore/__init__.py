@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         CapacityError as CapacityError,
         ConflictError as ConflictError,
         CorruptDocumentError as CorruptDocumentError,
+        CountMismatchError as CountMismatchError,
         CreationCancelledError as CreationCancelledError,
         DestroyPendingError as DestroyPendingError,
         EnvironmentAlreadyExistsError as EnvironmentAlreadyExistsError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         HistoryPrunedError as HistoryPrunedError,
         HostNotFoundError as HostNotFoundError,
         HostRefusedError as HostRefusedError,
+        HostUnreachableError as HostUnreachableError,
         IdempotencyKeyReusedError as IdempotencyKeyReusedError,
         InvalidEnvironmentError as InvalidEnvironmentError,
         InvalidEnvironmentIdError as InvalidEnvironmentIdError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         LockHolder as LockHolder,
         LockTimeoutError as LockTimeoutError,
         NoFreePortError as NoFreePortError,
+        OtherHostError as OtherHostError,
         OutcomeUnknownError as OutcomeUnknownError,
         ProviderError as ProviderError,
         RuntimeUnavailableError as RuntimeUnavailableError,
@@ -113,13 +116,15 @@ _NAMES: Final = {
     "domain.audit": "audit",
     "domain.environment": "Capabilities Environment Idempotency Owner Runtime Status",
     "domain.errors": (
-        "CapacityError ConflictError CorruptDocumentError CreationCancelledError "
+        "CapacityError ConflictError CorruptDocumentError CountMismatchError "
+        "CreationCancelledError "
         "DestroyPendingError EnvironmentAlreadyExistsError EnvironmentNotFoundError "
         "EnvironmentNotRunningError ExecutionUnavailableError HistoryLostError "
         "HistoryPrunedError HostNotFoundError "
-        "HostRefusedError IdempotencyKeyReusedError InvalidEnvironmentError "
+        "HostRefusedError HostUnreachableError IdempotencyKeyReusedError InvalidEnvironmentError "
         "InvalidEnvironmentIdError InvalidRuntimeError InvalidTransitionError JournalDamagedError "
-        "LockHolder LockTimeoutError NoFreePortError OutcomeUnknownError ProviderError "
+        "LockHolder LockTimeoutError NoFreePortError OtherHostError OutcomeUnknownError "
+        "ProviderError "
         "RuntimeUnavailableError ServerRunningError SettingError StoreClosedError StoreError "
         "StoreGoneError StoreUnavailableError TooManyExecutionsError UnsupportedFormatError "
         "WaggleError WorkspaceGoneError WorkspacePathError"

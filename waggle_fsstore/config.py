@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import platformdirs
 
-from waggle_fsstore.domain.access_token import AccessToken, parse_tokens
+from waggle_fsstore.domain.access_token import AccessToken, ClusterToken, parse_tokens
 from waggle_fsstore.domain.defaults import (
     DEFAULT_CAPACITY,
     DEFAULT_EXEC_TIMEOUT,
@@ -22,8 +22,10 @@ from waggle_fsstore.domain.defaults import (
     MAX_EXEC_TIMEOUT,
     MAX_IDLE_TIMEOUT,
 )
-from waggle_fsstore.domain.duration import parse_duration
+from waggle_fsstore.domain.duration import format_duration, parse_duration
+from waggle_fsstore.domain.environment import MAX_TIMEOUT
 from waggle_fsstore.domain.errors import SettingError
+from waggle_fsstore.domain.retention import KEEP_ALL, Retention, parse_retention
 from waggle_fsstore.domain.size import Size, parse_size
 
 _MAX_PORT: Final = 65_535
@@ -196,6 +198,7 @@ class Settings:
     - ``host``, ``port``: the address to listen at for HTTP; port 0 takes any free port.
     - ``max_environments``: the maximum number of live environments.
     - ``default_timeout``: the idle timeout of an environment created without one.
+    - ``max_timeout``: the longest that a caller may choose; zero for any, and for never.
     - ``reaper_interval``: the time between two searches for expired environments.
     - ``ssh_ports``: the ports to assign to environments.
     - ``allowed_hosts``: the names and addresses, with or without a port, by which clients
@@ -206,9 +209,11 @@ class Settings:
     - ``trash_keep``: how long the files of expired environments are kept, in time that
       servers lived through; zero for not at all.
     - ``trash_max``: how much room they may take.
+    - ``history_keep``: how much of the history is kept.
     - ``allowed_origins``: the origins of web pages that may call the server from a browser.
     - ``tokens``: who may call the server over HTTP; without any, every caller may.
     - ``allow_anonymous``: whether other machines may call a server without tokens.
+    - ``cluster_token``: the secret that the servers of one store share, to pass calls on.
     - ``execution``: what runs in environments, and how.
     - ``log_level``: ``debug``, ``info``, ``warning`` or ``error``.
     - ``log_format``: ``text``, ``json``, or "" for text on a terminal and JSON elsewhere.
@@ -218,6 +223,7 @@ class Settings:
     port: int = 8080
     max_environments: int = DEFAULT_CAPACITY
     default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT
+    max_timeout: timedelta = MAX_IDLE_TIMEOUT
     reaper_interval: timedelta = DEFAULT_REAPER_INTERVAL
     ssh_ports: range = DEFAULT_PORTS
     allowed_hosts: tuple[str, ...] = ()
@@ -226,9 +232,11 @@ class Settings:
     host_url: str = ""
     trash_keep: timedelta = DEFAULT_TRASH_KEEP
     trash_max: Size = DEFAULT_TRASH_MAX
+    history_keep: Retention = KEEP_ALL
     allowed_origins: tuple[str, ...] = ()
     tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
     allow_anonymous: bool = False
+    cluster_token: ClusterToken | None = field(default=None, repr=False)
     execution: ExecutionSettings = ExecutionSettings()
     log_level: str = "info"
     log_format: str = ""
@@ -254,13 +262,16 @@ class Settings:
         last = read("WAGGLE_SSH_PORT_MAX", _integer(1, _MAX_PORT), defaults.ssh_ports[-1])
         if last < first:
             raise SettingError("WAGGLE_SSH_PORT_MAX", f"{last} is below WAGGLE_SSH_PORT_BASE")
+        default_timeout, max_timeout = _read_timeouts(read)
+        tokens, cluster_token = _read_tokens(read)
         return cls(
             host=host,
             port=port,
             max_environments=read(
                 "WAGGLE_MAX_ENVIRONMENTS", _integer(1, _MAX_ENVIRONMENTS), defaults.max_environments
             ),
-            default_timeout=read("WAGGLE_DEFAULT_TIMEOUT_MIN", _minutes, defaults.default_timeout),
+            default_timeout=default_timeout,
+            max_timeout=max_timeout,
             reaper_interval=read("WAGGLE_REAPER_INTERVAL", _interval, defaults.reaper_interval),
             ssh_ports=range(first, last + 1),
             allowed_hosts=read("WAGGLE_ALLOWED_HOSTS", _hosts, defaults.allowed_hosts),
@@ -269,16 +280,24 @@ class Settings:
             host_url=read("WAGGLE_HOST_URL", _url, defaults.host_url),
             trash_keep=read("WAGGLE_TRASH_KEEP", _keep, defaults.trash_keep),
             trash_max=read("WAGGLE_TRASH_MAX", parse_size, defaults.trash_max),
+            history_keep=read("WAGGLE_HISTORY_KEEP", parse_retention, defaults.history_keep),
             allowed_origins=read("WAGGLE_ALLOWED_ORIGINS", _origins, defaults.allowed_origins),
-            tokens=(
-                *read("WAGGLE_AUTH_TOKEN", _token, defaults.tokens),
-                *read("WAGGLE_AUTH_TOKENS_FILE", _tokens_file, defaults.tokens),
-            ),
+            tokens=tokens,
+            cluster_token=cluster_token,
             allow_anonymous=read("WAGGLE_ALLOW_ANONYMOUS", _one_of(("0", "1")), "0") == "1",
             execution=ExecutionSettings.read(read),
             log_level=read("WAGGLE_LOG_LEVEL", _one_of(_LOG_LEVELS), defaults.log_level),
             log_format=read("WAGGLE_LOG_FORMAT", _one_of(_LOG_FORMATS), defaults.log_format),
         )
+
+    @property
+    def requires_token(self) -> bool:
+        """Whether every caller over HTTP has to send a token.
+
+        A cluster token alone takes nothing from those who need none without it.
+        """
+        needs_none = self.is_loopback or self.allow_anonymous
+        return bool(self.tokens) or (self.cluster_token is not None and not needs_none)
 
     @property
     def is_loopback(self) -> bool:
@@ -313,7 +332,30 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _minutes(text: str) -> timedelta:
-    return timedelta(minutes=_integer(1, MAX_IDLE_TIMEOUT // timedelta(minutes=1))(text))
+    return timedelta(minutes=_integer(1, MAX_TIMEOUT // timedelta(minutes=1))(text))
+
+
+def _max_timeout(text: str) -> timedelta:
+    if text.lower() == "never":
+        return timedelta(0)
+    try:
+        timeout = parse_duration(text)
+    except ValueError:
+        timeout = timedelta(0)
+    if not timedelta(minutes=1) <= timeout <= MAX_TIMEOUT:
+        raise ValueError(f"{text!r:.100} is neither a duration from 1m, such as 24h, nor 'never'")
+    return timeout
+
+
+def _read_timeouts(read: _Read) -> tuple[timedelta, timedelta]:
+    """Return the idle timeout where the caller gives none, and the longest, zero for any."""
+    longest = read("WAGGLE_MAX_TIMEOUT", _max_timeout, MAX_IDLE_TIMEOUT)
+    default = min(DEFAULT_IDLE_TIMEOUT, longest or MAX_TIMEOUT)
+    default = read("WAGGLE_DEFAULT_TIMEOUT_MIN", _minutes, default)
+    if longest and default > longest:
+        reason = f"is above WAGGLE_MAX_TIMEOUT, which is {format_duration(longest)}"
+        raise SettingError("WAGGLE_DEFAULT_TIMEOUT_MIN", reason)
+    return default, longest
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -367,10 +409,35 @@ def _absolute_path(text: str) -> str:
 
 
 def _token(text: str) -> tuple[AccessToken, ...]:
+    return (AccessToken.parse(_expanded(text)),)
+
+
+def _cluster_token(text: str) -> ClusterToken | None:
+    return ClusterToken.parse(_expanded(text))
+
+
+def _expanded(text: str) -> str:
     found = _find_unexpanded(text)
     if found and found[0] == text:
         raise ValueError("is the name of a variable, which was not replaced by its value")
-    return (AccessToken.parse(text),)
+    return text
+
+
+def _read_tokens(read: _Read) -> tuple[tuple[AccessToken, ...], ClusterToken | None]:
+    """Return the tokens of the callers, and that of the servers, which no caller may have."""
+    none: tuple[AccessToken, ...] = ()
+    tokens = (
+        *read("WAGGLE_AUTH_TOKEN", _token, none),
+        *read("WAGGLE_AUTH_TOKENS_FILE", _tokens_file, none),
+    )
+    cluster_token = read("WAGGLE_CLUSTER_TOKEN", _cluster_token, None)
+    if cluster_token and any(cluster_token.received.digest == token.digest for token in tokens):
+        raise SettingError(
+            "WAGGLE_CLUSTER_TOKEN",
+            "is also the token of a caller, who could then act in the name of any other one: make "
+            "another one with 'openssl rand -hex 32'",
+        )
+    return tokens, cluster_token
 
 
 def _tokens_file(text: str) -> tuple[AccessToken, ...]:

@@ -92,6 +92,7 @@ def open_service(
         files=WorkspaceFiles(root, max_bytes=settings.execution.max_workspace),
         capacity=settings.max_environments,
         default_timeout=settings.default_timeout,
+        max_timeout=settings.max_timeout,
         ports=Ports(settings.ssh_ports, is_here=membership.owns),
         membership=membership,
     )

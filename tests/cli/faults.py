@@ -8,7 +8,7 @@ from typing import Any
 from tests.cli import forked
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore import config
-from waggle_fsstore.cli import app, environments, output, pass_through, table, terminal
+from waggle_fsstore.cli import app, environments, output, pass_through, table, terminal, top
 from waggle_fsstore.cli.environment_ids import ShortIds
 from waggle_fsstore.domain.duration import parse_duration
 from waggle_fsstore.domain.environment import Environment
@@ -204,7 +204,12 @@ def leave_terminal_raw(patch: Patch) -> None:
     patch.setattr("termios.tcsetattr", nothing)
 
 
-@fault(f"{_WORKSPACES}::test_shell_copies_while_program_reads_nothing")
-def wait_until_program_reads(patch: Patch) -> None:
-    patch.setattr(forked, "_TIMEOUT_S", 3)
-    patch.setattr("os.set_blocking", nothing)
+@fault("tests/cli/test_top.py::test_top_shows_environments_and_changes")
+def leave_other_screen_open(patch: Patch) -> None:
+    patch.setattr(forked, "_TIMEOUT_S", 2)
+    patch.setattr(top, "_LEAVE", "")
+
+
+@fault("tests/cli/test_top.py::test_top_fits_any_screen")
+def draw_beyond_the_screen(patch: Patch) -> None:
+    patch.setattr(table, "_fit", lambda _, widths, __: list(widths))

@@ -141,16 +141,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def processes_with(text: str) -> list[str]:
-    """Return the command lines of this machine's processes that have a text in them."""
-    found = []
+def processes_with(text: str) -> dict[int, str]:
+    """Return the command lines of this machine's processes with a text in them, by process id."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # It has ended.
             continue
         if text in line:
-            found.append(line)
+            found[int(path.parent.name)] = line
     return found
 
 

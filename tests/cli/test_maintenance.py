@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -391,7 +392,7 @@ def test_size_units_are_powers_of_1024(
     sizes = []
     prune = FileStore.prune_history
 
-    def record(self: FileStore, *, keep_bytes: int, **options: bool) -> object:
+    def record(self: FileStore, *, keep_bytes: int, **options: Any) -> object:
         sizes.append(keep_bytes)
         return prune(self, keep_bytes=keep_bytes, **options)
 

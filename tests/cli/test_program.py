@@ -174,13 +174,20 @@ def _complete_in_bash(*words: str) -> list[str]:
     return [line.removeprefix("plain,") for line in result.stdout.decode().split()]
 
 
-@pytest.mark.parametrize("verb", ["show", "set", "rm", "history", "restore"])
+@pytest.mark.parametrize("verb", ["show", "set", "rm", "history", "restore", "exec", "shell"])
 def test_ids_are_completed(store: FileStore, verb: str) -> None:
     """The shell offers the ids in the store with this prefix."""
     for name in ("alpha-1", "alpha-2", "beta"):
         store.save(environment(name))
     assert _complete_in_bash(verb, "al") == ["alpha-1", "alpha-2"]
     assert _complete_in_bash(verb, "be") == ["beta"]
+
+
+def test_places_are_completed(store: FileStore) -> None:
+    """For a file to copy, the shell offers files, and the ids with their colon."""
+    store.save(environment("alpha"))
+    assert _complete_in_bash("cp", "al") == ["file,al", "alpha:"]
+    assert _complete_in_bash("cp", "file", "al") == ["file,al", "alpha:"]
 
 
 def test_ids_are_completed_from_named_store(tmp_path: Path, store: FileStore) -> None:

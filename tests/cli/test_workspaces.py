@@ -68,8 +68,10 @@ def daemons(duration: str) -> str:
     return f"sleep {duration} & (setsid sleep {duration} &); setsid -f sleep {duration}"
 
 
-def sleepers(duration: str) -> list[str]:
-    return [line for line in processes_with(duration) if line.startswith("sleep")]
+def sleepers(duration: str) -> list[int]:
+    """Return the ids of the processes that sleep for so long."""
+    found = processes_with(f"sleep {duration}")
+    return [process_id for process_id, line in found.items() if line.startswith("sleep")]
 
 
 # --- exec
@@ -146,7 +148,7 @@ def test_exec_stops_at_timeout(name: str, store: FileStore, duration: str) -> No
     code, out, err = execute(name, "sh", "-c", script, options=("--timeout", "1s"))
     assert (code, out) == (124, b"begun\n")
     assert err == b"Error: the program was stopped: it ran for longer than --timeout\n"
-    assert processes_with(duration) == []
+    assert processes_with(duration) == {}
     assert reasons(store, name)[0].endswith("ran 1 program, the last one ended with timeout")
 
 
@@ -172,7 +174,7 @@ def test_exec_ends_all_with_signal(
         until(lambda: len(sleepers(duration)) == 4)
         program.send_signal(number)
         assert program.communicate() == (128 + number, b"", b"")
-    assert processes_with(duration) == []
+    assert processes_with(duration) == {}
     assert reasons(store, name)[0].endswith("the last one ended with cancelled")
 
 
@@ -185,7 +187,7 @@ def test_exec_ends_when_environment_is_removed(name: str, duration: str) -> None
         assert run("rm", name).exit_code == 0
         code, _, err = program.communicate()
     assert (code, err) == (1, b"Error: the program was stopped: the environment was removed\n")
-    assert processes_with(duration) == []
+    assert processes_with(duration) == {}
 
 
 @needs_isolation
@@ -433,9 +435,9 @@ def test_shell_is_interactive(shell: Forked, terminal: Terminal, home: Path) -> 
     terminal.shows(">")
     terminal.type("echo $((6 * 7)) | tee answer\r")
     assert terminal.shows("42\r\n").startswith("echo $((6 * 7)) | tee answer\r\n")
-    assert (home / "answer").read_text() == "42\n"
     terminal.type("tty -s && [ -t 0 ] && exit 9\r")
     assert shell.end() == 9
+    assert (home / "answer").read_text() == "42\n"
 
 
 @needs_isolation
@@ -494,7 +496,7 @@ def test_shell_ends_what_it_started(shell: Forked, terminal: Terminal, duration:
     until(lambda: len(sleepers(duration)) == 3)
     terminal.type("exit 4\r")
     assert shell.end() == 4
-    assert processes_with(duration) == []
+    assert processes_with(duration) == {}
 
 
 @needs_isolation
@@ -503,11 +505,11 @@ def test_shell_copies_while_program_reads_nothing(
 ) -> None:
     """More input than the program takes does not stop its output."""
     wait = "while [ ! -e go ]; do sleep 0.01; done"
-    terminal.type(f"stty raw -echo; echo re''ady; {wait}; echo out''put; exec cat >/dev/null\r")
+    terminal.type(f"stty raw -echo; echo re''ady; {wait}; echo out''put; exec sleep 1000\r")
     terminal.shows("ready")
     os.set_blocking(terminal.person, False)
     while select.select([], [terminal.person], [], 0.5)[1]:
-        terminal.type("x" * 1000)
+        terminal.type("x" * 4095)
     (home / "go").touch()
     terminal.shows("output")
     shell.send_signal(signal.SIGTERM)
@@ -525,3 +527,24 @@ def test_shell_has_terminal_type_only(
         terminal.type('echo "[$TERM$API_TOKEN]"; exit\r')
         terminal.shows("[vt100]")
         assert program.end() == 0
+
+
+@pytest.mark.parametrize("verb", ["exec", "shell"])
+def test_unisolated_leftovers_are_not_waited_for(
+    name: str, terminal: Terminal, duration: str, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Without isolation a program may run on and keep the streams open: the verb ends anyway."""
+    monkeypatch.setenv("WAGGLE_EXECUTION", "unisolated")
+    wait = "while [ ! -e up ]; do sleep 0.01; done"
+    script = f"setsid -f sh -c 'touch up; exec sleep {duration}'; {wait}"
+    try:
+        if verb == "exec":
+            assert execute(name, "sh", "-c", f"{script}; echo 1") == (0, b"1\n", b"")
+        else:
+            with forked("shell", name, terminal=terminal.program) as program:
+                terminal.type(f"{script}; exit\r")
+                assert program.end() == 0
+        until(lambda: len(sleepers(duration)) == 1)
+    finally:
+        for process_id in sleepers(duration):
+            os.kill(process_id, signal.SIGKILL)

@@ -43,6 +43,7 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         ("'key'", "'env-1'", "use a new key"),
     ),
     (errors.CreationCancelledError(), {}, ("cancelled",)),
+    (errors.CountMismatchError(2, 3), {"expected": 2, "actual": 3}, ("is 3, not 2",)),
     (
         errors.ProviderError("local", "no room"),
         {"provider": "local", "reason": "no room"},
@@ -63,6 +64,11 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         errors.TooManyExecutionsError("local", "4 run already"),
         {"provider": "local", "reason": "4 run already"},
         ("4 run already",),
+    ),
+    (
+        errors.OtherHostError("local", "the files are on host maja", "maja", "http://maja:8080"),
+        {"provider": "local", "host": "maja", "url": "http://maja:8080"},
+        ("local: the files are on host maja",),
     ),
     (
         errors.WorkspacePathError("../a", "leads out of the workspace"),
@@ -86,6 +92,11 @@ EXAMPLES: list[tuple[errors.WaggleError, dict[str, Any], tuple[str, ...]]] = [
         errors.DestroyPendingError("a", "maja (silent)"),
         {"environment_id": "a", "host": "maja (silent)"},
         ("'a'", "destroying", "maja (silent)"),
+    ),
+    (
+        errors.HostUnreachableError("a", "maja", "no connection"),
+        {"environment_id": "a", "host": "maja", "reason": "no connection"},
+        ("host maja, which has the files of environment 'a', cannot be reached: no connection",),
     ),
     (errors.StoreError("text"), {}, ("text",)),
     (

@@ -620,3 +620,8 @@ def skip_broken_configuration_of_pip(patch: Patch) -> None:
 def _change_steps(patch: Patch, change: Callable[[Steps], Steps]) -> None:
     real = packages.steps_for
     patch.setattr(executor, "steps_for", lambda *arguments: change(real(*arguments)))
+
+
+@fault("tests/provider/test_trash.py::test_trash_says_since_when_files_are_kept")
+def forget_since_when_files_are_kept(patch: Patch) -> None:
+    patch.setattr(Trash, "kept_since", lambda _: None)

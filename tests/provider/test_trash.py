@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -328,3 +328,19 @@ def test_size_of_limit_may_be_a_share() -> None:
     """A limit in percent is that of the file system."""
     assert Size(10, is_percent=True).of(1_000) == 100
     assert Size(5).of(1_000) == 5
+
+
+def test_trash_says_since_when_files_are_kept(serve: Serve) -> None:
+    """The oldest removal whose files are kept counts, and none of those that are dropped."""
+    provider = serve()
+    assert provider.leftovers.kept_since is None
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    expire(provider, "a")
+    since = provider.leftovers.kept_since
+    assert since is not None
+    assert before <= since <= datetime.now(UTC)
+    expire(provider, "b")
+    assert provider.leftovers.kept_since == since
+    provider.remove(environment("a"))
+    provider.remove(environment("b"))
+    assert provider.leftovers.kept_since is None

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server.connection import Connection
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import create_model
@@ -25,16 +27,22 @@ from tests.planted import Patch, fault, nothing
 from tests.server import processes, test_workspace_tools
 from waggle_fsstore import config, wiring
 from waggle_fsstore.config import Settings
-from waggle_fsstore.domain.access_token import AccessToken
+from waggle_fsstore.domain.access_token import AccessToken, ClusterToken
+from waggle_fsstore.domain.durations import Durations
 from waggle_fsstore.domain.environment import Environment
+from waggle_fsstore.domain.errors import HostUnreachableError
 from waggle_fsstore.server import (
     arguments,
     auth,
+    call_log,
     connections,
+    figures,
+    forwarding,
     hosts,
     http,
     lifecycle,
     log,
+    metrics,
     readiness,
     sessions,
     tool,
@@ -43,18 +51,21 @@ from waggle_fsstore.server import (
 )
 from waggle_fsstore.server.arguments import Arguments, Text, WholeNumber
 from waggle_fsstore.server.auth import Authentication, Failures
-from waggle_fsstore.server.calls import Calls
+from waggle_fsstore.server.calls import Calls, actor_of
 from waggle_fsstore.server.connections import Connection as HttpConnection
 from waggle_fsstore.server.exchange import Exchange
+from waggle_fsstore.server.forwarding import Forwarder
 from waggle_fsstore.server.hosts import AllowedHosts, Guard, Host
 from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.server.lifecycle import ServiceHost
+from waggle_fsstore.server.metrics import CallDurations
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
 from waggle_fsstore.server.tool import Call
 from waggle_fsstore.server.workspace_tools import WorkspaceTools
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.membership import SharedMembership
 from waggle_fsstore.service.workspaces import Workspaces
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
@@ -242,6 +253,74 @@ http._OUT_OF_RESOURCES = ()
 @fault("tests/server/test_log.py::test_repeated_loop_errors_are_summarised")
 def log_every_repeated_loop_error(patch: Patch) -> None:
     patch.setattr(log, "_REPEAT_INTERVAL_S", 0)
+
+
+# Metrics
+
+
+@fault("tests/server/test_metrics.py::test_figures_are_counted_once_in_fifteen_seconds")
+def count_figures_at_each_scrape(patch: Patch) -> None:
+    patch.setattr(figures, "MAX_AGE_S", 0.0)
+
+
+@fault("tests/server/test_metrics.py::test_figures_are_counted_in_a_thread")
+def count_figures_in_event_loop(patch: Patch) -> None:
+    async def run_sync(function: Callable[[], object], **_: object) -> object:
+        return function()
+
+    patch.setattr(http, "to_thread", SimpleNamespace(run_sync=run_sync))
+
+
+@fault("tests/server/test_metrics.py::test_environments_of_other_hosts_are_those_of_the_store")
+def count_environments_of_all_hosts_as_own(patch: Patch) -> None:
+    patch.setattr(SharedMembership, "owns", lambda *_: True)
+
+
+@fault("tests/server/test_metrics.py::test_servers_of_one_process_count_separately")
+def share_durations_of_calls(patch: Patch) -> None:
+    shared: dict[tuple[str, ...], Durations] = {}
+    patch.setattr(CallDurations, "__init__", lambda self: setattr(self, "found", shared))
+
+
+@fault("tests/server/test_metrics.py::test_metrics_that_fail_break_no_call")
+def raise_errors_of_metrics(patch: Patch) -> None:
+    patch.setattr(call_log, "Exception", KeyboardInterrupt, raising=False)
+
+
+@fault("tests/server/test_metrics.py::test_metrics_need_a_token")
+def show_metrics_to_everyone(patch: Patch) -> None:
+    patch.setattr(auth, "HEALTH_PATHS", (*hosts.HEALTH_PATHS, "/metrics"))
+
+
+@fault("tests/server/test_metrics.py::test_metrics_answer_to_allowed_hosts_only")
+def show_metrics_by_any_host_name(patch: Patch) -> None:
+    patch.setattr(hosts, "HEALTH_PATHS", (*hosts.HEALTH_PATHS, "/metrics"))
+
+
+@fault("tests/server/test_metrics.py::test_metrics_name_no_environment_and_no_client")
+def label_durations_with_client(patch: Patch) -> None:
+    real = call_log.logged_call
+
+    def logged_call(name: str, request: Any, on_end: Callable[..., object]) -> Any:
+        return real(name, request, lambda _, *rest: on_end(actor_of(request), *rest))
+
+    patch.setattr(tool, "logged_call", logged_call)
+
+
+@fault("tests/server/test_metrics.py::test_metrics_answer_without_a_store")
+def raise_errors_of_figures(patch: Patch) -> None:
+    patch.setattr(figures, "WaggleError", ZeroDivisionError)
+
+
+@fault("tests/server/test_metrics.py::test_metrics_say_what_was_done")
+def measure_no_saves(patch: Patch) -> None:
+    patch.setattr(Durations, "add", nothing)
+
+
+@fault("tests/server/test_metrics.py::test_metrics_are_those_of_the_table")
+def describe_metrics_in_other_words(patch: Patch) -> None:
+    real = metrics._gauge
+    patch.setattr(metrics, "_gauge", lambda name, meaning, *rest: real(name, f"{meaning}!", *rest))
 
 
 # Starting
@@ -669,6 +748,148 @@ def listen_everywhere_without_token(patch: Patch) -> None:
     real = http.listen
     patch.setattr(http, "listen", lambda settings: real(replace(settings, allow_anonymous=True)))
     patch.setattr(http, "run", nothing)
+
+
+# Calls for other hosts
+
+
+@fault("tests/server/test_forwarding.py::test_forwarded_call_is_not_forwarded")
+def forward_forwarded_calls(patch: Patch) -> None:
+    passed: list[object] = []
+
+    def is_forwarded(request: object) -> bool:
+        passed.append(request)
+        return len(passed) > 5  # Else the test would not end.
+
+    patch.setattr(forwarding, "is_forwarded", is_forwarded)
+
+
+@fault("tests/server/test_forwarding.py::test_other_callers_name_no_actor[the-token-of-maja-0]")
+def trust_actor_of_any_token(patch: Patch) -> None:
+    real = Authentication.__init__
+
+    def init(self: Authentication, app: ASGIApp, *arguments: Any, **options: Any) -> None:
+        async def trust(scope: Any, receive: Any, send: Any) -> None:
+            actor = auth._actor(Headers(scope=scope)) if scope["type"] == "http" else ""
+            await app({**scope, auth._ACTOR: actor}, receive, send)
+
+        real(self, trust, *arguments, **options)
+
+    patch.setattr(Authentication, "__init__", init)
+
+
+@fault("tests/server/test_forwarding.py::test_error_shows_no_address_and_no_token")
+def show_url_in_error(patch: Patch) -> None:
+    real = Forwarder.forward
+
+    async def forward(self: Forwarder, ctx: Any, params: Any, other: Any, kind: Any) -> Any:
+        try:
+            return await real(self, ctx, params, other, kind)
+        except HostUnreachableError as error:
+            reason = f"{other.url}: {error.reason}"
+            raise HostUnreachableError(error.environment_id, error.host, reason) from None
+
+    patch.setattr(Forwarder, "forward", forward)
+
+
+@fault("tests/server/test_forwarding.py::test_cancellation_reaches_other_host[auto]")
+def drop_cancellation_of_forwarded_call(patch: Patch) -> None:
+    real = Forwarder._call
+
+    async def call(self: Forwarder, *arguments: Any) -> Any:
+        return await asyncio.shield(asyncio.ensure_future(real(self, *arguments)))
+
+    patch.setattr(Forwarder, "_call", call)
+    patch.setattr("tests.server.test_forwarding.TIMEOUT_S", 4)
+
+
+@fault("tests/server/test_forwarding.py::test_cluster_token_is_accepted_beside_others")
+def accept_no_cluster_token(patch: Patch) -> None:
+    patch.setattr(Authentication, "_is_of_cluster", lambda *_: False)
+
+
+@fault("tests/server/test_forwarding.py::test_cluster_token_is_accepted_beside_others")
+def close_loopback_with_cluster_token(patch: Patch) -> None:
+    patch.setattr(
+        Settings, "requires_token", property(lambda self: self.tokens or self.cluster_token)
+    )
+
+
+@fault("tests/server/test_forwarding.py::test_cluster_token_alone_closes_open_address")
+def open_address_with_cluster_token(patch: Patch) -> None:
+    patch.setattr(Settings, "requires_token", property(lambda self: bool(self.tokens)))
+    real = http.listen
+    patch.setattr(http, "listen", lambda settings: real(replace(settings, allow_anonymous=True)))
+
+
+@fault("tests/server/test_forwarding.py::test_cluster_token_is_never_shown")
+def show_cluster_token_in_repr(patch: Patch) -> None:
+    patch.setattr(ClusterToken, "__repr__", lambda self: f"ClusterToken({self.secret})")
+
+
+@fault("tests/server/test_forwarding.py::test_cluster_token_of_a_caller_is_refused")
+def let_caller_have_cluster_token(patch: Patch) -> None:
+    patch.setattr(ClusterToken, "received", _ANY_TOKEN)
+
+
+@fault("tests/server/test_forwarding.py::test_other_host_names_the_caller")
+def keep_caller_from_other_host(patch: Patch) -> None:
+    patch.setattr(forwarding, "actor_of", lambda _: "")
+
+
+@fault(
+    "tests/server/test_forwarding.py::test_strange_answer_is_a_typed_error"
+    "[-the connection was lost; the call may have been executed]"
+)
+def repeat_forwarded_call(patch: Patch) -> None:
+    real = Forwarder._call
+
+    async def call(self: Forwarder, *arguments: Any) -> Any:
+        try:
+            return await real(self, *arguments)
+        except Exception:  # noqa: BLE001  # Whatever it is.
+            return await real(self, *arguments)
+
+    patch.setattr(Forwarder, "_call", call)
+
+
+@fault("tests/server/test_forwarding.py::test_error_shows_no_address_and_no_token")
+def log_token_of_cluster(patch: Patch) -> None:
+    real = Forwarder._call
+
+    async def call(self: Forwarder, ctx: Any, url: str, headers: Any, params: Any) -> Any:
+        logging.getLogger("waggle_fsstore").debug("%s %s", url, headers)
+        return await real(self, ctx, url, headers, params)
+
+    patch.setattr(Forwarder, "_call", call)
+
+
+@fault("tests/server/test_forwarding.py::test_progress_and_large_output_are_passed_on")
+def take_small_answers_only(patch: Patch) -> None:
+    def small(url: str, *, http_client: Any, **_: object) -> Any:
+        return streamable_http_client(url, http_client=http_client)
+
+    patch.setattr(forwarding, "streamable_http_client", small)
+
+
+@fault("tests/server/test_forwarding.py::test_progress_and_large_output_are_passed_on")
+def keep_progress_of_other_host(patch: Patch) -> None:
+    real = Forwarder._call
+
+    async def call(self: Forwarder, _: Any, *arguments: Any) -> Any:
+        async def report(*_: object, **__: object) -> None:
+            pass
+
+        silent: Any = SimpleNamespace(report_progress=report)
+        return await real(self, silent, *arguments)
+
+    patch.setattr(Forwarder, "_call", call)
+    patch.setattr("tests.server.test_forwarding.TIMEOUT_S", 4)
+
+
+@fault("tests/server/test_forwarding.py::test_server_answers_to_name_in_its_url")
+def refuse_name_in_own_url(patch: Patch) -> None:
+    patch.setattr(hosts, "configured_hosts", lambda settings: settings.allowed_hosts)
 
 
 # Connections

@@ -28,18 +28,30 @@ FIELDS = {
     "ssh_port",
     "workspace",
     "host",
+    "labels",
 }
 
 OUTCOME = {"stdout", "stderr", "exit_code", "duration_ms", "truncated", "stopped"}
 
 TOOLS = {
     "create_environment": (
-        {"runtime", "language", "name", "timeout_minutes", "with_pip", "idempotency_key"},
+        {
+            *("runtime", "language", "name", "timeout_minutes", "never", "labels", "with_pip"),
+            "idempotency_key",
+        },
         FIELDS,
     ),
-    "list_environments": ({"limit", "after"}, {"environments", "count", "next", "unreadable"}),
+    "list_environments": (
+        {"limit", "after", "labels"},
+        {"environments", "count", "next", "unreadable"},
+    ),
     "get_environment": ({"environment_id"}, FIELDS),
+    "extend_environment": ({"environment_id", "timeout_minutes", "never"}, FIELDS),
     "destroy_environment": ({"environment_id", "reason"}, {"status", "message"}),
+    "destroy_environments": (
+        {"labels", "dry_run", "count"},
+        {"dry_run", "environments", "count"},
+    ),
     "restore_environment": ({"environment_id"}, FIELDS),
     "environment_history": (
         {"environment_id", "limit", "after"},
@@ -103,6 +115,7 @@ def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
         # Some clients do not follow references; only lists have one.
         assert len(tool.output_schema.get("$defs", ())) == {
             "list_environments": 2,
+            "destroy_environments": 1,
             "environment_history": 1,
             "list_files": 1,
         }.get(name, 0)
@@ -113,8 +126,9 @@ def test_tools_have_typed_schemas(server: MCPServer[Any]) -> None:
     assert schema["properties"]["timeout_minutes"] == {
         "type": "integer",
         "minimum": 1,
-        "maximum": 60,
-        "description": "Idle timeout in minutes. Default: 30, or what the operator set.",
+        "maximum": 52_560_000,
+        "description": "Idle timeout in minutes. Default: 30, at most 60, or what the operator "
+        "set.",
     }
 
 
@@ -126,7 +140,7 @@ def test_arguments_have_plain_types(server: MCPServer[Any]) -> None:
         assert not {word for word in words if f'"{word}"' in text}
         assert tool.input_schema["additionalProperties"] is False
         for argument in tool.input_schema["properties"].values():
-            assert argument["type"] in {"string", "integer", "boolean", "array"}
+            assert argument["type"] in {"string", "integer", "boolean", "array", "object"}
             assert "default" not in argument or argument["default"] is not None
 
 
@@ -156,7 +170,9 @@ def test_texts_do_not_depend_on_docstrings(
         ("create_environment", (False, False, False)),
         ("list_environments", (True, None, None)),
         ("get_environment", (True, None, None)),
+        ("extend_environment", (False, False, True)),
         ("destroy_environment", (False, True, True)),
+        ("destroy_environments", (False, True, True)),
         ("restore_environment", (False, False, False)),
         ("environment_history", (True, None, None)),
         ("write_file", (False, True, None)),
@@ -195,6 +211,7 @@ def test_create_returns_usable_environment(
         "ssh_port": stored.ssh_port,
         "workspace": created["workspace"],
         "host": "",
+        "labels": {},
     }
     assert before <= datetime.fromisoformat(created["created_at"])
     assert created["created_at"] <= created["last_used"]
@@ -459,7 +476,7 @@ def test_hostile_client_name_is_made_printable(
 
 
 _NAME = "name: must be 1-200 printable characters"
-_MINUTES = "timeout_minutes must be a whole number from 1 to 60, not "
+_MINUTES = "timeout_minutes must be a whole number from 1 to 52560000, not "
 
 
 @pytest.mark.parametrize(
@@ -477,7 +494,15 @@ _MINUTES = "timeout_minutes must be a whole number from 1 to 60, not "
         ({"runtime": "shell", "timeout_minutes": True}, f"{_MINUTES}true"),
         ({"runtime": "shell", "timeout_minutes": 0}, f"{_MINUTES}0"),
         ({"runtime": "shell", "timeout_minutes": -1}, f"{_MINUTES}-1"),
-        ({"runtime": "shell", "timeout_minutes": 61}, f"{_MINUTES}61"),
+        (
+            {"runtime": "shell", "timeout_minutes": 61},
+            "timeout: 1h1m0s is above the maximum, 1h0m0s",
+        ),
+        ({"runtime": "shell", "never": True}, "timeout: never is above the maximum, 1h0m0s"),
+        (
+            {"runtime": "shell", "timeout_minutes": 5, "never": True},
+            "timeout_minutes and never exclude each other: give one of them",
+        ),
         ({"runtime": "shell", "timeout_minutes": 10**30}, f"{_MINUTES}a number of more"),
         ({"runtime": "shell", "timeout_minutes": "9" * 5_000}, f"{_MINUTES}'999"),
         ({"runtime": "shell", "timeout_minutes": [5]}, f"{_MINUTES}a list"),

@@ -26,7 +26,9 @@ from waggle_fsstore.service import (
     port_reservation,
     ports,
     reconcile,
+    retention,
     revival,
+    tally,
     transitions,
     workspaces,
 )
@@ -42,6 +44,7 @@ from waggle_fsstore.service.reaper import Reaper
 from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival
+from waggle_fsstore.service.tally import Tally
 from waggle_fsstore.service.touch_buffer import IN_USE, TouchBuffer, _Pending
 from waggle_fsstore.service.workspaces import Workspaces
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
@@ -890,3 +893,49 @@ def ignore_cancellation_of_program(patch: Patch) -> None:
 @fault(f"{_WORK}::test_close_stops_programs")
 def let_programs_outlive_service(patch: Patch) -> None:
     patch.setattr(Workspaces, "close", nothing)
+
+
+# Limiting the history
+
+_RETENTION = "tests/service/test_retention.py"
+
+
+@fault(f"{_RETENTION}::test_history_is_limited_at_start_and_daily")
+def limit_history_at_each_sweep(patch: Patch) -> None:
+    patch.setattr(retention, "_DAY_S", 0.0)
+
+
+@fault(f"{_RETENTION}::test_failed_run_is_repeated_in_an_hour")
+def repeat_failed_run_at_next_sweep(patch: Patch) -> None:
+    patch.setattr(retention, "_RETRY_S", 0.0)
+
+
+@fault(f"{_RETENTION}::test_history_of_kept_files_stays")
+def limit_history_up_to_removal_of_kept_files(patch: Patch) -> None:
+    patch.setattr(retention, "_MARGIN", timedelta(0))
+
+
+# The tally
+
+_TALLY = "tests/service/test_tally.py"
+
+
+@fault(f"{_TALLY}::test_each_environment_is_counted_once")
+def count_expiries_as_removals(patch: Patch) -> None:
+    real = Tally.removed
+    patch.setattr(Tally, "removed", lambda self, **_: real(self, has_expired=False))
+
+
+@fault(f"{_TALLY}::test_failures_are_counted_by_kind")
+def count_mistakes_of_callers(patch: Patch) -> None:
+    patch.setattr(tally, "_NO_FAILURES", ())
+
+
+@fault(f"{_TALLY}::test_findings_of_a_pass_are_failures")
+def count_no_findings_of_passes(patch: Patch) -> None:
+    patch.setattr(Reconciliation, "count_failures", nothing)
+
+
+@fault(f"{_TALLY}::test_programs_are_counted_by_language_and_end")
+def count_stopped_programs_as_failed(patch: Patch) -> None:
+    patch.setattr(tally, "_outcome", lambda result: "failed" if result.exit_code else "ok")

@@ -21,7 +21,7 @@ from waggle_fsstore.domain.errors import (
     HostRefusedError,
     IdempotencyKeyReusedError,
     LockTimeoutError,
-    ProviderError,
+    OtherHostError,
     WorkspaceGoneError,
 )
 from waggle_fsstore.service.cancellation import Cancellation
@@ -50,6 +50,7 @@ class Hosts:
         self,
         name: str,
         *,
+        url: str | None = None,
         wall: Callable[[], datetime] | None = None,
         is_operator: bool = False,
         **options: Any,
@@ -62,6 +63,7 @@ class Hosts:
             None,
             lambda: f"id of {name}",
             name=name,
+            url=f"http://{name}.example" if url is None else url,
             wall=wall or self.world.clock.now,
         )
         ports = Ports(range(20_000, 20_010), is_free=lambda _: True, is_here=membership.owns)
@@ -175,10 +177,11 @@ def test_files_of_other_host_are_out_of_reach(hosts: Hosts) -> None:
     """What needs the files is refused with the name of the host that has them."""
     made = hosts.service("a").create("shell")
     other = hosts.service("b")
-    with pytest.raises(ProviderError, match=r"are on host a$"):
+    with pytest.raises(OtherHostError, match="are on host a: call the server of") as caught:
         other.probe(made.id)
+    assert (caught.value.host, caught.value.url) == ("a", "http://a.example")
     hosts.service("a").destroy(made.id)
-    with pytest.raises(ProviderError, match=r"are on host a$"):
+    with pytest.raises(OtherHostError, match="are on host a: "):
         other.undelete(made.id)
 
 

@@ -78,7 +78,7 @@ def test_use_before_removal_keeps_environment(world: World, by: str) -> None:
     """A use between the check and the change to destroying keeps the environment."""
     service = world.service()
     name = service.create("shell", timeout=5 * MINUTE).id
-    world.clock.advance(6 * MINUTE)
+    world.clock.advance(5 * MINUTE + FLUSH_INTERVAL + TICK)
 
     def use() -> None:
         if by == "this one":

@@ -17,6 +17,7 @@ from waggle_fsstore.cli import (
     maintenance,
     output,
     serve,
+    top,
     undelete,
     workspaces,
 )
@@ -139,6 +140,7 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     environments.where,
     events.history,
     events.events,
+    top.top,
     maintenance.history_prune,
     maintenance.fsck,
     maintenance.snapshot,

@@ -11,7 +11,7 @@ from waggle_fsstore.domain.audit import audit
 
 _Verb = TypeVar("_Verb", bound=Callable[..., object])
 
-#: The option of a verb whose use of an environment is recorded, and has no reason of its own.
+#: The option of a verb that uses an environment: the history says what was done, without a reason.
 actor_option = click.option(
     "--actor", metavar="WHO", help="Who made the change. Default: user@host."
 )

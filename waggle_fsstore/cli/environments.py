@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -30,7 +30,7 @@ from waggle_fsstore.cli.store_option import (
 )
 from waggle_fsstore.cli.table import STATUS, no_trunc_option, without_empty_columns, write_table
 from waggle_fsstore.config import why_temporary
-from waggle_fsstore.domain.duration import format_duration
+from waggle_fsstore.domain.duration import format_timeout
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     CorruptDocumentError,
@@ -69,7 +69,7 @@ class _UnchangedError(Exception):
     metavar="DURATION",
     default="30m",
     show_default=True,
-    help="Idle timeout, such as 1h30m; 0: never. (Only the server's tool has a limit, 1h.)",
+    help="Idle timeout, such as 1h30m; 0: never. (Only the server's tools have a limit.)",
 )
 @click.option(
     "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Add a label; repeatable."
@@ -133,7 +133,7 @@ def ls(
     """List environments, sorted by id."""
     if json and quiet:
         raise click.BadParameter("choose one of --json and --quiet")
-    wanted = parse_labels(labels).items()
+    wanted = parse_labels(labels)
     broken: list[Exception] = []
     with location.open_to_read() as store:
         stored = store.find_all(on_corrupt=broken.append)
@@ -142,7 +142,7 @@ def ls(
             for environment in stored
             if status in (None, environment.status)
             and runtime in (None, environment.runtime)
-            and wanted <= environment.labels.items()
+            and environment.has_labels(wanted)
         ]
     if json:
         output.write_json(codec.encode_array(found))
@@ -383,12 +383,11 @@ def _labels(environment: Environment) -> str:
 
 
 def _row(environment: Environment) -> Sequence[str]:
-    never = environment.timeout <= timedelta(0)
     return (
         environment.id,
         environment.name,
         environment.runtime,
         environment.status,
-        "never" if never else format_duration(environment.timeout),
+        format_timeout(environment.timeout),
         _labels(environment),
     )

@@ -66,6 +66,9 @@ Without --after or --since, --follow lists only new events.""",
     "history prune": """Remove old events from the history. Environments are unaffected.
 
 Removes only whole files of the journal, and none that recovery may need.""",
+    "top": """Show the environments and the last changes, until q or Ctrl-C.
+
+What was used last comes first. For programs, use ls, or events --follow.""",
     "fsck": """Check the store for errors.
 
 The exit code is a sum, as for fsck(8): 1 = errors repaired, 4 = errors remain,

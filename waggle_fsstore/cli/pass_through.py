@@ -6,6 +6,7 @@ it could do more than read and write them.
 """
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -16,6 +17,13 @@ from typing import Any, Final, TextIO
 from waggle_fsstore.domain.execution import Stdio
 
 READ_BYTES: Final = 65_536
+
+#: Once a program has ended, no more than this is passed on: a pipe has less (pipe(7)), unless
+#: something that was not isolated still writes to it.
+MAX_REST_BYTES: Final = 1 << 20
+
+#: How long it may take to notice that a program has ended, if others keep its streams open.
+LOOK_INTERVAL_MS: Final = 100
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,13 +77,12 @@ class _Copy(threading.Thread):
         self._target = target
         self._pipe = pipe
         self._name = name
+        self.has_program_ended = False
         self.error: OSError | None = None
 
     def run(self) -> None:
         try:
-            while data := os.read(self._source, READ_BYTES):
-                if self._target is not None:
-                    write_all(self._target, data)
+            self._copy()
         except BrokenPipeError:
             pass  # Its reader has seen enough.
         except OSError as error:
@@ -83,6 +90,22 @@ class _Copy(threading.Thread):
             self.error = error
         finally:
             os.close(self._pipe)
+
+    def _copy(self) -> None:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        rest = MAX_REST_BYTES
+        while rest > 0:
+            is_rest = self.has_program_ended  # Before the look, which then finds all of it.
+            if poll.poll(LOOK_INTERVAL_MS):
+                data = os.read(self._source, READ_BYTES)
+                if not data:
+                    return
+                if self._target is not None:
+                    write_all(self._target, data)
+                rest -= len(data) if is_rest else 0
+            elif is_rest:
+                return
 
 
 class _Output(_Copy):
@@ -95,6 +118,7 @@ class _Output(_Copy):
 
     def finish(self) -> None:
         """Wait until all is copied, now that the program has ended."""
+        self.has_program_ended = True
         os.close(self.end)
         self.join()
         if self.error is not None:

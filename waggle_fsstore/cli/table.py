@@ -66,6 +66,12 @@ def write_table(
     in_batches(chain([header], escaped), page_size, lambda page: output.write(render(page)))
 
 
+def table_lines(header: Row, rows: Iterable[Row]) -> list[str]:
+    """Return the lines of a table that fits the terminal, the header first."""
+    escaped = [[output.printable(field) or _EMPTY_FIELD for field in row] for row in rows]
+    return _TerminalTable(header, (), is_cut=True)([header, *escaped]).splitlines()
+
+
 def without_empty_columns(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:
     """Return header and rows without the columns that are empty in each row."""
     kept = [n for n in range(len(header)) if not rows or any(row[n] for row in rows)]

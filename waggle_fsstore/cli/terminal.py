@@ -14,7 +14,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
-from waggle_fsstore.cli.pass_through import READ_BYTES, write_all
+from waggle_fsstore.cli.pass_through import (
+    LOOK_INTERVAL_MS,
+    MAX_REST_BYTES,
+    READ_BYTES,
+    write_all,
+)
 from waggle_fsstore.domain.execution import Stdio
 
 _WINDOW_SIZE_BYTES: Final = 8  # struct winsize
@@ -36,40 +41,47 @@ def pseudo_terminal(keyboard: int, screen: int) -> Iterator[Stdio]:
         resize()
         before = signal.signal(signal.SIGWINCH, lambda *_: resize())
         cleanup.callback(signal.signal, signal.SIGWINCH, before)
-        copying = threading.Thread(target=_copy, args=(keyboard, screen, ours), daemon=True)
-        # At once: nobody may read what is still to be shown.
+        ended = threading.Event()
+        copying = threading.Thread(target=_copy, args=(keyboard, screen, ours, ended), daemon=True)
+        # At once, because a terminal that is stopped shows nothing more.
         cleanup.callback(termios.tcsetattr, keyboard, termios.TCSANOW, settings)
         tty.setraw(keyboard, termios.TCSANOW)
         copying.start()
         cleanup.callback(copying.join)
         cleanup.callback(os.close, theirs)
+        cleanup.callback(ended.set)
         yield Stdio(theirs, theirs, theirs, is_terminal=True)
 
 
 def _copy_size(source: int, target: int) -> None:
-    """Give a terminal the size of another one, of which its program is told."""
+    """Give a terminal the size of another one; the kernel reports it to the program."""
     size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(_WINDOW_SIZE_BYTES))
     fcntl.ioctl(target, termios.TIOCSWINSZ, size)
 
 
-def _copy(keyboard: int, screen: int, terminal: int) -> None:
-    """Copy both ways until the program has closed its end of the terminal."""
+def _copy(keyboard: int, screen: int, terminal: int, ended: threading.Event) -> None:
+    """Copy both ways until the program has ended, and all is shown."""
     try:
-        _copy_both_ways(keyboard, screen, terminal)
+        _copy_both_ways(keyboard, screen, terminal, ended)
     except (OSError, EOFError):
         os.kill(os.getpid(), signal.SIGHUP)
 
 
-def _copy_both_ways(keyboard: int, screen: int, terminal: int) -> None:
+def _copy_both_ways(keyboard: int, screen: int, terminal: int, ended: threading.Event) -> None:
     # A program that does not read may still write, so no write to it may block.
     os.set_blocking(terminal, False)
     typed = b""
-    while True:
+    rest = MAX_REST_BYTES
+    while rest > 0:
+        is_rest = ended.is_set()  # Before the look, which then finds all of it.
         poll = select.poll()
-        poll.register(terminal, select.POLLIN | (select.POLLOUT if typed else 0))
-        if not typed:
+        poll.register(terminal, select.POLLIN | (select.POLLOUT if typed and not is_rest else 0))
+        if not (typed or is_rest):
             poll.register(keyboard, select.POLLIN)
-        for descriptor, events in poll.poll():
+        ready = poll.poll(LOOK_INTERVAL_MS)
+        if is_rest and not ready:
+            return
+        for descriptor, events in ready:
             if descriptor == keyboard:
                 typed = os.read(keyboard, READ_BYTES)
                 if not typed:
@@ -80,5 +92,6 @@ def _copy_both_ways(keyboard: int, screen: int, terminal: int) -> None:
                 except OSError:  # All have closed the other end.
                     return
                 write_all(screen, shown)
+                rest -= len(shown) if is_rest else 0
             if typed and events & select.POLLOUT:
                 typed = typed[os.write(terminal, typed) :]

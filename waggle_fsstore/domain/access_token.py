@@ -32,6 +32,27 @@ class AccessToken:
         return cls(name, digest_of(secret))
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterToken:
+    """The secret that the servers of one store share. It is kept, because they send it.
+
+    It has no representation.
+    """
+
+    secret: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, secret: str) -> Self:
+        """Return the token with this secret, see :meth:`AccessToken.parse`."""
+        AccessToken.parse(secret)
+        return cls(secret)
+
+    @property
+    def received(self) -> AccessToken:
+        """The token as the server that receives it compares it."""
+        return AccessToken.parse(self.secret)
+
+
 def digest_of(secret: str) -> bytes:
     """Return the SHA-256 digest of a secret."""
     from hashlib import sha256  # Takes 2 ms, and only servers with tokens need it.

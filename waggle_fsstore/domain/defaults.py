@@ -9,7 +9,8 @@ from waggle_fsstore.domain.size import Size
 #: The maximum number of live environments.
 DEFAULT_CAPACITY: Final = 10
 
-#: The idle timeout of an environment that is created without one, and the longest allowed.
+#: The idle timeout of an environment that is created without one, and the longest that a
+#: server allows.
 DEFAULT_IDLE_TIMEOUT: Final = timedelta(minutes=30)
 MAX_IDLE_TIMEOUT: Final = timedelta(minutes=60)
 

@@ -75,6 +75,11 @@ def format_duration(duration: timedelta) -> str:
     return sign + text
 
 
+def format_timeout(timeout: timedelta) -> str:
+    """Return an idle timeout as :func:`format_duration` does; of zero or less, ``never``."""
+    return "never" if timeout <= timedelta(0) else format_duration(timeout)
+
+
 def _decimal(number: int, places: int) -> str:
     """Return a number whose last digits are decimal places, without trailing zeros."""
     whole, rest = divmod(number, 10**places)

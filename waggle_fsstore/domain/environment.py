@@ -2,6 +2,7 @@
 """Environment: its fields, their valid values and its state machine."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -304,6 +305,10 @@ class Environment:
         """Return whether both were created with the same idempotency key."""
         mine, others = self.idempotency, other.idempotency
         return mine is not None and others is not None and mine.key == others.key
+
+    def has_labels(self, labels: Mapping[str, str]) -> bool:
+        """Return whether it has all of some labels, with these values."""
+        return labels.items() <= self.labels.items()
 
     def is_expired(self, now: datetime | None = None) -> bool:
         """Return whether it has been idle for longer than its timeout at ``now`` (aware)."""

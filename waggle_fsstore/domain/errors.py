@@ -15,17 +15,20 @@
       NoFreePortError                          .first .last
       IdempotencyKeyReusedError                .idempotency_key .environment_id
       CreationCancelledError
+      CountMismatchError                       .expected .actual
       ProviderError                            .provider .reason
         RuntimeUnavailableError                .provider .reason .runtime
         WorkspaceGoneError                     .provider .reason
         ExecutionUnavailableError              .provider .reason
         TooManyExecutionsError                 .provider .reason
+        OtherHostError                         .provider .reason .host .url
       WorkspacePathError(ValueError)           .workspace_path .reason
       SettingError(ValueError)                 .variable .reason
       ServerRunningError                       .holder .advice
       HostNotFoundError(LookupError)           .name
       HostRefusedError                         .name .reason
       DestroyPendingError                      .environment_id .host
+      HostUnreachableError                     .environment_id .host .reason
       StoreError
         CorruptDocumentError                   .path .reason
         UnsupportedFormatError                 .path .found .supported
@@ -197,6 +200,23 @@ class CreationCancelledError(WaggleError):
         super().__init__("the creation was cancelled")
 
 
+class CountMismatchError(WaggleError):
+    """Another number of environments has the labels than the caller expected. None was destroyed.
+
+    ``actual`` is their number now.
+    """
+
+    _fields = ("expected", "actual")
+
+    def __init__(self, expected: int, actual: int) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"the number of environments with these labels is {actual}, not {expected}: look at "
+            "them again"
+        )
+
+
 class ProviderError(WaggleError):
     """The provider failed to make, check or remove an environment.
 
@@ -232,6 +252,21 @@ class ExecutionUnavailableError(ProviderError):
 
 class TooManyExecutionsError(ProviderError):
     """The environment, or the whole server, runs as many programs as it may: try again."""
+
+
+class OtherHostError(ProviderError):
+    """Another host has the files of the environment.
+
+    ``host`` is its name, "" if it is unknown; ``url`` is where its server can be reached, "" if it
+    does not say.
+    """
+
+    _fields = ("provider", "reason", "host", "url")
+
+    def __init__(self, provider: str, reason: str, host: str, url: str) -> None:
+        self.host = host
+        self.url = url
+        super().__init__(provider, reason)
 
 
 class WorkspacePathError(WaggleError, ValueError):
@@ -527,6 +562,24 @@ class DestroyPendingError(WaggleError):
         super().__init__(
             f"environment {_quoted(environment_id)} is destroying: host {host} has its files, and "
             "removes it as soon as it can"
+        )
+
+
+class HostUnreachableError(WaggleError):
+    """The server of the host that has the files of the environment does not do what was asked.
+
+    ``reason`` says why, and whether it may have begun to; it is fit to be shown to a client.
+    """
+
+    _fields = ("environment_id", "host", "reason")
+
+    def __init__(self, environment_id: str, host: str, reason: str) -> None:
+        self.environment_id = environment_id
+        self.host = host
+        self.reason = reason
+        super().__init__(
+            f"host {host}, which has the files of environment {_quoted(environment_id)}, cannot be "
+            f"reached: {reason}"
         )
 
 

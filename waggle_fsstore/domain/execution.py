@@ -22,7 +22,7 @@ class Stop(StrEnum):
 
 
 class Stdio(NamedTuple):
-    """Descriptors that stand in for the standard streams of a program; the caller closes them.
+    """Descriptors that replace the standard streams of a program; the caller closes them.
 
     Without ``stdin`` the program reads nothing. What it writes to a descriptor is not kept, and
     not limited. A terminal for all three, with ``is_terminal``, becomes its controlling one.

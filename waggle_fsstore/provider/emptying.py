@@ -21,6 +21,9 @@ _MAX_PASSES = 5
 
 _BLOCK_BYTES = 512  # The unit of st_blocks.
 
+# What an entry counts at least: an inode is room too.
+_MIN_BLOCKS = 8
+
 
 class StoppedError(Exception):
     """The removal of a tree was stopped before its end."""
@@ -173,7 +176,8 @@ def _measure_one(directory: int) -> tuple[int, list[str]]:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(entry.name)
                 else:
-                    size += entry.stat(follow_symlinks=False).st_blocks
+                    blocks = entry.stat(follow_symlinks=False).st_blocks
+                    size += max(blocks, _MIN_BLOCKS)
     return size * _BLOCK_BYTES, below
 
 
@@ -181,6 +185,11 @@ def _enter(directory: int, name: str, device: int) -> int | None:
     """Open a subdirectory or the parent; return ``None`` if that is not possible."""
     try:
         entered = os.open(name, _DIRECTORY_FLAGS, dir_fd=directory)
+    except PermissionError:
+        try:
+            entered = _open_directory(name, directory)
+        except OSError:
+            return None
     except OSError:
         return None
     if os.fstat(entered).st_dev != device:

@@ -43,6 +43,9 @@ SANDBOX_TMP: Final = "/tmp"  # noqa: S108  # That of the sandbox.
 _CHECK_INTERVAL_S: Final = 60.0
 _CHECK_TIMEOUT_S: Final = 30.0
 
+# The workspaces whose size is remembered.
+_MAX_KNOWN: Final = 10_000
+
 # How long a call waits while as many programs run as may.
 _SLOT_TIMEOUT_S: Final = 30.0
 
@@ -104,6 +107,8 @@ class LocalExecutor:
         self._reason = ""
         self._checked_at = -_CHECK_INTERVAL_S
         self._is_closed = False
+        # By environment: many small programs must not write what one large one may not.
+        self._disks: dict[str, DiskWatch] = {}
 
     def why_unavailable(self) -> str:
         """Return why nothing can be run here, "" if something can. Runs a program to find out."""
@@ -206,7 +211,7 @@ class LocalExecutor:
         try:
             self.own(mounts.values())
             place = _identity(home)
-            disk = DiskWatch(tuple(mounts.values()), self._limits.disk_bytes)
+            disk = self._disk_of(environment, tuple(mounts.values()), is_kept=not task.is_download)
         except OSError as error:
             reason = f"cannot use its workspace: {error.strerror}"
             raise ProviderError(self._provider, reason) from error
@@ -225,6 +230,19 @@ class LocalExecutor:
             if stopped := check():
                 return _stopped_early(stopped)
             raise ProviderError(self._provider, "its sandbox could not be set up") from error
+
+    def _disk_of(
+        self, environment: Environment, directories: tuple[str, ...], *, is_kept: bool
+    ) -> DiskWatch:
+        """Return the watch over directories: the one of the last call, if it is kept."""
+        known = self._disks.get(environment.id) if is_kept else None
+        if known is None:
+            known = DiskWatch(directories, self._limits.disk_bytes)
+            if is_kept:
+                if len(self._disks) >= _MAX_KNOWN:
+                    self._disks.clear()
+                self._disks[environment.id] = known
+        return known
 
     def own(self, directories: Sequence[str] | object) -> None:
         """Give directories of a workspace to the user that programs run as."""

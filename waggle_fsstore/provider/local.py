@@ -235,7 +235,7 @@ class LocalProvider:
     @property
     def leftovers(self) -> Leftovers:
         """What is left of removed environments."""
-        return Leftovers(self._trash.orphans, self._trash.size_bytes)
+        return Leftovers(self._trash.orphans, self._trash.size_bytes, self._trash.kept_since())
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
         """Return the entries of the root directory that belong to no ``known`` id, sorted.

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
@@ -99,6 +99,18 @@ class Trash:
     def size_bytes(self) -> int:
         """How much the kept workspaces take, as far as it was measured."""
         return sum(tuple(self._sizes.values()))
+
+    def kept_since(self) -> datetime | None:
+        """Return when the oldest workspace that is kept came here, ``None`` without any.
+
+        That is the time of the rename, or of the file that stands for it: nothing touches it later.
+        """
+        times = []
+        for entry in self._entries():
+            if entry.is_kept:
+                with suppress(FileNotFoundError):
+                    times.append(os.lstat(self._path_of(entry)).st_ctime)
+        return datetime.fromtimestamp(min(times), UTC) if times else None
 
     @property
     def orphans(self) -> int:

@@ -23,6 +23,11 @@ _MAX_SHOWN_PROBLEMS: Final = 8
 # Python converts no longer ones, and no argument comes near.
 _MAX_DIGITS: Final = 20
 
+#: The largest number of labels of a call, and of characters of the key and the text of each.
+MAX_LABELS: Final = 20
+_MAX_LABEL_CHARACTERS: Final = 200
+
+_PAIR: Final = re.compile(r"\s*([\w./-]+)\s*=\s*(.*?)\s*")
 _WHOLE_NUMBER: Final = re.compile(rf"[+-]?\d{{1,{_MAX_DIGITS}}}(?:\.0*)?", re.ASCII)
 _FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -86,6 +91,30 @@ class Texts(Kind):
         if not is_list or not 1 <= len(texts) <= self.max_count:  # type: ignore[arg-type]
             raise ValueError(f"must be a list of 1 to {self.max_count} texts")
         return texts  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels(Kind):
+    """An object of strings. One string is taken as its pairs, such as ``team=red,tier=gold``."""
+
+    min_count: int = 0
+
+    def schema(self) -> dict[str, Any]:
+        """See :meth:`Kind.schema`."""
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+
+    def parse(self, value: object) -> dict[str, str]:
+        """See :meth:`Kind.parse`."""
+        labels = _pairs(value) if isinstance(value, str) else value
+        if not isinstance(labels, dict) or not all(map(_is_label, labels.items())):
+            raise ValueError(
+                'must be an object of texts, such as {"team": "red"}: each key of 1 to '
+                f"{_MAX_LABEL_CHARACTERS} printable characters without =, each text of at most "
+                f"{_MAX_LABEL_CHARACTERS}"
+            )
+        if not self.min_count <= len(labels) <= MAX_LABELS:
+            raise ValueError(f"must have {self.min_count} to {MAX_LABELS} labels")
+        return {key: str(text) for key, text in labels.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +183,25 @@ class Choice(Kind):
             *others, last = self.values
             raise ValueError(f"must be {', '.join(others)} or {last}")
         return self.values(text)
+
+
+def _pairs(text: str) -> dict[str, str] | None:
+    """Return the pairs of a text such as ``a=1,b=2``, ``None`` for any other text."""
+    if not text.strip():
+        return {}
+    found = [_PAIR.fullmatch(part) for part in text.split(",")]
+    pairs = {match[1]: match[2] for match in found if match}
+    return pairs if len(pairs) == len(found) else None
+
+
+def _is_label(label: tuple[object, object]) -> bool:
+    """Return whether these may be the key and the text of a label; a whole number is a text."""
+    key, text = label
+    if type(text) is int and abs(text) < 10**_MAX_DIGITS:
+        text = str(text)
+    if not isinstance(key, str) or not isinstance(text, str) or not key or "=" in key:
+        return False
+    return max(len(key), len(text)) <= _MAX_LABEL_CHARACTERS and f"{key}{text}".isprintable()
 
 
 def _whole_number(value: object) -> int | None:

@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -25,6 +26,14 @@ _MAX_ADDRESSES: Final = 1_000
 #: Where the name of a request's token is in its scope.
 _CALLER: Final = "waggle_fsstore.caller"
 
+#: Where the actor of a request from another server of the store is in its scope, "" if it has none.
+_ACTOR: Final = "waggle_fsstore.actor"
+
+#: The header that names the actor of a call which another server passes on, percent-encoded.
+ACTOR_HEADER: Final = "Waggle-Actor"
+
+_MAX_ACTOR_LENGTH: Final = 200
+
 _UNAUTHORIZED: Final = (
     "this server needs a token: send the header 'Authorization: Bearer TOKEN', with a token from "
     "its operator (WAGGLE_AUTH_TOKEN)"
@@ -41,10 +50,23 @@ def caller_of(request: Any) -> str:
     return name
 
 
+def forwarded_actor_of(request: Any) -> str:
+    """Return the actor for whom another server of the store passes a call on, "" if none does."""
+    actor: str = getattr(request, "scope", {}).get(_ACTOR, "")
+    return actor
+
+
+def is_forwarded(request: Any) -> bool:
+    """Return whether another server passes this call on, or the caller says that one does."""
+    scope = getattr(request, "scope", None)
+    return scope is not None and (_ACTOR in scope or ACTOR_HEADER in Headers(scope=scope))
+
+
 class Authentication:
     """Refuses requests without a valid token, before anything of their body is read.
 
-    Health paths need no token: they reveal nothing.
+    Health paths need no token: they reveal nothing. A request with the cluster token says for whom
+    it is made. Where ``is_optional``, requests without a valid token pass too.
     """
 
     def __init__(
@@ -52,9 +74,14 @@ class Authentication:
         app: ASGIApp,
         tokens: Sequence[AccessToken],
         clock: Callable[[], float] = monotonic,
+        *,
+        cluster_token: AccessToken | None = None,
+        is_optional: bool = False,
     ) -> None:
         self._app = app
         self._tokens = tokens
+        self._cluster_token = cluster_token
+        self._is_optional = is_optional
         self._failures = Failures(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,10 +89,19 @@ class Authentication:
         if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, send)
             return
-        token = self._find(_secret(Headers(scope=scope)))
+        headers = Headers(scope=scope)
+        secret = _secret(headers)
+        token = self._find(secret)
         if token is not None:
             await self._app({**scope, _CALLER: token.name}, receive, send)
-            return
+        elif self._is_of_cluster(secret):
+            await self._app({**scope, _ACTOR: _actor(headers)}, receive, send)
+        elif self._is_optional:
+            await self._app(scope, receive, send)
+        else:
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         address, _ = scope.get("client") or ("", 0)
         await _refusal(self._failures.add(address))(scope, receive, send)
 
@@ -76,6 +112,10 @@ class Authentication:
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
+
+    def _is_of_cluster(self, secret: str) -> bool:
+        token = self._cluster_token
+        return token is not None and hmac.compare_digest(token.digest, digest_of(secret))
 
 
 class Failures:
@@ -106,6 +146,17 @@ def _secret(headers: Headers) -> str:
         case [[scheme, secret]] if scheme.lower() == "bearer":
             return secret
     return ""
+
+
+def _actor(headers: Headers) -> str:
+    """Return the actor that a header names, shortened and printable."""
+    actor = unquote(headers.get(ACTOR_HEADER, ""))[:_MAX_ACTOR_LENGTH]
+    return printable(actor)
+
+
+def printable(text: str) -> str:
+    """Return a text with question marks in place of what cannot be printed."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _refusal(wait_s: float) -> JSONResponse:

@@ -11,7 +11,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import CreationCancelledError
-from waggle_fsstore.server.calls import Request, actor_of
+from waggle_fsstore.server.calls import OnEnd, Request, actor_of
 
 _MAX_ID_LENGTH: Final = 200
 
@@ -23,6 +23,8 @@ class CallEntry:
 
     def __init__(self, tool: str, client: str) -> None:
         self.fields: dict[str, object] = {"tool": tool, "client": client}
+        #: What the entry says unless the block raises.
+        self.outcome = "ok"
 
     def of_environment(self, environment_id: object) -> None:
         """Say which environment the call is about, if it is about one."""
@@ -31,17 +33,17 @@ class CallEntry:
 
 
 @contextmanager
-def logged_call(tool: str, request: Request) -> Iterator[CallEntry]:
+def logged_call(tool: str, request: Request, on_end: OnEnd) -> Iterator[CallEntry]:
     """Log a call at the end of the block: tool, client, environment, outcome, duration.
 
     The outcome is ``ok``, ``refused`` for an error that the client gets in words, ``cancelled``, or
-    ``failed`` for any other error.
+    ``failed`` for any other error. ``on_end`` hears of it too.
     """
     entry = CallEntry(tool, actor_of(request))
     begun, outcome = monotonic(), "failed"
     try:
         yield entry
-        outcome = "ok"
+        outcome = entry.outcome
     except ToolError as error:
         is_cancelled = isinstance(error.__context__, CreationCancelledError)
         outcome = "cancelled" if is_cancelled else "refused"
@@ -50,6 +52,10 @@ def logged_call(tool: str, request: Request) -> Iterator[CallEntry]:
         outcome = "cancelled"
         raise
     finally:
-        milliseconds = round((monotonic() - begun) * 1000, 1)
-        fields = {**entry.fields, "outcome": outcome, "duration_ms": milliseconds}
+        seconds = monotonic() - begun
+        fields = {**entry.fields, "outcome": outcome, "duration_ms": round(seconds * 1000, 1)}
         _log.info("call of %s: %s", tool, outcome, extra={"fields": fields})
+        try:
+            on_end(tool, outcome, seconds)
+        except Exception:  # noqa: BLE001  # The call itself has ended well or badly.
+            _log.exception("the call of %s is missing in the metrics", tool)

@@ -18,12 +18,15 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.errors import WaggleError
-from waggle_fsstore.server.auth import caller_of
+from waggle_fsstore.server.auth import caller_of, forwarded_actor_of, printable
 from waggle_fsstore.service.cancellation import Cancellation
 
 _T = TypeVar("_T")
 
 Request = ServerRequestContext[Any, Any]
+
+#: Hears of the end of a call: its tool, its outcome, and how many seconds it took.
+OnEnd = Callable[[str, str, float], object]
 
 _MAX_CLIENT_NAME_LENGTH: Final = 100
 _CANCELLING_THREADS: Final = 8
@@ -35,11 +38,16 @@ class Calls:
     """The calls in progress. :meth:`observe` is a middleware of the server.
 
     A server that ends cancels its requests too, which is no cancellation by the client:
-    ``is_stopping`` returns whether it is ending.
+    ``is_stopping`` returns whether it is ending. ``on_end`` hears of each call of a tool.
     """
 
-    def __init__(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        is_stopping: Callable[[], bool] = lambda: False,
+        on_end: OnEnd = lambda *_: None,
+    ) -> None:
         self._is_stopping = is_stopping
+        self.on_end = on_end
         # Over standard input, by request id.
         self._in_progress: dict[str, Cancellation] = {}
         # Separate threads: all others may wait for what is cancelled.
@@ -109,10 +117,12 @@ def actor_of(request: Request) -> str:
     """Return the actor for the history: the client's name, shortened and printable.
 
     The name of the token comes first, if it has one. The client's name is the client's own claim.
+    Of a call that another server passes on, it is the actor there.
     """
+    if actor := forwarded_actor_of(request.request):
+        return actor
     params = request.session.client_params
     name = params.client_info.name[:_MAX_CLIENT_NAME_LENGTH] if params else ""
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    client = f"mcp:{name}" if name else "mcp"
+    client = f"mcp:{printable(name)}" if name else "mcp"
     caller = caller_of(request.request)
     return f"{caller} {client}" if caller else client

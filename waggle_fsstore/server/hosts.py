@@ -4,6 +4,7 @@
 import re
 from ipaddress import ip_address
 from typing import Final, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -48,10 +49,13 @@ class Host(NamedTuple):
 
 
 class AllowedHosts:
-    """The loopback names, the configured ones, and the one that the server listens at."""
+    """The loopback names, the configured ones, and the one that the server listens at.
+
+    Those that are configured include the one by which other hosts call this one.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        names = [*_LOOPBACK_NAMES, *settings.allowed_hosts]
+        names = [*_LOOPBACK_NAMES, *configured_hosts(settings)]
         if settings.host not in _WILDCARDS:
             names.append(settings.host)
         self._hosts = {Host.parse(in_brackets(name)) for name in names}
@@ -107,9 +111,15 @@ def in_brackets(host: str) -> str:
     return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
 
 
+def configured_hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the allowed hosts, and at the end that of ``WAGGLE_HOST_URL``, if there is one."""
+    own = urlsplit(settings.host_url).netloc
+    return (*settings.allowed_hosts, own) if own else settings.allowed_hosts
+
+
 def url_host(settings: Settings, port: int) -> str:
     """Return host and port of a URL that reaches the server and is allowed."""
     is_wildcard = settings.host in _WILDCARDS
-    host = in_brackets(settings.allowed_hosts[0] if is_wildcard else settings.host)
+    host = in_brackets(configured_hosts(settings)[0] if is_wildcard else settings.host)
     parsed = Host.parse(host)
     return host if parsed and parsed.port else f"{host}:{port}"

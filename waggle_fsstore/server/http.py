@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving over HTTP: ``/mcp`` for clients, ``/healthz`` and ``/readyz`` for monitoring."""
+"""Serving over HTTP: ``/mcp`` for clients, and the paths for monitoring."""
 
 import asyncio
 import errno
@@ -23,9 +23,12 @@ from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.errors import SettingError
 from waggle_fsstore.server.auth import Authentication
 from waggle_fsstore.server.connections import Connection
-from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, url_host
+from waggle_fsstore.server.figures import Survey
+from waggle_fsstore.server.forwarding import Forwarder
+from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, configured_hosts, url_host
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.log import LoopErrors
+from waggle_fsstore.server.metrics import CONTENT_TYPE, CallDurations, Metrics
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.shutdown import run, schedule_stop
@@ -64,13 +67,14 @@ def listen(settings: Settings) -> socket.socket:
     and no allowed hosts or no tokens are configured, or if programs have rights that need one.
     """
     where = f"{settings.host}:{settings.port}"
-    if not settings.is_loopback and not settings.allowed_hosts:
+    if not settings.is_loopback and not configured_hosts(settings):
         raise SettingError(
             "WAGGLE_ALLOWED_HOSTS",
             "must list the host names by which clients call this server: WAGGLE_LISTEN_ADDR, "
             f"{where}, is not a loopback address",
         )
-    if not settings.is_loopback and not settings.tokens and not settings.allow_anonymous:
+    has_token = settings.requires_token or settings.allow_anonymous
+    if not settings.is_loopback and not has_token:
         raise SettingError(
             "WAGGLE_AUTH_TOKEN",
             f"must be a token, which clients then send: WAGGLE_LISTEN_ADDR, {where}, is not a "
@@ -104,7 +108,7 @@ def _check_power(settings: Settings) -> None:
         variable = "WAGGLE_EXECUTION=unisolated"
     elif execution.network == "host" and execution.mode != "off":
         variable = "WAGGLE_NETWORK=host"
-    if variable and not settings.tokens and not settings.allow_anonymous:
+    if variable and not settings.requires_token and not settings.allow_anonymous:
         raise SettingError(
             "WAGGLE_AUTH_TOKEN",
             f"must be a token, because of {variable}: every user of this machine, and every "
@@ -185,30 +189,37 @@ class _Server(uvicorn.Server):
 
 def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     """Return the ASGI application of an open host."""
-    readiness = Readiness(host)
-    # A thread reserved for probes: they do not wait for calls that occupy all other threads.
-    probe_thread = CapacityLimiter(1)
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def readyz(_: Request) -> Response:
-        is_ready, report = await to_thread.run_sync(readiness.report, limiter=probe_thread)
-        return JSONResponse(report, status_code=200 if is_ready else 503)
-
+    durations = CallDurations()
     server = make_server(
         host.service,
         lambda: host.is_interrupted,
         default_timeout=settings.execution.default_timeout,
         max_timeout=settings.execution.max_timeout,
+        forwarder=Forwarder(settings.cluster_token),
+        on_end=durations.add,
     )
     # The guard checks hosts and origins, for all paths.
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(transport_security=unguarded)
-    app.router.routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
-    served: ASGIApp = Sessions(app, server.session_manager.app)
-    if settings.tokens:
-        served = Authentication(served, settings.tokens)
+    served: ASGIApp = (sessions := Sessions(app, server.session_manager.app))
+    readiness = Readiness(host)
+    metrics = Metrics(
+        host.service,
+        host.repository,
+        Survey(host, readiness),
+        sessions,
+        durations,
+        settings.max_environments,
+    )
+    app.router.routes += _monitoring(readiness, metrics)
+    cluster_token = settings.cluster_token
+    if settings.tokens or cluster_token:
+        served = Authentication(
+            served,
+            settings.tokens,
+            cluster_token=cluster_token.received if cluster_token else None,
+            is_optional=not settings.requires_token,
+        )
     if settings.allowed_origins:
         # Around the authentication: a browser asks for permission without a token.
         served = CORSMiddleware(
@@ -221,6 +232,31 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     return _without_final_slash(Guard(served, settings))
 
 
+def _monitoring(readiness: Readiness, metrics: Metrics) -> list[Route]:
+    """Return the paths for monitoring.
+
+    Each has a thread reserved for it, and waits for no call that occupies all other threads.
+    """
+    probe_thread, metrics_thread = CapacityLimiter(1), CapacityLimiter(1)
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        is_ready, report = await to_thread.run_sync(readiness.report, limiter=probe_thread)
+        return JSONResponse(report, status_code=200 if is_ready else 503)
+
+    async def show_metrics(_: Request) -> Response:
+        text = await to_thread.run_sync(metrics.text, limiter=metrics_thread)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", show_metrics),
+    ]
+
+
 def _without_final_slash(app: ASGIApp) -> ASGIApp:
     """Return an application for which ``/mcp/`` is ``/mcp``.
 
@@ -229,7 +265,7 @@ def _without_final_slash(app: ASGIApp) -> ASGIApp:
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removesuffix("/")
-        if path in ("/mcp", *HEALTH_PATHS):
+        if path in ("/mcp", "/metrics", *HEALTH_PATHS):
             scope = {**scope, "path": path}
         await app(scope, receive, send)
 

@@ -9,10 +9,12 @@ from typing import Final, Self, cast
 from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import HostRefusedError, ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.server.history import history_of
 from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.host_agent import HostAgent, Watched
 from waggle_fsstore.service.reaper import Reaper
+from waggle_fsstore.service.retention import HistoryKeeper
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.wiring import (
     open_repository,
@@ -114,9 +116,20 @@ class ServiceHost:
             store = cast("Watched", self.repository)
             self._agent = HostAgent(self.service, store, self._refuse)
         self.reaper = Reaper(
-            self.service, interval=self._settings.reaper_interval, is_leader=self.try_to_lead
+            self.service,
+            interval=self._settings.reaper_interval,
+            is_leader=self.try_to_lead,
+            afterwards=self._limit_history(),
         )
         self._announce(logging.WARNING)
+
+    def _limit_history(self) -> Callable[[], object]:
+        """Return what limits the history of the store, when that is due."""
+        history = history_of(self.repository)
+        if history is None:
+            return lambda: None
+        keep = self._settings.history_keep
+        return HistoryKeeper(history, keep, lambda: self.service.leftovers).run_if_due
 
     def _check_execution(self) -> None:
         """Say how programs are run. Raises :class:`SettingError` if they have to be isolated."""

@@ -170,5 +170,5 @@ def configure(level: str = "info", form: str = "") -> None:
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_exception
     # Not one line for each request: this package has one for each call of a tool.
-    for name in ("mcp", "uvicorn"):
+    for name in ("mcp", "uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -8,11 +8,12 @@ from typing import Annotated, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from waggle_fsstore.domain.duration import format_duration
+from waggle_fsstore.domain.duration import format_timeout
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.event import Event, EventKind
 from waggle_fsstore.domain.execution import Execution, Stop
 from waggle_fsstore.domain.workspace_file import FileEntry
+from waggle_fsstore.service.bulk_removal import Outcome
 from waggle_fsstore.service.error_text import document_in, reason_of
 
 
@@ -47,9 +48,10 @@ class EnvironmentInfo(_Result):
     created_at: datetime
     last_used: datetime
     timeout: str = Field(
-        description="The idle timeout, such as 30m0s. An environment that is idle for longer is "
-        "removed with its files."
+        description="The idle timeout, such as 30m0s, or never. An environment that is idle for "
+        "longer is removed with its files."
     )
+    labels: dict[str, str] = Field(description="Its labels; pip=yes is that of with_pip.")
     ssh_port: int = Field(description="A reserved port (0: none). The server does not use it.")
     workspace: str = Field(
         description="The home directory of the environment, as its programs see it; empty for one "
@@ -68,7 +70,8 @@ class EnvironmentInfo(_Result):
             status_reason=environment.status_reason,
             created_at=environment.created_at,
             last_used=environment.last_used,
-            timeout=format_duration(environment.timeout),
+            timeout=format_timeout(environment.timeout),
+            labels=environment.labels,
             ssh_port=environment.ssh_port,
             # A path may hold bytes that are not UTF-8; JSON text cannot.
             workspace=workspace.encode(errors="replace").decode(),
@@ -106,6 +109,28 @@ class DestroyResult(_Result):
 
     status: _StatusName
     message: str
+
+
+class BulkDestroyOutcome(_Result):
+    """What became of one of the environments that were to be destroyed."""
+
+    environment_id: str
+    status: _StatusName
+    message: str
+
+
+class BulkDestroyResult(_Result):
+    """The outcome of destroying all environments with some labels."""
+
+    dry_run: bool = Field(description="Whether nothing was destroyed.")
+    environments: list[BulkDestroyOutcome] = Field(description="Those that had the labels.")
+    count: int = Field(description="Their number: pass it as 'count' to destroy them.")
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome], *, dry_run: bool) -> Self:
+        """Return what a client sees of the outcomes."""
+        environments = [BulkDestroyOutcome(**outcome._asdict()) for outcome in outcomes]
+        return cls(dry_run=dry_run, environments=environments, count=len(environments))
 
 
 class ExecutionResult(_Result):

@@ -109,6 +109,8 @@ class Sessions:
         self._handle = RequestBodyLimitMiddleware(self._serve, DEFAULT_MAX_REQUEST_BODY_SIZE)
         self._in_progress: dict[tuple[str, RequestId], Exchange] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        #: How many sessions clients have begun, and how many they have ended.
+        self.begun = self.ended = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -164,6 +166,7 @@ class Sessions:
         if "result" in answer:
             session = Session.begin(connection)._replace(caller=caller)
             headers[MCP_SESSION_ID_HEADER] = str(session)
+            self.begun += 1
         await exchange.respond(answer, headers)
 
     async def _answer(self, exchange: Exchange, message: JSONRPCRequest, session: Session) -> None:
@@ -214,6 +217,7 @@ class Sessions:
         if isinstance(session, Response):
             return session
         self._ended[session.key] = None
+        self.ended += 1
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
         for (key, _), exchange in self._in_progress.items():

@@ -13,6 +13,7 @@ from mcp.types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError
 from pydantic import ValidationError
 
 from waggle_fsstore.config import Settings
+from waggle_fsstore.server.forwarding import Forwarder
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.shutdown import run
 from waggle_fsstore.server.tools import make_server
@@ -42,6 +43,7 @@ async def _serve(host: ServiceHost, settings: Settings) -> None:
         host.service,
         default_timeout=settings.execution.default_timeout,
         max_timeout=settings.execution.max_timeout,
+        forwarder=Forwarder(settings.cluster_token),
     )
     server.streamable_http_app()  # Makes the low-level server accessible.
     low_level = server.session_manager.app

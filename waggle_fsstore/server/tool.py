@@ -12,15 +12,21 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from mcp.types import ToolAnnotations
+from mcp.types import CallToolRequestParams, CallToolResult, ToolAnnotations
 from pydantic import ConfigDict
 
 from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.errors import StoreError, WaggleError
+from waggle_fsstore.domain.errors import (
+    HostUnreachableError,
+    OtherHostError,
+    StoreError,
+    WaggleError,
+)
 from waggle_fsstore.server.arguments import Arguments
 from waggle_fsstore.server.call_log import CallEntry, logged_call
 from waggle_fsstore.server.calls import Calls, actor_of
+from waggle_fsstore.server.forwarding import Forwarder
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.error_text import reason_of
 
@@ -56,11 +62,13 @@ def make_tool(
     *,
     annotations: ToolAnnotations,
     is_cancellable: bool = False,
+    forwarder: Forwarder | None = None,
 ) -> Tool:
     """Return the tool that makes calls of a function, in threads of a limiter.
 
     ``texts`` are its title and its description. The client of a call that can be cancelled hears
-    of it every few seconds, if it asks for progress.
+    of it every few seconds, if it asks for progress. ``forwarder`` makes the calls for
+    environments of other hosts.
     """
     arguments = Arguments.of(function)
     title, description = texts
@@ -68,7 +76,7 @@ def make_tool(
 
     async def run(ctx: Context[Any], sent: dict[str, object]) -> object:
         request = ctx.request_context
-        with logged_call(arguments.tool, request) as entry:
+        with logged_call(arguments.tool, request, calls.on_end) as entry:
             try:
                 values = arguments.parse(sent)
             except ValueError as error:
@@ -81,7 +89,15 @@ def make_tool(
                 lambda cancellation: function(Call(actor, cancellation, entry), **values),
                 is_cancellable=is_cancellable,
             )
-            made = await (_with_progress(ctx, call) if is_cancellable else call)
+            try:
+                made = await (_with_progress(ctx, call) if is_cancellable else call)
+            except ToolError as error:
+                other = error.__context__
+                if forwarder is None or not isinstance(other, OtherHostError):
+                    raise
+                params = CallToolRequestParams(name=arguments.tool, arguments=sent)
+                forwarded = forwarder.forward(ctx, params, other, result)
+                made = await _made_elsewhere(forwarded, entry, other)
             entry.of_environment(getattr(made, "environment_id", None))
             return made
 
@@ -96,6 +112,18 @@ def make_tool(
         context_kwarg="ctx",
         annotations=annotations,
     )
+
+
+async def _made_elsewhere(
+    call: Coroutine[Any, Any, CallToolResult], entry: CallEntry, error: OtherHostError
+) -> CallToolResult:
+    """Await a call that is made at another host, also if that answers with an error."""
+    entry.fields["host"] = error.host
+    with tool_errors():
+        made = await call
+    if made.is_error:
+        entry.outcome = "refused"
+    return made
 
 
 async def _with_progress(ctx: Context[Any], call: Coroutine[Any, Any, object]) -> object:
@@ -146,5 +174,5 @@ def as_actor(call: Call, reason: str | None = None) -> Iterator[None]:
 
 def log_failure(error: Exception) -> None:
     """Log an error that the operator must fix. The client's own mistakes are not logged."""
-    if isinstance(error, (StoreError, OSError)):
+    if isinstance(error, (StoreError, HostUnreachableError, OSError)):
         _log.error("%s", error)

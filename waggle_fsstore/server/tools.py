@@ -25,9 +25,8 @@ from waggle_fsstore import __version__
 from waggle_fsstore.domain.defaults import (
     DEFAULT_EXEC_TIMEOUT,
     MAX_EXEC_TIMEOUT,
-    MAX_IDLE_TIMEOUT,
 )
-from waggle_fsstore.domain.environment import Environment, Runtime, Status
+from waggle_fsstore.domain.environment import MAX_TIMEOUT, Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
     DestroyPendingError,
     EnvironmentNotFoundError,
@@ -36,17 +35,21 @@ from waggle_fsstore.domain.errors import (
     WaggleError,
 )
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
-from waggle_fsstore.server.arguments import Choice, Cursor, Flag, Text, WholeNumber
-from waggle_fsstore.server.calls import Calls, Request
+from waggle_fsstore.server.arguments import Choice, Cursor, Flag, Labels, Text, WholeNumber
+from waggle_fsstore.server.calls import Calls, OnEnd, Request
+from waggle_fsstore.server.forwarding import Forwarder
 from waggle_fsstore.server.models import (
+    BulkDestroyResult,
     DestroyResult,
     EnvironmentInfo,
     EnvironmentList,
     History,
     Unreadable,
 )
+from waggle_fsstore.server.texts import DESCRIPTION, INSTRUCTIONS, NO_EXECUTION, TEXTS
 from waggle_fsstore.server.tool import Call, as_actor, log_failure, make_tool, tool_errors
 from waggle_fsstore.server.workspace_tools import Id, WorkspaceTools
+from waggle_fsstore.service.bulk_removal import Outcome
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.error_text import reason_of
 from waggle_fsstore.service.provider import WITH_PIP
@@ -59,79 +62,24 @@ _READER_THREADS: Final = 40
 _FILE_THREADS: Final = 20
 # Most of these wait for one of the few programs that run at once.
 _PROGRAM_THREADS: Final = 100
-_MAX_TIMEOUT_MINUTES: Final = MAX_IDLE_TIMEOUT // timedelta(minutes=1)
 
-_DESCRIPTION: Final = (
-    "A durable store for agent environments, one readable JSON file each, with an MCP server, "
-    "a CLI and pytest fixtures included."
-)
-_INSTRUCTIONS: Final = (
-    "An environment is an isolated home directory, /home/sandbox, with a runtime ready to use: "
-    "python, node or shell. Run code in it with execute, put files there with write_file, and get "
-    "results with read_file. Each execute is a new process: files stay, variables do not. "
-    "Packages come from install_packages; programs have no network. "
-    "Restarting the server keeps each environment and its environment_id. An "
-    "environment that is idle for longer than its timeout is removed with all its files; for a "
-    "while restore_environment brings it back. Every call that works in it resets the idle timer. "
-    "Destroy environments you no longer need: the number of live environments is limited."
-)
-_NO_EXECUTION: Final = (
-    "This server cannot run programs: work with the file tools, or in the directory 'workspace'."
-)
 _UNISOLATED: Final = "NOT ISOLATED: it can do all that the user of the server can. "
-
-#: The title and the description of each tool.
-_TEXTS: Final = {
-    "create_environment": (
-        "Create an environment",
-        "Create an environment and wait until it is ready. Run code in it with execute.",
-    ),
-    "list_environments": (
-        "List environments",
-        "List environments by id, one page at a time. 'unreadable' lists damaged records.",
-    ),
-    "get_environment": (
-        "Get an environment",
-        "Get one environment, and reset its idle timer.",
-    ),
-    "destroy_environment": (
-        "Destroy an environment",
-        "Destroy an environment, in any status, and delete all its files.",
-    ),
-    "restore_environment": (
-        "Restore an expired environment",
-        "Bring back an environment that expired, with its files. A destroyed one stays gone.",
-    ),
-    "execute": (
-        "Run code",
-        "Run code in an environment and wait for its end. Its files stay; there is no network.",
-    ),
-    "install_packages": (
-        "Install packages",
-        "Install wheels with pip, or npm packages without their scripts. Nothing is built.",
-    ),
-    "write_file": (
-        "Write a file",
-        "Write a file of an environment, with the directories that are missing on the way.",
-    ),
-    "read_file": (
-        "Read a file",
-        "Read a file of an environment: its text, or base64 for anything else.",
-    ),
-    "list_files": (
-        "List files",
-        "List a directory of an environment by name, one page at a time.",
-    ),
-    "environment_history": (
-        "History of an environment",
-        "List the changes to an environment: time, actor, reason. Works after it is destroyed.",
-    ),
-}
 
 _RESOURCE_URI: Final = "waggle://environments/"
 
 _Limit = Annotated[
     int, WholeNumber(description="The maximum number to return.", low=1, high=_MAX_PAGE_SIZE)
+]
+_TimeoutMinutes = Annotated[
+    int | None,
+    WholeNumber(
+        description="Idle timeout in minutes. Default: 30, at most 60, or what the operator set.",
+        low=1,
+        high=MAX_TIMEOUT // timedelta(minutes=1),
+    ),
+]
+_Never = Annotated[
+    bool, Flag(description="No idle timeout: it never expires. Refused unless the operator allows.")
 ]
 
 
@@ -141,21 +89,24 @@ def make_server(
     *,
     default_timeout: timedelta = DEFAULT_EXEC_TIMEOUT,
     max_timeout: timedelta = MAX_EXEC_TIMEOUT,
+    forwarder: Forwarder | None = None,
+    on_end: OnEnd = lambda *_: None,
 ) -> MCPServer[Any]:
     """Return an MCP server whose tools work on a service, see :class:`Calls`.
 
     It has the tools that run programs if that is possible now. Their timeouts are
-    ``default_timeout`` and at most ``max_timeout``.
+    ``default_timeout`` and at most ``max_timeout``. ``forwarder`` makes the calls for environments
+    of other hosts. ``on_end`` hears of each call of a tool.
     """
-    tools, calls = Tools(service), Calls(is_stopping)
+    tools, calls = Tools(service), Calls(is_stopping, on_end)
     inside = WorkspaceTools(service, default_timeout, max_timeout)
     can_execute = not service.workspaces.why_no_execution()
     server: MCPServer[Any] = MCPServer(
         "waggle",
         version=__version__,
-        description=_DESCRIPTION,
-        instructions=_INSTRUCTIONS if can_execute else f"{_INSTRUCTIONS} {_NO_EXECUTION}",
-        tools=[*_tools(tools, calls), *_workspace_tools(service, inside, calls)],
+        description=DESCRIPTION,
+        instructions=INSTRUCTIONS if can_execute else f"{INSTRUCTIONS} {NO_EXECUTION}",
+        tools=[*_tools(tools, calls), *_workspace_tools(service, inside, calls, forwarder)],
         # This server sends no notifications of changes, so it must not offer subscriptions.
         subscriptions=False,
         middleware=[calls.observe, _without_prompts, tools.list_resources],
@@ -179,8 +130,9 @@ def _tool(
     annotations: ToolAnnotations,
     is_cancellable: bool = False,
     warning: str = "",
+    forwarder: Forwarder | None = None,
 ) -> Tool:
-    title, description = _TEXTS[function.__name__]
+    title, description = TEXTS[function.__name__]
     return make_tool(
         calls,
         limiter,
@@ -188,11 +140,15 @@ def _tool(
         (title, f"{warning}{description}"),
         annotations=annotations,
         is_cancellable=is_cancellable,
+        forwarder=forwarder,
     )
 
 
 def _workspace_tools(
-    service: EnvironmentService, tools: WorkspaceTools, calls: Calls
+    service: EnvironmentService,
+    tools: WorkspaceTools,
+    calls: Calls,
+    forwarder: Forwarder | None,
 ) -> list[Tool]:
     """Return the tools that work inside environments, as far as that is possible here."""
     workspaces = service.workspaces
@@ -202,11 +158,12 @@ def _workspace_tools(
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     writes = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
     installs = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
-    run = partial(_tool, calls, programs, is_cancellable=True, warning=warning)
+    use = partial(_tool, calls, threads, forwarder=forwarder)
+    run = partial(_tool, calls, programs, is_cancellable=True, warning=warning, forwarder=forwarder)
     found = [
-        _tool(calls, threads, tools.write_file, annotations=writes),
-        _tool(calls, threads, tools.read_file, annotations=reads),
-        _tool(calls, threads, tools.list_files, annotations=reads),
+        use(tools.write_file, annotations=writes),
+        use(tools.read_file, annotations=reads),
+        use(tools.list_files, annotations=reads),
     ]
     if not workspaces.why_no_execution():
         found.append(run(tools.execute, annotations=writes))
@@ -224,12 +181,15 @@ def _tools(tools: "Tools", calls: Calls) -> list[Tool]:
     )
     write = partial(_tool, calls, CapacityLimiter(_WRITER_THREADS))
     creates = hints(read_only_hint=False, destructive_hint=False, idempotent_hint=False)
+    changes = hints(read_only_hint=False, destructive_hint=False, idempotent_hint=True)
     destroys = hints(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
     return [
         write(tools.create_environment, annotations=creates, is_cancellable=True),
         read(tools.list_environments),
         read(tools.get_environment),
+        write(tools.extend_environment, annotations=changes),
         write(tools.destroy_environment, annotations=destroys),
+        write(tools.destroy_environments, annotations=destroys),
         write(tools.restore_environment, annotations=creates),
         read(tools.environment_history),
     ]
@@ -252,13 +212,11 @@ class Tools:
         name: Annotated[
             str | None, Text(description="Default: the runtime and a short id.")
         ] = None,
-        timeout_minutes: Annotated[
-            int | None,
-            WholeNumber(
-                description="Idle timeout in minutes. Default: 30, or what the operator set.",
-                low=1,
-                high=_MAX_TIMEOUT_MINUTES,
-            ),
+        timeout_minutes: _TimeoutMinutes = None,
+        never: _Never = False,
+        labels: Annotated[
+            dict[str, str] | None,
+            Labels(description="Texts by which to find and destroy environments together."),
         ] = None,
         with_pip: Annotated[
             bool, Flag(description="Install pip in a python environment; slower.")
@@ -273,13 +231,14 @@ class Tools:
         ] = None,
     ) -> EnvironmentInfo:
         """Create an environment."""
-        timeout = None if timeout_minutes is None else timedelta(minutes=timeout_minutes)
+        timeout = _timeout(timeout_minutes, never=never)
+        labels = _with_pip(labels or {}, with_pip=with_pip)
         with as_actor(call):
             environment = self._service.create(
                 runtime,
                 name=name,
                 timeout=timeout,
-                labels=WITH_PIP if with_pip else None,
+                labels=labels,
                 idempotency_key=idempotency_key,
                 cancellation=call.cancellation,
             )
@@ -292,11 +251,14 @@ class Tools:
         after: Annotated[
             str | None, Text(description="The value of 'next' on the previous page.")
         ] = None,
+        labels: Annotated[
+            dict[str, str] | None, Labels(description="Only those that have all of these labels.")
+        ] = None,
     ) -> EnvironmentList:
         """Return one page of the environments."""
         unreadable: list[Exception] = []
         with tool_errors():
-            environments = self._service.find_all(on_corrupt=unreadable.append)
+            environments = self._service.find_all(labels=labels, on_corrupt=unreadable.append)
         page, following = _page(environments, after, limit)
         return EnvironmentList(
             environments=[self._info(one) for one in page],
@@ -312,6 +274,21 @@ class Tools:
                 environment = self._service.touch(environment_id)
             except EnvironmentNotRunningError:
                 environment = self._service.find_by_id(environment_id)
+        return self._info(environment)
+
+    def extend_environment(
+        self,
+        call: Call,
+        environment_id: Id,
+        timeout_minutes: _TimeoutMinutes = None,
+        never: _Never = False,
+    ) -> EnvironmentInfo:
+        """Change the idle timeout of an environment, which counts as use."""
+        timeout = _timeout(timeout_minutes, never=never)
+        if timeout is None:
+            raise ToolError("timeout_minutes is required, or never=true")
+        with as_actor(call):
+            environment = self._service.extend(environment_id, timeout)
         return self._info(environment)
 
     def destroy_environment(
@@ -331,6 +308,37 @@ class Tools:
         return DestroyResult(
             status=Status.DESTROYED, message=f"environment {environment_id} is destroyed"
         )
+
+    def destroy_environments(
+        self,
+        call: Call,
+        labels: Annotated[
+            dict[str, str], Labels(description="All that have all of these labels.", min_count=1)
+        ],
+        dry_run: Annotated[
+            bool, Flag(description="Only say which ones would be destroyed, and how many.")
+        ] = True,
+        count: Annotated[
+            int | None,
+            WholeNumber(
+                description="The count of the dry run; required with dry_run=false. If their "
+                "number is another one now, none is destroyed.",
+                low=0,
+            ),
+        ] = None,
+    ) -> BulkDestroyResult:
+        """Destroy all environments with some labels."""
+        with as_actor(call):
+            if not dry_run and count is not None:
+                outcomes = self._service.destroy_all(labels, count=count)
+                return BulkDestroyResult.of(outcomes, dry_run=False)
+            found = self._service.find_all(labels=labels, on_corrupt=lambda _: None)
+        if not dry_run:
+            raise ToolError(
+                f"count is required: the number of environments with these labels is {len(found)}"
+            )
+        outcomes = [Outcome(one.id, one.status, "it would be destroyed") for one in found]
+        return BulkDestroyResult.of(outcomes, dry_run=True)
 
     def restore_environment(self, call: Call, environment_id: Id) -> EnvironmentInfo:
         """Restore an expired environment."""
@@ -417,6 +425,22 @@ async def _without_prompts(ctx: Request, call_next: CallNext) -> HandlerResult:
     if ctx.method in ("initialize", "server/discover") and isinstance(result, dict):
         result["capabilities"].pop("prompts", None)
     return result
+
+
+def _timeout(minutes: int | None, *, never: bool) -> timedelta | None:
+    """Return the idle timeout that is asked for, zero for never, ``None`` for the default."""
+    if never and minutes is not None:
+        raise ToolError("timeout_minutes and never exclude each other: give one of them")
+    if never:
+        return timedelta(0)
+    return None if minutes is None else timedelta(minutes=minutes)
+
+
+def _with_pip(labels: dict[str, str], *, with_pip: bool) -> dict[str, str]:
+    """Return the labels, and those that say to install pip, whose keys no client may use."""
+    for key in WITH_PIP.keys() & labels.keys():
+        raise ToolError(f"labels: the key {key!r} is reserved: use with_pip")
+    return {**labels, **WITH_PIP} if with_pip else labels
 
 
 def _page(

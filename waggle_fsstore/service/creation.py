@@ -9,13 +9,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from waggle_fsstore.domain.defaults import MAX_IDLE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Idempotency, Runtime, Status
 from waggle_fsstore.domain.errors import (
     CreationCancelledError,
     EnvironmentAlreadyExistsError,
     EnvironmentNotFoundError,
-    InvalidEnvironmentError,
     WaggleError,
 )
 from waggle_fsstore.domain.process import this_process
@@ -31,6 +29,7 @@ from waggle_fsstore.service.port_reservation import make_port_unique, reserved_p
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
+from waggle_fsstore.service.timeout_limit import check_timeout
 
 _log: Final = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ class Creation:
         *,
         capacity: int,
         default_timeout: timedelta,
+        max_timeout: timedelta,
     ) -> None:
         self._repository = repository
         self._provider = provider
@@ -61,6 +61,7 @@ class Creation:
         self._now = now
         self._capacity = capacity
         self._default_timeout = default_timeout
+        self._max_timeout = max_timeout
 
     def create(
         self,
@@ -141,8 +142,7 @@ class Creation:
         labels: dict[str, str] | None,
     ) -> Environment:
         timeout = self._default_timeout if timeout is None else timeout
-        if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= MAX_IDLE_TIMEOUT:
-            raise InvalidEnvironmentError("timeout", "must be above 0 and at most 60 minutes")
+        timeout = check_timeout(timeout, self._max_timeout)
         self._membership.join()
         now = self._now()
         environment_id = str(uuid.uuid4())

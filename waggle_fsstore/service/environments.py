@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The environment service: create, use, destroy and reconcile environments durably."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -9,13 +9,20 @@ from typing import Final, Self
 
 from waggle_fsstore.domain.audit import audit, current_author
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.defaults import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_PORTS
+from waggle_fsstore.domain.defaults import (
+    DEFAULT_CAPACITY,
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_PORTS,
+    MAX_IDLE_TIMEOUT,
+)
 from waggle_fsstore.domain.duration import format_duration
 from waggle_fsstore.domain.environment import Environment, Runtime, Status
 from waggle_fsstore.domain.errors import (
+    CountMismatchError,
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
     HostNotFoundError,
+    InvalidEnvironmentError,
     ProviderError,
     WorkspaceGoneError,
 )
@@ -24,10 +31,12 @@ from waggle_fsstore.domain.host import Host
 from waggle_fsstore.domain.process import is_elsewhere
 from waggle_fsstore.domain.repository import OnCorrupt, TransactionalRepository
 from waggle_fsstore.service import transitions
+from waggle_fsstore.service.bulk_removal import Outcome, destroy_each
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.error_text import id_in
 from waggle_fsstore.service.executor import Executor
+from waggle_fsstore.service.expiry_warnings import ExpiryWarnings
 from waggle_fsstore.service.files import Files
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import IN_PROGRESS
@@ -43,6 +52,8 @@ from waggle_fsstore.service.reconcile import (
 )
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival, was_running
+from waggle_fsstore.service.tally import Failure, Tally
+from waggle_fsstore.service.timeout_limit import check_timeout
 from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, IN_USE, TouchBuffer, Use
 from waggle_fsstore.service.workspaces import Workspaces
 
@@ -59,9 +70,10 @@ class EnvironmentService:
 
     ``capacity`` is the maximum number of live environments in the store, if all services
     that share it use the same number. ``default_timeout`` is the idle time after which an
-    environment expires. Each environment gets its ``ssh_port`` from ``ports``. ``now``
-    returns the time, ``uptime`` monotonic seconds from any origin, not counting those in
-    which the machine was asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
+    environment expires, and ``max_timeout`` the longest that a caller may choose, zero for any
+    and for never. Each environment gets its ``ssh_port`` from ``ports``. ``now`` returns the time,
+    ``uptime`` monotonic seconds from any origin, not counting those in which the machine was
+    asleep. :meth:`destroy` waits ``takeover_after`` seconds for other
     threads and processes that are creating or removing the environment. ``membership`` says
     which host this is, of those that share the store; without it, there is only this one.
     ``executor`` and ``files`` are for :attr:`workspaces`.
@@ -78,6 +90,7 @@ class EnvironmentService:
         *,
         capacity: int = DEFAULT_CAPACITY,
         default_timeout: timedelta = DEFAULT_IDLE_TIMEOUT,
+        max_timeout: timedelta = MAX_IDLE_TIMEOUT,
         ports: Ports | None = None,
         touch_buffer: TouchBuffer | None = None,
         membership: Membership | None = None,
@@ -93,11 +106,14 @@ class EnvironmentService:
         self._now = now or membership.now
         self._idle_clock = IdleClock(uptime)
         self._tidied_at = timedelta(0)
+        self._max_timeout = max_timeout
+        self._warnings = ExpiryWarnings(repository, self.time_left)
         self._touch_buffer = touch_buffer or TouchBuffer(repository)
         self._ports = ports or Ports(DEFAULT_PORTS)
+        self._tally = Tally()
         # Waits for no thread that creates the environment.
         self._prompt_removal = Removal(
-            repository, provider, self._ports, membership, takeover_after=0.0
+            repository, provider, self._ports, membership, self._tally, takeover_after=0.0
         )
         self._creation = Creation(
             repository,
@@ -108,15 +124,21 @@ class EnvironmentService:
             self._now,
             capacity=capacity,
             default_timeout=default_timeout,
+            max_timeout=max_timeout,
         )
         self._removal = Removal(
-            repository, provider, self._ports, membership, takeover_after=takeover_after
+            repository,
+            provider,
+            self._ports,
+            membership,
+            self._tally,
+            takeover_after=takeover_after,
         )
         self._revival = Revival(
             repository, provider, self._ports, membership, self._now, capacity=capacity
         )
         self._workspaces = Workspaces(
-            repository, provider, membership, self._touch, executor, files
+            repository, provider, membership, self._touch, self._tally, executor, files
         )
         self._ports.load(repository)
 
@@ -129,6 +151,11 @@ class EnvironmentService:
     def provider(self) -> Provider:
         """The provider that makes the environments of this service real."""
         return self._provider
+
+    @property
+    def tally(self) -> Tally:
+        """What this service has done since it began, in numbers."""
+        return self._tally
 
     @property
     def membership(self) -> Membership:
@@ -147,8 +174,8 @@ class EnvironmentService:
     ) -> Environment:
         """Create an environment, and return it once it is running.
 
-        The default ``name`` is the runtime and the beginning of the id. ``timeout`` must be
-        above zero and at most an hour. ``labels`` are for the provider and for readers.
+        The default ``name`` is the runtime and the beginning of the id. ``timeout`` is at most
+        ``max_timeout``; zero is never. ``labels`` are for the provider and for readers.
 
         A call that repeats an ``idempotency_key`` and the arguments returns the environment of
         the first call, whatever its status is now, and waits while that is being created. The
@@ -164,10 +191,12 @@ class EnvironmentService:
         port concurrently. Raises :class:`EnvironmentNotFoundError` if the environment was
         destroyed in the meantime.
         """
-        environment, is_new = self._creation.create(
-            runtime, name, timeout, labels, idempotency_key, cancellation or Cancellation()
-        )
+        with self._tally.failures_of(Failure.CREATION):
+            environment, is_new = self._creation.create(
+                runtime, name, timeout, labels, idempotency_key, cancellation or Cancellation()
+            )
         if is_new:
+            self._tally.created += 1
             return environment
         with suppress(EnvironmentNotRunningError):
             return self.touch(environment.id)
@@ -177,11 +206,15 @@ class EnvironmentService:
         """Return an environment, without touching it. Raises :class:`EnvironmentNotFoundError`."""
         return self._with_last_use(self._repository.find_by_id(environment_id))
 
-    def find_all(self, *, on_corrupt: OnCorrupt | None = None) -> list[Environment]:
-        """Return all environments by id, see :meth:`TransactionalRepository.find_all`."""
-        return [
-            self._with_last_use(one) for one in self._repository.find_all(on_corrupt=on_corrupt)
-        ]
+    def find_all(
+        self, *, labels: Mapping[str, str] | None = None, on_corrupt: OnCorrupt | None = None
+    ) -> list[Environment]:
+        """Return all environments that have all of ``labels``, by id.
+
+        See :meth:`TransactionalRepository.find_all`.
+        """
+        found = self._repository.find_all(on_corrupt=on_corrupt)
+        return [self._with_last_use(one) for one in found if one.has_labels(labels or {})]
 
     def touch(self, environment_id: str) -> Environment:
         """Record that an environment is used now, which resets its idle time; return it.
@@ -197,6 +230,18 @@ class EnvironmentService:
         self._touch_buffer.add(environment_id, self._now(), use)
         self._idle_clock.restart(environment_id, self._touch_buffer.last_used(environment))
         return self._with_last_use(environment)
+
+    def extend(self, environment_id: str, timeout: timedelta) -> Environment:
+        """Change the idle timeout of a running environment, which counts as use; return it.
+
+        ``timeout`` is at most ``max_timeout``; zero is never. Raises
+        :class:`InvalidEnvironmentError`, :class:`EnvironmentNotFoundError` and
+        :class:`EnvironmentNotRunningError`.
+        """
+        timeout = check_timeout(timeout, self._max_timeout)
+        stored = transitions.set_timeout(self._repository, environment_id, timeout, self._now())
+        self._idle_clock.restart(environment_id, self._touch_buffer.last_used(stored))
+        return self._with_last_use(stored)
 
     def probe(self, environment_id: str) -> Environment:
         """Ask the provider what an environment offers, and store the answer.
@@ -239,7 +284,24 @@ class EnvironmentService:
         if another provider made it.
         """
         self._touch_buffer.store_executions(environment_id)
-        return self._removal.destroy(environment_id, only_if, discard=True)
+        with self._tally.failures_of(Failure.REMOVAL):
+            return self._removal.destroy(environment_id, only_if, discard=True)
+
+    def destroy_all(self, labels: Mapping[str, str], *, count: int) -> list[Outcome]:
+        """Destroy all environments that have all of some labels, and return what became of each.
+
+        Each is removed as by :meth:`destroy`, unless its labels change before that, and no failure
+        stops the others. A record that cannot be read has no labels.
+
+        Raises :class:`InvalidEnvironmentError` without any label, and
+        :class:`CountMismatchError` if their number is not ``count``. Nothing has changed then.
+        """
+        if not labels:
+            raise InvalidEnvironmentError("labels", "must not be empty")
+        found = self.find_all(labels=labels, on_corrupt=lambda _: None)
+        if len(found) != count:
+            raise CountMismatchError(count, len(found))
+        return destroy_each(found, labels, self.destroy, self.find_by_id)
 
     def undelete(self, environment_id: str, *, record_only: bool = False) -> Environment:
         """Bring a removed environment back, with the files that it had; return it.
@@ -295,24 +357,29 @@ class EnvironmentService:
                 orphans = self._provider.find_orphans(known)
                 result.orphans += [name for name in orphans if name in workspaces]
         self._tidy(stored, result)
+        result.count_failures(self._tally)
         return result
 
     def sweep(self, *, is_stopping: Callable[[], bool] = lambda: False) -> Reconciliation:
         """Remove expired environments, and finish the work that ended processes left halfway.
 
         Those in status error expire too, and so does one that a process in another container has
-        been creating or removing for an hour. Failures and ``is_stopping``: see :meth:`reconcile`.
+        been creating or removing for an hour. A running one that expires soon gets a warning in
+        its history. Failures and ``is_stopping``: see :meth:`reconcile`.
         """
         result = Reconciliation()
         self._membership.refresh()
         stored = self._repository.find_all(on_corrupt=result.unreadable.append)
         environments = self._of_this_host(stored, result)
         self._check_provider(result)
-        self._idle_clock.begin_pass({one.id for one in environments})
+        known = {one.id for one in environments}
+        self._idle_clock.begin_pass(known)
+        self._warnings.begin_pass(known)
         remove = partial(self._finish_or, self._remove_if_expired)
         self._visit(environments, result, is_stopping, remove)
         self._idle_clock.end_pass()
         self._tidy(stored, result)
+        result.count_failures(self._tally)
         return result
 
     def finish_removal(self, environment: Environment) -> None:
@@ -323,7 +390,7 @@ class EnvironmentService:
         """
         is_asked_for = environment.status is Status.DESTROYING and environment.owner is None
         if is_asked_for and self._membership.owns(environment):
-            with suppress(EnvironmentNotFoundError):
+            with suppress(EnvironmentNotFoundError), self._tally.failures_of(Failure.REMOVAL):
                 finish_removal(self._prompt_removal, environment.id, "another host asked for it")
 
     def finish_removals(self) -> None:
@@ -373,8 +440,17 @@ class EnvironmentService:
         Only time in which this service ran is idle time. The flush interval of touches is added
         to the timeout, because another service may have a use that is not stored yet.
         """
-        never = environment.timeout <= timedelta(0)
-        return not never and self.idle_time(environment) > environment.timeout + FLUSH_INTERVAL
+        left = self.time_left(environment)
+        return left is not None and left < timedelta(0)
+
+    def time_left(self, environment: Environment) -> timedelta | None:
+        """Return how much longer an environment may be idle, ``None`` if it never expires.
+
+        It is below zero if :meth:`is_expired` returns true.
+        """
+        if environment.timeout <= timedelta(0):
+            return None
+        return environment.timeout + FLUSH_INTERVAL - self.idle_time(environment)
 
     def idle_time(self, environment: Environment) -> timedelta:
         """Return how long an environment has been idle, at most since this service began.
@@ -482,6 +558,8 @@ class EnvironmentService:
         if environment.status is Status.ERROR and revive(self._revival, environment, result):
             return
         if not self._may_expire(environment) or self._is_error_with_files(environment):
+            if transitions.belongs_to(environment, self._provider):
+                self._warnings.visit(environment, self._touch_buffer.last_used(environment))
             return
         idle = timedelta(seconds=self.idle_time(environment) // timedelta(seconds=1))
         self._touch_buffer.store_executions(environment.id)

@@ -15,7 +15,7 @@ from typing import Final
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.domain.errors import HostRefusedError, ProviderError
+from waggle_fsstore.domain.errors import HostRefusedError, OtherHostError
 from waggle_fsstore.domain.host import COPY_ADVICE, HEARTBEAT, SILENCE, Host, Hosts
 
 _MAX_WAIT: Final = SILENCE + HEARTBEAT
@@ -73,11 +73,23 @@ class Membership:
         """Return that name for a message, and since when the host is silent, if it is."""
         return self.name_of(environment)
 
+    def url_of(self, environment: Environment) -> str:  # noqa: ARG002
+        """Return where the server of that host can be reached, "" if that is unknown."""
+        return ""
+
     def require(self, environment: Environment, provider: str) -> None:
-        """Raise :class:`ProviderError` unless this host has the files of an environment."""
-        if not self.owns(environment):
-            where = self.describe_host_of(environment) or "an unknown host"
-            raise ProviderError(provider, f"the files of the environment are on host {where}")
+        """Raise :class:`OtherHostError` unless this host has the files of an environment."""
+        if self.owns(environment):
+            return
+        name = self.name_of(environment)
+        reason = (
+            f"the files of the environment are on host {self.describe_host_of(environment)}: call "
+            "the server of that host"
+            if name
+            else "the files of the environment are on no host that is known: start the server "
+            "whose directory of workspaces has them"
+        )
+        raise OtherHostError(provider, reason, name, self.url_of(environment))
 
 
 class SharedMembership(Membership):
@@ -191,6 +203,11 @@ class SharedMembership(Membership):
         """See :meth:`Membership.name_of`."""
         host = self._host_of(environment)
         return host.name if host else ""
+
+    def url_of(self, environment: Environment) -> str:
+        """See :meth:`Membership.url_of`."""
+        host = self._host_of(environment)
+        return host.url if host else ""
 
     def describe_host_of(self, environment: Environment) -> str:
         """See :meth:`Membership.describe_host_of`."""

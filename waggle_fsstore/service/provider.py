@@ -2,7 +2,7 @@
 """The contract of providers, which make environments real and remove them again."""
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
 from waggle_fsstore.domain.environment import Capabilities, Environment
@@ -17,10 +17,12 @@ class Leftovers(NamedTuple):
 
     - ``orphans``: the number of workspaces that could not be removed; the log has the reasons.
     - ``trash_bytes``: how much the workspaces take that are kept for a while.
+    - ``kept_since``: when the oldest of these was removed, ``None`` without any.
     """
 
     orphans: int
     trash_bytes: int
+    kept_since: datetime | None = None
 
 
 class Provider(Protocol):

@@ -10,6 +10,7 @@ from typing import Final, Self
 from waggle_fsstore.domain.defaults import DEFAULT_REAPER_INTERVAL
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.reconcile import Reconciliation
+from waggle_fsstore.service.tally import Failure
 
 # How often a server that is not the leader asks whether it has become the leader.
 _LEADER_POLL_S: Final = 2.0
@@ -22,7 +23,7 @@ class Reaper:
 
     After an incomplete reconciliation the next run reconciles again instead of sweeping.
     Of the servers of a store, one at a time leads; the next leader begins with a
-    reconciliation.
+    reconciliation. ``afterwards`` is called after each sweep.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Reaper:
         *,
         interval: timedelta = DEFAULT_REAPER_INTERVAL,
         is_leader: Callable[[], bool] = lambda: True,
+        afterwards: Callable[[], object] = lambda: None,
     ) -> None:
         self._service = service
         self._interval = interval
         self._is_leader = is_leader
+        self._afterwards = afterwards
         self._stopping = threading.Event()
         self._first_run_done = threading.Event()
         self._start_lock = threading.Lock()
@@ -59,7 +62,9 @@ class Reaper:
                 _log_result("reconciled", self._reconciliation)
             else:
                 _log_result("swept", self._service.sweep(is_stopping=self._stopping.is_set))
+                self._afterwards()
         except Exception:  # noqa: BLE001  # The next run may succeed, whatever the failure was.
+            self._service.tally.failed(Failure.SWEEP)
             _log.exception("the sweep failed; the next one follows in %g s", self._pause_s())
 
     def start(self) -> None:

@@ -21,6 +21,7 @@ from waggle_fsstore.service.in_progress import IN_PROGRESS, is_owned_elsewhere
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival, was_running
+from waggle_fsstore.service.tally import Failure, Tally
 
 _log: Final = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ class Reconciliation:
     unreadable: list[Exception] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     is_complete: bool = True
+
+    def count_failures(self, tally: Tally) -> None:
+        """Add what was found wrong to a tally."""
+        tally.failed(Failure.INTERRUPTED, len(self.failed))
+        tally.failed(Failure.LOST, len(self.lost))
+        tally.failed(Failure.SWEEP, len(self.problems))
 
     @contextmanager
     def collect_problems(

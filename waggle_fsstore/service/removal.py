@@ -22,6 +22,7 @@ from waggle_fsstore.service.in_progress import IN_PROGRESS
 from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.ports import Ports
 from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.tally import Tally
 
 # How often to check whether another process is done.
 _POLL_INTERVAL_S: Final = 0.02
@@ -48,6 +49,7 @@ class Removal:
         provider: Provider,
         ports: Ports,
         membership: Membership,
+        tally: Tally,
         *,
         takeover_after: float,
     ) -> None:
@@ -55,6 +57,7 @@ class Removal:
         self._provider = provider
         self._ports = ports
         self._membership = membership
+        self._tally = tally
         self._takeover_after = takeover_after
 
     def destroy(
@@ -166,4 +169,5 @@ class Removal:
             transitions.with_reason("its workspace is removed"),
         ):
             self._repository.delete(environment.id)
+            self._tally.removed(has_expired=not environment.discard_files)
         self._ports.unassign(environment.id)

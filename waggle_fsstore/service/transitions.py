@@ -7,10 +7,11 @@ backwards, and a deleted environment stays deleted.
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from waggle_fsstore.domain.audit import as_reason, audit, current_author
+from waggle_fsstore.domain.duration import format_timeout
 from waggle_fsstore.domain.environment import Capabilities, Environment, Status
 from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
@@ -253,10 +254,36 @@ def request_destroying(
         repository.update(environment_id, request)
 
 
-def note(repository: TransactionalRepository, environment_id: str, reason: str) -> None:
-    """Store a change that only the reason describes, such as the installation of a package."""
+def set_timeout(
+    repository: TransactionalRepository, environment_id: str, timeout: timedelta, now: datetime
+) -> Environment:
+    """Change the idle timeout of a running environment, which is a use of it.
+
+    Raises :class:`EnvironmentNotRunningError`.
+    """
+
+    def change_timeout(stored: Environment) -> None:
+        require_running(stored)
+        stored.timeout = timeout
+        stored.touch(now)
+
+    with with_reason(f"its timeout is {format_timeout(timeout)} now"):
+        return repository.update(environment_id, change_timeout)
+
+
+def note(
+    repository: TransactionalRepository,
+    environment_id: str,
+    reason: str,
+    *,
+    only_if: Callable[[Environment], bool] = lambda _: True,
+) -> None:
+    """Store a change that only the reason describes, such as the installation of a package.
+
+    Raises :class:`PreconditionFailedError` if ``only_if`` returns false.
+    """
     with suppress(EnvironmentNotFoundError), audit(reason=as_reason(reason)):
-        repository.update(environment_id, lambda _: None)
+        repository.update(environment_id, lambda stored: require(only_if(stored)))
 
 
 def release_owner(repository: TransactionalRepository, environment_id: str, reason: str) -> None:

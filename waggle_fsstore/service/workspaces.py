@@ -27,6 +27,7 @@ from waggle_fsstore.service.executor import Executor
 from waggle_fsstore.service.files import Files
 from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.provider import Provider
+from waggle_fsstore.service.tally import Failure, Tally
 from waggle_fsstore.service.touch_buffer import IN_USE, Use
 
 # What runs is not idle: its use is noted this often.
@@ -51,6 +52,7 @@ class Workspaces:
         provider: Provider,
         membership: Membership,
         touch: Touch,
+        tally: Tally,
         executor: Executor | None = None,
         files: Files | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Workspaces:
         self._provider = provider
         self._membership = membership
         self._touch = touch
+        self._tally = tally
         self._executor = executor
         self._files = files
 
@@ -95,7 +98,7 @@ class Workspaces:
         :class:`EnvironmentNotRunningError`, and what :class:`Executor` raises.
         """
         executor = self._require_executor()
-        with self._in_use(environment_id) as environment:
+        with self._counted(environment_id) as environment:
             result = executor.execute(
                 environment,
                 code,
@@ -103,6 +106,7 @@ class Workspaces:
                 timeout=timeout,
                 stop=self._stop(environment_id, is_cancelled),
             )
+        self._tally.executed(language or environment.runtime, result)
         self._note(environment_id, result)
         return result
 
@@ -117,7 +121,7 @@ class Workspaces:
     ) -> Execution:
         """Run a command in an environment, as :meth:`execute` runs code.
 
-        ``stdio`` stands in for its standard streams.
+        ``stdio`` replaces its standard streams.
         """
         executor = self._require_executor()
         with self._in_use(environment_id) as environment:
@@ -143,13 +147,14 @@ class Workspaces:
         Raises what :meth:`execute` raises, and ``ValueError`` for a name that is no package.
         """
         executor = self._require_executor()
-        with self._in_use(environment_id) as environment:
+        with self._counted(environment_id) as environment:
             result = executor.install(
                 environment,
                 packages,
                 timeout=_INSTALL_TIMEOUT,
                 stop=self._stop(environment_id, is_cancelled),
             )
+        self._tally.installed(result)
         outcome = result.stopped or f"exit code {result.exit_code}"
         transitions.note(
             self._repository, environment_id, f"installed {' '.join(packages)}: {outcome}"
@@ -175,6 +180,15 @@ class Workspaces:
         """Stop all programs, and start no more."""
         if self._executor is not None:
             self._executor.close()
+
+    @contextmanager
+    def _counted(self, environment_id: str) -> Iterator[Environment]:
+        """Let the block run something in an environment; count it where that fails."""
+        with (
+            self._tally.failures_of(Failure.EXECUTION),
+            self._in_use(environment_id) as environment,
+        ):
+            yield environment
 
     @contextmanager
     def _in_use(self, environment_id: str) -> Iterator[Environment]:

@@ -32,7 +32,9 @@ from waggle_fsstore.store.write.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
+    from waggle_fsstore.domain.durations import Durations
     from waggle_fsstore.domain.event import Event
     from waggle_fsstore.domain.finding import Finding
     from waggle_fsstore.domain.repository import OnCorrupt
@@ -326,6 +328,16 @@ class FileStore:
         """
         return self._writer.findings
 
+    @property
+    def saves(self) -> Durations:
+        """How long the changes took that this object has made."""
+        return self._writer.saves
+
+    @property
+    def syncs(self) -> Durations:
+        """How long the syncs took that this object has made."""
+        return self._disk.syncs
+
     def check_writable(self, *, timeout: float) -> None:
         """Raise what a write would raise now: disk full, read-only, a damaged journal, ...
 
@@ -424,15 +436,16 @@ class FileStore:
         keep_days: float | None = None,
         keep_bytes: int | None = None,
         compress: bool = False,
+        keep_since: datetime | None = None,
     ) -> Pruned:
         """Remove the oldest history, in whole segments of the journal.
 
         Removes the segments whose last change is more than ``keep_days`` old, then as many
-        as it takes for the journal to have at most ``keep_bytes``. The live segment and what
-        recovery needs always stay; a checkpoint is written first, so that recovery needs
-        little. ``compress`` compresses the other segments that are left. Raises
-        ``ValueError`` without any of the three, :class:`JournalDamagedError`, and what a
-        write raises.
+        as it takes for the journal to have at most ``keep_bytes``. The live segment, what
+        recovery needs, and changes since ``keep_since`` always stay; a checkpoint is written
+        first, so that recovery needs little. ``compress`` compresses the other segments that
+        are left. Raises ``ValueError`` without any of the three,
+        :class:`JournalDamagedError`, and what a write raises.
         """
         from waggle_fsstore.store.maintenance import prune
 
@@ -444,7 +457,14 @@ class FileStore:
             keep_days=keep_days,
             keep_bytes=keep_bytes,
             compress=compress,
+            keep_since=keep_since,
         )
+
+    def history_size(self) -> int:
+        """Return how many bytes the files of the journal take."""
+        from waggle_fsstore.store.journal import segments
+
+        return segments.total_size(self._layout)
 
     def last_change(self) -> int:
         """Return the number of the last change, 0 without one."""

@@ -7,7 +7,13 @@ As root on Linux, it has a column for a server that runs as root, and one for a 
 import os
 import sys
 
-from tests.provider.sandbox.batch import NAMES, Result, open_to_all, run_all, run_all_as_plain_user
+from tests.provider.sandbox.batch import (
+    NAMES,
+    Result,
+    open_to_all,
+    run_all,
+    run_all_as_plain_user,
+)
 
 
 def main() -> None:
@@ -33,7 +39,7 @@ def main() -> None:
 
 def _cell(result: Result) -> str:
     text = result.text.replace("|", "/").replace("\n", " ")
-    return f"{'held' if result.is_held else '**open**'}: {text:.90}"
+    return f"{'held' if result.is_held else '**open**'}: {text:.120}"
 
 
 if __name__ == "__main__":

@@ -12,16 +12,10 @@ from waggle_fsstore.provider.sandbox import seccomp
 
 
 class Attack(NamedTuple):
-    """What to attempt.
-
-    - ``hole``: what is not closed yet, so that the test is expected to fail.
-    - ``is_closed_to_root``: whether the hole is closed where root runs the server.
-    """
+    """What to attempt."""
 
     name: str
     code: str
-    hole: str = ""
-    is_closed_to_root: bool = False
 
 
 # Copies, from which no planted fault can remove anything.
@@ -638,7 +632,6 @@ def fill():
     return [syscall((64, 190), 0, 32000, 0o600) for _ in range(20)]
 attempt("2 MiB of the kernel for each call", fill, errno.ENOSYS, errno.EPERM)
 """,
-        hole="semget: 2 MiB of kernel memory a call, which no limit counts",
     ),
     Attack(
         "system-v-messages",
@@ -648,7 +641,6 @@ def fill():
     return syscall((69, 189), queue, struct.pack("l", 1) + bytes(8000), 8000, 0o4000)
 attempt("16 KiB of the kernel for each queue, of 32000", fill, errno.ENOSYS, errno.EPERM)
 """,
-        hole="msgget: 500 MiB of kernel memory, which no limit counts",
     ),
     Attack(
         "pages-in-pipes",
@@ -658,7 +650,6 @@ page = libc.mmap(ctypes.c_long(0), ctypes.c_size_t(1 << 22), 3, 0x22, -1, ctypes
 vector = struct.pack("QQ", page, 4096)
 attempt("vmsplice", lambda: syscall((278, 75), writing, vector, 1, 0), errno.ENOSYS, errno.EPERM)
 """,
-        hole="vmsplice: one page in a pipe keeps a huge page, which no limit counts",
     ),
     Attack(
         "aio-contexts",
@@ -667,7 +658,6 @@ context = ctypes.c_long(0)
 attempt("io_setup", lambda: syscall((206, 0), 60000, ctypes.byref(context)),
         errno.ENOSYS, errno.EPERM)
 """,
-        hole="io_setup: one program takes all contexts of the machine (fs.aio-max-nr)",
     ),
 ]
 

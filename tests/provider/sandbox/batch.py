@@ -12,11 +12,12 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,9 +37,6 @@ IS_FULL: Final = os.environ.get("WAGGLE_TEST_ATTACKS") == "full"
 
 #: All attacks, in the order of the table, and those that are known to succeed.
 NAMES: Final = [*(attack.name for attack in ATTACKS), *(program.name for program in PROGRAMS)]
-HOLES: Final = {attack.name for attack in ATTACKS if attack.hole} | {
-    program.name for program in PROGRAMS if program.hole
-}
 
 _REPOSITORY: Final = Path(__file__).parents[3]
 _PLAIN_UID: Final = 54_321
@@ -46,7 +44,7 @@ _TIMEOUT_S: Final = 300
 _AT_ONCE: Final = 3
 
 # How long a killed process may take to end, on a machine that is busy.
-_END_TIMEOUT_S: Final = 5.0
+_END_TIMEOUT_S: Final = 3.0
 _MAX_GROWTH_KIB: Final = 50 * 1024
 
 
@@ -115,6 +113,13 @@ def environment(name: str, runtime: Runtime = Runtime.PYTHON) -> Environment:
     return Environment(id=name, name=name, runtime=runtime)
 
 
+@lru_cache
+def why_unavailable() -> str:
+    """Return why nothing can be isolated on this machine, "" if programs can."""
+    with tempfile.TemporaryDirectory() as directory, opened(Path(directory)) as place:
+        return place.executor.why_unavailable()
+
+
 def run_attacks(directory: Path) -> dict[str, Result]:
     """Run all attacks that end in a moment, and return what came of each."""
     attacked, other = environment("attacked"), environment("other", Runtime.SHELL)
@@ -140,7 +145,9 @@ def run_attacks(directory: Path) -> dict[str, Result]:
 def _judged(lines: list[str]) -> Result:
     wrong = [line for line in lines if not line.startswith(("HELD", "SEEN"))]
     seen = [line for line in lines if line.startswith("SEEN")]
-    text = "; ".join(wrong or seen or [f"{len(lines)} attempts"])
+    text = "; ".join(
+        wrong or [line.removeprefix("SEEN ") for line in seen] or [f"{len(lines)} attempts"]
+    )
     return Result(is_held=bool(lines) and not wrong, text=text)
 
 

@@ -3,7 +3,8 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
@@ -21,6 +22,7 @@ from waggle_fsstore.provider.sandbox import (
     view,
 )
 from waggle_fsstore.provider.sandbox.process import SandboxProcess
+from waggle_fsstore.provider.sandbox.slots import Slots
 
 # System calls
 
@@ -240,6 +242,23 @@ def count_memory_of_first_process_only(patch: Patch) -> None:
 def count_private_memory_only(patch: Patch) -> None:
     real = limits._sum_of
     patch.setattr(limits, "_sum_of", lambda path, *fields: real(path, fields[0]))
+    patch.setattr(limits, "_shared_size", lambda _: 0)
+
+
+@fault(f"{_LIMITED}[memory-shared-and-unmapped]")
+def overlook_shared_memory_of_no_process(patch: Patch) -> None:
+    patch.setattr(limits, "_shared_size", lambda _: 0)
+
+
+@fault(f"{_LIMITED}[memory-in-page-tables]")
+def overlook_page_tables(patch: Patch) -> None:
+    real = limits._memory_of
+    patch.setattr(limits, "_memory_of", lambda pid: real(pid)._replace(tables=0))
+
+
+@fault(f"{_LIMITED}[disk-in-unlinked-files]")
+def overlook_files_without_name(patch: Patch) -> None:
+    patch.setattr(limits.UnlinkedWatch, "_size", lambda _: 0)
 
 
 @fault(f"{_LIMITED}[disk-allocated]")
@@ -355,3 +374,35 @@ def _with(arguments: list[str], option: str, new: list[str], length: int) -> lis
 
 def _without(arguments: list[str], option: str) -> list[str]:
     return [one for one in arguments if one != option]
+
+
+# Slots
+
+_SLOTS = "tests/provider/sandbox/test_slots.py"
+
+
+@fault(f"{_SLOTS}::test_programs_are_admitted_in_order")
+def admit_programs_in_any_order(patch: Patch) -> None:
+    def why_not(self: Slots, number: int) -> str:
+        name = self._waiting[number]
+        is_last = number == max(self._waiting)
+        is_full = self._is_full(name) or self._running.total() >= self._total
+        return "" if is_last and not is_full else "full"
+
+    patch.setattr(Slots, "_why_not", why_not)
+
+
+@fault(f"{_SLOTS}::test_environment_has_few_slots")
+def let_one_environment_take_all_slots(patch: Patch) -> None:
+    patch.setattr(Slots, "_is_full", lambda *_: False)
+
+
+@fault(f"{_SLOTS}::test_failed_program_gives_its_slot_back")
+def lose_slot_of_failed_program(patch: Patch) -> None:
+    @contextmanager
+    def hold(self: Slots, name: str, wait_s: float, is_wanted: Callable[[], bool]) -> Iterator[str]:
+        reason = self._enter(name, wait_s, is_wanted)
+        yield reason
+        self._leave(name)
+
+    patch.setattr(Slots, "hold", hold)

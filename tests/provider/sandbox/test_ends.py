@@ -8,10 +8,12 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -23,6 +25,9 @@ from waggle_fsstore.domain.execution import Execution, Stop
 from waggle_fsstore.provider.sandbox import bubblewrap, output
 from waggle_fsstore.provider.sandbox.limits import MemoryWatch
 from waggle_fsstore.provider.sandbox.slots import Slots
+
+# Found out here, before a fault is planted.
+pytestmark = pytest.mark.skipif(bool(batch.why_unavailable()), reason=batch.why_unavailable())
 
 SHELL = environment("a", Runtime.SHELL)
 PYTHON = environment("p")
@@ -40,6 +45,10 @@ sleep 1000
 )
 _WAIT_S = 20.0
 _AT_ONCE = 5
+_GONE_S = 1.0
+
+#: In the command line of a program that would run for long.
+MARK = f"7777{os.getpid()}"
 
 _forks = multiprocessing.get_context("fork")
 
@@ -63,10 +72,10 @@ def wait_for(reading: int, count: int = 1) -> None:
 
 def serve(root: Path) -> None:
     """Run programs in all slots, until this process is killed."""
-    with batch.opened(root, slots=Slots(_AT_ONCE, _AT_ONCE)) as place:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in range(_AT_ONCE):
-                pool.submit(place.execute, SHELL, DAEMONS, Runtime.SHELL, timeout_s=300)
+    slots = Slots(_AT_ONCE, _AT_ONCE)
+    with batch.opened(root, slots=slots) as place, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in range(_AT_ONCE):
+            pool.submit(place.execute, SHELL, DAEMONS, Runtime.SHELL, timeout_s=300)
 
 
 @contextmanager
@@ -116,6 +125,45 @@ def test_killed_server_leaves_no_program(place: Place) -> None:
             server.join()
         assert is_released(reading)
     assert place.execute(SHELL, "ls", Runtime.SHELL).exit_code == 0
+
+
+def serve_one(root: Path, ready: Connection) -> None:
+    """Run one program, and say when that begins."""
+    with batch.opened(root) as place:
+        place.executor.why_unavailable()
+        ready.send(None)
+        place.execute(SHELL, f"sleep {MARK}", Runtime.SHELL, timeout_s=300)
+
+
+def marked() -> list[int]:
+    """Return the processes of the program of :func:`serve_one`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if MARK.encode() in path.read_bytes():
+                found.append(int(path.parts[2]))
+    return found
+
+
+@pytest.mark.skipif(not batch.IS_FULL, reason="needs WAGGLE_TEST_ATTACKS=full")
+def test_server_killed_during_setup_leaves_no_program(place: Place) -> None:
+    """A server that is killed while it sets up a sandbox leaves no program that runs on."""
+    survivors = []
+    for delay_ms in range(0, 120, 2):
+        ours, theirs = multiprocessing.Pipe()
+        server = _forks.Process(target=serve_one, args=(place.provider.root, theirs))
+        server.start()
+        ours.recv()
+        server.join(delay_ms / 1000)  # The moment of the kill, which is the subject here.
+        server.kill()
+        server.join()
+        deadline = monotonic() + _GONE_S
+        while marked() and monotonic() < deadline:
+            server.join(0.01)
+        for pid in marked():
+            survivors.append((delay_ms, pid))
+            os.kill(pid, signal.SIGKILL)
+    assert survivors == []
 
 
 @pytest.mark.parametrize("target", [(MemoryWatch, "check"), (output.Streams, "read")])

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -141,6 +141,17 @@ def test_keep_days_removes_oldest(store: FileStore) -> None:
     pruned = store.prune_history(keep_days=29)
     assert pruned.segments_removed == 2
     assert names(store) == before[2:]
+
+
+@pytest.mark.parametrize("limit", [{"keep_days": 0}, {"keep_bytes": 0}])
+def test_changes_since_time_stay(store: FileStore, limit: dict[str, Any]) -> None:
+    """A segment with a change since a time stays, whatever the limits are."""
+    before = names(store)
+    age(store, before[2] - 1, timedelta(days=30))
+    since = datetime.now(UTC) - timedelta(days=29)
+    assert store.prune_history(keep_since=since, **limit).segments_removed == 2
+    assert names(store) == before[2:]
+    assert size(store) == store.history_size()
 
 
 def test_old_segment_after_younger_one_stays(store: FileStore) -> None:

@@ -3,7 +3,10 @@
 
 import json
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,14 @@ pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
 pytest.importorskip("mcp", reason="needs the extra 'server'")
 pytest.importorskip("click", reason="needs the extra 'cli'")
 
+import anyio
+from mcp import Client
+
 from tests.cli.cli_runner import run
-from tests.server.client import ask, talk
-from tests.server.processes import HttpServer
+from tests.cli.forked import forked
+from tests.isolation import needs_isolation
+from tests.server.client import ask, refused, talk
+from tests.server.processes import TIMEOUT_S, HttpServer
 from tests.store.postgres.servers import Server
 from waggle_fsstore import FileStore, Settings
 from waggle_fsstore.store.maintenance.copy import copy
@@ -56,19 +64,19 @@ def without_place(environment: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environment.items() if key != "workspace"}
 
 
-def test_servers_give_the_same_answers(start: Start) -> None:
+def test_servers_give_the_same_answers(start: Start, tmp_path: Path) -> None:
     """What one creates, the other lists, uses and destroys; the files go on the right host."""
     first, second = start("a"), start("b")
     made = call(first, "create_environment", runtime="shell", name="one")
     environment_id = made["environment_id"]
     assert made["host"] == "a"
-    assert Path(made["workspace"]).is_dir()
+    assert (tmp_path / "a" / environment_id).is_dir()
     lists = [call(one, "list_environments")["environments"] for one in (first, second)]
     assert [list(map(without_place, found)) for found in lists] == [[without_place(made)]] * 2
     assert call(second, "get_environment", environment_id=environment_id)["workspace"] == ""
     gone = call(second, "destroy_environment", environment_id=environment_id, reason="done")
     assert gone["status"] == "destroyed"
-    assert not Path(made["workspace"]).exists()
+    assert not (tmp_path / "a" / environment_id).exists()
     histories = [
         call(one, "environment_history", environment_id=environment_id) for one in (first, second)
     ]
@@ -107,6 +115,23 @@ def test_operator_removes_environment_and_host(start: Start, tmp_path: Path) -> 
     assert run("host", "remove", "c").exit_code == 3
 
 
+def test_work_inside_environment_needs_its_host(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verbs that work inside an environment do so beside its server, and name it elsewhere."""
+    name = call(start("a"), "create_environment", runtime="shell")["environment_id"]
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"1")
+    monkeypatch.setenv("WAGGLE_WORKSPACES", str(tmp_path / "a"))
+    assert run("cp", str(source), f"{name}:file").exit_code == 0
+    monkeypatch.setenv("WAGGLE_WORKSPACES", str(tmp_path / "b"))
+    for verb in (("cp", f"{name}:file", str(target)), ("exec", name, "--", "ls")):
+        with forked(*verb) as program:
+            code, _, err = program.communicate()
+        assert (code, b"are on host a" in err) == (1, True)
+    assert not target.exists()
+
+
 def test_host_is_its_directory_of_workspaces(start: Start) -> None:
     """A server with the same directory is the same host, also under a new name; a copy is not."""
     first = start("a")
@@ -135,6 +160,55 @@ def test_killed_host_settles_its_own(start: Start) -> None:
     assert (found["status"], found["workspace"]) == ("running", made["workspace"])
 
 
+@needs_isolation
+def test_call_for_other_host_is_forwarded(start: Start) -> None:
+    """The other server has the program run where the files are, and says when it cannot."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    shared = {"WAGGLE_CLUSTER_TOKEN": "the-secret-of-the-servers"}
+    first = start("a", WAGGLE_LISTEN_ADDR=address, WAGGLE_HOST_URL=f"http://{address}", **shared)
+    made = [call(first, "create_environment", runtime="shell")["environment_id"] for _ in "12"]
+    second = start("b", **shared)
+    done = call(second, "execute", environment_id=made[0], code="pwd; touch made")
+    assert (done["stdout"], done["exit_code"]) == ("/home/sandbox\n", 0)
+    listed = call(second, "list_files", environment_id=made[0])
+    assert [one["name"] for one in listed["files"]] == ["made"]
+    call(first, "destroy_environment", environment_id=made[0])
+    events = call(second, "environment_history", environment_id=made[0])["events"]
+    ran = "in use: mcp:tester ran 1 program, the last one ended with exit code 0"
+    assert ran in [event["reason"] for event in events]
+    talk(second.url, lambda client: _give_up(client, made[1]))
+    first.kill()
+    answer = refused(second.url, "execute", environment_id=made[1], code="echo")
+    assert answer.startswith(f"host a, which has the files of environment '{made[1]}', cannot be ")
+    assert not any("the-secret" in one.stderr() for one in (first, second))
+
+
+async def _give_up(client: Client, environment_id: str) -> None:
+    """Begin a program that does not end, cancel the call once it runs, and wait for its end."""
+    marker = f"{os.getpid()}.{time.monotonic_ns()}"  # Of seconds, which no other program sleeps.
+    arguments = {"environment_id": environment_id, "timeout_seconds": 200}
+    async with anyio.create_task_group() as tasks:
+        code = f"sleep {marker} & wait"
+        tasks.start_soon(client.call_tool, "execute", {**arguments, "code": code})
+        with anyio.fail_after(TIMEOUT_S):
+            while not _runs(marker):
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(TIMEOUT_S):
+        while _runs(marker):
+            await anyio.sleep(0.01)
+
+
+def _runs(argument: str) -> bool:
+    """Return whether a program with this argument runs on this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                return True
+    return False
+
+
 def test_second_http_server_of_a_host_is_refused(start: Start) -> None:
     """One server of a host listens for HTTP, as with a store in files."""
     first = start("a")
@@ -159,7 +233,7 @@ def test_store_that_was_copied_is_adopted(start: Start, server: Server, tmp_path
     first = start("a")
     (found,) = call(first, "list_environments")["environments"]
     assert (found["host"], found["status"]) == ("a", "running")
-    assert found["workspace"] == str(workspaces / made.id / "home")
+    assert found["workspace"]
     events = call(other, "environment_history", environment_id=made.id)["events"]
     assert events[-1]["reason"] == "its workspace is on host a"
 

@@ -21,6 +21,7 @@ from tests.store.postgres.servers import Server
 from waggle_fsstore import (
     ConflictError,
     CorruptDocumentError,
+    EnvironmentAlreadyExistsError,
     HistoryLostError,
     LockTimeoutError,
     OutcomeUnknownError,
@@ -454,3 +455,13 @@ def test_waiting_threads_share_transaction(
     assert len(commits) == 1
     assert sorted(one for one in outcomes if isinstance(one, int)) == [2, 3, 4, 5, 6]
     assert repository.count() == 6
+
+
+def test_changes_of_database_are_measured(open_store: Open) -> None:
+    """Changes are measured with the wait for the server; the syncs are the server's."""
+    store = open_store()
+    environment = make_environment()
+    store.create(environment)
+    with pytest.raises(EnvironmentAlreadyExistsError):
+        store.create(environment)
+    assert store.saves.count == 1

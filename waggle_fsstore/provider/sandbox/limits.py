@@ -2,7 +2,10 @@
 """The limits of one program, and what is watched while it runs."""
 
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.execution import Stop
@@ -14,6 +17,12 @@ MIB: Final = 1024 * 1024
 _MIN_AVAILABLE_SHARE: Final = 0.05
 
 _KIB: Final = 1024
+_INODE_BYTES: Final = 4096
+_BLOCK_BYTES: Final = 512  # The unit of st_blocks.
+
+# How often, and after which pauses, too much has to be seen.
+_LOOKS: Final = 3
+_PAUSE_S: Final = 0.003
 
 # The disk is measured again once so much of the limit was written, by anyone.
 _SHARE_BETWEEN_MEASUREMENTS: Final = 8
@@ -43,36 +52,63 @@ class MemoryWatch:
     def __init__(self, init: int, limit: int) -> None:
         self._init = init
         self._limit = limit
+        self._shared = _sum_of("/proc/meminfo", b"Shmem:")
 
     def check(self) -> Stop:
         """Return :attr:`Stop.MEMORY` if they use too much, or the machine has too little left."""
-        processes = list(descendants(self._init))
-        used = sum(_sum_of(f"/proc/{pid}/status", b"RssAnon:", b"RssShmem:") for pid in processes)
-        if used > self._limit:
-            # Pages that several processes share were counted for each of them.
-            proportional = [_pss(pid) for pid in processes]
-            if None in proportional or sum(filter(None, proportional)) > self._limit:
-                return Stop.MEMORY
+        used = self._used()
+        # Between vfork and exec, two processes have the same memory, and each is counted.
+        for _ in range(_LOOKS):
+            if used <= self._limit:
+                break
+            time.sleep(_PAUSE_S)
+            used = self._used()
+        else:
+            return Stop.MEMORY
         total = _sum_of("/proc/meminfo", b"MemTotal:")
         available = _sum_of("/proc/meminfo", b"MemAvailable:")
         is_short = used > self._limit // 8 and available < total * _MIN_AVAILABLE_SHARE
         return Stop.MEMORY if is_short else Stop.NONE
 
+    def _used(self) -> int:
+        """Return the memory of all processes, in bytes."""
+        processes = list(descendants(self._init))
+        counted = {pid: _memory_of(pid) for pid in processes}
+        used = sum(resident + tables for resident, tables in counted.values())
+        if used > self._limit:
+            # Pages that several processes share were counted for each of them.
+            used = 0
+            for pid, (resident, tables) in counted.items():
+                # A process that ends has no memory any more, and says nothing.
+                proportional = _pss(pid) if resident else 0
+                used += (resident if proportional is None else proportional) + tables
+        # Shared pages that a program has unmapped are resident in no process.
+        shared = _sum_of("/proc/meminfo", b"Shmem:")
+        if shared - self._shared > self._limit:
+            used = max(used, _shared_size(processes))
+        # What other programs free must not hide it.
+        self._shared = min(self._shared, shared)
+        return used
+
 
 class DiskWatch:
-    """The room that a workspace takes. It is measured again only after the disk has filled up."""
+    """The room that a workspace takes. It is measured again only after the disk has filled up.
+
+    One that takes too much already may be cleaned up: a program is stopped only if it adds to it.
+    """
 
     def __init__(self, directories: tuple[str, ...], limit: int) -> None:
         self._directories = directories
         self._limit = limit
-        self._free = self._free_now()
+        self._usage = self.usage()
+        self._disk = _Disk(directories[0])
 
     def check(self) -> Stop:
         """Return :attr:`Stop.DISK` if it takes too much."""
-        free = self._free_now()
-        if free < self._free - self._limit // _SHARE_BETWEEN_MEASUREMENTS:
-            self._free = free
-            if self.usage() > self._limit:
+        is_full = self._usage > self._limit
+        if self._disk.has_lost(MIB if is_full else self._limit // _SHARE_BETWEEN_MEASUREMENTS):
+            before, self._usage = self._usage, self.usage()
+            if self._usage > max(self._limit, before):
                 return Stop.DISK
         return Stop.NONE
 
@@ -80,12 +116,62 @@ class DiskWatch:
         """Return how many bytes the workspace takes now."""
         return sum(map(disk_usage, self._directories))
 
-    def _free_now(self) -> int:
+
+class UnlinkedWatch:
+    """The room that files without a name take, which programs below one process hold open.
+
+    They are in no directory, and are measured only after the disk has filled up.
+    """
+
+    def __init__(self, init: int, directory: str, limit: int) -> None:
+        self._init = init
+        self._limit = limit
+        self._disk = _Disk(directory)
+
+    def check(self) -> Stop:
+        """Return :attr:`Stop.DISK` if they take too much."""
+        has_lost = self._disk.has_lost(self._limit // _SHARE_BETWEEN_MEASUREMENTS)
+        return Stop.DISK if has_lost and self._size() > self._limit else Stop.NONE
+
+    def _size(self) -> int:
+        """Return the size of the files; it is more than any limit if a process hides its files."""
+        found: dict[tuple[int, int], int] = {}
+        for pid in descendants(self._init):
+            directory = f"/proc/{pid}/fd"
+            try:
+                for name in os.listdir(directory):
+                    with suppress(FileNotFoundError):
+                        status = os.stat(f"{directory}/{name}")
+                        if status.st_nlink == 0:
+                            found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK_BYTES
+            except PermissionError:
+                return sys.maxsize
+            except OSError:
+                continue  # It has ended.
+        return sum(found.values())
+
+
+class _Disk:
+    """What is free on the disk of a directory: bytes, and inodes as the room that each counts."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._most = self._free(0)
+
+    def has_lost(self, size: int) -> bool:
+        """Return whether this much less is free than at most since it had last lost as much."""
+        free = self._free(self._most)
+        has_lost = free < self._most - size
+        # What others free must not hide what is written from now on.
+        self._most = free if has_lost else max(self._most, free)
+        return has_lost
+
+    def _free(self, otherwise: int) -> int:
         try:
-            status = os.statvfs(self._directories[0])
+            status = os.statvfs(self._directory)
         except FileNotFoundError:
-            return self._free  # The workspace is being removed.
-        return status.f_bavail * status.f_frsize
+            return otherwise  # The workspace is being removed.
+        return status.f_bavail * status.f_frsize + status.f_favail * _INODE_BYTES
 
 
 def descendants(process: int) -> Iterator[int]:
@@ -102,18 +188,76 @@ def descendants(process: int) -> Iterator[int]:
             waiting += map(int, _read(f"/proc/{current}/task/{thread}/children").split())
 
 
+class _Memory(NamedTuple):
+    """The memory of a process, in bytes: what is resident or swapped, and its page tables."""
+
+    pages: int = 0
+    tables: int = 0
+
+
+def _memory_of(pid: int) -> _Memory:
+    """Return the memory of a process, as a thread of it reports it that has not ended.
+
+    Where the first thread has ended, the file of the process has no memory.
+    """
+    for thread in _threads(pid):
+        path = f"/proc/{pid}/task/{thread}/status"
+        tables = _sum_of(path, b"VmPTE:")
+        if tables:
+            fields = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"HugetlbPages:")
+            return _Memory(_sum_of(path, *fields), tables)
+    return _Memory()
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
 def _pss(pid: int) -> int | None:
-    """Return the memory of a process, with its share of shared pages; ``None`` if unknown."""
-    path = f"/proc/{pid}/smaps_rollup"
-    if os.path.exists(f"/proc/{pid}") and not _read(path):
-        return None
-    return _sum_of(path, b"Pss_Anon:", b"Pss_Shmem:")
+    """Return the memory of a process, with its share of shared pages; ``None`` if unknown.
+
+    It is unknown of a process that hides it, and of one whose first thread has ended.
+    """
+    lines = _read(f"/proc/{pid}/smaps_rollup")
+    return _sum_in(lines, b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:") if lines else None
+
+
+def _shared_size(processes: Iterable[int]) -> int:
+    """Return the size of the anonymous shared mappings of processes, each counted once.
+
+    It is more than any limit if a process hides its mappings.
+    """
+    found: dict[tuple[bytes, bytes], int] = {}
+    for pid in processes:
+        for thread in _threads(pid):
+            try:
+                with open(f"/proc/{pid}/task/{thread}/maps", "rb") as file:
+                    lines = file.read().splitlines()
+            except PermissionError:
+                return sys.maxsize
+            except OSError:
+                continue  # It has ended.
+            for line in lines:
+                if line.endswith(b"/dev/zero (deleted)"):
+                    addresses, _, offset, _, inode, *_ = line.split()
+                    start, _, end = addresses.partition(b"-")
+                    found[inode, offset] = int(end, 16) - int(start, 16)
+            if lines:
+                break
+    return sum(found.values())
+
+
+def _sum_in(text: bytes, *fields: bytes) -> int:
+    """Return the sum of some lines, such as ``RssAnon:  12 kB``, in bytes."""
+    return sum(int(line.split()[1]) * _KIB for line in text.splitlines() if line.startswith(fields))
 
 
 def _sum_of(path: str, *fields: bytes) -> int:
-    """Return the sum of some lines of a file, such as ``RssAnon:  12 kB``, in bytes."""
-    lines = _read(path).splitlines()
-    return sum(int(line.split()[1]) * _KIB for line in lines if line.startswith(fields))
+    """Return the sum of some lines of a file, in bytes."""
+    return _sum_in(_read(path), *fields)
 
 
 def _read(path: str) -> bytes:

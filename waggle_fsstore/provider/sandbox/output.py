@@ -3,7 +3,6 @@
 
 import os
 import select
-from collections import deque
 from contextlib import suppress
 from typing import IO, Final
 
@@ -22,8 +21,7 @@ class Output:
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
         self._head = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._tail_size = 0
+        self._tail = bytearray()
         self.size = 0
 
     def add(self, data: bytes) -> None:
@@ -33,11 +31,17 @@ class Output:
         if room > 0:
             self._head += data[:room]
             data = data[room:]
-        if data:
-            self._tail.append(data)
-            self._tail_size += len(data)
-        while self._tail and self._tail_size - len(self._tail[0]) >= self._half:
-            self._tail_size -= len(self._tail.popleft())
+        self._tail += data
+        if len(self._tail) > 2 * self._half:  # Not each time: what stays is copied.
+            del self._tail[: len(self._tail) - self._half]
+
+    def take(self, text: bytes) -> bool:
+        """Forget a text, if it is all that was written so far; return whether it was."""
+        is_all = self._head == text
+        if is_all:
+            self._head.clear()
+            self.size = 0
+        return is_all
 
     @property
     def is_truncated(self) -> bool:
@@ -46,10 +50,9 @@ class Output:
 
     def text(self) -> str:
         """Return what is kept, with a line that says how many bytes are left out."""
-        tail = b"".join(self._tail)
         if not self.is_truncated:
-            return _decoded(bytes(self._head) + tail)
-        tail = tail[len(tail) - self._half :]
+            return _decoded(bytes(self._head + self._tail))
+        tail = bytes(self._tail[len(self._tail) - self._half :])
         gap = f"\n[... {self.size - len(self._head) - len(tail)} bytes left out ...]\n"
         return f"{_decoded(bytes(self._head))}{gap}{_decoded(tail)}"
 
@@ -76,6 +79,10 @@ class Streams:
         """Close the pipes."""
         for pipe in self._pipes:
             pipe.close()
+
+    def take(self, text: bytes) -> bool:
+        """Forget a text on standard output, if it is all that was written there so far."""
+        return self.stdout.take(text)
 
     def read(self, until: float, other: int) -> bool:
         """Wait until a time for output, and read it; return whether ``other`` is ready too."""

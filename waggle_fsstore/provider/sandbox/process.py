@@ -6,13 +6,13 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.execution import Execution, Stdio, Stop
-from waggle_fsstore.provider.sandbox.limits import Limits, MemoryWatch, descendants
+from waggle_fsstore.provider.sandbox.limits import Limits, MemoryWatch, UnlinkedWatch, descendants
 from waggle_fsstore.provider.sandbox.output import Streams
 
 #: The time between two looks at what a program uses.
@@ -30,6 +30,8 @@ _READ_BYTES: Final = 65_536
 _OOM_SCORE: Final = b"900"
 _NICENESS: Final = 10
 
+
+_READY: Final = b"ready\n"
 
 _find_child: Final = re.compile(rb'"child-pid": ?(\d+)\D').findall
 _find_exit_code: Final = re.compile(rb'"exit-code": ?(\d+)\D').findall
@@ -54,7 +56,8 @@ class SandboxProcess:
     """A program that runs in a sandbox. Belongs to one thread: bubblewrap dies with it.
 
     ``command`` is that of bubblewrap, which inherits the descriptors ``inherited``. It starts
-    another one if the sandbox ``is_nested``.
+    another one if the sandbox ``is_nested``. The program asks on its standard output to begin if
+    it ``is_asked``; else bubblewrap waits. ``directory`` is one that it may write to, "" for none.
     """
 
     def __init__(
@@ -65,7 +68,12 @@ class SandboxProcess:
         limits: Limits,
         is_nested: bool,
         stdio: Stdio,
+        *,
+        is_asked: bool,
+        directory: str,
     ) -> None:
+        self._is_asked = is_asked
+        self._directory = directory
         self._status = b""
         self._layers = 2 if is_nested else 1
         self._pipes = pipes
@@ -81,7 +89,11 @@ class SandboxProcess:
             start_new_session=True,
             pass_fds=tuple(inherited),
         )
-        self._streams = Streams(self._process.stdout, self._process.stderr, limits.output_bytes)
+        try:
+            self._streams = Streams(self._process.stdout, self._process.stderr, limits.output_bytes)
+        except BaseException:
+            self._end(-1)
+            raise
 
     def run(self, timeout_s: float, check: Callable[[], Stop], opened: Iterable[int]) -> Execution:
         """Run it until its end, until ``timeout_s``, or until ``check`` returns a reason.
@@ -102,9 +114,9 @@ class SandboxProcess:
                 closing.callback(os.close, init)
                 for one in descendants(process_id):
                     _subdue(one)
-                checks = [check, MemoryWatch(process_id, self._limits.memory_bytes).check]
+                checks = [check, *self._watches(process_id)]
                 begun = monotonic()
-                os.write(self._pipes.hold, b"\n")
+                os.write(self._pipes.hold, b"go\n")
                 self._close_hold()
                 stopped = self._watch(begun + timeout_s, checks)
                 duration_s = monotonic() - begun
@@ -117,13 +129,20 @@ class SandboxProcess:
             raise SetupError(self._streams.stderr.text().strip() or "bubblewrap ended early")
         return self._streams.execution(int(codes[0]) if codes else -1, duration_s, stopped)
 
+    def _watches(self, process_id: int) -> Iterator[Callable[[], Stop]]:
+        yield MemoryWatch(process_id, self._limits.memory_bytes).check
+        if self._directory:
+            yield UnlinkedWatch(process_id, self._directory, self._limits.disk_bytes).check
+
     def _wait_for_start(self) -> int:
         """Return the id of the first process of the outermost sandbox; the program is waiting.
 
         The ids that an inner one reports are those of its namespace.
         """
         deadline = monotonic() + _SETUP_TIMEOUT_S
-        while len(found := _find_child(self._status)) < self._layers:
+        while len(found := _find_child(self._status)) < self._layers or (
+            self._is_asked and not self._streams.take(_READY)
+        ):
             is_ready = self._streams.read(deadline, self._pipes.status)
             if (is_ready and not self._read_status()) or monotonic() >= deadline:
                 self._end(-1)
@@ -167,16 +186,17 @@ class SandboxProcess:
 
     def _end(self, init: int) -> None:
         """Kill the first process of the sandbox, and with it all others; wait for their end."""
-        self._close_hold()
         if init >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(init, signal.SIGKILL)
             poll = select.poll()
             poll.register(init, select.POLLIN)
             poll.poll(_END_TIMEOUT_S * 1000)
-        else:
+        elif self._process.returncode is None:  # Else the id may be that of another process.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        # Not before, because bubblewrap starts the program where this pipe ends.
+        self._close_hold()
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -28,6 +28,15 @@ _SET_LIMITS: Final = (
 )
 
 
+# Starts the program once the server says so, and never if the server has ended by then: while it
+# sets up a sandbox, bubblewrap does not die with its parent yet.
+_ASK: Final = (
+    *("/bin/sh", "-c"),
+    'echo ready && read -r answer && [ "$answer" = go ] && exec "$@" </dev/null',
+    "sh",
+)
+
+
 class Task(NamedTuple):
     """A program to run, and what it sees.
 
@@ -37,7 +46,7 @@ class Task(NamedTuple):
     - ``code``: files below ``/run/waggle``, by name.
     - ``variables``: environment variables in addition to those that every program has.
     - ``is_download``: it has the network, and cannot start another program.
-    - ``stdio``: what stands in for its standard streams.
+    - ``stdio``: the descriptors that replace its standard streams.
     """
 
     command: Sequence[str]
@@ -96,12 +105,24 @@ class Sandbox(NamedTuple):
                 )
             arguments = self._arguments(task, places, files)
             arguments += ["--seccomp", str(open_data(filtered))]
-            arguments += ["--json-status-fd", str(status_end), "--block-fd", str(hold_end)]
+            arguments += ["--json-status-fd", str(status_end)]
+            # With streams of the caller, bubblewrap itself waits, and starts it at the end too.
+            is_asked = task.stdio == Stdio()
+            arguments += [] if is_asked else ["--block-fd", str(hold_end)]
             packed = open_data(b"".join(one.encode() + b"\0" for one in arguments))
             command = [*outer, self.bubblewrap.program, "--args", str(packed), "--"]
-            command += [*limited(limits), *task.command]
+            command += [*(_ASK if is_asked else ()), *limited(limits), *task.command]
+            stdio = Stdio(stdin=hold_end) if is_asked else task.stdio
+            inherited = [one for one in opened if one != hold_end or not is_asked]
             process = SandboxProcess(
-                command, list(opened), ends, limits, len(outer) > 0, task.stdio
+                command,
+                inherited,
+                ends,
+                limits,
+                len(outer) > 0,
+                stdio,
+                is_asked=is_asked,
+                directory=next(iter(task.mounts.values()), ""),
             )
             closing.ends = []
             handed, opened[:] = list(opened), []

@@ -113,6 +113,16 @@ NOT_IMPLEMENTED: Final[Numbers] = {
     "shmget": (29, 194),
     "shmat": (30, 196),
     "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semctl": (66, 191),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "msgget": (68, 186),
+    "msgctl": (71, 187),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "vmsplice": (278, 75),
+    "io_setup": (206, 0),
 }
 
 #: Depend on their arguments.

@@ -17,6 +17,8 @@ from types import BuiltinFunctionType
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.durations import OF_A_DISK, Durations
 from waggle_fsstore.store.fs.linux import can_syncfs, is_fine_time
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
@@ -75,12 +77,14 @@ def owner_of(status: os.stat_result) -> Owner:
 class Disk:
     """Changes files. ``durable=False`` skips every sync, for tests that want speed."""
 
-    __slots__ = ("_probes_left", "durable", "fine_devices")
+    __slots__ = ("_probes_left", "durable", "fine_devices", "syncs")
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
         #: The devices whose file times have proven to be fine, see :func:`is_fine_time`.
         self.fine_devices: set[int] = set()
+        #: How long the syncs took that succeeded.
+        self.syncs = Durations(OF_A_DISK)
         self._probes_left = _MAX_PROBES
 
     def write_temp(
@@ -167,6 +171,7 @@ class Disk:
         """Make durable what was written to an open file."""
         if not self.durable:
             return
+        begun = monotonic()
         if sys.platform == "darwin":  # pragma: no cover
             import fcntl
 
@@ -181,6 +186,7 @@ class Disk:
             os.fdatasync(descriptor)
         else:  # pragma: no cover
             os.fsync(descriptor)
+        self.syncs.add(monotonic() - begun)
 
     def sync_dir(self, path: str) -> None:
         """Make durable the names in a directory: what was created, renamed and removed in it.
@@ -190,8 +196,10 @@ class Disk:
         if not self.durable or sys.platform == "win32":
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        begun = monotonic()
         try:
             os.fsync(descriptor)
+            self.syncs.add(monotonic() - begun)
         except OSError as error:
             if error.errno not in NO_SYNC:
                 name_file(error, path)
@@ -232,11 +240,13 @@ class Disk:
             return True
         if not can_syncfs(path):
             return False
+        begun = monotonic()
         try:
             _syncfs(descriptor)
         except OSError as error:
             name_file(error, path)
             raise
+        self.syncs.add(monotonic() - begun)
         return True
 
     def truncate(self, descriptor: int, size: int) -> None:

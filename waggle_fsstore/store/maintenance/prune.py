@@ -40,6 +40,7 @@ def prune(
     keep_days: float | None,
     keep_bytes: int | None,
     compress: bool,
+    keep_since: datetime | None,
 ) -> Pruned:
     """See :meth:`FileStore.prune_history`."""
     now = datetime.now(UTC)
@@ -58,10 +59,12 @@ def prune(
     removable = _removable(layout, live)
     removed: list[int] = []
     for first, _ in removable:
-        is_old = horizon is not None and _made_by(layout, first, now) < horizon
+        made_by = _made_by(layout, first, now)
+        is_old = horizon is not None and made_by < horizon
         # Summed up each time: another process may prune as well.
         is_too_much = keep_bytes is not None and segments.total_size(layout) > keep_bytes
-        if not is_old and not is_too_much:
+        is_wanted = keep_since is not None and made_by >= keep_since
+        if is_wanted or not (is_old or is_too_much):
             break
         freed = writer.exclusive(partial(_remove, layout, disk, first))
         removed += [] if freed is None else [freed]

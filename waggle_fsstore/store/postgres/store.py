@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import Author
+from waggle_fsstore.domain.durations import Durations
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
@@ -88,6 +89,11 @@ class PostgresStore:
     def hosts(self) -> HostTable:
         """The hosts whose servers share the store."""
         return self._hosts
+
+    @property
+    def saves(self) -> Durations:
+        """How long the changes took that this object has made."""
+        return self._writer.saves
 
     def check_writable(self, *, timeout: float) -> None:
         """Take the lock of the store for a moment, and change nothing.

@@ -10,6 +10,8 @@ import psycopg
 from psycopg import errors
 
 from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.durations import OF_A_DISK, Durations
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
@@ -80,6 +82,8 @@ class Writer:
         self._connections = connections
         self._durable = durable
         self._is_checked = False
+        #: How long the changes took that were made, with the wait for other writers.
+        self.saves = Durations(OF_A_DISK)
         self.reset()
 
     def reset(self) -> None:
@@ -99,6 +103,7 @@ class Writer:
         ``work`` may run more than once, and in another thread unless it runs ``alone``. It
         reads the documents with ``ids`` only.
         """
+        begun = monotonic()
         ticket = _Ticket(work, ids)
         if not alone:
             self._queue.append(ticket)
@@ -119,6 +124,7 @@ class Writer:
             raise OutcomeUnknownError(self._connections.location)
         if ticket.error is not None:
             raise ticket.error
+        self.saves.add(monotonic() - begun)
         return ticket.result  # type: ignore[return-value]  # Set where there is no error.
 
     def close(self) -> None:

@@ -12,6 +12,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from waggle_fsstore.domain.audit import current_author
+from waggle_fsstore.domain.clock import monotonic
+from waggle_fsstore.domain.durations import OF_A_DISK, Durations
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreError
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
@@ -56,6 +58,8 @@ class Writer:
         self._queue = CommitQueue(self._lock)
         self._reserve = Reserve(layout, disk)
         self._taken: list[Finding] = []
+        #: How long the changes took that were made, with the wait for other writers.
+        self.saves = Durations(OF_A_DISK)
         self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 
@@ -67,10 +71,12 @@ class Writer:
         inside an ``update`` of the same store.
         """
         inputs.refuse_inside(self._layout.root)
+        begun = monotonic()
         self._checkpointer.sync_if_due()
         call = Call(work, current_author(), solo=solo)
         self._queue.run(call, self._commit)
         result: _T = call.result()
+        self.saves.add(monotonic() - begun)
         return result
 
     @property

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The history of each kind of store, for the keeper that limits it."""
+
+import logging
+from datetime import datetime
+from typing import Any, Final
+
+from waggle_fsstore.domain.repository import TransactionalRepository
+from waggle_fsstore.domain.retention import KEEP_ALL, Retention
+from waggle_fsstore.service.retention import History
+from waggle_fsstore.store.file_store import FileStore
+from waggle_fsstore.store.memory_store import MemoryStore
+
+_log: Final = logging.getLogger(__name__)
+
+
+def history_of(store: TransactionalRepository) -> History | None:
+    """Return the history of a store, ``None`` for a store in memory, which ends soon enough."""
+    if isinstance(store, MemoryStore):
+        return None
+    return _Files(store) if isinstance(store, FileStore) else _Tables(store)
+
+
+class _Files:
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+
+    def limit(self, retention: Retention, keep_since: datetime | None) -> dict[str, object]:
+        """See :class:`History`."""
+        pruned = self._store.prune_history(
+            keep_days=retention.days,
+            keep_bytes=retention.size_bytes,
+            compress=True,
+            keep_since=keep_since,
+        )
+        return {
+            "bytes": self._store.history_size(),
+            "oldest": pruned.oldest,
+            "files_removed": pruned.segments_removed,
+            "files_compressed": pruned.segments_compressed,
+        }
+
+
+class _Tables:
+    """The history in a database: its owner limits it, and this program only reports."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def limit(self, retention: Retention, keep_since: datetime | None) -> dict[str, object]:  # noqa: ARG002
+        """See :class:`History`."""
+        if retention != KEEP_ALL:
+            _log.warning(
+                "WAGGLE_HISTORY_KEEP: the owner of the tables limits this history, with "
+                "'waggle-fsstore history prune --keep-days N'"
+            )
+        info = self._store.info()
+        return {
+            "bytes": info.history_bytes,
+            "oldest": info.oldest_seq,
+            "since": str(info.oldest_at),
+        }
