@@ -20,6 +20,7 @@ VARIABLES = {
     "WAGGLE_LISTEN_ADDR",
     "WAGGLE_MAX_ENVIRONMENTS",
     "WAGGLE_DEFAULT_TIMEOUT_MIN",
+    "WAGGLE_MAX_TIMEOUT",
     "WAGGLE_REAPER_INTERVAL",
     "WAGGLE_SSH_PORT_BASE",
     "WAGGLE_SSH_PORT_MAX",
@@ -37,6 +38,7 @@ DEFAULT = Settings(
     port=8080,
     max_environments=10,
     default_timeout=timedelta(minutes=30),
+    max_timeout=timedelta(minutes=60),
     reaper_interval=timedelta(minutes=1),
     ssh_ports=range(10_000, 11_001),
     allowed_hosts=(),
@@ -85,6 +87,7 @@ def test_each_variable_sets_one_field() -> None:
         LISTEN_ADDR=" 0.0.0.0:9000 ",
         MAX_ENVIRONMENTS="25",
         DEFAULT_TIMEOUT_MIN="45",
+        MAX_TIMEOUT="24h",
         REAPER_INTERVAL="1m30s",
         SSH_PORT_BASE="2000",
         SSH_PORT_MAX="2009",
@@ -102,6 +105,7 @@ def test_each_variable_sets_one_field() -> None:
         port=9000,
         max_environments=25,
         default_timeout=timedelta(minutes=45),
+        max_timeout=timedelta(hours=24),
         reaper_interval=timedelta(seconds=90),
         ssh_ports=range(2000, 2010),
         allowed_hosts=("waggle.local", "10.0.0.1:9000"),
@@ -201,6 +205,7 @@ INVALID_VALUES = {
         "9" * 5_000,
     ],
     "DEFAULT_TIMEOUT_MIN": ["0", "61", "-30", "30m", "0.5", "½"],
+    "MAX_TIMEOUT": ["0", "59s", "-1h", "60", "never!", "1000000h", "9" * 200],
     "REAPER_INTERVAL": ["0", "9ms", "-1m", "60", "1 m", "25h", "24h0.1s", "99999999h", "m"],
     "SSH_PORT_BASE": ["0", "65536", "ssh", "-1", "12000"],
     "SSH_PORT_MAX": ["0", "65536", "9999", "10000-11000"],
@@ -237,6 +242,36 @@ def test_refused_interval_is_advised_valid_ones(text: str) -> None:
 def test_timeout_limits_are_accepted(text: str) -> None:
     """A timeout can be from one minute to one hour."""
     assert from_variables(DEFAULT_TIMEOUT_MIN=text).default_timeout == timedelta(minutes=int(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("1m", 1),
+        ("90m", 90),
+        ("24h", 24 * 60),
+        ("876000h", 876_000 * 60),
+        ("never", 0),
+        ("Never", 0),
+    ],
+)
+def test_longest_timeout_is_accepted(text: str, longest: int) -> None:
+    """It is a duration from a minute to a century, or never, which is stored as zero."""
+    settings = from_variables(MAX_TIMEOUT=text)
+    assert settings.max_timeout == timedelta(minutes=longest)
+    assert settings.default_timeout == timedelta(minutes=min(30, longest or 30))
+
+
+def test_default_timeout_is_up_to_maximum() -> None:
+    """The default may be as long as the longest timeout, and the error of a longer one names it."""
+    settings = from_variables(DEFAULT_TIMEOUT_MIN="1440", MAX_TIMEOUT="24h")
+    assert settings.default_timeout == timedelta(days=1)
+    assert from_variables(DEFAULT_TIMEOUT_MIN="1440", MAX_TIMEOUT="never").default_timeout
+    error = refused(DEFAULT_TIMEOUT_MIN="30", MAX_TIMEOUT="20m")
+    assert (error.variable, error.reason) == (
+        "WAGGLE_DEFAULT_TIMEOUT_MIN",
+        "is above WAGGLE_MAX_TIMEOUT, which is 20m0s",
+    )
 
 
 @pytest.mark.parametrize("text", ["10ms", "24h", "1m", "0.5s"])

@@ -265,7 +265,7 @@ def test_usage_errors_have_one_style(arguments: str) -> None:
         (("nonsense",), "nonsense"),
         (("show",), "ID"),
         (("rm",), "ID"),
-        (("set", "a"), "give at least one of --status, --name, --label and --unlabel"),
+        (("set", "a"), "give at least one of --status, --name, --timeout, --label and --unlabel"),
         (("set", "a", "--status", "asleep"), "asleep"),
         (("set", "a", "--label", "novalue"), "'novalue' is not KEY=VALUE"),
         (("create", "--label", "novalue"), "'novalue' is not KEY=VALUE"),

@@ -225,6 +225,16 @@ def test_set_without_change_stores_nothing(store: FileStore, options: tuple[str,
     assert store.find_by_id("a").revision == 1
 
 
+@pytest.mark.parametrize(("text", "minutes"), [("90m", 90), ("24h", 1440), ("0", 0)])
+def test_set_changes_timeout_without_limit(store: FileStore, text: str, minutes: int) -> None:
+    """The operator may choose any idle timeout, zero for never, which is no use."""
+    store.save(environment("a"))
+    before = store.find_by_id("a")
+    assert run("set", "a", "--timeout", text).exit_code == 0
+    before.timeout = timedelta(minutes=minutes)
+    assert store.find_by_id("a") == before
+
+
 def test_set_refuses_invalid_transition(store: FileStore) -> None:
     """It exits 1, explains why, and changes nothing, the name included."""
     store.save(environment("a"))

@@ -333,14 +333,14 @@ def test_size_of_limit_may_be_a_share() -> None:
 def test_trash_says_since_when_files_are_kept(serve: Serve) -> None:
     """The oldest removal whose files are kept counts, and none of those that are dropped."""
     provider = serve()
-    assert provider.leftovers.kept_since is None
+    assert provider.kept_since() is None
     before = datetime.now(UTC) - timedelta(seconds=1)
     expire(provider, "a")
-    since = provider.leftovers.kept_since
+    since = provider.kept_since()
     assert since is not None
     assert before <= since <= datetime.now(UTC)
     expire(provider, "b")
-    assert provider.leftovers.kept_since == since
+    assert provider.kept_since() == since
     provider.remove(environment("a"))
     provider.remove(environment("b"))
-    assert provider.leftovers.kept_since is None
+    assert provider.kept_since() is None

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,7 @@ from waggle_fsstore.server.metrics import CallDurations
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Session, Sessions
 from waggle_fsstore.server.tool import Call
+from waggle_fsstore.server.tools import Tools
 from waggle_fsstore.server.workspace_tools import WorkspaceTools
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.environments import EnvironmentService
@@ -127,7 +129,7 @@ def ignore_get_as_use(patch: Patch) -> None:
 
 @fault("tests/server/test_tools.py::test_history_names_the_client[legacy]")
 def drop_client_name(patch: Patch) -> None:
-    patch.setattr(tools, "actor_of", lambda _: "mcp")
+    patch.setattr(tool, "actor_of", lambda _: "mcp")
 
 
 @fault("tests/server/test_tools.py::test_hostile_client_name_is_made_printable")
@@ -136,7 +138,7 @@ def keep_raw_client_name(patch: Patch) -> None:
         params = request.session.client_params
         return f"mcp:{params.client_info.name}" if params else "mcp"
 
-    patch.setattr(tools, "actor_of", actor)
+    patch.setattr(tool, "actor_of", actor)
 
 
 @fault("tests/server/test_http.py::test_busy_writers_block_no_reader")
@@ -1154,3 +1156,45 @@ def allow_everything_on_loopback(patch: Patch) -> None:
 @fault("tests/server/test_starting.py::test_required_isolation_stops_start")
 def start_without_required_isolation(patch: Patch) -> None:
     patch.setattr(ServiceHost, "_check_execution", nothing)
+
+
+# Labels
+
+_LABELS = "tests/server/test_labels.py"
+
+
+@fault(f"{_LABELS}::test_list_has_only_those_with_labels")
+def list_environments_whatever_their_labels(patch: Patch) -> None:
+    patch.setattr(Environment, "has_labels", lambda *_: True)
+
+
+@fault(f"{_LABELS}::test_dry_run_says_what_would_be_destroyed")
+def destroy_in_dry_run(patch: Patch) -> None:
+    real = Tools.destroy_environments
+
+    def destroy_environments(
+        self: Tools, call: Call, labels: Any, dry_run: bool = True, count: int | None = None
+    ) -> Any:
+        return real(self, call, labels, dry_run and count is None, count)
+
+    patch.setattr(Tools, "destroy_environments", _like(destroy_environments, real))
+
+
+@fault(f"{_LABELS}::test_label_of_pip_is_reserved")
+def let_clients_set_label_of_pip(patch: Patch) -> None:
+    patch.setattr(tools, "_with_pip", lambda labels, **_: labels)
+
+
+@fault(f"{_LABELS}::test_labels_of_one_meaning_are_taken[a=1,b=2-labels2]")
+def refuse_labels_in_a_text(patch: Patch) -> None:
+    patch.setattr(arguments, "_pairs", nothing)
+
+
+@fault(f"{_LABELS}::test_invalid_labels_are_refused[sent17-labels must have 0 to 20 labels]")
+def take_any_number_of_labels(patch: Patch) -> None:
+    patch.setattr(arguments, "MAX_LABELS", 1_000)
+
+
+@fault(f"{_LABELS}::test_operator_may_allow_longer_timeouts")
+def ignore_maximum_of_operator(patch: Patch) -> None:
+    patch.setattr(config, "_max_timeout", lambda _: timedelta(hours=1))

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -433,18 +434,17 @@ def unreachable(environment_id: str, reason: str) -> str:
 
 
 @contextmanager
-def answering(*parts: bytes, requests: list[bytes]) -> Iterator[str]:
+def answering(response: bytes, requests: list[bytes]) -> Iterator[str]:
     """Yield the address of a server that answers each request with the same bytes, and closes."""
 
     def serve() -> None:
         while True:
             connection, _ = listener.accept()
             with connection:
-                if not (head := connection.recv(1 << 16)):
+                if not (request := _whole_request(connection)):
                     return
-                requests.append(head)
-                for part in parts:
-                    connection.sendall(part)
+                requests.append(request)
+                connection.sendall(response)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
@@ -452,6 +452,18 @@ def answering(*parts: bytes, requests: list[bytes]) -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         socket.create_connection(listener.getsockname()).close()
         thread.join(TIMEOUT_S)
+
+
+def _whole_request(connection: socket.socket) -> bytes:
+    """Read a request to its end: a connection that is closed before that is reset."""
+    request = b""
+    while part := connection.recv(1 << 16):
+        request += part
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        if end and length and len(body) >= int(length[1]):
+            break
+    return request
 
 
 def _http(status: str, *headers: str, body: str = "") -> bytes:
@@ -508,7 +520,7 @@ def test_strange_answer_is_a_typed_error(
 ) -> None:
     """The answer names host and environment, and the call is sent once, and to that host only."""
     requests: list[bytes] = []
-    with answering(response, requests=requests) as address:
+    with answering(response, requests) as address:
         sites.move("a", f"http://{address}")
         answer = refused_by(second, shell)
     assert answer == unreachable(shell, reason)
@@ -528,7 +540,7 @@ def test_error_shows_no_address_and_no_token(
         assert answer.startswith(unreachable(shell, ""))
         assert answer.endswith("; nothing was done")
         assert not any(part in answer for part in ("127.0", ":1", "invalid", "4242", "http"))
-    with answering(redirect, requests=requests) as address:
+    with answering(redirect, requests) as address:
         sites.move("a", f"http://{address}")
         assert "evil" not in refused_by(second, shell)
     assert f"authorization: bearer {SECRET}".encode() in requests[0].lower()

@@ -90,7 +90,7 @@ def test_labels_of_one_meaning_are_taken(sent: object, labels: dict[str, str]) -
         ({"\0": "red"}, OBJECT),
         ({"k" * 201: "red"}, OBJECT),
         ({"team": "v" * 201}, OBJECT),
-        ({str(n): "x" for n in range(21)}, "labels must have 0 to 20 labels, not an object"),
+        ({str(n): "x" for n in range(21)}, "labels must have 0 to 20 labels"),
     ],
 )
 def test_invalid_labels_are_refused(
@@ -174,7 +174,7 @@ def test_destroy_by_labels_follows_dry_run(server: MCPServer[Any], store: FileSt
 def test_other_count_is_refused_with_present_one(
     server: MCPServer[Any], store: FileStore, count: int | None
 ) -> None:
-    """One that was created since the dry run makes the call fail, and the message has the number."""
+    """One that was created since the dry run makes the call fail; the message has the number."""
     store.save_all([make_environment(labels=RED) for _ in range(2)])
     before = store.find_all()
     message = refused(server, "destroy_environments", labels=RED, dry_run=False, count=count)

@@ -184,6 +184,9 @@ class DirectoryProvider:
             shutil.rmtree(place)
         return bool(found)
 
+    def kept_since(self) -> datetime | None:
+        return None
+
     @property
     def leftovers(self) -> Leftovers:
         return Leftovers(0, 0)

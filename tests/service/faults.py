@@ -13,14 +13,17 @@ from typing import Any
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain import process
+from waggle_fsstore.domain.audit import audit
 from waggle_fsstore.domain.environment import Capabilities, Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import CapacityError, NoFreePortError, ProviderError
 from waggle_fsstore.domain.execution import Stop
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.provider.local import LocalProvider
 from waggle_fsstore.service import (
+    bulk_removal,
     creation,
     environments,
+    expiry_warnings,
     idempotency,
     in_progress,
     port_reservation,
@@ -35,6 +38,7 @@ from waggle_fsstore.service import (
 from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.creation import Creation
 from waggle_fsstore.service.environments import EnvironmentService
+from waggle_fsstore.service.expiry_warnings import ExpiryWarnings
 from waggle_fsstore.service.idle_clock import IdleClock
 from waggle_fsstore.service.in_progress import InProgress
 from waggle_fsstore.service.membership import Membership, SharedMembership
@@ -939,3 +943,125 @@ def count_no_findings_of_passes(patch: Patch) -> None:
 @fault(f"{_TALLY}::test_programs_are_counted_by_language_and_end")
 def count_stopped_programs_as_failed(patch: Patch) -> None:
     patch.setattr(tally, "_outcome", lambda result: "failed" if result.exit_code else "ok")
+
+
+# Idle timeouts, and the warning before one ends
+
+_WARNING = "tests/service/test_expiry_warning.py"
+_EXTENDING = "tests/service/test_extending.py"
+
+
+@fault(f"{_WARNING}::test_warning_is_stored_once[memory]")
+def warn_at_each_sweep(patch: Patch) -> None:
+    patch.setattr(ExpiryWarnings, "begin_pass", lambda self, _: self._warned.clear())
+
+
+@fault(f"{_WARNING}::test_warning_comes_when_fifth_of_timeout_is_left[memory-timeout3-lead3]")
+def warn_far_ahead_of_long_timeouts(patch: Patch) -> None:
+    patch.setattr(expiry_warnings, "_MAX_LEAD", timedelta(hours=1))
+
+
+@fault(f"{_WARNING}::test_warning_changes_no_field[memory]")
+def count_warning_as_use(patch: Patch) -> None:
+    def note(
+        repository: TransactionalRepository, environment_id: str, reason: str, **_: object
+    ) -> None:
+        with audit(reason=reason):
+            repository.update(environment_id, lambda one: one.touch())
+
+    patch.setattr(transitions, "note", note)
+
+
+@fault(f"{_WARNING}::test_use_between_sweeps_begins_idle_period[memory]")
+def warn_once_until_restart(patch: Patch) -> None:
+    real = ExpiryWarnings.visit
+
+    def visit(self: ExpiryWarnings, environment: Environment, _: datetime) -> None:
+        real(self, environment, environment.created_at)
+
+    patch.setattr(ExpiryWarnings, "visit", visit)
+
+
+@fault(f"{_WARNING}::test_idle_time_that_restarts_is_warned_of_again[memory]")
+def remember_warnings_of_ended_idle_periods(patch: Patch) -> None:
+    real = ExpiryWarnings.visit
+
+    def visit(self: ExpiryWarnings, environment: Environment, last_used: datetime) -> None:
+        if self._is_due(environment):
+            real(self, environment, last_used)
+
+    patch.setattr(ExpiryWarnings, "visit", visit)
+
+
+@fault(f"{_WARNING}::test_use_before_warning_prevents_it[memory]")
+def warn_of_what_is_used_in_the_meantime(patch: Patch) -> None:
+    real = transitions.note
+
+    def note(
+        repository: TransactionalRepository, environment_id: str, reason: str, **_: object
+    ) -> None:
+        real(repository, environment_id, reason)
+
+    patch.setattr(transitions, "note", note)
+
+
+@fault(f"{_EXTENDING}::test_extend_changes_timeout_and_restarts_idle_time[memory]")
+def extend_without_use(patch: Patch) -> None:
+    patch.setattr(Environment, "touch", nothing)
+    patch.setattr(IdleClock, "restart", nothing)
+
+
+@fault(f"{_EXTENDING}::test_extend_needs_running_environment[memory-error]")
+def extend_in_any_status(patch: Patch) -> None:
+    patch.setattr(transitions, "require_running", nothing)
+
+
+@fault(f"{_EXTENDING}::test_timeout_above_maximum_is_refused[memory-too long]")
+def extend_beyond_maximum(patch: Patch) -> None:
+    patch.setattr(environments, "check_timeout", lambda timeout, _: timeout)
+
+
+@fault(f"{_EXTENDING}::test_never_does_not_expire[memory]")
+def expire_without_timeout(patch: Patch) -> None:
+    def time_left(self: EnvironmentService, environment: Environment) -> timedelta:
+        return environment.timeout - self.idle_time(environment)
+
+    patch.setattr(EnvironmentService, "time_left", time_left)
+
+
+# Environments with the same labels
+
+_LABELS = "tests/service/test_labels.py"
+
+
+@fault(f"{_LABELS}::test_find_by_labels_needs_all_of_them[memory]")
+def find_environments_with_any_of_labels(patch: Patch) -> None:
+    def has_labels(self: Environment, labels: dict[str, str]) -> bool:
+        return not labels or bool(labels.items() & self.labels.items())
+
+    patch.setattr(Environment, "has_labels", has_labels)
+
+
+@fault(f"{_LABELS}::test_destroy_all_with_other_count_changes_nothing[memory-1]")
+def destroy_more_than_the_caller_saw(patch: Patch) -> None:
+    real = EnvironmentService.destroy_all
+
+    def destroy_all(self: EnvironmentService, labels: dict[str, str], *, count: int) -> object:
+        return real(self, labels, count=max(count, len(self.find_all(labels=labels))))
+
+    patch.setattr(EnvironmentService, "destroy_all", destroy_all)
+
+
+@fault(f"{_LABELS}::test_environment_that_loses_labels_is_kept[memory]")
+def destroy_by_labels_that_were_read_earlier(patch: Patch) -> None:
+    real = bulk_removal._destroy_one
+
+    def destroy_one(one: Environment, _: object, destroy: Any, find: Any) -> object:
+        return real(one, {}, destroy, find)
+
+    patch.setattr(bulk_removal, "_destroy_one", destroy_one)
+
+
+@fault(f"{_LABELS}::test_failure_of_one_stops_no_other[memory]")
+def stop_at_first_failed_removal(patch: Patch) -> None:
+    patch.setattr(bulk_removal, "Exception", KeyError, raising=False)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Idle timeouts: changed while an environment runs, and limited by the operator."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -114,6 +115,7 @@ def test_never_does_not_expire(world: World) -> None:
         (NEVER, -TICK, "is below zero"),
         (NEVER, MAX_TIMEOUT + TICK, "is more than a century"),
     ],
+    ids=["by a tick", "never", "too long", "below default", "negative", "any", "a century"],
 )
 def test_timeout_above_maximum_is_refused(
     world: World, longest: timedelta, timeout: timedelta, reason: str
@@ -121,10 +123,11 @@ def test_timeout_above_maximum_is_refused(
     """The error names the maximum, and nothing is stored."""
     service = world.service(default_timeout=MINUTE, max_timeout=longest)
     name = service.create("shell").id
-    for choose in (
+    choices: list[Callable[[], object]] = [
         lambda: service.create("shell", timeout=timeout),
         lambda: service.extend(name, timeout),
-    ):
+    ]
+    for choose in choices:
         with pytest.raises(InvalidEnvironmentError) as caught:
             choose()
         assert caught.value.field == "timeout"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from waggle_fsstore import Leftovers, LockTimeoutError
+from waggle_fsstore import LockTimeoutError
 from waggle_fsstore.domain.retention import Retention
 from waggle_fsstore.service.retention import HistoryKeeper
 
@@ -36,7 +36,7 @@ class Clock:
 
 
 def keeper(history: FakeHistory, clock: Clock, kept_since: datetime | None = None) -> HistoryKeeper:
-    return HistoryKeeper(history, KEEP, lambda: Leftovers(0, 0, kept_since), clock=clock)
+    return HistoryKeeper(history, KEEP, lambda: kept_since, clock=clock)
 
 
 def test_history_is_limited_at_start_and_daily() -> None:

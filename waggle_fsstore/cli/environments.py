@@ -187,6 +187,7 @@ def show(location: StoreLocation, environment_id: str) -> None:
     "--status", type=_STATUSES, help="New status; it must be allowed after the present one."
 )
 @click.option("--name", metavar="NAME", help="New name.")
+@click.option("--timeout", metavar="DURATION", help="New idle timeout, such as 1h30m; 0: never.")
 @click.option(
     "--label",
     "labels",
@@ -210,6 +211,7 @@ def set_(
     environment_id: str,
     status: Status | None,
     name: str | None,
+    timeout: str | None,
     labels: tuple[str, ...],
     removed: tuple[str, ...],
     json: bool,
@@ -218,9 +220,12 @@ def set_(
     reason: str | None,
 ) -> None:
     """Change an environment atomically."""
-    if status is None and name is None and not labels and not removed:
-        raise click.BadParameter("give at least one of --status, --name, --label and --unlabel")
+    if status is None and name is None and timeout is None and not labels and not removed:
+        raise click.BadParameter(
+            "give at least one of --status, --name, --timeout, --label and --unlabel"
+        )
     added = parse_labels(labels)
+    new_timeout = None if timeout is None else parse_timeout(timeout)
 
     def change(environment: Environment) -> None:
         before = environment.copy()
@@ -228,6 +233,8 @@ def set_(
             environment.transition_to(status)
         if name is not None:
             environment.name = title("name", name)
+        if new_timeout is not None:
+            environment.timeout = new_timeout
         for key in removed:
             environment.labels.pop(key, None)
         environment.labels.update(added)

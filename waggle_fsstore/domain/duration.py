@@ -10,6 +10,9 @@ from datetime import timedelta
 from typing import Final
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
 
 # Go accepts the Greek letter mu as well as the micro sign.
 _NANOSECONDS: Final = {
@@ -84,3 +87,14 @@ def _decimal(number: int, places: int) -> str:
     """Return a number whose last digits are decimal places, without trailing zeros."""
     whole, rest = divmod(number, 10**places)
     return f"{whole}.{rest:0{places}}".rstrip("0").rstrip(".")
+
+
+def short_duration(duration: timedelta) -> str:
+    """Return a duration in its largest unit, rounded down: ``45s``, ``12m``, ``30h``, ``9d``."""
+    if duration < _MINUTE:
+        return f"{max(duration, timedelta(0)) // timedelta(seconds=1)}s"
+    if duration < _HOUR:
+        return f"{duration // _MINUTE}m"
+    if duration < 2 * _DAY:
+        return f"{duration // _HOUR}h"
+    return f"{duration // _DAY}d"

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -235,7 +235,12 @@ class LocalProvider:
     @property
     def leftovers(self) -> Leftovers:
         """What is left of removed environments."""
-        return Leftovers(self._trash.orphans, self._trash.size_bytes, self._trash.kept_since())
+        return Leftovers(self._trash.orphans, self._trash.size_bytes)
+
+    def kept_since(self) -> datetime | None:
+        """Return when the oldest workspace that is kept was removed, ``None`` without any."""
+        with self._translating_os_errors("look into the trash"):
+            return self._trash.kept_since()
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
         """Return the entries of the root directory that belong to no ``known`` id, sorted.

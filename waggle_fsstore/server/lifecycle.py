@@ -129,7 +129,7 @@ class ServiceHost:
         if history is None:
             return lambda: None
         keep = self._settings.history_keep
-        return HistoryKeeper(history, keep, lambda: self.service.leftovers).run_if_due
+        return HistoryKeeper(history, keep, self.service.provider.kept_since).run_if_due
 
     def _check_execution(self) -> None:
         """Say how programs are run. Raises :class:`SettingError` if they have to be isolated."""

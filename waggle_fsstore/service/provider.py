@@ -17,12 +17,10 @@ class Leftovers(NamedTuple):
 
     - ``orphans``: the number of workspaces that could not be removed; the log has the reasons.
     - ``trash_bytes``: how much the workspaces take that are kept for a while.
-    - ``kept_since``: when the oldest of these was removed, ``None`` without any.
     """
 
     orphans: int
     trash_bytes: int
-    kept_since: datetime | None = None
 
 
 class Provider(Protocol):
@@ -128,6 +126,10 @@ class Provider(Protocol):
     def leftovers(self) -> Leftovers:
         """What is left of removed environments, as far as this process knows."""
         return Leftovers(0, 0)
+
+    def kept_since(self) -> datetime | None:
+        """Return when the oldest workspace that is kept was removed, ``None`` without any."""
+        return None
 
     def find_orphans(self, known: Iterable[str]) -> list[str]:
         """Return the names of workspaces that belong to none of the ``known`` ids, sorted."""

@@ -12,7 +12,6 @@ from typing import Final, Protocol, cast
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import WaggleError
 from waggle_fsstore.domain.retention import Retention
-from waggle_fsstore.service.provider import Leftovers
 
 _DAY_S: Final = timedelta(days=1).total_seconds()
 
@@ -40,20 +39,20 @@ class HistoryKeeper:
     """Limits the history of a store when it is due: at the first call, and then once a day.
 
     What :meth:`EnvironmentService.undelete` needs of environments whose files are kept stays.
-    ``leftovers`` says since when there are such files.
+    ``kept_since`` returns since when there are such files.
     """
 
     def __init__(
         self,
         history: History,
         retention: Retention,
-        leftovers: Callable[[], Leftovers],
+        kept_since: Callable[[], datetime | None],
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._history = history
         self._retention = retention
-        self._leftovers = leftovers
+        self._kept_since = kept_since
         self._clock = clock
         self._due = clock()
         self._size: int | None = None
@@ -70,7 +69,7 @@ class HistoryKeeper:
             _log.error("the history is not limited; the next try follows in an hour: %s", error)
 
     def _run(self) -> None:
-        kept_since = self._leftovers().kept_since
+        kept_since = self._kept_since()
         facts = self._history.limit(
             self._retention, None if kept_since is None else kept_since - _MARGIN
         )

@@ -194,10 +194,11 @@ def left_in(root: Path) -> list[str]:
 def _kill_holders(reading: int) -> None:
     """Kill what still holds a pipe open, so that a failed test leaves nothing either."""
     wanted = os.fstat(reading).st_ino
-    for path in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if path.stat().st_ino == wanted and int(path.parts[2]) != os.getpid():
-                os.kill(int(path.parts[2]), signal.SIGKILL)
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(OSError):  # Most end in the meantime.
+            files = [os.stat(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+            if pid != os.getpid() and wanted in [status.st_ino for status in files]:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _has_survivors(reading: int) -> bool:

@@ -13,7 +13,7 @@ from waggle_fsstore.provider.emptying import disk_usage
 
 MIB: Final = 1024 * 1024
 
-# Of the memory of the machine, this much stays free: below it, programs are stopped.
+# Of the memory and the disk of the machine, this much stays free: below it, programs are stopped.
 _MIN_AVAILABLE_SHARE: Final = 0.05
 
 _KIB: Final = 1024
@@ -134,20 +134,15 @@ class UnlinkedWatch:
         return Stop.DISK if has_lost and self._size() > self._limit else Stop.NONE
 
     def _size(self) -> int:
-        """Return the size of the files; it is more than any limit if a process hides its files."""
+        """Return the size of the files. Those of a process that hides them count on a full disk."""
         found: dict[tuple[int, int], int] = {}
         for pid in descendants(self._init):
-            directory = f"/proc/{pid}/fd"
-            try:
-                for name in os.listdir(directory):
-                    with suppress(FileNotFoundError):
-                        status = os.stat(f"{directory}/{name}")
-                        if status.st_nlink == 0:
-                            found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK_BYTES
-            except PermissionError:
+            files = _open_files(pid)
+            if files is None and self._disk.is_nearly_full:
                 return sys.maxsize
-            except OSError:
-                continue  # It has ended.
+            for status in files or ():
+                if status.st_nlink == 0:
+                    found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK_BYTES
         return sum(found.values())
 
 
@@ -165,6 +160,12 @@ class _Disk:
         # What others free must not hide what is written from now on.
         self._most = free if has_lost else max(self._most, free)
         return has_lost
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether hardly anything is free."""
+        status = os.statvfs(self._directory)
+        return status.f_bavail < status.f_blocks * _MIN_AVAILABLE_SHARE
 
     def _free(self, otherwise: int) -> int:
         try:
@@ -186,6 +187,26 @@ def descendants(process: int) -> Iterator[int]:
             continue
         for thread in threads:
             waiting += map(int, _read(f"/proc/{current}/task/{thread}/children").split())
+
+
+def _open_files(pid: int) -> list[os.stat_result] | None:
+    """Return the files that a process has open, ``None`` if it hides them."""
+    is_hidden = False
+    for thread in _threads(pid):
+        directory = f"/proc/{pid}/task/{thread}/fd"
+        found = []
+        try:
+            for name in os.listdir(directory):
+                with suppress(FileNotFoundError):
+                    found.append(os.stat(f"{directory}/{name}"))
+        except PermissionError:
+            # So says a thread that is ending, too, which has no memory any more.
+            is_hidden |= bool(_sum_of(f"/proc/{pid}/task/{thread}/status", b"VmSize:"))
+        except OSError:
+            continue
+        else:
+            return found
+    return None if is_hidden else []
 
 
 class _Memory(NamedTuple):

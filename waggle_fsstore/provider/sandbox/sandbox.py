@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.execution import Execution, Stdio, Stop
@@ -77,56 +76,45 @@ class Sandbox(NamedTuple):
 
         Raises :class:`SetupError` if it could not be started. Nothing of it runs afterwards.
         """
-        filtered = seccomp.filter_for(os.uname().machine, may_fork=not task.is_download)
-        if filtered is None:
-            raise ValueError(f"no seccomp filter for {os.uname().machine}")
-        with ExitStack() as cleanup:
-            opened: list[int] = []
-
-            def open_data(content: bytes) -> int:
-                opened.append(_memory_file(content))
-                return opened[-1]
-
-            # Until the process has them, an exception must close what is opened here.
-            closing = cleanup.enter_context(_Closing(opened))
-            files = {path: open_data(content) for path, content in self._files(task).items()}
-            status, status_end = os.pipe()
-            hold_end, hold = os.pipe()
-            opened += [status_end, hold_end]
-            ends = Pipes(status, hold)
-            closing.ends = [status, hold]
-            outer: list[str] = []
-            places = {**task.readable, **task.mounts}
-            if self.user is not None:
-                info = os.dup(status_end)
-                opened.append(info)
-                outer, places = view.outer_command(
-                    self.bubblewrap, self.programs, places, self.user, info
-                )
-            arguments = self._arguments(task, places, files)
-            arguments += ["--seccomp", str(open_data(filtered))]
-            arguments += ["--json-status-fd", str(status_end)]
+        with _Descriptors() as descriptors:
             # With streams of the caller, bubblewrap itself waits, and starts it at the end too.
             is_asked = task.stdio == Stdio()
-            arguments += [] if is_asked else ["--block-fd", str(hold_end)]
-            packed = open_data(b"".join(one.encode() + b"\0" for one in arguments))
-            command = [*outer, self.bubblewrap.program, "--args", str(packed), "--"]
-            command += [*(_ASK if is_asked else ()), *limited(limits), *task.command]
-            stdio = Stdio(stdin=hold_end) if is_asked else task.stdio
-            inherited = [one for one in opened if one != hold_end or not is_asked]
+            outer, command = self._command(task, limits, descriptors, is_asked=is_asked)
+            wait = descriptors.wait_end
             process = SandboxProcess(
-                command,
-                inherited,
-                ends,
+                [*outer, *command],
+                [one for one in descriptors.theirs if one != wait or not is_asked],
+                Pipes(descriptors.status, descriptors.hold),
                 limits,
                 len(outer) > 0,
-                stdio,
+                Stdio(stdin=wait) if is_asked else task.stdio,
                 is_asked=is_asked,
                 directory=next(iter(task.mounts.values()), ""),
             )
-            closing.ends = []
-            handed, opened[:] = list(opened), []
-            return process.run(timeout_s, check, handed)
+            handed = descriptors.hand_over()
+        return process.run(timeout_s, check, handed)
+
+    def _command(
+        self, task: Task, limits: Limits, descriptors: "_Descriptors", *, is_asked: bool
+    ) -> tuple[list[str], list[str]]:
+        """Return the command that makes the outer sandbox, if any, and that of the inner one."""
+        filtered = seccomp.filter_for(os.uname().machine, may_fork=not task.is_download)
+        if filtered is None:
+            raise ValueError(f"no seccomp filter for {os.uname().machine}")
+        files = {path: descriptors.add(text) for path, text in self._files(task).items()}
+        outer: list[str] = []
+        places = {**task.readable, **task.mounts}
+        if self.user is not None:
+            outer, places = view.outer_command(
+                self.bubblewrap, self.programs, places, self.user, descriptors.status_copy()
+            )
+        arguments = self._arguments(task, places, files)
+        arguments += ["--seccomp", str(descriptors.add(filtered))]
+        arguments += ["--json-status-fd", str(descriptors.status_end)]
+        arguments += [] if is_asked else ["--block-fd", str(descriptors.wait_end)]
+        packed = descriptors.add(b"".join(one.encode() + b"\0" for one in arguments))
+        command = [self.bubblewrap.program, "--args", str(packed), "--"]
+        return outer, [*command, *(_ASK if is_asked else ()), *limited(limits), *task.command]
 
     def _files(self, task: Task) -> dict[str, bytes]:
         """Return the contents of the files that a program sees, beside those of the system."""
@@ -164,19 +152,42 @@ def variables(programs: Programs) -> dict[str, str]:
     }
 
 
-class _Closing:
-    """Closes descriptors at the end of a block, but those that were handed over."""
+class _Descriptors:
+    """The descriptors of one run. They are closed at the end of the block, unless handed over.
 
-    def __init__(self, opened: list[int]) -> None:
-        self._opened = opened
-        self.ends: list[int] = []
+    - ``status``, ``hold``: the ends of the server, see :class:`Pipes`.
+    - ``status_end``, ``wait_end``: the other ends, which are for bubblewrap.
+    - ``theirs``: all that are for bubblewrap.
+    """
 
-    def __enter__(self) -> "_Closing":
+    def __init__(self) -> None:
+        self.status, self.status_end = os.pipe()
+        self.wait_end, self.hold = os.pipe()
+        self.theirs = [self.status_end, self.wait_end]
+        self._is_handed_over = False
+
+    def add(self, content: bytes) -> int:
+        """Return a descriptor to read some content from."""
+        self.theirs.append(_memory_file(content))
+        return self.theirs[-1]
+
+    def status_copy(self) -> int:
+        """Return another descriptor of the pipe for the status."""
+        self.theirs.append(os.dup(self.status_end))
+        return self.theirs[-1]
+
+    def hand_over(self) -> list[int]:
+        """Return those of bubblewrap; from now on, the process closes all of them."""
+        self._is_handed_over = True
+        return self.theirs
+
+    def __enter__(self) -> "_Descriptors":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in [*self._opened, *self.ends]:
-            os.close(descriptor)
+        if not self._is_handed_over:
+            for descriptor in [*self.theirs, self.status, self.hold]:
+                os.close(descriptor)
 
 
 def limited(limits: Limits) -> list[str]:
