@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="write the table to a file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-        rows = list(_rows(Path(directory)))
         facts = machine.describe(Path(directory))
+        rows = list(_rows(Path(directory)))
     lines = ["| | measured | asked for |", "|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", *(f"- {name}: {fact}" for name, fact in facts.items())]

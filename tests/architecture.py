@@ -50,6 +50,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "click": ("waggle_fsstore.cli",),
     "rich": ("waggle_fsstore.cli",),
     "anyio": ("waggle_fsstore.server",),
+    "jinja2": ("waggle_fsstore.server.page.templates",),
     "httpx2": ("waggle_fsstore.server.forwarding",),
     "mcp": ("waggle_fsstore.server",),
     "pydantic": ("waggle_fsstore.server",),

@@ -35,14 +35,16 @@ _temporary_workspaces: Final["WeakKeyDictionary[LocalProvider, finalize[..., Any
 )
 
 
-def open_repository(location: str | os.PathLike[str] | None = None) -> TransactionalRepository:
+def open_repository(
+    location: str | os.PathLike[str] | None = None, *, recovers: bool = True
+) -> TransactionalRepository:
     """Open the store at a location, or the default store.
 
     ``location`` is a path (``~`` is the home directory) or a ``file:`` URL for a
     :class:`FileStore`, ``memory:`` for a :class:`MemoryStore`, or a ``postgresql:`` URL for a
     :class:`PostgresStore`, which needs the extra ``postgres``. By default it is
     ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
-    system's directory for user data of ``waggle``.
+    system's directory for user data of ``waggle``. ``recovers`` is that of :class:`FileStore`.
 
     Raises ``ValueError`` for any other location, and :class:`SettingError`, which names the
     variable, if the location comes from one.
@@ -56,7 +58,7 @@ def open_repository(location: str | os.PathLike[str] | None = None) -> Transacti
                 raise SettingError("WAGGLE_STORE_PATH", str(error)) from None
             raise
     path = _path_of(location)
-    return MemoryStore() if path is None else FileStore(path)
+    return MemoryStore() if path is None else FileStore(path, recovers=recovers)
 
 
 def open_service(

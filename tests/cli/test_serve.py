@@ -16,13 +16,15 @@ sys.exit(main())
 _LIGHT = """
 import sys
 import waggle_fsstore.cli.app
-heavy = {"prometheus_client"}
+heavy = {"prometheus_client", "jinja2"}
 heavy |= {"mcp", "mcp_types", "anyio", "asyncio", "pydantic", "starlette", "uvicorn"}
 print(sorted(heavy & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize("missing", ["mcp", "uvicorn", "starlette", "anyio", "prometheus_client"])
+@pytest.mark.parametrize(
+    "missing", ["mcp", "uvicorn", "starlette", "anyio", "prometheus_client", "jinja2"]
+)
 def test_missing_server_extra_is_named(missing: str) -> None:
     """The error says how to install it, with exit code 2."""
     result = run_python(_SERVE.format(missing=missing))

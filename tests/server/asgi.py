@@ -41,13 +41,14 @@ async def request(
     is_lost: bool = False,
 ) -> Answer:
     """Return the answer. A lost connection is gone as soon as the request is sent."""
+    path, _, query = path.partition("?")
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": method,
         "path": path,
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
     }
     received: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

@@ -102,7 +102,8 @@ def show_messages_of_bugs(patch: Patch) -> None:
         except Exception as error:  # noqa: BLE001  # That is the fault.
             raise ToolError(str(error)) from None
 
-    patch.setattr(tools, "_tool_errors", tool_errors)
+    patch.setattr(tool, "tool_errors", tool_errors)
+    patch.setattr(tools, "tool_errors", tool_errors)
 
 
 @fault("tests/server/test_tools.py::test_list_reports_unreadable_documents")
@@ -696,7 +697,7 @@ def limit_right_tokens(patch: Patch) -> None:
 
     def find(self: Authentication, secret: str) -> AccessToken | None:
         known = real(self, secret)
-        return None if any(len(it) == 10 for it in self._failures._times.values()) else known
+        return None if any(len(it) == 10 for it in self.failures._times.values()) else known
 
     patch.setattr(Authentication, "_find", find)
 

@@ -164,7 +164,7 @@ def test_health_needs_no_token(app: ASGIApp, path: str) -> None:
     assert _ask(app, path).status == 200
 
 
-@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/", "/docs", "/healthz/x", "/readyz/../mcp"])
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/x", "/docs", "/healthz/x", "/readyz/../mcp"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_token_check_covers_every_other_path(app: ASGIApp, path: str, method: str) -> None:
     """A caller without a token cannot find out which paths exist."""

@@ -115,7 +115,7 @@ def test_final_slash_makes_no_difference(root: Path, path: str, status: int) -> 
 
 def test_other_paths_and_methods_are_refused(http_server: HttpServer) -> None:
     """No other path exists, and the probes accept only GET."""
-    assert http_server.get("/")[0] == 404
+    assert http_server.get("/docs")[0] == 404
     assert http_server.get("/mcp/../store")[0] == 404
     for path in ("/healthz", "/readyz"):
         assert http_server.request("POST", path, headers={})[0] == 405

@@ -12,6 +12,7 @@ import pytest
 
 from tests.service.conftest import open_world
 from tests.service.fakes import DirectoryProvider, FakeHosts, Gate, World, owner
+from tests.service.test_workspaces import FakeExecutor
 from waggle_fsstore.domain.environment import Environment, Owner, Runtime, Status
 from waggle_fsstore.domain.errors import (
     DestroyPendingError,
@@ -199,6 +200,24 @@ def test_removal_on_another_host_is_done_by_the_host_with_the_files(hosts: Hosts
     assert (asked.status, asked.reason) == ("destroying", "destroy was called")
     assert (claimed.actor, claimed.reason) == ("reconcile", "another host asked for it")
     assert deleted.kind == "deleted"
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_removal_on_another_host_keeps_executions(hosts: Hosts, is_watched: bool) -> None:
+    """What ran on the host with the files is in the history, before its removal is finished."""
+    first = hosts.service("a", executor=FakeExecutor())
+    other = hosts.service("b", takeover_after=0.0)
+    made = first.create("shell")
+    first.workspaces.execute(made.id, "1")
+    with pytest.raises(DestroyPendingError):
+        other.destroy(made.id)
+    if is_watched:
+        first.finish_removals()
+    else:
+        first.sweep()
+    reasons = [event.reason for event in hosts.world.events_of(made.id)]
+    assert len([reason for reason in reasons if "ran 1 program" in reason]) == 1
+    assert not hosts.world.exists(made.id)
 
 
 def test_removal_that_takes_long_is_told_with_the_host(hosts: Hosts) -> None:

@@ -18,6 +18,7 @@ from waggle_fsstore.cli import (
     output,
     serve,
     top,
+    ui,
     undelete,
     workspaces,
 )
@@ -151,6 +152,7 @@ _VERBS: Final[tuple[click.Command, ...]] = (
     hosts.host_ls,
     hosts.host_remove,
     serve.serve,
+    ui.ui,
 )
 for _verb in _VERBS:
     app.add_command(_verb)

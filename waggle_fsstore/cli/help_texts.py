@@ -66,9 +66,9 @@ Without --after or --since, --follow lists only new events.""",
     "history prune": """Remove old events from the history. Environments are unaffected.
 
 Removes only whole files of the journal, and none that recovery may need.""",
-    "top": """Show the environments and the last changes, until q or Ctrl-C.
+    "top": """Show environments and changes, live.
 
-What was used last comes first. For programs, use ls, or events --follow.""",
+Until q or Ctrl-C. What was used last comes first. For programs, use ls, or events --follow.""",
     "fsck": """Check the store for errors.
 
 The exit code is a sum, as for fsck(8): 1 = errors repaired, 4 = errors remain,
@@ -105,5 +105,10 @@ when it comes back. An interrupted removal is completed by the same command.""",
 Stopping the server destroys no environment.
 Over HTTP, listens at WAGGLE_LISTEN_ADDR (127.0.0.1:8080), path /mcp. Other settings are
 environment variables too, such as WAGGLE_MAX_ENVIRONMENTS and WAGGLE_DEFAULT_TIMEOUT_MIN;
-docs/configuration.md lists them all.""",
+docs/configuration.md lists them all.
+The page for browsers is at /.""",
+    "ui": """Show a store in a browser, without a server.
+
+Prints the URL, and ends with Ctrl-C. Takes no lock, removes nothing that has expired, and
+listens on the loopback interface only. A server has the same page, at /.""",
 }

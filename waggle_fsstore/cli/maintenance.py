@@ -3,7 +3,9 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.parse import number, parse_size, whole_number
 from waggle_fsstore.cli.progress import spinner, with_progress
 from waggle_fsstore.cli.store_option import (
+    PersistentStore,
     StoreLocation,
     document_of,
     require_persistent,
@@ -28,6 +31,7 @@ from waggle_fsstore.cli.table import write_table
 from waggle_fsstore.domain.finding import Severity
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.maintenance.copy import copy as copy_store
+from waggle_fsstore.store.maintenance.last_check import MAX_FINDINGS, LastCheck
 
 
 @click.command(help=HELP["fsck"])
@@ -42,6 +46,7 @@ def fsck(
     if not repair and (actor, reason) != (None, None):
         raise click.BadParameter("--actor and --reason need --repair")
     seen: Counter[tuple[Severity, bool]] = Counter()
+    lines: list[str] = []
     failed = False
     with audit_as(actor, reason):
         try:
@@ -50,10 +55,13 @@ def fsck(
                     store.repair() if repair else store.check(), "checking"
                 ):
                     seen[finding.severity, finding.is_repaired] += 1
+                    if len(lines) < MAX_FINDINGS:
+                        lines.append(str(finding))
                     if json:
                         output.write_object(_fields(finding))
                     else:
                         output.write_lines([str(finding)])
+                _keep(store, seen, lines)
         except BrokenPipeError:
             output.discard_stdout()
             failed = True
@@ -71,6 +79,22 @@ def fsck(
         | (FsckBit.LEFT if left else 0)
         | (FsckBit.FAILED if failed else 0)
     )
+
+
+def _keep(store: PersistentStore, seen: Counter[tuple[Severity, bool]], lines: list[str]) -> None:
+    """Keep the result for the page of the server. A disk that is full or read-only keeps none."""
+    if not isinstance(store, FileStore) or not store.path.exists():
+        return
+    root = os.path.join(store.path, "")
+    result = LastCheck(
+        at=datetime.now(UTC),
+        errors=seen[Severity.ERROR, False],
+        warnings=seen[Severity.WARNING, False],
+        repaired=seen[Severity.ERROR, True] + seen[Severity.WARNING, True],
+        findings=tuple(line.replace(root, "") for line in lines),
+    )
+    with suppress(OSError):
+        store.keep_last_check(result)
 
 
 @click.command(help=HELP["snapshot"])

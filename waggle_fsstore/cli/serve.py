@@ -3,6 +3,8 @@
 
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -11,6 +13,21 @@ from waggle_fsstore.cli.exit_codes import ExitCode
 from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.config import Settings
+
+
+@contextmanager
+def server_extra() -> Iterator[None]:
+    """Exit with a message if an import in the block lacks the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("waggle_fsstore"):
+            raise
+        output.report_error(
+            f"serving needs the extra 'server' ({error.name} is missing): "
+            "pip install '/path/to/clone[server]', with the path of your clone of the repository"
+        )
+        raise click.exceptions.Exit(ExitCode.USAGE) from None
 
 
 @click.command(help=HELP["serve"])
@@ -28,17 +45,9 @@ from waggle_fsstore.config import Settings
 def serve(location: StoreLocation, stdio: bool, init: bool) -> None:
     """Serve environments to AI agents over MCP."""
     settings = Settings.from_env()
-    try:
+    with server_extra():
         from waggle_fsstore.server import http, log
         from waggle_fsstore.server import stdio as standard_io
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("waggle_fsstore"):
-            raise
-        output.report_error(
-            f"serving needs the extra 'server' ({error.name} is missing): "
-            "pip install '/path/to/clone[server]', with the path of your clone of the repository"
-        )
-        raise click.exceptions.Exit(ExitCode.USAGE) from None
     log.configure(settings.log_level, settings.log_format)
     # Modules stay in memory. Having the garbage collector visit them would take 50 ms, during
     # which no client is answered.

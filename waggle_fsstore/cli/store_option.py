@@ -42,18 +42,18 @@ class StoreLocation:
 
     location: str | None
 
-    def open(self) -> TransactionalRepository:
+    def open(self, *, recovers: bool = True) -> TransactionalRepository:
         """Open the store, which need not exist. An invalid location is a usage error."""
         with usage_errors("'--store'"):
-            return open_repository(self.location)
+            return open_repository(self.location, recovers=recovers)
 
-    def open_to_read(self) -> TransactionalRepository:
-        """Open the store to read it.
+    def open_to_read(self, *, recovers: bool = True) -> TransactionalRepository:
+        """Open the store to read it; ``recovers`` is that of :class:`FileStore`.
 
         A store named by ``--store`` must exist, because the name may be misspelt. Raises
         ``FileNotFoundError`` otherwise.
         """
-        store = self.open()
+        store = self.open(recovers=recovers)
         if self.location is not None and isinstance(store, FileStore) and not store.path.exists():
             raise FileNotFoundError(
                 errno.ENOENT, "there is no store; create an environment to begin one", store.path

@@ -49,7 +49,7 @@ _CLEAR_BELOW: Final = "\x1b[J"
 )
 @click.pass_obj
 def top(location: StoreLocation, interval: float) -> None:
-    """Show the environments and the last changes, until q or Ctrl-C."""
+    """Show environments and changes, live."""
     if not (output.is_terminal() and sys.stdin is not None and sys.stdin.isatty()):
         raise click.UsageError("top needs a terminal: use ls, or events --follow")
     with location.open_to_read() as store, _screen() as keyboard:

@@ -2,10 +2,13 @@
 """Access tokens: the secrets that callers of a server present, and the text that lists them."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# The word after a token that may only read.
+_READ_ONLY: Final = "read"
 
 # Visible ASCII, which a header can carry. Nothing that is shorter is safe from guessing.
 _SECRET: Final = re.compile(r"[!-~]{16,1000}")
@@ -15,11 +18,13 @@ _SECRET: Final = re.compile(r"[!-~]{16,1000}")
 class AccessToken:
     """A token: the name of its holder, "" for none, and the SHA-256 digest of the secret.
 
-    The secret itself is not kept, so nothing can show it.
+    The secret itself is not kept, so nothing can show it. One that ``is_read_only`` opens the page
+    and the metrics, and calls nothing.
     """
 
     name: str
     digest: bytes = field(repr=False)
+    is_read_only: bool = False
 
     @classmethod
     def parse(cls, secret: str, name: str = "") -> Self:
@@ -61,7 +66,7 @@ def digest_of(secret: str) -> bytes:
 
 
 def parse_tokens(text: str) -> tuple[AccessToken, ...]:
-    """Return the tokens in a text that has one ``NAME TOKEN`` a line.
+    """Return the tokens in a text that has one ``NAME TOKEN`` or ``NAME TOKEN read`` a line.
 
     Blank lines and lines that begin with ``#`` do not count. Raises ``ValueError``, which gives
     the number of the line and shows nothing of it, for any other line, for a name or a token
@@ -72,9 +77,10 @@ def parse_tokens(text: str) -> tuple[AccessToken, ...]:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != len(("NAME", "TOKEN")) or not _NAME.fullmatch(words[0]):
+        if words[2:] not in ([], [_READ_ONLY]) or len(words) < 2 or not _NAME.fullmatch(words[0]):
             raise ValueError(
-                f"line {number} is not NAME TOKEN, with a name of 1 to 64 letters, digits and .-_"
+                f"line {number} is not NAME TOKEN, with a name of 1 to 64 letters, digits and "
+                f".-_, and {_READ_ONLY!r} after a token that may only read"
             )
         try:
             token = AccessToken.parse(words[1], words[0])
@@ -82,7 +88,7 @@ def parse_tokens(text: str) -> tuple[AccessToken, ...]:
             raise ValueError(f"the second word of line {number} {error}") from None
         if any(token.name == one.name or token.digest == one.digest for one in tokens):
             raise ValueError(f"line {number} repeats a name or a token: give each holder its own")
-        tokens.append(token)
+        tokens.append(replace(token, is_read_only=len(words) > 2))
     if not tokens:
         raise ValueError("there is no token: write one NAME TOKEN a line")
     return tuple(tokens)

@@ -34,9 +34,15 @@ ACTOR_HEADER: Final = "Waggle-Actor"
 
 _MAX_ACTOR_LENGTH: Final = 200
 
+#: Where a token that may only read is enough, beside the page.
+_READABLE: Final = frozenset({"/metrics"})
+
 _UNAUTHORIZED: Final = (
     "this server needs a token: send the header 'Authorization: Bearer TOKEN', with a token from "
     "its operator (WAGGLE_AUTH_TOKEN)"
+)
+_READ_ONLY: Final = (
+    "this token may only read: it opens the page and the metrics; ask the operator for another one"
 )
 _TOO_MANY: Final = "too many requests without a valid token: wait, or send a valid one"
 
@@ -48,6 +54,11 @@ def caller_of(request: Any) -> str:
     # Over standard input there is no request.
     name: str = getattr(request, "scope", {}).get(_CALLER, "")
     return name
+
+
+def caller_scope(scope: Scope, name: str) -> Scope:
+    """Return the scope of a request that comes with a token of this name."""
+    return {**scope, _CALLER: name}
 
 
 def forwarded_actor_of(request: Any) -> str:
@@ -82,7 +93,8 @@ class Authentication:
         self._tokens = tokens
         self._cluster_token = cluster_token
         self._is_optional = is_optional
-        self._failures = Failures(clock)
+        #: Shared by all that check tokens of this server.
+        self.failures = Failures(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -92,18 +104,29 @@ class Authentication:
         headers = Headers(scope=scope)
         secret = _secret(headers)
         token = self._find(secret)
-        if token is not None:
-            await self._app({**scope, _CALLER: token.name}, receive, send)
+        if token is not None and token.is_read_only and scope["path"] not in _READABLE:
+            await JSONResponse({"error": _READ_ONLY}, status_code=403)(scope, receive, send)
+        elif token is not None:
+            await self._app(caller_scope(scope, token.name), receive, send)
         elif self._is_of_cluster(secret):
             await self._app({**scope, _ACTOR: _actor(headers)}, receive, send)
         elif self._is_optional:
             await self._app(scope, receive, send)
         else:
-            await self._refuse(scope, receive, send)
+            await self.refuse(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that has no valid token, and count it."""
         address, _ = scope.get("client") or ("", 0)
-        await _refusal(self._failures.add(address))(scope, receive, send)
+        await _refusal(self.failures.add(address))(scope, receive, send)
+
+    def token_of(self, scope: Scope) -> AccessToken | None:
+        """Return the token that a request came with, ``None`` if it has no valid one."""
+        return self._find(_secret(Headers(scope=scope)))
+
+    def token_with(self, secret: str) -> AccessToken | None:
+        """Return the token with a secret, ``None`` if there is none."""
+        return self._find(secret)
 
     def _find(self, secret: str) -> AccessToken | None:
         """Return the token with a secret. How long this takes says nothing about the tokens."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving over HTTP: ``/mcp`` for clients, and the paths for monitoring."""
+"""Serving over HTTP: ``/mcp`` for clients, the page, and the paths for monitoring."""
 
 import asyncio
 import errno
@@ -29,6 +29,8 @@ from waggle_fsstore.server.hosts import HEALTH_PATHS, Guard, configured_hosts, u
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.server.log import LoopErrors
 from waggle_fsstore.server.metrics import CONTENT_TYPE, CallDurations, Metrics
+from waggle_fsstore.server.page.application import with_page
+from waggle_fsstore.server.page.source import ServerSource
 from waggle_fsstore.server.readiness import Readiness
 from waggle_fsstore.server.sessions import Sessions
 from waggle_fsstore.server.shutdown import run, schedule_stop
@@ -82,6 +84,12 @@ def listen(settings: Settings) -> socket.socket:
             "WAGGLE_ALLOW_ANONYMOUS=1 to let every program that reaches the server use it",
         )
     _check_power(settings)
+    return bind(settings)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket that listens at the configured address. Raises :class:`SettingError`."""
+    where = f"{settings.host}:{settings.port}"
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
@@ -213,23 +221,30 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     )
     app.router.routes += _monitoring(readiness, metrics)
     cluster_token = settings.cluster_token
+    authentication: Authentication | None = None
     if settings.tokens or cluster_token:
-        served = Authentication(
+        served = authentication = Authentication(
             served,
             settings.tokens,
             cluster_token=cluster_token.received if cluster_token else None,
             is_optional=not settings.requires_token,
         )
-    if settings.allowed_origins:
-        # Around the authentication: a browser asks for permission without a token.
-        served = CORSMiddleware(
-            served,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version"],
-        )
+    # Around the authentication: a browser asks for permission without a token.
+    served = _with_cors(served, settings) if settings.allowed_origins else served
+    source = ServerSource(host, Survey(host, readiness), settings.max_environments)
+    served = with_page(served, source, authentication if settings.requires_token else None)
     return _without_final_slash(Guard(served, settings))
+
+
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Return an application that web pages of the allowed origins may call."""
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version"],
+    )
 
 
 def _monitoring(readiness: Readiness, metrics: Metrics) -> list[Route]:

@@ -390,6 +390,7 @@ class EnvironmentService:
         """
         is_asked_for = environment.status is Status.DESTROYING and environment.owner is None
         if is_asked_for and self._membership.owns(environment):
+            self._touch_buffer.store_executions(environment.id)
             with suppress(EnvironmentNotFoundError), self._tally.failures_of(Failure.REMOVAL):
                 finish_removal(self._prompt_removal, environment.id, "another host asked for it")
 
@@ -549,6 +550,8 @@ class EnvironmentService:
         result: Reconciliation,
     ) -> None:
         """Finish an interrupted creation or removal, or else ``act`` on the environment."""
+        if environment.status is Status.DESTROYING:
+            self._touch_buffer.store_executions(environment.id)
         if not finish_interrupted(
             self._repository, self._removal, self._revival, environment, result
         ):

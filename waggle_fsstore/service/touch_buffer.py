@@ -181,8 +181,10 @@ def _raise_last_used(pending: _Pending) -> Callable[[Environment], None]:
 
     def raise_last_used(environment: Environment) -> None:
         is_later = at <= environment.last_used <= at + _MAX_LEAD
-        if not environment.is_running or (is_later and not pending.use.executions):
+        if not pending.use.executions and (is_later or not environment.is_running):
             raise _NotNeededError
-        environment.touch(max(at, environment.last_used) if is_later else at)
+        # What ran is in the history of an environment that is being removed, too.
+        if environment.is_running and not is_later:
+            environment.touch(at)
 
     return raise_last_used

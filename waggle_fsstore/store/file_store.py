@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from waggle_fsstore.domain.finding import Finding
     from waggle_fsstore.domain.repository import OnCorrupt
     from waggle_fsstore.store.maintenance.info import StoreInfo
+    from waggle_fsstore.store.maintenance.last_check import LastCheck
     from waggle_fsstore.store.maintenance.prune import Pruned
     from waggle_fsstore.store.maintenance.restore import Restored
     from waggle_fsstore.store.maintenance.snapshot import Snapshot
@@ -60,6 +61,8 @@ class FileStore:
     ``environments/`` alone, restored from git for example, becomes a store at its first
     write. ``durable=False`` skips every fsync: for tests. ``lock_timeout`` (seconds) limits
     the wait for other writers; after that, :class:`LockTimeoutError` names the lock holder.
+    With ``recovers=False`` neither opening nor reading takes the lock or changes a file: what a
+    crash left behind is read from the journal.
     Pickling a store pickles its path and options; loading that opens the store again.
 
     Errors of the operating system, such as a full disk, are raised as its ``OSError``; the
@@ -67,13 +70,19 @@ class FileStore:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, durable: bool = True, lock_timeout: float = 10.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durable: bool = True,
+        lock_timeout: float = 10.0,
+        recovers: bool = True,
     ) -> None:
         if not os.fspath(path):
             raise ValueError("the path of the store is empty: '.' is the current directory")
         # Resolved once: a link that changes later cannot lead half of a change elsewhere.
         self._layout = Layout(os.path.realpath(path))
         self._lock_timeout = lock_timeout
+        self._recovers = recovers
         self._disk = Disk(durable=durable)
         # Shared: the writer counts live environments from what readers have cached.
         self._documents = Documents(self._layout)
@@ -97,7 +106,12 @@ class FileStore:
 
     def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
         """Pickle the path and the options: another process opens the store itself."""
-        reopen = partial(type(self), durable=self._disk.durable, lock_timeout=self._lock_timeout)
+        reopen = partial(
+            type(self),
+            durable=self._disk.durable,
+            lock_timeout=self._lock_timeout,
+            recovers=self._recovers,
+        )
         return reopen, (self._layout.root,)
 
     def document_path(self, environment_id: str) -> Path:
@@ -213,6 +227,9 @@ class FileStore:
 
     def _recover(self) -> None:
         """Recover the store, or read without recovery if that is impossible now."""
+        if not self._recovers:
+            self._view.use_overlay()
+            return
         try:
             self._writer.recover(timeout=0)
         except (OSError, JournalDamagedError):  # A lock timeout is an OSError too.
@@ -380,6 +397,20 @@ class FileStore:
         if not self._exists:
             return iter(())
         return fsck.repair(self._layout, self._disk, self._writer)
+
+    def last_check(self) -> LastCheck | None:
+        """Return the result of the last ``waggle-fsstore fsck``, ``None`` if none was kept."""
+        from waggle_fsstore.store.maintenance import last_check
+
+        self._begin_reading()
+        return last_check.read(self._layout)
+
+    def keep_last_check(self, result: LastCheck) -> None:
+        """Keep the result of a check for :meth:`last_check`. Raises ``OSError``."""
+        from waggle_fsstore.store.maintenance import last_check
+
+        self._begin_reading()
+        last_check.write(self._layout, result)
 
     def snapshot(
         self, dest: str | os.PathLike[str], *, on_corrupt: OnCorrupt | None = None

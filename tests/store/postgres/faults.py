@@ -221,7 +221,8 @@ def upgrade_at_once(patch: Patch) -> None:
     from waggle_fsstore.store.postgres import schema
 
     patch.setattr(schema, "LOCK_FOUNDING", "SELECT 1")
-    patch.setattr(schema, "LOCK_STORE", "SELECT 1")
+    # In place of the lock, a pause in which the others get as far.
+    patch.setattr(schema, "LOCK_STORE", "SELECT pg_sleep(0.3)")
 
 
 @fault(f"{_TESTS}::test_stopped_client_does_not_keep_the_lock")

@@ -58,6 +58,8 @@ class Access:
             await self._app(caller_scope(scope, name), receive, send)
         elif scope["path"] == STREAM_PATH:
             await PlainTextResponse("log in first", status_code=401)(scope, receive, send)
+        elif scope["method"] not in ("GET", "HEAD"):
+            await self._authentication.refuse(scope, receive, send)
         else:
             await RedirectResponse("login", status_code=303)(scope, receive, send)
 

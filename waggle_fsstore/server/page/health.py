@@ -103,10 +103,7 @@ def _fsck(last: LastCheck | None, now: datetime) -> Row:
         return Row("Last fsck", "never run")
     when = f"{ago(last.at, now)} ago, {utc(last.at)}"
     found = f"{last.errors} errors, {last.warnings} warnings, {last.repaired} repaired"
-    if not last.is_complete:
-        found += ", not complete"
-    bad = last.errors > 0 or not last.is_complete
-    return Row("Last fsck", f"{found}; {when}", bad, last.findings)
+    return Row("Last fsck", f"{found}; {when}", last.errors > 0, last.findings)
 
 
 def _of_store(info: Any) -> Iterator[Row]:

@@ -25,11 +25,16 @@ class Source:
     def __init__(self, store: TransactionalRepository) -> None:
         self.store = store
         self.makers = Makers(store)
+        self._is_ending = False
 
     @property
     def is_ending(self) -> bool:
         """Whether no viewer is to be kept waiting any more."""
-        return False
+        return self._is_ending
+
+    def end(self) -> None:
+        """Keep no viewer waiting any more."""
+        self._is_ending = True
 
     def now(self) -> datetime:
         """Return the time."""
@@ -60,9 +65,13 @@ class Source:
         check = self._last_check()
         return rows(stored, unreadable, self._info(), check, self._running(), self.now())
 
-    def watch(self, after: int | str | None, timeout: float) -> Iterator[Event]:
+    def latest(self) -> int:
+        """Return the number of the last change."""
+        return latest(self.store)
+
+    def watch(self, after: int | str, timeout: float) -> Iterator[Event]:
         """Return the new events, as :meth:`TransactionalRepository.watch` does."""
-        return self.store.watch(after=latest(self.store) if after is None else after, timeout=timeout)
+        return self.store.watch(after=after, timeout=timeout)
 
     def describe(self, error: Exception) -> str:
         """Return what is wrong, with no path of this machine but those inside the store."""

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 from anyio import (
     BrokenResourceError,
     CancelScope,
-    CapacityLimiter,
     ClosedResourceError,
     EndOfStream,
     WouldBlock,
@@ -66,15 +65,19 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Watched(Protocol):
-    """What the watcher follows."""
+    """What the watcher follows. Both methods read files."""
 
     @property
     def is_ending(self) -> bool:
         """Whether no viewer is to be kept waiting any more."""
         ...
 
-    def watch(self, after: int | str | None, timeout: float) -> Iterator[Event]:
-        """Return the new events."""
+    def latest(self) -> int:
+        """Return the number of the last change."""
+        ...
+
+    def watch(self, after: int | str, timeout: float) -> Iterator[Event]:
+        """Return the events after a cursor, until none has come for ``timeout`` seconds."""
         ...
 
 
@@ -101,7 +104,7 @@ class Feed:
         """Add a viewer for the block; yield what receives each event from then on.
 
         It ends when the viewer is too slow, and when the store cannot be watched any more. Raises
-        what watching raises.
+        what reading the store raises.
         """
         sender, receiver = create_memory_object_stream[Event](MAX_WAITING)
         self._viewers.add(sender)
@@ -111,59 +114,168 @@ class Feed:
                     await self._begin()
             yield receiver
         finally:
-            self._remove(sender)
+            sender.close()
             receiver.close()
+            self._viewers.discard(sender)
             if not self._viewers and self._stop is not None:
                 self._stop.set()
                 self._stop = None
 
     async def _begin(self) -> None:
-        events = await to_thread.run_sync(self._watched.watch, None, _POLL_S)
+        last = await to_thread.run_sync(self._watched.latest)
         self._stop = stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        target = self._watch
+        arguments = (last, stop, asyncio.get_running_loop())
         threading.Thread(
-            target=target, args=(events, stop, loop), name="page-events", daemon=True
+            target=self._watch, args=arguments, name="page-events", daemon=True
         ).start()
 
     def _watch(
-        self, events: Iterator[Event], stop: threading.Event, loop: asyncio.AbstractEventLoop
+        self, cursor: int | str, stop: threading.Event, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Pass events on until there are no viewers, the server ends, or watching fails."""
-        cursor: int | str | None = None
+
+        def is_over() -> bool:
+            return stop.is_set() or self._watched.is_ending
+
         with suppress(RuntimeError):  # The loop is closed: the server has ended.
             try:
-                while not (stop.is_set() or self._watched.is_ending):
-                    for event in events:
+                while not is_over():
+                    for event in self._watched.watch(cursor, _POLL_S):
                         cursor = event.cursor or event.seq
                         loop.call_soon_threadsafe(self._publish, event, stop)
-                        if stop.is_set() or self._watched.is_ending:
+                        if is_over():
                             break
-                    else:
-                        events = self._continue(events, cursor)
-            except (WaggleError, OSError) as error:
-                _log.info("the events of the page end: %s", error)
+            except (WaggleError, OSError, ValueError) as error:
+                _log.info("browsers have to connect again: %s", error)
             loop.call_soon_threadsafe(self._end, stop)
-
-    def _continue(self, events: Iterator[Event], cursor: int | str | None) -> Iterator[Event]:
-        """Return what watches on after nothing came for a while."""
-        return self._watched.watch(cursor, _POLL_S)
 
     def _publish(self, event: Event, stop: threading.Event) -> None:
         if stop is not self._stop:
             return  # Another watcher has taken over.
-        for sender in list(self._viewers):
+        for sender in self._viewers:
             try:
                 sender.send_nowait(event)
-            except (WouldBlock, BrokenResourceError):
-                self._remove(sender)
+            except WouldBlock:
+                sender.close()  # What it missed comes when it connects again.
+            except (BrokenResourceError, ClosedResourceError):
+                pass  # It is just leaving.
 
     def _end(self, stop: threading.Event) -> None:
         if stop is self._stop:
             self._stop = None
-            for sender in list(self._viewers):
+            for sender in self._viewers:
                 sender.close()
 
-    def _remove(self, sender: MemoryObjectSendStream[Event]) -> None:
-        sender.close()
-        self._viewers.discard(sender)
+
+class EventStream:
+    """The response to a viewer. ``after`` is the cursor of the last event that it has seen.
+
+    Ends when ``is_allowed`` returns false, which is noticed with the next event or heartbeat.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        store: TransactionalRepository,
+        after: str,
+        is_allowed: Callable[[], bool],
+    ) -> None:
+        self._feed = feed
+        self._store = store
+        self._after = after
+        self._is_allowed = is_allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if self._feed.is_full:
+            await _refuse(scope, receive, send)
+            return
+        try:
+            async with self._feed.viewer() as events, create_task_group() as tasks:
+                tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
+                await self._send_all(events, _Sender(send))
+                tasks.cancel_scope.cancel()
+        except (WaggleError, OSError) as error:
+            _log.info("the events of the page cannot be read: %s", error)
+            await _refuse(scope, receive, send)
+
+    async def _send_all(self, events: MemoryObjectReceiveStream[Event], sender: "_Sender") -> None:
+        missed = await to_thread.run_sync(missed_events, self._store, self._after)
+        await sender.begin()
+        await sender.send(RESET if missed is None else "".join(map(event_text, missed)))
+        last = missed[-1].seq if missed else 0
+        while sender.is_received:
+            event = None
+            try:
+                with move_on_after(HEARTBEAT_S):
+                    event = await events.receive()
+            except EndOfStream:
+                break
+            if not self._is_allowed():
+                break
+            if event is None:
+                await sender.send(_HEARTBEAT)
+            elif event.seq > last:
+                await sender.send(event_text(event))
+        await sender.end()
+
+
+class _Sender:
+    """Sends text to a client, until that takes too long."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_received = True
+
+    async def begin(self) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+        await self._send(start)
+        await self.send(_BEGINNING)
+
+    async def send(self, text: str, *, is_last: bool = False) -> None:
+        if not self.is_received:
+            return
+        body = {"type": "http.response.body", "body": text.encode(), "more_body": not is_last}
+        with move_on_after(_SEND_TIMEOUT_S) as scope:
+            await self._send(body)
+        self.is_received = not scope.cancelled_caught
+
+    async def end(self) -> None:
+        await self.send("", is_last=True)
+
+
+async def _cancel_when_gone(receive: Receive, scope: CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"Retry-After": str(_RETRY_AFTER_S)}
+    body = {"error": "no more streams now: wait, and reload the page to see what is new"}
+    await JSONResponse(body, status_code=503, headers=headers)(scope, receive, send)
+
+
+def missed_events(store: TransactionalRepository, after: str) -> list[Event] | None:
+    """Return the events after a cursor, none for "", ``None`` if they cannot be given."""
+    if not after:
+        return []
+    try:
+        events = list(islice(store.history(after=after), MAX_WAITING + 1))
+    except (WaggleError, OSError, ValueError):
+        return None
+    return events if len(events) <= MAX_WAITING else None
+
+
+def event_text(event: Event) -> str:
+    """Return an event as the stream has it, with its cursor as the id."""
+    data = {
+        "seq": event.seq,
+        "at": event.at.isoformat(),
+        "kind": event.kind,
+        "environment_id": event.environment_id,
+        "status": event.status,
+        "actor": event.actor,
+        "reason": event.reason,
+    }
+    return f"id: {event.cursor or event.seq}\ndata: {json.dumps(data)}\n\n"

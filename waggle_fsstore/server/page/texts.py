@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from waggle_fsstore.domain.duration import short_duration
 
 #: Where nothing is known, or nothing to be said.
-NONE: Final = "–"
+NONE: Final = "\N{EN DASH}"
 
 # Joiners: they are in words of some languages, and change no direction.
 _HARMLESS: Final = "\u200c\u200d"
@@ -17,7 +17,7 @@ _KIB: Final = 1024
 
 
 def visible(text: str) -> str:
-    """Return a text in which each character can be seen: a line break becomes ``\\u000a``."""
+    """Return a text in which each character can be seen: the others are their codes."""
     if text.isprintable():
         return text
     return "".join(

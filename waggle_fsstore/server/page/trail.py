@@ -48,6 +48,10 @@ class Filter(NamedTuple):
         )
 
 
+#: The filter that excludes nothing.
+ALL: Final = Filter()
+
+
 @dataclass(slots=True)
 class Entry:
     """An event, and the version that it replaced.
@@ -83,7 +87,7 @@ class Page:
 
 def search(
     store: TransactionalRepository,
-    wanted: Filter = Filter(),
+    wanted: Filter = ALL,
     *,
     before: int | None = None,
     size: int = PAGE_SIZE,
@@ -122,7 +126,7 @@ def find(store: TransactionalRepository, seq: int) -> Entry | None:
     """
     if not 0 < seq <= latest(store):
         return None
-    _, events = _window(store, Filter(), seq - 1, seq)
+    _, events = _window(store, ALL, seq - 1, seq)
     found = next((event for event in events if event.seq == seq), None)
     if found is None:
         return None

@@ -56,6 +56,7 @@ class Layout:
         "git_ignore",
         "internal",
         "journal",
+        "last_check",
         "lock",
         "lost_and_found",
         "marker",
@@ -74,6 +75,7 @@ class Layout:
         self.internal = os.path.join(root, ".waggle")
         self.lock = os.path.join(self.internal, "lock")
         self.state = os.path.join(self.internal, "state")
+        self.last_check = os.path.join(self.internal, "last-fsck")
         self.reserve = os.path.join(self.internal, "reserve")
         self.temporary = os.path.join(self.internal, "tmp")
         self.lost_and_found = os.path.join(self.internal, "lost+found")
