@@ -3,8 +3,10 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -12,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from waggle_fsstore import FileStore
+from waggle_fsstore.testing import make_environment
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -207,3 +212,27 @@ def test_operator_commands_are_valid() -> None:
     for command in commands:
         done = CliRunner().invoke(app, [*command.split(), "--help"])
         assert (done.exit_code, done.stderr) == (0, ""), command
+
+
+def test_restore_drill_succeeds(tmp_path: Path) -> None:
+    """The drill of the runbook takes a backup of a store, restores it, and finds it whole."""
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed")
+    [drill] = [text for text in _blocks("operating.md", "sh") if "mktemp" in text]
+    with FileStore(tmp_path / "store", durable=False) as store:
+        store.save_all([make_environment() for _ in range(20)])
+        store.delete(store.find_all()[0].id)
+    done = subprocess.run(
+        ["sh", "-e", "-c", drill],
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "WAGGLE_STORE_PATH": str(tmp_path / "store"),
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "the backup is whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]

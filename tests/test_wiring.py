@@ -23,8 +23,9 @@ from waggle_fsstore import (
 from waggle_fsstore.config import Settings, store_location, why_temporary
 from waggle_fsstore.domain.environment import Status
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.sandbox.limits import Limits
 from waggle_fsstore.testing import make_environment
-from waggle_fsstore.wiring import server_lock
+from waggle_fsstore.wiring import executor_of, server_lock
 
 
 def path_of(location: str | os.PathLike[str] | None = None) -> Path:
@@ -327,3 +328,43 @@ def test_files_of_error_are_awaited_while_their_disk_is_unmounted(tmp_path: Path
             with pytest.raises(ProviderError, match="mount its disk"):
                 service.provider.has_files(created)
             assert service.sweep().expired == []
+
+
+def test_limits_of_programs_are_those_of_settings() -> None:
+    """Each limit has a setting, whose default is the one that the docs name."""
+    default = executor_of("/w", "", Settings.from_env({}).execution)
+    assert default is not None
+    assert default.limits == Limits(
+        memory_bytes=512 << 20,
+        processes=128,
+        open_files=1024,
+        file_bytes=256 << 20,
+        disk_bytes=1 << 30,
+        output_bytes=1 << 20,
+        total_output_bytes=256 << 20,
+        cpu_seconds=600,
+    )
+    variables = {
+        "WAGGLE_DEFAULT_MEMORY_MB": "64",
+        "WAGGLE_MAX_PROCESSES": "7",
+        "WAGGLE_MAX_OPEN_FILES": "8",
+        "WAGGLE_MAX_FILE_SIZE": "1MB",
+        "WAGGLE_MAX_WORKSPACE_SIZE": "2MB",
+        "WAGGLE_MAX_OUTPUT": "100KB",
+        "WAGGLE_MAX_EXEC_TIMEOUT": "10s",
+        "WAGGLE_MAX_EXECUTIONS": "3",
+        "WAGGLE_MAX_EXECUTIONS_EACH": "2",
+    }
+    changed = executor_of("/w", "", Settings.from_env(variables).execution)
+    assert changed is not None
+    assert changed.limits == Limits(
+        memory_bytes=64 << 20,
+        processes=7,
+        open_files=8,
+        file_bytes=1_000_000,
+        disk_bytes=2_000_000,
+        output_bytes=100_000,
+        cpu_seconds=20,
+    )
+    assert (changed._slots._per_environment, changed._slots._total) == (2, 3)
+    assert executor_of("/w", "", Settings.from_env({"WAGGLE_EXECUTION": "off"}).execution) is None

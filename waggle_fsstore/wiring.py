@@ -2,6 +2,7 @@
 """The composition root: the only place that picks a backend and a provider."""
 
 import logging
+import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -230,6 +231,8 @@ def executor_of(
             file_bytes=settings.max_file,
             disk_bytes=settings.max_workspace,
             output_bytes=settings.max_output,
+            # For a server that is stopped, and so cannot watch the time.
+            cpu_seconds=2 * math.ceil(settings.max_timeout.total_seconds()),
         ),
         slots=Slots(settings.max_executions_each, settings.max_executions),
         may_install=settings.network != "none",

@@ -61,3 +61,14 @@ def test_programs_are_not_root(tmp_path: Path) -> None:
         status = (place.home(shell) / "made").stat()
     assert status.st_uid >= 524_288
     assert status.st_gid >= 524_288
+
+
+def test_page_lists_attacks() -> None:
+    """The page has each attack that is run without a long wait, and none that failed."""
+    page = Path(__file__).parents[3] / "docs" / "attacks.md"
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    slow = {program.name for program in PROGRAMS if program.needs_full}
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == [
+        name for name in batch.NAMES if name not in slow
+    ]
+    assert all(cell.startswith("held: ") for row in rows[2:] for cell in row[1:])
