@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted(
     path
-    for pattern in ("*.md", "Makefile", "docs/**/*", "benchmarks/*.md", "waggle_fsstore/**/*.py")
+    for pattern in ("*.md", "Makefile", "docs/**/*", "benchmarks/*.md", "waggle_fsstore/**/*")
     for path in ROOT.glob(pattern)
-    if path.is_file() and path.suffix != ".pyc"
+    if path.is_file() and path.suffix not in (".pyc", ".png")
 )
 
 #: Words that hide the actor or that readers stumble over, each with what to write instead.

@@ -215,9 +215,14 @@ def executor_of(
 
     if settings.mode == "off" or os.name != "posix":
         return None
+    tokens = os.environ.get("WAGGLE_AUTH_TOKENS_FILE", "").strip()
     is_isolated = settings.mode != "unisolated"
     find = partial(
-        find_sandbox, root, settings.user, (store, root), has_network=settings.network == "host"
+        find_sandbox,
+        root,
+        settings.user,
+        (store, root, tokens),
+        has_network=settings.network == "host",
     )
     return LocalExecutor(
         root,

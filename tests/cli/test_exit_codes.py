@@ -329,7 +329,7 @@ def test_held_lock_times_out_with_holder(
     store.save(environment("a"))
     monkeypatch.setattr(
         "waggle_fsstore.cli.store_option.open_repository",
-        lambda _: FileStore(store.path, lock_timeout=0.02),
+        lambda _, **__: FileStore(store.path, lock_timeout=0.02),
     )
     with lock_held(store):
         result = run(*verb)

@@ -137,7 +137,7 @@ def test_fsck_with_held_lock_fails(intact: FileStore, monkeypatch: pytest.Monkey
     _zero(document(intact.path, "a"))
     monkeypatch.setattr(
         "waggle_fsstore.cli.store_option.open_repository",
-        lambda _: FileStore(intact.path, lock_timeout=0.02),
+        lambda _, **__: FileStore(intact.path, lock_timeout=0.02),
     )
     with lock_held(intact):
         result = run("fsck", "--repair")

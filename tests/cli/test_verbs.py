@@ -364,7 +364,7 @@ def test_verbs_work_on_memory_store(monkeypatch: pytest.MonkeyPatch, root: Path)
     stored.revision = memory.save(stored)
     # This one outlives a command, unlike a real one.
     monkeypatch.setattr(memory, "close", lambda: None)
-    monkeypatch.setattr("waggle_fsstore.cli.store_option.open_repository", lambda _: memory)
+    monkeypatch.setattr("waggle_fsstore.cli.store_option.open_repository", lambda _, **__: memory)
     options = ("--store", "memory:")
     assert run(*options, "show", "al").stdout_bytes == codec.encode(stored, 1)
     assert run(*options, "set", "alpha", "--name", "new").exit_code == 0

@@ -625,3 +625,19 @@ def _change_steps(patch: Patch, change: Callable[[Steps], Steps]) -> None:
 @fault("tests/provider/test_trash.py::test_trash_says_since_when_files_are_kept")
 def forget_since_when_files_are_kept(patch: Patch) -> None:
     patch.setattr(Trash, "kept_since", lambda _: None)
+
+
+@fault("tests/provider/test_trash.py::test_missing_disk_says_nothing_about_kept_files")
+def take_missing_disk_for_empty_trash(patch: Patch) -> None:
+    patch.setattr(LocalProvider, "kept_since", lambda self: self._trash.kept_since())
+
+
+@fault("tests/provider/test_packages.py::test_login_of_registry_is_visible_nowhere")
+def show_login_of_registry_to_installation(patch: Patch) -> None:
+    patch.setattr(index_settings, "_without_login", lambda url: (url, ""))
+    patch.setattr(packages, "_has_secret", lambda *_: False)
+
+
+@fault("tests/provider/test_packages.py::test_download_with_password_is_not_shown")
+def install_download_with_password(patch: Patch) -> None:
+    patch.setattr(packages, "_has_secret", lambda *_: False)

@@ -712,3 +712,51 @@ def test_missing_npm_package_is_reported(
     assert "E404" in result.stderr
     assert index.paths == ["/nowhere"]
     assert node_home.is_dir()
+
+
+@pytest.mark.parametrize("where", ["variable", "npmrc"])
+def test_login_of_registry_is_visible_nowhere(
+    isolated: LocalExecutor,
+    node_home: Path,
+    index: Index,
+    settings: pytest.MonkeyPatch,
+    tmp_path: Path,
+    where: str,
+) -> None:
+    """The agent's node, which npm starts in the installation, finds no password of a registry."""
+    index.add_npm("worker")
+    url = f"{index.url}/".replace("//", f"//bee:{PASSWORD}@", 1)
+    if where == "variable":
+        settings.setenv("npm_config_registry", url)
+    else:
+        settings.delenv("npm_config_registry")
+        (tmp_path / "npmrc").write_text(f"registry={url}\n")
+        settings.setenv("npm_config_userconfig", str(tmp_path / "npmrc"))
+    programs = node_home / ".local" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "node").write_text(
+        "#!/bin/sh\n{ env; grep -rsa . /run; } >/home/sandbox/seen 2>/dev/null\n"
+        'exec /usr/bin/env -S PATH=/usr/local/bin:/usr/bin:/bin node "$@"\n'
+    )
+    for path in (programs.parent, programs):
+        path.chmod(0o755)
+    (programs / "node").chmod(0o755)
+    result = install(isolated, "worker", environment=NODE)
+    assert result.exit_code == 0, result
+    assert base64.b64encode(f"bee:{PASSWORD}".encode()).decode() in " ".join(index.logins)
+    assert output_of(isolated, "console.log(require('worker'))", NODE) == "worker\n"
+    seen = (node_home / "seen").read_bytes()
+    assert b"PATH=" in seen
+    assert PASSWORD.encode() not in seen
+
+
+def test_download_with_password_is_not_shown(
+    isolated: LocalExecutor, node_home: Path, index: Index, settings: pytest.MonkeyPatch
+) -> None:
+    """A registry that names its password in what it sends gets that nowhere near the agent."""
+    index.add_npm("worker", homepage=f"http://bee:{PASSWORD}@registry/")
+    settings.setenv("npm_config_registry", f"{index.url}/".replace("//", f"//bee:{PASSWORD}@", 1))
+    result = install(isolated, "worker", environment=NODE)
+    assert result.exit_code == 1
+    assert "has a password of the index in it: nothing was installed" in result.stderr
+    assert not (node_home / "node_modules").exists()

@@ -344,3 +344,25 @@ def test_trash_says_since_when_files_are_kept(serve: Serve) -> None:
     provider.remove(environment("a"))
     provider.remove(environment("b"))
     assert provider.kept_since() is None
+
+
+def test_missing_disk_says_nothing_about_kept_files(serve: Serve, root: Path) -> None:
+    """Where the workspaces are not mounted, it is not known since when files are kept."""
+    provider = serve()
+    expire(provider)
+    root.rename(root.with_name("elsewhere"))
+    root.mkdir()
+    assert failure_of(provider.kept_since).reason
+
+
+def test_copied_trash_is_no_younger(serve: Serve, root: Path) -> None:
+    """A copy of the workspaces has files in its trash since the removal, and not since the copy."""
+    provider = serve()
+    expire(provider)
+    [entry] = [path for path in (root / ".trash").iterdir() if path.is_dir()]
+    long_ago = datetime(2026, 1, 2, tzinfo=UTC).timestamp()
+    os.utime(entry, (long_ago, long_ago))
+    since = provider.kept_since()
+    assert since is not None
+    assert since.year == 2026
+    assert since.timestamp() == long_ago

@@ -49,7 +49,7 @@ from waggle_fsstore.service.reconcile import Reconciliation
 from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival
 from waggle_fsstore.service.tally import Tally
-from waggle_fsstore.service.touch_buffer import IN_USE, TouchBuffer, _Pending
+from waggle_fsstore.service.touch_buffer import IN_USE, TouchBuffer, Use, _Pending
 from waggle_fsstore.service.workspaces import Workspaces
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -861,17 +861,13 @@ def let_running_program_expire(patch: Patch) -> None:
 
 @fault(f"{_WORK}::test_history_sums_up_executions")
 def leave_executions_out_of_history(patch: Patch) -> None:
-    patch.setattr(Workspaces, "_note", nothing)
+    patch.setattr(Use, "has_news", False)
+    patch.setattr(Use, "reason", "in use")
 
 
 @fault(f"{_WORK}::test_execution_during_flush_is_counted_once")
 def count_executions_again_after_flush(patch: Patch) -> None:
-    real = TouchBuffer._discard
-
-    def discard(self: TouchBuffer, name: str, stored: _Pending) -> None:
-        real(self, name, stored._replace(use=stored.use._replace(executions=0)))
-
-    patch.setattr(TouchBuffer, "_discard", discard)
+    patch.setattr(TouchBuffer, "_take", lambda self, name: self._pending.get(name))
 
 
 @fault(f"{_WORK}::test_destroy_keeps_pending_executions")
@@ -1070,3 +1066,31 @@ def stop_at_first_failed_removal(patch: Patch) -> None:
 @fault("tests/service/test_membership.py::test_removal_on_another_host_keeps_executions")
 def forget_executions_of_other_hosts(patch: Patch) -> None:
     patch.setattr(TouchBuffer, "store_executions", nothing)
+
+
+@fault(f"{_WORK}::test_program_of_destroyed_environment_is_in_history")
+def record_programs_after_their_end(patch: Patch) -> None:
+    real = Workspaces.__init__
+
+    def init(self: Workspaces, *arguments: Any) -> None:
+        real(self, *arguments)
+        record = self._record
+
+        def record_end(name: str, use: Use) -> None:
+            if use.outcome:
+                record(name, use._replace(actors=("mcp:one",), executions=1))
+
+        self._record = record_end
+
+    patch.setattr(Workspaces, "__init__", init)
+
+
+@fault(f"{_WORK}::test_failing_store_ends_no_program")
+def let_failing_store_end_programs(patch: Patch) -> None:
+    patch.setattr(Workspaces, "_touch_if_running", lambda self, name: self._touch(name))
+
+
+@fault(f"{_WORK}::test_close_waits_for_end_of_programs")
+def close_before_programs_have_ended(patch: Patch) -> None:
+    patch.setattr(Workspaces, "wait_until_idle", lambda *_: True)
+    patch.setattr(TouchBuffer, "_start_timer", nothing)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work in the workspaces of environments: which are reached, and what the history says of it."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
-from tests.service.fakes import MINUTE, SECOND, START, World
+from tests.service.fakes import MINUTE, SECOND, START, TIMEOUT_S, World, failing
 from waggle_fsstore import (
     Environment,
     EnvironmentNotFoundError,
@@ -333,3 +335,102 @@ def test_close_stops_programs(service: EnvironmentService, executor: FakeExecuto
     """The end of a service ends what runs."""
     service.close()
     assert executor.is_closed
+
+
+def test_program_of_destroyed_environment_is_in_history(
+    world: World, service: EnvironmentService, executor: FakeExecutor
+) -> None:
+    """An environment that is destroyed while a program runs has it in its history."""
+    name = service.create("python").id
+    executor.during = lambda _: service.destroy(name)
+    with audit(actor="mcp:one"):
+        service.workspaces.execute(name, "1")
+    reasons = [event.reason for event in world.events_of(name)]
+    assert "in use: mcp:one ran 1 program" in reasons
+    assert not world.exists(name)
+
+
+def test_refused_program_is_not_in_history(
+    world: World, service: EnvironmentService, executor: FakeExecutor
+) -> None:
+    """A program that could not be started was not run."""
+    name = service.create("python").id
+    executor.during = failing_with(ProviderError("fake", "too many"))
+    with pytest.raises(ProviderError):
+        service.workspaces.execute(name, "1")
+    world.clock.advance(SECOND)
+    world.touches.flush()
+    assert "ran" not in world.events_of(name)[-1].reason
+
+
+def failing_with(error: Exception) -> Callable[[Callable[[], Stop]], object]:
+    def fail(_: Callable[[], Stop]) -> None:
+        raise error
+
+    return fail
+
+
+def test_failing_store_ends_no_program(
+    world: World,
+    service: EnvironmentService,
+    executor: FakeExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A use that cannot be noted for a moment is logged, and the program runs on."""
+    name = service.create("python").id
+    now = 0.0
+    monkeypatch.setattr(workspaces, "monotonic", lambda: now)
+
+    def during(stop: Callable[[], Stop]) -> None:
+        nonlocal now
+        now += 60
+        world.script.at("before find_by_id", failing(OSError(24, "Too many open files")))
+        assert stop() is Stop.NONE
+
+    executor.during = during
+    assert service.workspaces.execute(name, "1").exit_code == 0
+    world.script.reset()
+    world.clock.advance(SECOND)
+    world.touches.flush()
+    assert "ran 1 program" in world.events_of(name)[-1].reason
+
+
+def test_close_waits_for_end_of_programs(
+    world: World, executor: FakeExecutor, files: FakeFiles
+) -> None:
+    """What a program that is being stopped comes to is stored before a service is closed."""
+    service = world.service(executor=executor, files=files)
+    name = service.create("python").id
+    begun, closing = threading.Event(), threading.Event()
+
+    def during(_: Callable[[], Stop]) -> None:
+        begun.set()
+        assert closing.wait(TIMEOUT_S)
+
+    executor.during = during
+    executor.results = [execution(-1, Stop.SHUTDOWN)]
+    executor.close = closing.set  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(service.workspaces.execute, name, "1")
+        assert begun.wait(TIMEOUT_S)
+        assert service.close(timeout=TIMEOUT_S)
+        assert running.result().stopped is Stop.SHUTDOWN
+    assert world.events_of(name)[-1].reason.endswith("the last one ended with shutdown")
+
+
+def test_history_names_only_those_who_ran(world: World, service: EnvironmentService) -> None:
+    """Names with commas stay whole, many are counted, and none is there twice."""
+    name = service.create("python").id
+    for actor in ("mcp:a, b", "mcp:c"):
+        with audit(actor=actor):
+            service.workspaces.execute(name, "1")
+    world.clock.advance(SECOND)
+    world.touches.flush()
+    assert "mcp:a, b, mcp:c ran 2 programs" in world.events_of(name)[-1].reason
+    for number in range(8):
+        with audit(actor=f"mcp:{number}"):
+            service.workspaces.execute(name, "1")
+    world.clock.advance(SECOND)
+    world.touches.flush()
+    reason = world.events_of(name)[-1].reason
+    assert "mcp:0, mcp:1, mcp:2, mcp:3, mcp:4 and 3 others ran 8 programs" in reason

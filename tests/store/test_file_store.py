@@ -161,6 +161,31 @@ def test_reformatted_document_keeps_revision(store: FileStore) -> None:
     assert store.save(make_environment(id="a"), if_revision=revision) == 2
 
 
+def test_store_that_does_not_recover_changes_nothing(tmp_path: Path) -> None:
+    """What a crash has left is read from the journal, and each file stays as it is."""
+    crashed = tmp_path / "crashed"
+    with FileStore(tmp_path / "store") as store:
+        store.create(make_environment(id="one", name="before"))
+        old = store.document_path("one").read_bytes()
+        store.update("one", lambda it: setattr(it, "name", "after"))
+        shutil.copytree(store.path, crashed)
+    (crashed / "environments/one.json").write_bytes(old)
+
+    def contents() -> dict[str, bytes]:
+        return {str(it): it.read_bytes() for it in crashed.rglob("*") if it.is_file()}
+
+    before = contents()
+    with FileStore(crashed, recovers=False) as reader:
+        assert reader.find_by_id("one").name == "after"
+        assert [it.name for it in reader.find_all()] == ["after"]
+        assert [it.seq for it in reader.history()] == [1, 2]
+        with pickle.loads(pickle.dumps(reader)) as again:  # noqa: S301
+            assert again.find_by_id("one").name == "after"
+    assert contents() == before
+    with FileStore(crashed):
+        assert contents() != before
+
+
 def test_replaced_files_keep_their_mode(store: FileStore) -> None:
     """The mode that an operator gave to a document is kept by later versions."""
     store.save(make_environment(id="a"))

@@ -135,13 +135,27 @@ def disk_usage(path: str) -> int:
 
     What cannot be read counts nothing. Follows no link and leaves the device at no place.
     """
+    total = 0
+    for directory, below in directories(path):
+        size, found = _measure_one(directory)
+        total += size
+        below += found
+    return total
+
+
+def directories(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield a descriptor of a directory, and a list to add the names of those below it to.
+
+    Continues with those names, to any depth, with one descriptor at a time. Follows no link and
+    leaves the device at no place; what cannot be entered is left out.
+    """
     try:
         current = os.open(path, _DIRECTORY_FLAGS)
     except OSError:
-        return 0
-    total, device = 0, os.fstat(current).st_dev
+        return
+    device = os.fstat(current).st_dev
     # The directories from the top down to the current one: which each is, and which of its
-    # subdirectories are still to be measured.
+    # subdirectories are still to be entered.
     trail: list[tuple[tuple[int, int], list[str]]] = []
     try:
         step: str | None = "."
@@ -155,16 +169,15 @@ def disk_usage(path: str) -> int:
                     if _identity(current) != trail[-1][0]:
                         break  # Moved by another program: its parent is not ours.
                 else:
-                    size, below = _measure_one(current)
-                    total += size
+                    below: list[str] = []
                     trail.append((_identity(current), below))
+                    yield current, below
             elif step == "..":
                 break
-            below = trail[-1][1] if trail else []
-            step = below.pop() if below else ".." if len(trail) > 1 else None
+            waiting = trail[-1][1] if trail else []
+            step = waiting.pop() if waiting else ".." if len(trail) > 1 else None
     finally:
         os.close(current)
-    return total
 
 
 def _measure_one(directory: int) -> tuple[int, list[str]]:
@@ -187,7 +200,9 @@ def _enter(directory: int, name: str, device: int) -> int | None:
         entered = os.open(name, _DIRECTORY_FLAGS, dir_fd=directory)
     except PermissionError:
         try:
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
             entered = _open_directory(name, directory)
+            os.fchmod(entered, stat.S_IMODE(mode))
         except OSError:
             return None
     except OSError:

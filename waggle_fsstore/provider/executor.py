@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
 
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.environment import Environment, Runtime
 from waggle_fsstore.domain.errors import (
@@ -109,6 +110,11 @@ class LocalExecutor:
         self._is_closed = False
         # By environment: many small programs must not write what one large one may not.
         self._disks: dict[str, DiskWatch] = {}
+        register_at_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock in a forked child: a thread of the parent may have held it."""
+        self._lock = threading.Lock()
 
     def why_unavailable(self) -> str:
         """Return why nothing can be run here, "" if something can. Runs a program to find out."""
@@ -137,7 +143,11 @@ class LocalExecutor:
         name = _CODE_NAMES[language]
         command = [self._interpreter(environment, language), f"{CODE_DIR}/{name}"]
         return self.run(
-            environment, command, timeout=timeout, stop=stop, code={name: code.encode()}
+            environment,
+            command,
+            timeout=timeout,
+            stop=stop,
+            code={name: code.encode(errors="replace")},
         )
 
     def run(

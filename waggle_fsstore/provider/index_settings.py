@@ -5,6 +5,7 @@ They come from the variables of the server and from the configuration files of p
 may have passwords, so they are for the download only: no environment sees them.
 """
 
+import base64
 import os
 import re
 import sys
@@ -119,7 +120,7 @@ def npm_settings(environ: Mapping[str, str]) -> IndexSettings:
     registries: dict[str, str] = {}
     options: dict[str, str] = {}
     for option, path in files.items():
-        text = _expanded(_read(path).decode(errors="replace"), environ)
+        text = _with_logins(_expanded(_read(path).decode(errors="replace"), environ))
         registries |= dict(_NPM_REGISTRY.findall(text))
         options |= _npm_options(text)
         if text:
@@ -137,6 +138,11 @@ def npm_settings(environ: Mapping[str, str]) -> IndexSettings:
             found.set(f"{_NPM_PREFIX}{option}", str(default))
     if "registry" in values:
         registries["registry"] = values["registry"]
+        plain, login = _without_login(values["registry"])
+        found.set(f"{_NPM_PREFIX}registry", plain)
+        if login:
+            text = found.text("userconfig") + f"\n{login}\n"
+            found.set(f"{_NPM_PREFIX}userconfig", found.add("userconfig", text))
     return found.settings(registries)
 
 
@@ -165,6 +171,10 @@ class _Found:
         """Add a file, and return its path in the sandbox."""
         self._files[name] = text.encode()
         return f"{CODE_DIR}/{name}"
+
+    def text(self, name: str) -> str:
+        """Return the text of a file that was added, "" if there is none."""
+        return self._files.get(name, b"").decode(errors="replace")
 
     def place(self, path: str) -> str:
         """Add a file of this machine, and return its path in the sandbox; anything else stays."""
@@ -195,6 +205,7 @@ class _Found:
             secret for text in texts for one in _SECRETS for secret in one.findall(text) if secret
         }
         found |= set(map(unquote, found))
+        found |= {password for secret in found if (password := _password_in(secret))}
         return IndexSettings(
             self._variables,
             self._files,
@@ -258,6 +269,38 @@ def _is_plain(name: str) -> bool:
 def _expanded(text: str, environ: Mapping[str, str]) -> str:
     """Return the text of an ``.npmrc`` with the values of the variables that it names."""
     return re.sub(r"\$\{([^}?]+)\??\}", lambda found: environ.get(found[1], found[0]), text)
+
+
+def _with_logins(text: str) -> str:
+    """Return the text of an ``.npmrc`` without logins in its URLs, which npm writes to its cache.
+
+    They become settings of their registries, which it does not write anywhere.
+    """
+    lines: list[str] = []
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        plain, login = _without_login(value.strip().strip("\"'"))
+        lines += [f"{name}{equals}{plain}", login] if login else [line]
+    return "\n".join(lines)
+
+
+def _without_login(url: str) -> tuple[str, str]:
+    """Return a URL without its login, and the line of an ``.npmrc`` that has it, "" for none."""
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or "@" not in parts.netloc:
+        return url, ""
+    login, _, host = parts.netloc.rpartition("@")
+    packed = base64.b64encode(unquote(login).encode()).decode()
+    path = parts.path if parts.path.endswith("/") else f"{parts.path}/"
+    return _without_password(url), f"//{host}{path}:_auth={packed}"
+
+
+def _password_in(secret: str) -> str:
+    """Return the password in a login as ``_auth`` has it, "" for anything else."""
+    try:
+        return base64.b64decode(secret, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _without_password(url: str) -> str:

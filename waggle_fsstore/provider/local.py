@@ -239,6 +239,7 @@ class LocalProvider:
 
     def kept_since(self) -> datetime | None:
         """Return when the oldest workspace that is kept was removed, ``None`` without any."""
+        self._check_root()  # On a disk that is not mounted there is more.
         with self._translating_os_errors("look into the trash"):
             return self._trash.kept_since()
 

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typing import Final, NamedTuple
 from waggle_fsstore.domain.environment import Runtime
 from waggle_fsstore.domain.execution import Execution
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
-from waggle_fsstore.provider.emptying import remove_tree
+from waggle_fsstore.provider.emptying import directories, remove_tree
 from waggle_fsstore.provider.index_settings import IndexSettings, npm_settings, pip_settings
 from waggle_fsstore.provider.layout import VENV
 from waggle_fsstore.provider.sandbox.sandbox import Task
@@ -78,6 +79,9 @@ _NPM_OPTIONS: Final = (
 _NOT_STARTED: Final = ("Operation not permitted", "EPERM")
 _ONLY_WHOLE: Final = "A package that has to be built, or comes from git, cannot be installed."
 
+# What is shorter occurs by chance.
+_MIN_SECRET_LENGTH: Final = 6
+
 _NO_GIT: Final = {"npm_config_git": "/bin/false"}
 
 
@@ -113,6 +117,9 @@ def install(steps: Steps, timeout_s: float, run: Callable[[Task, float], Executi
     if downloaded.exit_code != 0:
         has_tried = any(text in downloaded.stderr for text in _NOT_STARTED)
         return _noted(downloaded, _ONLY_WHOLE) if has_tried else downloaded
+    if _has_secret(steps.download.mounts.get(DOWNLOADS, ""), steps.settings.secrets):
+        note = "What was downloaded has a password of the index in it: nothing was installed."
+        return replace(_noted(downloaded, note), exit_code=1)
     rest_s = max(0.0, timeout_s - downloaded.duration_ms / 1000)
     installed = run(steps.installation, rest_s)
     if installed.stopped:
@@ -201,6 +208,25 @@ def _download(
         variables={**settings.variables, "TMPDIR": f"{DOWNLOADS}/{_TMP}", **variables},
         is_download=True,
     )
+
+
+def _has_secret(cache: str, secrets: Sequence[str]) -> bool:
+    """Return whether a file that was downloaded has a secret in it, which the agent would see."""
+    wanted = [secret.encode() for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH]
+    for directory, below in directories(cache) if wanted else ():
+        for name in os.listdir(directory):
+            if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                below.append(name)
+                continue
+            with suppress(OSError), open(_opened(name, directory), "rb") as file:
+                content = file.read()
+                if any(secret in content for secret in wanted):
+                    return True
+    return False
+
+
+def _opened(name: str, directory: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
 
 
 def _noted(result: Execution, note: str) -> Execution:

@@ -103,13 +103,14 @@ class Trash:
     def kept_since(self) -> datetime | None:
         """Return when the oldest workspace that is kept came here, ``None`` without any.
 
-        That is the time of the rename, or of the file that stands for it: nothing touches it later.
+        At the latest: a copy has the times of its files, and a later one of its entry.
         """
         times = []
         for entry in self._entries():
             if entry.is_kept:
                 with suppress(FileNotFoundError):
-                    times.append(os.lstat(self._path_of(entry)).st_ctime)
+                    status = os.lstat(self._path_of(entry))
+                    times.append(min(status.st_ctime, status.st_mtime))
         return datetime.fromtimestamp(min(times), UTC) if times else None
 
     @property

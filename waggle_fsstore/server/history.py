@@ -2,6 +2,8 @@
 """The history of each kind of store, for the keeper that limits it."""
 
 import logging
+import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -60,3 +62,17 @@ class _Tables:
             "oldest": info.oldest_seq,
             "since": str(info.oldest_at),
         }
+
+
+class InBackground:
+    """Makes a call in a thread, unless the one before still runs."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._thread: threading.Thread | None = None
+
+    def __call__(self) -> None:
+        """Begin a call, and return at once."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._call, name="history", daemon=True)
+            self._thread.start()

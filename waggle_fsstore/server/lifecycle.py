@@ -9,7 +9,7 @@ from typing import Final, Self, cast
 from waggle_fsstore.config import Settings, why_temporary
 from waggle_fsstore.domain.errors import HostRefusedError, ServerRunningError, SettingError
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.server.history import history_of
+from waggle_fsstore.server.history import InBackground, history_of
 from waggle_fsstore.server.leadership import Leadership
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.host_agent import HostAgent, Watched
@@ -129,7 +129,8 @@ class ServiceHost:
         if history is None:
             return lambda: None
         keep = self._settings.history_keep
-        return HistoryKeeper(history, keep, self.service.provider.kept_since).run_if_due
+        keeper = HistoryKeeper(history, keep, self.service.provider.kept_since)
+        return InBackground(keeper.run_if_due)
 
     def _check_execution(self) -> None:
         """Say how programs are run. Raises :class:`SettingError` if they have to be isolated."""
@@ -199,6 +200,7 @@ class ServiceHost:
             if self._agent is not None:
                 self._agent.stop(timeout=0)
             self.service.provider.close()
+            self.service.workspaces.close()
 
     def close(self) -> None:
         """Close everything. Destroys no environment. Safe to repeat."""

@@ -54,7 +54,7 @@ from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival, was_running
 from waggle_fsstore.service.tally import Failure, Tally
 from waggle_fsstore.service.timeout_limit import check_timeout
-from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, IN_USE, TouchBuffer, Use
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
 from waggle_fsstore.service.workspaces import Workspaces
 
 # No process takes this long to create or remove an environment.
@@ -138,7 +138,14 @@ class EnvironmentService:
             repository, provider, self._ports, membership, self._now, capacity=capacity
         )
         self._workspaces = Workspaces(
-            repository, provider, membership, self._touch, self._tally, executor, files
+            repository,
+            provider,
+            membership,
+            self.touch,
+            lambda environment_id, use: self._touch_buffer.add(environment_id, self._now(), use),
+            self._tally,
+            executor,
+            files,
         )
         self._ports.load(repository)
 
@@ -222,12 +229,9 @@ class EnvironmentService:
         The use is stored within a minute, together with later ones. Raises
         :class:`EnvironmentNotFoundError` and :class:`EnvironmentNotRunningError`.
         """
-        return self._touch(environment_id, IN_USE)
-
-    def _touch(self, environment_id: str, use: Use) -> Environment:
         environment = self._repository.find_by_id(environment_id)
         transitions.require_running(environment)
-        self._touch_buffer.add(environment_id, self._now(), use)
+        self._touch_buffer.add(environment_id, self._now())
         self._idle_clock.restart(environment_id, self._touch_buffer.last_used(environment))
         return self._with_last_use(environment)
 
@@ -470,6 +474,7 @@ class EnvironmentService:
         self._provider.close()
         self._workspaces.close()
         is_done = IN_PROGRESS.wait_until_empty(timeout)
+        is_done &= self._workspaces.wait_until_idle(timeout)
         self._touch_buffer.close()
         return is_done
 

@@ -23,7 +23,7 @@ class Reaper:
 
     After an incomplete reconciliation the next run reconciles again instead of sweeping.
     Of the servers of a store, one at a time leads; the next leader begins with a
-    reconciliation. ``afterwards`` is called after each sweep.
+    reconciliation. ``afterwards`` is called after each complete sweep.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class Reaper:
                     _log.warning("a document cannot be read: %s", error)
                 _log_result("reconciled", self._reconciliation)
             else:
-                _log_result("swept", self._service.sweep(is_stopping=self._stopping.is_set))
-                self._afterwards()
+                result = self._service.sweep(is_stopping=self._stopping.is_set)
+                _log_result("swept", result)
+                if result.is_complete:
+                    self._afterwards()
         except Exception:  # noqa: BLE001  # The next run may succeed, whatever the failure was.
             self._service.tally.failed(Failure.SWEEP)
             _log.exception("the sweep failed; the next one follows in %g s", self._pause_s())

@@ -28,34 +28,41 @@ _MAX_LEAD: Final = timedelta(minutes=1)
 _log: Final = logging.getLogger(__name__)
 
 
-# The uses that a reason sums up name no more actors than this.
+# A reason that sums up uses names no more actors than this.
 _MAX_ACTORS: Final = 5
 
 
 class Use(NamedTuple):
     """What the history says of some uses: who ran how many programs, and how the last one ended."""
 
-    actor: str = ""
+    actors: tuple[str, ...] = ()
     executions: int = 0
     outcome: str = ""
 
     def followed_by(self, later: "Use") -> "Use":
         """Return the sum of this and of a later use."""
-        actors = dict.fromkeys([*self.actor.split(", "), *later.actor.split(", ")])
-        named = [actor for actor in actors if actor]
         return Use(
-            ", ".join(named[:_MAX_ACTORS]),
-            self.executions + later.executions,
+            tuple(dict.fromkeys([*self.actors, *later.actors])),
+            max(0, self.executions + later.executions),
             later.outcome or self.outcome,
         )
 
     @property
+    def has_news(self) -> bool:
+        """Whether it says more than that there was a use."""
+        return bool(self.executions or self.outcome)
+
+    @property
     def reason(self) -> str:
         """The reason of the change that stores them."""
+        ended = f"the last one ended with {self.outcome}" if self.outcome else ""
         if not self.executions:
-            return "in use"
+            return f"in use: {ended}" if ended else "in use"
+        others = len(self.actors) - _MAX_ACTORS
+        named = ", ".join(self.actors[:_MAX_ACTORS])
+        who = f"{named} and {others} others" if others > 0 else named
         programs = "1 program" if self.executions == 1 else f"{self.executions} programs"
-        return f"in use: {self.actor} ran {programs}, the last one ended with {self.outcome}"
+        return f"in use: {who} ran {programs}" + (f", {ended}" if ended else "")
 
 
 #: A use in which no program ran.
@@ -110,10 +117,10 @@ class TouchBuffer:
                 if self._timer is not None:
                     self._timer.cancel()
                     self._timer = None
-                pending = self._pending.copy()
-            for environment_id, uses in pending.items():
+                pending = list(self._pending)
+            for environment_id in pending:
                 try:
-                    self._store(environment_id, uses)
+                    self._store_one(environment_id)
                 except LockTimeoutError as error:
                     _log.error("the last uses are not stored: %s", error)
                     break  # Each of the others would wait as long.
@@ -121,8 +128,6 @@ class TouchBuffer:
                     _log.error(
                         "the last use of environment %s is not stored: %s", environment_id, error
                     )
-                else:
-                    self._discard(environment_id, uses)
             with self._lock:
                 if self._pending:
                     self._start_timer()
@@ -130,13 +135,9 @@ class TouchBuffer:
     def store_executions(self, environment_id: str) -> None:
         """Store what ran in an environment now, if anything did: it is about to be removed."""
         pending = self._pending.get(environment_id)
-        if pending is None or not pending.use.executions:
-            return
-        with self._flush_lock:
-            pending = self._pending.get(environment_id)
-            if pending is not None:
-                self._store(environment_id, pending)
-                self._discard(environment_id, pending)
+        if pending is not None and pending.use.has_news:
+            with self._flush_lock:
+                self._store_one(environment_id)
 
     def close(self) -> None:
         """Store the pending uses, and stop the timer even if they cannot be stored."""
@@ -151,17 +152,30 @@ class TouchBuffer:
             self._timer.daemon = True
             self._timer.start()
 
-    def _discard(self, environment_id: str, stored: _Pending) -> None:
-        """Discard uses, only now that they are stored: until then a reader needs them."""
+    def _store_one(self, environment_id: str) -> None:
+        """Store the uses of one environment. What comes in the meantime is for the next time."""
+        taken = self._take(environment_id)
+        if taken is None:
+            return
+        try:
+            self._store(environment_id, taken)
+        except BaseException:
+            with self._lock:
+                later = self._pending.get(environment_id, taken._replace(use=IN_USE))
+                use = taken.use.followed_by(later.use)
+                self._pending[environment_id] = later._replace(use=use)
+            raise
         with self._lock:
-            pending = self._pending.get(environment_id)
-            if pending == stored:
+            if self._pending.get(environment_id) == taken._replace(use=IN_USE):
                 del self._pending[environment_id]
-            elif pending is not None and stored.use.executions:
-                # Others came in the meantime. None is counted twice.
-                rest = pending.use.executions - stored.use.executions
-                use = pending.use._replace(executions=rest)
-                self._pending[environment_id] = pending._replace(use=use)
+
+    def _take(self, environment_id: str) -> _Pending | None:
+        """Return the uses to store. Their time stays: until it is stored, a reader needs it."""
+        with self._lock:
+            taken = self._pending.get(environment_id)
+            if taken is not None:
+                self._pending[environment_id] = taken._replace(use=IN_USE)
+            return taken
 
     def _store(self, environment_id: str, pending: _Pending) -> None:
         # An environment that was destroyed, or is about to be, needs no use any longer.
@@ -181,7 +195,7 @@ def _raise_last_used(pending: _Pending) -> Callable[[Environment], None]:
 
     def raise_last_used(environment: Environment) -> None:
         is_later = at <= environment.last_used <= at + _MAX_LEAD
-        if not pending.use.executions and (is_later or not environment.is_running):
+        if not pending.use.has_news and (is_later or not environment.is_running):
             raise _NotNeededError
         # What ran is in the history of an environment that is being removed, too.
         if environment.is_running and not is_later:

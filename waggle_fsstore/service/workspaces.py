@@ -4,11 +4,14 @@
 All of it counts as use. A program that fails is a result: it changes no status.
 """
 
+import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
+from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_EXEC_TIMEOUT
@@ -17,6 +20,7 @@ from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     EnvironmentNotRunningError,
     ExecutionUnavailableError,
+    WaggleError,
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.execution import Execution, Stdio, Stop
@@ -28,22 +32,22 @@ from waggle_fsstore.service.files import Files
 from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.tally import Failure, Tally
-from waggle_fsstore.service.touch_buffer import IN_USE, Use
+from waggle_fsstore.service.touch_buffer import Use
 
 # What runs is not idle: its use is noted this often.
 _TOUCH_INTERVAL_S: Final = 30.0
 
 _INSTALL_TIMEOUT: Final = timedelta(minutes=5)
 
-#: Records a use of an environment now, and returns it.
-Touch = Callable[[str, Use], Environment]
+_log: Final = logging.getLogger(__name__)
 
 
 class Workspaces:
     """The workspaces of the environments of this host.
 
     ``executor`` and ``files`` are ``None`` where programs cannot be run, or files not be reached.
-    ``touch`` records a use.
+    ``touch`` records a use of a running environment, and returns that; ``record`` adds to what the
+    history will say of its use, whatever has become of it.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class Workspaces:
         repository: TransactionalRepository,
         provider: Provider,
         membership: Membership,
-        touch: Touch,
+        touch: Callable[[str], Environment],
+        record: Callable[[str, Use], object],
         tally: Tally,
         executor: Executor | None = None,
         files: Files | None = None,
@@ -60,9 +65,19 @@ class Workspaces:
         self._provider = provider
         self._membership = membership
         self._touch = touch
+        self._record = record
         self._tally = tally
         self._executor = executor
         self._files = files
+        # The programs that run now.
+        self._running = 0
+        self._changed = threading.Condition()
+        register_at_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the programs in a forked child: they belong to the parent."""
+        self._running = 0
+        self._changed = threading.Condition()
 
     def why_no_execution(self) -> str:
         """Return why no program can be run, "" if one can."""
@@ -98,7 +113,8 @@ class Workspaces:
         :class:`EnvironmentNotRunningError`, and what :class:`Executor` raises.
         """
         executor = self._require_executor()
-        with self._counted(environment_id) as environment:
+
+        def execute(environment: Environment) -> Execution:
             result = executor.execute(
                 environment,
                 code,
@@ -106,9 +122,11 @@ class Workspaces:
                 timeout=timeout,
                 stop=self._stop(environment_id, is_cancelled),
             )
-        self._tally.executed(language or environment.runtime, result)
-        self._note(environment_id, result)
-        return result
+            self._tally.executed(language or environment.runtime, result)
+            return result
+
+        with self._tally.failures_of(Failure.EXECUTION):
+            return self._run(environment_id, execute)
 
     def run(
         self,
@@ -124,16 +142,16 @@ class Workspaces:
         ``stdio`` replaces its standard streams.
         """
         executor = self._require_executor()
-        with self._in_use(environment_id) as environment:
-            result = executor.run(
+        return self._run(
+            environment_id,
+            lambda environment: executor.run(
                 environment,
                 command,
                 timeout=timeout,
                 stop=self._stop(environment_id, is_cancelled),
                 stdio=stdio,
-            )
-        self._note(environment_id, result)
-        return result
+            ),
+        )
 
     def install(
         self,
@@ -147,18 +165,21 @@ class Workspaces:
         Raises what :meth:`execute` raises, and ``ValueError`` for a name that is no package.
         """
         executor = self._require_executor()
-        with self._counted(environment_id) as environment:
+        with (
+            self._tally.failures_of(Failure.EXECUTION),
+            self._in_use(environment_id) as environment,
+            self._at_work(),
+        ):
             result = executor.install(
                 environment,
                 packages,
                 timeout=_INSTALL_TIMEOUT,
                 stop=self._stop(environment_id, is_cancelled),
             )
-        self._tally.installed(result)
-        outcome = result.stopped or f"exit code {result.exit_code}"
-        transitions.note(
-            self._repository, environment_id, f"installed {' '.join(packages)}: {outcome}"
-        )
+            self._tally.installed(result)
+            outcome = result.stopped or f"exit code {result.exit_code}"
+            reason = f"installed {' '.join(packages)}: {outcome}"
+            transitions.note(self._repository, environment_id, reason)
         return result
 
     def read(self, environment_id: str, path: str, *, offset: int, limit: int) -> FilePart:
@@ -181,21 +202,46 @@ class Workspaces:
         if self._executor is not None:
             self._executor.close()
 
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait ``timeout`` seconds until no program runs; return whether that happened."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._running == 0, timeout)
+
+    def _run(self, environment_id: str, call: Callable[[Environment], Execution]) -> Execution:
+        """Run a program by a call, and record who ran it and how it ended."""
+        actor = current_author().actor
+        with self._in_use(environment_id) as environment, self._at_work():
+            # Before it runs, because the environment may be removed before its end.
+            self._record(environment_id, Use((actor,), 1))
+            try:
+                result = call(environment)
+            except BaseException:
+                self._record(environment_id, Use((), -1))  # It was not run.
+                raise
+            outcome = result.stopped or f"exit code {result.exit_code}"
+            self._record(environment_id, Use((), 0, outcome))
+        self._touch_if_running(environment_id)
+        return result
+
     @contextmanager
-    def _counted(self, environment_id: str) -> Iterator[Environment]:
-        """Let the block run something in an environment; count it where that fails."""
-        with (
-            self._tally.failures_of(Failure.EXECUTION),
-            self._in_use(environment_id) as environment,
-        ):
-            yield environment
+    def _at_work(self) -> Iterator[None]:
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     @contextmanager
     def _in_use(self, environment_id: str) -> Iterator[Environment]:
         """Let the block work in a running environment of this host, which is a use of it."""
-        environment = self._touch(environment_id, IN_USE)
+        environment = self._repository.find_by_id(environment_id)
+        transitions.require_running(environment)
         transitions.require_provider(environment, self._provider)
         self._membership.require(environment, self._provider.name)
+        environment = self._touch(environment_id)
         try:
             yield environment
         except WorkspaceGoneError:
@@ -210,19 +256,19 @@ class Workspaces:
             nonlocal touched_at
             if monotonic() - touched_at >= _TOUCH_INTERVAL_S:
                 touched_at = monotonic()
-                self._touch_if_running(environment_id, IN_USE)
+                self._touch_if_running(environment_id)
             return Stop.CANCELLED if is_cancelled() else Stop.NONE
 
         return stop
 
-    def _note(self, environment_id: str, result: Execution) -> None:
-        """Record for the history that a program was run, with the next use that is stored."""
-        use = Use(current_author().actor, 1, result.stopped or f"exit code {result.exit_code}")
-        self._touch_if_running(environment_id, use)
-
-    def _touch_if_running(self, environment_id: str, use: Use) -> None:
-        with suppress(EnvironmentNotFoundError, EnvironmentNotRunningError):
-            self._touch(environment_id, use)
+    def _touch_if_running(self, environment_id: str) -> None:
+        """Record a use. A store that fails for a moment is no reason to end a program."""
+        try:
+            self._touch(environment_id)
+        except (EnvironmentNotFoundError, EnvironmentNotRunningError):
+            pass
+        except (WaggleError, OSError) as error:
+            _log.error("the use of environment %s is not noted: %s", environment_id, error)
 
     def _require_executor(self) -> Executor:
         if reason := self.why_no_execution():

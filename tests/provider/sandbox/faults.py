@@ -4,7 +4,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
@@ -14,11 +14,13 @@ from waggle_fsstore.provider import executor, layout
 from waggle_fsstore.provider.sandbox import (
     bubblewrap,
     find,
+    leftovers,
     limits,
     output,
     process,
     sandbox,
     seccomp,
+    user,
     view,
 )
 from waggle_fsstore.provider.sandbox.process import SandboxProcess
@@ -406,3 +408,25 @@ def lose_slot_of_failed_program(patch: Patch) -> None:
         self._leave(name)
 
     patch.setattr(Slots, "hold", hold)
+
+
+# What programs may not see or own
+
+_ISOLATION = "tests/provider/sandbox/test_isolation.py"
+
+
+@fault(f"{_ISOLATION}::test_private_path_in_system_is_refused")
+def check_only_interpreters_for_private_paths(patch: Patch) -> None:
+    patch.setattr(view, "_SYSTEM_DIRS", ())
+    real = view.is_below
+    patch.setattr(view, "is_below", lambda path, top: top != "/usr" and real(path, top))
+
+
+@fault(f"{_ISOLATION}::test_root_leaves_workspaces_of_other_user_alone")
+def take_workspaces_of_other_user(patch: Patch) -> None:
+    patch.setattr(user, "suppress", lambda *_: suppress(Exception))
+
+
+@fault("tests/provider/sandbox/test_leftovers.py::test_leftovers_of_same_workspaces_are_ended")
+def end_sandboxes_of_running_servers(patch: Patch) -> None:
+    patch.setattr(leftovers, "_parent", lambda _: 1)

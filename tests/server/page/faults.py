@@ -3,14 +3,15 @@
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.planted import Patch, fault
+from tests.server.page import viewer
 from waggle_fsstore.domain.access_token import AccessToken
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.server.auth import Authentication, Failures, caller_scope
@@ -152,12 +153,12 @@ def put_token_in_cookie(patch: Patch) -> None:
 
 @fault(f"{_ACCESS}test_cookie_is_no_token_and_is_for_this_server_only")
 def let_scripts_read_the_cookie(patch: Patch) -> None:
-    real = application.RedirectResponse.set_cookie
+    real = Response.set_cookie
 
     def set_cookie(self: Any, *arguments: Any, **options: Any) -> None:
         real(self, *arguments, **{**options, "httponly": False})
 
-    patch.setattr(application.RedirectResponse, "set_cookie", set_cookie)
+    patch.setattr(Response, "set_cookie", set_cookie)
 
 
 @fault(f"{_ACCESS}test_cookie_of_https_is_secure")
@@ -225,10 +226,11 @@ def accept_the_cookie_for_calls(patch: Patch) -> None:
 
 @fault(f"{_ACCESS}test_stream_ends_with_the_login")
 def stream_on_after_the_login(patch: Patch) -> None:
+    _wait_briefly(patch)
     real = EventStream.__init__
 
-    def init(self: EventStream, *arguments: Any) -> None:
-        real(self, *arguments[:-1], lambda: True)
+    def init(self: EventStream, feed: Any, store: Any, after: str, _: object) -> None:
+        real(self, feed, store, after, lambda: True)
 
     patch.setattr(EventStream, "__init__", init)
 
@@ -236,56 +238,69 @@ def stream_on_after_the_login(patch: Patch) -> None:
 # The stream
 
 
+def _wait_briefly(patch: Patch) -> None:
+    """Wait a second for what does not happen with the fault."""
+    patch.setattr(viewer, "TIMEOUT_S", 1.0)
+
+
 @fault(f"{_STREAM}test_viewers_share_one_watcher")
 def one_watcher_per_viewer(patch: Patch) -> None:
+    _wait_briefly(patch)
     real = Feed.viewer
-
-    def viewer(self: Feed) -> AbstractAsyncContextManager[Any]:
-        return real(Feed(self._watched))
-
-    patch.setattr(Feed, "viewer", viewer)
+    patch.setattr(Feed, "viewer", lambda self: real(Feed(self._watched)))
 
 
 @fault(f"{_STREAM}test_number_of_streams_is_limited")
 def no_cap_of_streams(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(Feed, "is_full", False)
 
 
 @fault(f"{_STREAM}test_number_of_streams_is_limited")
 def keep_the_place_of_a_viewer_that_left(patch: Patch) -> None:
-    real = stream._cancel_when_gone
+    _wait_briefly(patch)
 
-    async def cancel(receive: Callable[[], Any], scope: Any) -> None:
-        await real(receive, type("", (), {"cancel": lambda _: None})())
+    async def cancel(*_: object) -> None:
+        pass
 
     patch.setattr(stream, "_cancel_when_gone", cancel)
 
 
 @fault(f"{_STREAM}test_slow_viewer_loses_its_place")
 def wait_for_slow_viewers(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(stream, "_SEND_TIMEOUT_S", 1e9)
 
 
 @fault(f"{_STREAM}test_silent_stream_has_heartbeats")
 def send_no_heartbeats(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(stream, "_HEARTBEAT", "")
 
 
 @fault(f"{_STREAM}test_browser_that_comes_back_misses_nothing")
 def ignore_the_last_event_id(patch: Patch) -> None:
+    _wait_briefly(patch)
     patch.setattr(stream, "missed_events", lambda *_: [])
 
 
 @fault(f"{_STREAM}test_unknown_last_id_reloads_the_page")
 def hide_that_events_are_missing(patch: Patch) -> None:
+    _wait_briefly(patch)
     real = stream.missed_events
     patch.setattr(stream, "missed_events", lambda *it: real(*it) or [])
 
 
 @fault(f"{_STREAM}test_events_arrive_as_they_happen")
 def let_proxies_buffer_the_stream(patch: Patch) -> None:
-    headers = [it for it in stream._HEADERS if it[0] != b"x-accel-buffering"]
-    patch.setattr(stream, "_HEADERS", headers)
+    _wait_briefly(patch)
+    patch.setattr(stream, "_HEADERS", stream._HEADERS[:-1])
+
+
+@fault(f"{_STREAM}test_watcher_waits_for_a_change_to_be_published")
+def give_up_before_a_change_is_published(patch: Patch) -> None:
+    _wait_briefly(patch)
+    patch.setattr(Feed, "_begin_watching", lambda self, cursor, _: self._watched.watch(cursor, 0.5))
 
 
 # Alone

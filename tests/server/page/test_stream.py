@@ -183,9 +183,9 @@ def test_number_of_streams_is_limited(page: ASGIApp, monkeypatch: pytest.MonkeyP
 
     async def dialogue() -> None:
         viewers = [await Viewer(page).__aenter__() for _ in range(3)]
-        answer = await asgi.request(page, "GET", "/stream")
-        assert answer.status == 503
-        assert int(answer.headers["retry-after"]) > 0
+        async with Viewer(page) as refused:
+            assert refused.status == 503
+            assert int(refused.headers["retry-after"]) > 0
         await viewers.pop().leave()
         viewers.append(await Viewer(page).__aenter__())
         assert viewers[-1].status == 200
@@ -229,7 +229,8 @@ def test_streams_end_with_the_store(page: ASGIApp, store: FileStore) -> None:
         async with Viewer(page) as viewer:
             await asyncio.to_thread(store.close)
             await viewer.ended()
-        assert (await asgi.request(page, "GET", "/stream")).status == 503
+        async with Viewer(page) as refused:
+            assert refused.status == 503
 
     _run(dialogue())
 
@@ -245,3 +246,27 @@ def test_streams_end_with_the_server(root: Path) -> None:
                 await viewer.ended()
 
     _run(dialogue())
+
+
+def test_watcher_waits_for_a_change_to_be_published(
+    page: ASGIApp, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that a writer is just storing cannot be watched from yet; no viewer notices."""
+    real = store.watch
+    refused: list[object] = []
+
+    def watch(**options: Any) -> Iterator[Event]:
+        if not refused:
+            refused.append(options)
+            raise ValueError("after: 1 is beyond the last change, 0")
+        return real(**options)
+
+    monkeypatch.setattr(store, "watch", watch)
+
+    async def dialogue() -> None:
+        async with Viewer(page) as viewer:
+            await _in_thread(store, "one")
+            await viewer.until(lambda: viewer.seqs == [1])
+
+    _run(dialogue())
+    assert refused

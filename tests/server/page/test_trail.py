@@ -122,6 +122,11 @@ def test_version_that_is_far_away_is_compared_alone(
     assert [one.field for one in found.differences] == ["labels.team"]
 
 
+def test_page_before_a_number_of_the_future_is_the_newest(store: TransactionalRepository) -> None:
+    """A link from another history leads to what is there."""
+    assert _seqs(search(store, before=10**17)) == [6, 5, 4, 3, 2, 1]
+
+
 def test_event_is_found_by_its_number(store: TransactionalRepository) -> None:
     """Numbers that no event has are found as none."""
     found = trail.find(store, 5)

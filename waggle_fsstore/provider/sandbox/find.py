@@ -11,6 +11,7 @@ from typing import Final
 
 from waggle_fsstore.provider.sandbox import seccomp
 from waggle_fsstore.provider.sandbox.bubblewrap import find_bubblewrap
+from waggle_fsstore.provider.sandbox.leftovers import end_leftovers, name_for
 from waggle_fsstore.provider.sandbox.sandbox import Sandbox
 from waggle_fsstore.provider.sandbox.unisolated import Unisolated
 from waggle_fsstore.provider.sandbox.user import sandbox_user
@@ -40,7 +41,9 @@ def find_sandbox(
     bubblewrap, programs = find_bubblewrap(), find_programs()
     if reason := why_unsafe(programs.directories, filter(None, private)):
         raise LookupError(reason)
-    return Sandbox(bubblewrap, programs, sandbox_user(root, user), has_network=has_network)
+    name = name_for(root)
+    end_leftovers(name)
+    return Sandbox(bubblewrap, programs, sandbox_user(root, user), has_network, name)
 
 
 def find_unisolated() -> Unisolated:

@@ -58,6 +58,7 @@ class SandboxProcess:
     ``command`` is that of bubblewrap, which inherits the descriptors ``inherited``. It starts
     another one if the sandbox ``is_nested``. The program asks on its standard output to begin if
     it ``is_asked``; else bubblewrap waits. ``directory`` is one that it may write to, "" for none.
+    ``name`` is that of its first process.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SandboxProcess:
         *,
         is_asked: bool,
         directory: str,
+        name: str,
     ) -> None:
         self._is_asked = is_asked
         self._directory = directory
@@ -80,7 +82,8 @@ class SandboxProcess:
         self._limits = limits
         stdin, stdout, stderr = standard_streams(stdio)
         self._process = subprocess.Popen(  # noqa: S603  # No shell, and an empty environment.
-            command,
+            [name, *command[1:]],
+            executable=command[0],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -62,12 +62,14 @@ class Sandbox(NamedTuple):
 
     - ``user``: the user and group that programs run as, ``None`` for those of this process.
     - ``has_network``: whether every program has the network of this machine.
+    - ``name``: the name of its processes, by which a later server finds what is left of them.
     """
 
     bubblewrap: Bubblewrap
     programs: Programs
     user: tuple[int, int] | None
     has_network: bool = False
+    name: str = "bwrap"
 
     def run(
         self, task: Task, limits: Limits, timeout_s: float, check: Callable[[], Stop]
@@ -90,6 +92,7 @@ class Sandbox(NamedTuple):
                 Stdio(stdin=wait) if is_asked else task.stdio,
                 is_asked=is_asked,
                 directory=next(iter(task.mounts.values()), ""),
+                name=self.name,
             )
             handed = descriptors.hand_over()
         return process.run(timeout_s, check, handed)
@@ -162,7 +165,12 @@ class _Descriptors:
 
     def __init__(self) -> None:
         self.status, self.status_end = os.pipe()
-        self.wait_end, self.hold = os.pipe()
+        try:
+            self.wait_end, self.hold = os.pipe()
+        except BaseException:
+            os.close(self.status)
+            os.close(self.status_end)
+            raise
         self.theirs = [self.status_end, self.wait_end]
         self._is_handed_over = False
 

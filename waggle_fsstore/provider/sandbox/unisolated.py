@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.clock import monotonic
@@ -72,10 +72,15 @@ def _watch(
     process: "subprocess.Popen[bytes]", limits: Limits, timeout_s: float, check: Callable[[], Stop]
 ) -> Execution:
     """Read what a program writes until its end, and end its process group."""
-    # The end of the program is seen at the next look: a pipe may be held open by what it started.
-    never, end = os.pipe()
-    streams = Streams(process.stdout, process.stderr, limits.output_bytes)
-    with process, closing(streams):
+    with process, ExitStack() as cleanup:
+        cleanup.callback(_end, process)
+        # The end of the program is seen at the next look: what it started may hold a pipe open.
+        never, end = os.pipe()
+        for descriptor in (never, end):
+            cleanup.callback(os.close, descriptor)
+        streams = cleanup.enter_context(
+            closing(Streams(process.stdout, process.stderr, limits.output_bytes))
+        )
         begun = monotonic()
         stopped = Stop.NONE
         try:
@@ -88,11 +93,14 @@ def _watch(
                     stopped = stopped or Stop.OUTPUT
             duration_s = monotonic() - begun
         finally:
-            os.close(never)
-            os.close(end)
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
         streams.read_rest()
-    code = process.returncode
-    return streams.execution(_SIGNAL_BASE - code if code < 0 else code, duration_s, stopped)
+        code = process.returncode
+        return streams.execution(_SIGNAL_BASE - code if code < 0 else code, duration_s, stopped)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End what is left of the process group of a program."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

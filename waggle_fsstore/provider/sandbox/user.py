@@ -32,6 +32,9 @@ def sandbox_user(root: str, name: str = "") -> tuple[int, int] | None:
         if name:
             raise LookupError("WAGGLE_SANDBOX_USER is for servers that run as root")
         return None
+    with suppress(FileNotFoundError):
+        if os.stat(root).st_uid != 0:
+            raise LookupError("the workspaces belong to another user: run this as that user")
     if shutil.which("setpriv", path=os.defpath) is None:
         raise LookupError("root needs setpriv to become another user: install util-linux")
     return _named(name) if name else _reserved(os.path.realpath(root))

@@ -90,7 +90,12 @@ def why_unsafe(directories: Iterable[str], private: Iterable[str]) -> str:
     """Return why some directories may not be seen by programs; "" if they may.
 
     They may hold none of the ``private`` paths, such as that of the store, and no home directory.
+    Nor may the directories of the system, which every program sees, hold a private path.
     """
+    private = [os.path.realpath(path) for path in private]
+    for directory in ("/usr", *_SYSTEM_DIRS):
+        if any(is_below(path, os.path.realpath(directory)) for path in private):
+            return f"programs see all of {directory}, with the store, its workspaces or its tokens"
     for directory in directories:
         real = os.path.realpath(directory)
         for path in [*private, os.path.expanduser("~"), "/root", "/home", "/etc", "/run", "/var"]:

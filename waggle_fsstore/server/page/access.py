@@ -15,7 +15,9 @@ from waggle_fsstore.server.page.logins import Logins
 COOKIE: Final = "waggle_login"
 
 #: Paths that need neither login nor token.
-OPEN_PATHS: Final = frozenset({"/login", "/logout", "/static/page.css", "/static/page.js"})
+OPEN_PATHS: Final = frozenset(
+    {"/login", "/logout", "/static/page.css", "/static/page.js", "/favicon.ico"}
+)
 
 #: The path of the event stream, which is asked for by a script.
 STREAM_PATH: Final = "/stream"

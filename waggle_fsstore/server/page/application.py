@@ -91,6 +91,7 @@ def page_of(source: Source, authentication: Authentication | None, logins: Login
             Route("/login", forms.login, methods=["POST"]),
             Route("/logout", forms.logout, methods=["POST"]),
             Route("/static/{name}", _static),
+            Route("/favicon.ico", _no_icon),
         ]
     )
     return hardened(app if authentication is None else Access(app, authentication, logins))
@@ -100,6 +101,11 @@ async def _static(request: Request) -> Response:
     name = request.path_params["name"]
     headers = {"Cache-Control": _CACHED}
     return Response(static_file(name), media_type=STATIC_FILES[name], headers=headers)
+
+
+async def _no_icon(_: Request) -> Response:
+    """Answer browsers that ask for an icon though no page names one."""
+    return Response(status_code=204)
 
 
 class _Forms:

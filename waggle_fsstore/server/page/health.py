@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment
-from waggle_fsstore.server.page.texts import ago, size, utc
+from waggle_fsstore.server.page.texts import ago, count, size, utc
 from waggle_fsstore.store.maintenance.last_check import LastCheck
 
 # As that of the alert WaggleNearCapacity.
@@ -102,7 +102,8 @@ def _fsck(last: LastCheck | None, now: datetime) -> Row:
     if last is None:
         return Row("Last fsck", "never run")
     when = f"{ago(last.at, now)} ago, {utc(last.at)}"
-    found = f"{last.errors} errors, {last.warnings} warnings, {last.repaired} repaired"
+    found = f"{count(last.errors, 'error')}, {count(last.warnings, 'warning')}"
+    found += f", {last.repaired} repaired" if last.repaired else ""
     return Row("Last fsck", f"{found}; {when}", last.errors > 0, last.findings)
 
 
@@ -112,7 +113,7 @@ def _of_store(info: Any) -> Iterator[Row]:
         yield Row("Journal", "none: the store is in memory, or cannot be read")
         return
     if hasattr(info, "segment_bytes"):
-        yield Row("Journal", f"{size(info.segment_bytes)} in {info.segments} files")
+        yield Row("Journal", f"{size(info.segment_bytes)} in {count(info.segments, 'file')}")
         covered = "none yet" if info.checkpoint is None else f"through change {info.checkpoint}"
         yield Row("Last checkpoint", f"{covered}; the last change is {info.last_seq}")
         if info.is_recovery_due:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from waggle_fsstore.domain.audit import host_name
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import WaggleError
 from waggle_fsstore.domain.event import Event
@@ -127,8 +128,9 @@ class ServerSource(Source):
         return self._host.service.time_left(environment)
 
     def host_of(self, environment: Environment) -> str:
-        """See :class:`Source`."""
-        return self._host.service.membership.name_of(environment)
+        """See :class:`Source`. The only host is this machine."""
+        membership = self._host.service.membership
+        return host_name() if membership.hosts is None else membership.name_of(environment)
 
     def _running(self) -> Running:
         service = self._host.service

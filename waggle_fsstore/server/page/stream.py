@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from anyio import (
     BrokenResourceError,
     CancelScope,
+    CapacityLimiter,
     ClosedResourceError,
     EndOfStream,
     WouldBlock,
@@ -44,6 +45,12 @@ _SEND_TIMEOUT_S: Final = 30.0
 
 # How soon the watcher notices that the server is ending.
 _POLL_S: Final = 0.5
+
+# How long the watcher waits for a change that is committed to be published.
+_PUBLISH_TRIES: Final = 20
+_PUBLISH_POLL_S: Final = 0.05
+
+_THREADS: Final = 2
 
 #: How many events may wait for a viewer that is slow, and how many a browser that comes back gets.
 MAX_WAITING: Final = 1_000
@@ -91,6 +98,8 @@ class Feed:
         self._watched = watched
         self._viewers: set[MemoryObjectSendStream[Event]] = set()
         self._lock = asyncio.Lock()
+        #: For what reads files, so that no call of a tool waits for viewers.
+        self.threads = CapacityLimiter(_THREADS)
         # Set when the watcher is to end; ``None`` without a watcher.
         self._stop: threading.Event | None = None
 
@@ -122,7 +131,7 @@ class Feed:
                 self._stop = None
 
     async def _begin(self) -> None:
-        last = await to_thread.run_sync(self._watched.latest)
+        last = await to_thread.run_sync(self._watched.latest, limiter=self.threads)
         self._stop = stop = threading.Event()
         arguments = (last, stop, asyncio.get_running_loop())
         threading.Thread(
@@ -140,7 +149,7 @@ class Feed:
         with suppress(RuntimeError):  # The loop is closed: the server has ended.
             try:
                 while not is_over():
-                    for event in self._watched.watch(cursor, _POLL_S):
+                    for event in self._begin_watching(cursor, stop):
                         cursor = event.cursor or event.seq
                         loop.call_soon_threadsafe(self._publish, event, stop)
                         if is_over():
@@ -148,6 +157,17 @@ class Feed:
             except (WaggleError, OSError, ValueError) as error:
                 _log.info("browsers have to connect again: %s", error)
             loop.call_soon_threadsafe(self._end, stop)
+
+    def _begin_watching(self, cursor: int | str, stop: threading.Event) -> Iterator[Event]:
+        """Watch from a cursor on; wait a second for the last change to be published."""
+        for _ in range(_PUBLISH_TRIES):
+            try:
+                return self._watched.watch(cursor, _POLL_S)
+            except WaggleError:
+                raise
+            except ValueError:  # It is the number of a change that a writer is just storing.
+                stop.wait(_PUBLISH_POLL_S)
+        return self._watched.watch(cursor, _POLL_S)
 
     def _publish(self, event: Event, stop: threading.Event) -> None:
         if stop is not self._stop:
@@ -200,7 +220,9 @@ class EventStream:
             await _refuse(scope, receive, send)
 
     async def _send_all(self, events: MemoryObjectReceiveStream[Event], sender: "_Sender") -> None:
-        missed = await to_thread.run_sync(missed_events, self._store, self._after)
+        missed = await to_thread.run_sync(
+            missed_events, self._store, self._after, limiter=self._feed.threads
+        )
         await sender.begin()
         await sender.send(RESET if missed is None else "".join(map(event_text, missed)))
         last = missed[-1].seq if missed else 0

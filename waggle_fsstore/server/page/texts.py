@@ -43,6 +43,11 @@ def until(left: timedelta | None) -> str:
     return short_duration(left) if left > timedelta(0) else "now"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def size(number: float) -> str:
     """Return a number of bytes in its largest unit."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):

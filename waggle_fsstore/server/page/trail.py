@@ -99,7 +99,7 @@ def search(
     """
     page = Page()
     missing: dict[str, list[Entry]] = {}
-    end = latest(store) if before is None else before - 1
+    end = latest(store) if before is None else min(before - 1, latest(store))
     width, searched, looked_back = _FIRST_WINDOW, 0, 0
     while end > 0:
         if len(page.entries) > size:

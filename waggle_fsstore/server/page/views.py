@@ -102,6 +102,7 @@ class Views:
 
     def _overview(self, query: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         source = self._source
+        cursor = source.latest()
         newest = trail.search(source.store, size=_NEWEST)
         stored, unreadable = source.environments()
         # What is used comes first, what is idle last.
@@ -117,7 +118,7 @@ class Views:
             "pages": pages,
             "health": source.health(stored, unreadable),
             "newest": newest.entries,
-            "cursor": _cursor(newest),
+            "cursor": cursor,
         }
 
     def _rows(self, stored: list[Environment]) -> list[EnvironmentRow]:
@@ -136,6 +137,7 @@ class Views:
         wanted, before = trail_in({**query, "environment": query.get("id", "")})
         if not wanted.environment:
             raise InvalidQueryError("id: the id of an environment is missing")
+        cursor = self._source.latest()
         page = trail.search(self._source.store, wanted, before=before)
         found, problem = None, ""
         try:
@@ -153,11 +155,12 @@ class Views:
             "problem": problem,
             "document": document(found),
             "page": page,
-            "cursor": _cursor(page),
+            "cursor": cursor,
         }
 
     def _events(self, query: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         wanted, before = trail_in(query)
+        cursor = self._source.latest()
         page = trail.search(self._source.store, wanted, before=before)
         return "events.html", {
             "wanted": wanted,
@@ -172,7 +175,7 @@ class Views:
                 "until": _as_input(wanted.until),
             },
             # A new event is none of an older page.
-            "cursor": _cursor(page) if before is None else "",
+            "cursor": cursor if before is None else None,
         }
 
     def _event(self, query: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -180,12 +183,7 @@ class Views:
         entry = trail.find(self._source.store, seq)
         if entry is None:
             raise NotFoundError(f"The history has no change {seq}: it may have been pruned.")
-        return "event.html", {"entry": entry, "cursor": ""}
-
-
-def _cursor(page: trail.Page) -> str:
-    """Return where the stream of events continues what a page shows."""
-    return page.entries[0].event.cursor if page.entries else ""
+        return "event.html", {"entry": entry, "cursor": None}
 
 
 def _as_input(moment: datetime | None) -> str:

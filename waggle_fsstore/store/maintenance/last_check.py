@@ -35,7 +35,9 @@ class LastCheck:
 
 def write(layout: Layout, result: LastCheck) -> None:
     """Keep a result, in place of the one before. Raises ``OSError``; it is not synced."""
-    findings = [line[:_MAX_CHARACTERS] for line in result.findings[:MAX_FINDINGS]]
+    # A path need not be UTF-8.
+    lines = [one.encode(errors="backslashreplace").decode() for one in result.findings]
+    findings = [line[:_MAX_CHARACTERS] for line in lines[:MAX_FINDINGS]]
     values: dict[str, Any] = {
         "at": canonical_json.timestamp(result.at),
         "errors": result.errors,

@@ -5,8 +5,9 @@
 const live = document.getElementById("live");
 const main = document.getElementById("main");
 const REFRESH_MS = 1500;
+const RETRY_MS = 30000;
 let source = null;
-let after = live ? live.dataset.after : "";
+let after = live && !live.hidden ? live.dataset.after : "";
 let timer = 0;
 
 // A reader who has opened something, or is about to type or to follow a link, is not interrupted.
@@ -45,7 +46,15 @@ function connect() {
   if (source || document.hidden) return;
   source = new EventSource("stream?after=" + encodeURIComponent(after));
   source.addEventListener("open", () => { live.classList.add("on"); live.textContent = "live"; });
-  source.addEventListener("error", () => { live.classList.remove("on"); live.textContent = "not connected"; });
+  source.addEventListener("error", () => {
+    live.classList.remove("on");
+    live.textContent = "not connected";
+    // The browser connects again by itself, unless it was refused: no place is free, or no login is left.
+    if (source.readyState !== EventSource.CLOSED) return;
+    disconnect();
+    setTimeout(connect, RETRY_MS);
+    schedule();
+  });
   source.addEventListener("reset", schedule);
   source.addEventListener("message", (message) => {
     after = message.lastEventId;
