@@ -54,7 +54,7 @@ from waggle_fsstore.service.removal import Removal
 from waggle_fsstore.service.revival import Revival, was_running
 from waggle_fsstore.service.tally import Failure, Tally
 from waggle_fsstore.service.timeout_limit import check_timeout
-from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer
+from waggle_fsstore.service.touch_buffer import FLUSH_INTERVAL, TouchBuffer, Use
 from waggle_fsstore.service.workspaces import Workspaces
 
 # No process takes this long to create or remove an environment.
@@ -138,14 +138,7 @@ class EnvironmentService:
             repository, provider, self._ports, membership, self._now, capacity=capacity
         )
         self._workspaces = Workspaces(
-            repository,
-            provider,
-            membership,
-            self.touch,
-            lambda environment_id, use: self._touch_buffer.add(environment_id, self._now(), use),
-            self._tally,
-            executor,
-            files,
+            repository, provider, membership, self.touch, self._record, self._tally, executor, files
         )
         self._ports.load(repository)
 
@@ -234,6 +227,9 @@ class EnvironmentService:
         self._touch_buffer.add(environment_id, self._now())
         self._idle_clock.restart(environment_id, self._touch_buffer.last_used(environment))
         return self._with_last_use(environment)
+
+    def _record(self, environment_id: str, use: Use) -> None:
+        self._touch_buffer.add(environment_id, self._now(), use)
 
     def extend(self, environment_id: str, timeout: timedelta) -> Environment:
         """Change the idle timeout of a running environment, which counts as use; return it.

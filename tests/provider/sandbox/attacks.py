@@ -281,7 +281,8 @@ _PROCESSES: Final = [
         """
 found = pids()
 check("number", len(found) <= 10, found)
-check("first", b"-sandbox-" in text_of("/proc/1/cmdline"), text_of("/proc/1/cmdline")[:50])
+text = text_of("/proc/1/cmdline")
+check("first", b"bwrap" in text or b"-sandbox-" in text, text[:50])
 check("own number", status_of("NSpid").split()[-1] == str(os.getpid()), status_of("NSpid"))
 check("namespace", os.readlink("/proc/self/ns/pid") != FACTS["namespaces"]["pid"])
 """,
