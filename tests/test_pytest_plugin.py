@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pytest fixtures, in a project that has installed the package."""
 
+import itertools
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from waggle_fsstore import FileStore, MemoryStore
+from waggle_fsstore.testing import factories
 
 PROJECT = """
 import os
@@ -89,3 +94,10 @@ def test_plugin_imports_nothing(tmp_path: Path) -> None:
     """Coverage that starts after the plugins still sees every line of the package."""
     done = run(tmp_path, LAZY, "-p", "no:xdist")
     assert done.returncode == 0, done.stdout
+
+
+def test_times_lie_in_the_past_in_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test sees of the age of an environment does not depend on how many came before."""
+    monkeypatch.setattr(factories, "_number", itertools.count(100_000))
+    environment = factories.make_environment()
+    assert environment.last_used < datetime.now(UTC)

@@ -219,7 +219,8 @@ class LocalExecutor:
         workspace = {SANDBOX_HOME: home, SANDBOX_TMP: os.path.join(directory, TMP)}
         mounts = {**({} if task.is_download else workspace), **task.mounts}
         try:
-            self.own(mounts.values())
+            if runner.user is not None:
+                ownership.give(mounts.values(), runner.user)
             place = _identity(home)
             disk = self._disk_of(environment, tuple(mounts.values()), is_kept=not task.is_download)
         except OSError as error:
@@ -253,12 +254,6 @@ class LocalExecutor:
                     self._disks.clear()
                 self._disks[environment.id] = known
         return known
-
-    def own(self, directories: Sequence[str] | object) -> None:
-        """Give directories of a workspace to the user that programs run as."""
-        user = self._require_runner().user
-        if user is not None:
-            ownership.give(directories, user)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Stop all programs, and start no more."""

@@ -21,10 +21,11 @@ def make_environment(**fields: Any) -> Environment:
     """Return a valid environment with every field set, and no two fields equal.
 
     A store that swaps, drops or shares a field therefore fails a comparison. ``fields``
-    replace single values. Each call uses a new id, name, port and times.
+    replace single values. Each call uses a new id, name, port and times. The times lie in the
+    past, however many environments a run of tests makes.
     """
     n = next(_number)
-    start = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC) + timedelta(hours=n)
+    start = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC) + timedelta(minutes=n)
     values: dict[str, Any] = {
         "id": f"env-{n:04d}",
         "name": f"name {n} é",

@@ -5,6 +5,7 @@ import signal
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,10 @@ def test_ui_shows_the_store_until_a_signal(
 
 def test_ui_takes_no_lock_and_removes_nothing(store: FileStore, root: Path) -> None:
     """A server can start beside it; an environment that has expired is still stored."""
-    store.create(make_environment(id="one", status="running"))
+    long_ago = datetime(2026, 1, 2, tzinfo=UTC)
+    store.create(
+        make_environment(id="one", status="running", created_at=long_ago, last_used=long_ago)
+    )
     before = {str(it): it.read_bytes() for it in root.rglob("*") if it.is_file()}
     with _ui(root, "--port", "0") as (_, url):
         assert "now" in _get(url).text
