@@ -258,6 +258,11 @@ def overlook_page_tables(patch: Patch) -> None:
     patch.setattr(limits, "_memory_of", lambda pid: real(pid)._replace(tables=0))
 
 
+@fault(f"{_LIMITED}[memory-of-vfork]")
+def count_memory_of_vfork_twice(patch: Patch) -> None:
+    patch.setattr(limits, "_have_same_memory", lambda _one, _other: False)
+
+
 @fault(f"{_LIMITED}[disk-in-unlinked-files]")
 def overlook_files_without_name(patch: Patch) -> None:
     patch.setattr(limits.UnlinkedWatch, "_size", lambda _: 0)

@@ -330,6 +330,18 @@ time.sleep(0.3)
         "memory-of-vfork",
         """
 x = b"x" * (60 << 20)
+stack = ctypes.create_string_buffer(MIB)
+top = ctypes.c_void_p((ctypes.addressof(stack) + MIB) & ~15)
+pid = libc.clone(libc.sleep, top, 0x4000 | 0x100 | 17, ctypes.c_void_p(1))  # VFORK, VM, SIGCHLD
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+        "exit 0",
+        output="0\n",
+    ),
+    Program(
+        "memory-of-many-vforks",
+        """
+x = b"x" * (60 << 20)
 for _ in range(300):
     subprocess.run(["/bin/true"])
 """,

@@ -2,11 +2,13 @@
 """The limits of one program, and what is watched while it runs."""
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from waggle_fsstore.domain.execution import Stop
 from waggle_fsstore.provider.emptying import disk_usage
@@ -23,6 +25,10 @@ _BLOCK_BYTES: Final = 512  # The unit of st_blocks.
 # How often, and after which pauses, too much has to be seen.
 _LOOKS: Final = 3
 _PAUSE_S: Final = 0.003
+
+# The number of the system call by machine (asm/unistd.h), and its type (linux/kcmp.h).
+_KCMP: Final = {"x86_64": 312, "aarch64": 272}
+_KCMP_VM: Final = 1
 
 # The disk is measured again once so much of the limit was written, by anyone.
 _SHARE_BETWEEN_MEASUREMENTS: Final = 8
@@ -57,7 +63,8 @@ class MemoryWatch:
     def check(self) -> Stop:
         """Return :attr:`Stop.MEMORY` if they use too much, or the machine has too little left."""
         used = self._used()
-        # Between vfork and exec, two processes have the same memory, and each is counted.
+        # Processes change between two looks at them, and not every kernel tells which of them
+        # have the same memory.
         for _ in range(_LOOKS):
             if used <= self._limit:
                 break
@@ -76,9 +83,14 @@ class MemoryWatch:
         counted = {pid: _memory_of(pid) for pid in processes}
         used = sum(resident + tables for resident, tables in counted.values())
         if used > self._limit:
-            # Pages that several processes share were counted for each of them.
+            # Pages that several processes share were counted for each of them, and so was all
+            # memory of a process that waits between vfork and exec of another.
             used = 0
+            distinct: list[int] = []
             for pid, (resident, tables) in counted.items():
+                if any(_have_same_memory(pid, other) for other in distinct):
+                    continue
+                distinct.append(pid)
                 # A process that ends has no memory any more, and says nothing.
                 proportional = _pss(pid) if resident else 0
                 used += (resident if proportional is None else proportional) + tables
@@ -244,6 +256,27 @@ def _pss(pid: int) -> int | None:
     """
     lines = _read(f"/proc/{pid}/smaps_rollup")
     return _sum_in(lines, b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:") if lines else None
+
+
+def _have_same_memory(one: int, other: int) -> bool:
+    """Return whether two processes have one address space (man 2 kcmp, ``KCMP_VM``).
+
+    ``False`` if the kernel does not tell, or not of a process that hides its memory.
+    """
+    function, number = _system_call(), _KCMP.get(platform.machine())
+    if function is None or number is None:
+        return False
+    return bool(function(number, one, other, _KCMP_VM, 0, 0) == 0)
+
+
+@cache
+def _system_call() -> Any:
+    """Return the function of the C library that makes any system call, ``None`` without ctypes."""
+    try:
+        import ctypes
+    except ImportError:
+        return None
+    return ctypes.CDLL(None).syscall
 
 
 def _shared_size(processes: Iterable[int]) -> int:
