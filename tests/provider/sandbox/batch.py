@@ -192,12 +192,16 @@ def left_in(root: Path) -> list[str]:
 
 
 def _kill_holders(reading: int) -> None:
-    """Kill what still holds a pipe open, so that a failed test leaves nothing either."""
+    """Kill what still holds a pipe open for writing, so that a failed test leaves nothing either.
+
+    A child of this process has the end for reading until it executes another program.
+    """
     wanted = os.fstat(reading).st_ino
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with suppress(OSError):  # Most end in the meantime.
-            files = [os.stat(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
-            if pid != os.getpid() and wanted in [status.st_ino for status in files]:
+            paths = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+            writable = [path for path in paths if os.lstat(path).st_mode & stat.S_IWUSR]
+            if wanted in [os.stat(path).st_ino for path in writable]:
                 os.kill(pid, signal.SIGKILL)
 
 
