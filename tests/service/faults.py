@@ -1085,9 +1085,16 @@ def record_programs_after_their_end(patch: Patch) -> None:
     patch.setattr(Workspaces, "__init__", init)
 
 
-@fault(f"{_WORK}::test_failing_store_ends_no_program")
-def let_failing_store_end_programs(patch: Patch) -> None:
-    patch.setattr(Workspaces, "_touch_if_running", lambda self, name: self._touch(name))
+@fault(f"{_WORK}::test_running_program_does_not_wait_for_the_store")
+def read_the_store_while_a_program_runs(patch: Patch) -> None:
+    real = Workspaces.__init__
+
+    def init(self: Workspaces, *arguments: Any) -> None:
+        real(self, *arguments)
+        record = self._record
+        self._record = lambda name, use: self._touch(name) if use == IN_USE else record(name, use)
+
+    patch.setattr(Workspaces, "__init__", init)
 
 
 @fault(f"{_WORK}::test_close_waits_for_end_of_programs")

@@ -4,7 +4,6 @@
 All of it counts as use. A program that fails is a result: it changes no status.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +16,7 @@ from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.defaults import DEFAULT_EXEC_TIMEOUT
 from waggle_fsstore.domain.environment import Environment, Runtime
 from waggle_fsstore.domain.errors import (
-    EnvironmentNotFoundError,
-    EnvironmentNotRunningError,
     ExecutionUnavailableError,
-    WaggleError,
     WorkspaceGoneError,
 )
 from waggle_fsstore.domain.execution import Execution, Stdio, Stop
@@ -32,14 +28,12 @@ from waggle_fsstore.service.files import Files
 from waggle_fsstore.service.membership import Membership
 from waggle_fsstore.service.provider import Provider
 from waggle_fsstore.service.tally import Failure, Tally
-from waggle_fsstore.service.touch_buffer import Use
+from waggle_fsstore.service.touch_buffer import IN_USE, Use
 
 # What runs is not idle: its use is noted this often.
-_TOUCH_INTERVAL_S: Final = 30.0
+_USE_INTERVAL_S: Final = 30.0
 
 _INSTALL_TIMEOUT: Final = timedelta(minutes=5)
-
-_log: Final = logging.getLogger(__name__)
 
 
 class Workspaces:
@@ -220,7 +214,6 @@ class Workspaces:
                 raise
             outcome = result.stopped or f"exit code {result.exit_code}"
             self._record(environment_id, Use((), 0, outcome))
-        self._touch_if_running(environment_id)
         return result
 
     @contextmanager
@@ -250,25 +243,17 @@ class Workspaces:
             raise
 
     def _stop(self, environment_id: str, is_cancelled: Callable[[], bool]) -> Callable[[], Stop]:
-        touched_at = monotonic()
+        noted_at = monotonic()
 
         def stop() -> Stop:
-            nonlocal touched_at
-            if monotonic() - touched_at >= _TOUCH_INTERVAL_S:
-                touched_at = monotonic()
-                self._touch_if_running(environment_id)
+            nonlocal noted_at
+            if monotonic() - noted_at >= _USE_INTERVAL_S:
+                noted_at = monotonic()
+                # Without a look at the store: nothing else is watched in the meantime.
+                self._record(environment_id, IN_USE)
             return Stop.CANCELLED if is_cancelled() else Stop.NONE
 
         return stop
-
-    def _touch_if_running(self, environment_id: str) -> None:
-        """Record a use. A store that fails for a moment is no reason to end a program."""
-        try:
-            self._touch(environment_id)
-        except (EnvironmentNotFoundError, EnvironmentNotRunningError):
-            pass
-        except (WaggleError, OSError) as error:
-            _log.error("the use of environment %s is not noted: %s", environment_id, error)
 
     def _require_executor(self) -> Executor:
         if reason := self.why_no_execution():
