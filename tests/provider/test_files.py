@@ -26,6 +26,7 @@ from waggle_fsstore.provider import layout
 from waggle_fsstore.provider.emptying import remove_tree
 from waggle_fsstore.provider.files import WorkspaceFiles
 from waggle_fsstore.provider.local import LocalProvider
+from waggle_fsstore.provider.sandbox.limits import MIB
 from waggle_fsstore.testing import FilesContract
 
 SECRET = b"of the host"
@@ -544,6 +545,17 @@ def test_write_beyond_limit_of_workspace_is_refused(root: Path, home: Path) -> N
     assert files.write(SHELL, "new", b"2" * 60_000) == 60_000
     with pytest.raises(WorkspacePathError, match="may take 100000 bytes"):
         files.write(SHELL, "third", b"3" * 60_000)
+
+
+def test_room_that_programs_have_taken_is_taken(root: Path, home: Path) -> None:
+    """What a program wrote between two writes counts too, and so does what it removed."""
+    files = WorkspaceFiles(root, max_bytes=8 * MIB)
+    files.write(SHELL, "small", b"1")
+    (home / "large").write_bytes(bytes(7 * MIB))
+    with pytest.raises(WorkspacePathError, match="may take"):
+        files.write(SHELL, "new", bytes(2 * MIB))
+    (home / "large").unlink()
+    assert files.write(SHELL, "new", bytes(2 * MIB)) == 2 * MIB
 
 
 def test_full_disk_leaves_part_of_file(

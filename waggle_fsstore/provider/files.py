@@ -21,8 +21,8 @@ from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import ProviderError, WorkspaceGoneError, WorkspacePathError
 from waggle_fsstore.domain.workspace_file import MAX_FILE_BYTES, SANDBOX_HOME, FileEntry, FilePart
 from waggle_fsstore.provider import layout
-from waggle_fsstore.provider.emptying import disk_usage
 from waggle_fsstore.provider.layout import HOME, TMP
+from waggle_fsstore.provider.sandbox.limits import DiskWatch
 from waggle_fsstore.provider.workspace_dirs import dir_name
 
 #: The modes of what is made here. It belongs to the agent, as if its programs had made it.
@@ -97,8 +97,8 @@ class WorkspaceFiles:
         self._root = os.path.abspath(root)
         self._max_bytes = max_bytes
         self._provider = provider_name
-        # By environment: what its workspace takes at least, as far as this object knows.
-        self._used: dict[str, int] = {}
+        # By environment.
+        self._disks: dict[str, DiskWatch] = {}
 
     def read(self, environment: Environment, path: str, *, offset: int, limit: int) -> FilePart:
         """Return up to ``limit`` bytes of a file, from an offset on."""
@@ -179,16 +179,16 @@ class WorkspaceFiles:
 
     def _take_room(self, environment: Environment, path: str, size: int) -> None:
         """Raise :class:`WorkspacePathError` if a workspace has no room for a file of some size."""
-        used = self._used.get(environment.id)
-        if used is None or used + size > self._max_bytes:
+        known = self._disks.get(environment.id)
+        if known is None:
             directory = os.path.join(self._root, dir_name(environment.id))
-            used = sum(disk_usage(os.path.join(directory, name)) for name in (HOME, TMP))
-        if used + size > self._max_bytes:
+            known = DiskWatch((f"{directory}/{HOME}", f"{directory}/{TMP}"), self._max_bytes)
+            if len(self._disks) >= _MAX_KNOWN:
+                self._disks.clear()
+            self._disks[environment.id] = known
+        if not known.take(size):
             reason = f"cannot be written: an environment may take {self._max_bytes} bytes"
             raise WorkspacePathError(path, reason)
-        if len(self._used) >= _MAX_KNOWN:
-            self._used.clear()
-        self._used[environment.id] = used + size
 
 
 def _hand_over(owner: int, group: int, descriptor: int, mode: int) -> None:

@@ -124,6 +124,16 @@ class DiskWatch:
                 return Stop.DISK
         return Stop.NONE
 
+    def take(self, size: int) -> bool:
+        """Return whether there is room for a file of some size, which is written then."""
+        has_lost = self._disk.has_lost(self._limit // _SHARE_BETWEEN_MEASUREMENTS)
+        if has_lost or self._usage + size > self._limit:
+            self._usage = self.usage()
+        if self._usage + size > self._limit:
+            return False
+        self._usage += size
+        return True
+
     def usage(self) -> int:
         """Return how many bytes the workspace takes now."""
         return sum(map(disk_usage, self._directories))
