@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The live view of a store on a terminal."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.cli.cli_runner import run
 from tests.cli.forked import forked
 from tests.cli.test_workspaces import Terminal
 from waggle_fsstore import FileStore, audit
+from waggle_fsstore.cli.top import _LastChanges
 from waggle_fsstore.testing import make_environment
 
 
@@ -62,6 +64,20 @@ def test_top_fits_any_screen(
         plain = [line.replace("\x1b[32m", "").replace("\x1b[0m", "") for line in lines]
         assert max(map(len, plain[:-1])) <= 40
         assert "\x1b[2J" not in picture
+
+
+def test_top_begins_again_after_an_older_state_was_put_back(root: Path, tmp_path: Path) -> None:
+    """It shows the changes of the state that is there, and none of the other one."""
+    _saved(root, "a")
+    shutil.copytree(root, tmp_path / "copy")
+    _saved(root, "b")
+    with FileStore(root) as store:
+        changes = _LastChanges(store)
+        assert [event.environment_id for event in changes.newest(5)] == ["b", "a"]
+        shutil.rmtree(root)
+        (tmp_path / "copy").rename(root)
+        _saved(root, "c")
+        assert [event.environment_id for event in changes.newest(5)] == ["c", "a"]
 
 
 def test_top_needs_terminal(root: Path) -> None:

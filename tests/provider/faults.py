@@ -574,9 +574,14 @@ def remove_cache_of_running_installation(patch: Patch) -> None:
     patch.setattr(fcntl, "flock", nothing)
 
 
-@fault(f"{_PACKAGES}::test_cache_of_killed_server_is_removed[close]")
+@fault(f"{_PACKAGES}::test_cache_of_killed_server_is_removed[installation]")
 def keep_cache_of_killed_server(patch: Patch) -> None:
     patch.setattr(packages, "_remove_abandoned", nothing)
+
+
+@fault(f"{_PACKAGES}::test_cache_of_killed_server_is_removed[start]")
+def keep_cache_of_killed_server_at_start(patch: Patch) -> None:
+    patch.setattr(executor, "remove_abandoned", nothing)
 
 
 @fault(f"{_PACKAGES}::test_cache_is_removed_after_installation")

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -403,16 +404,17 @@ def test_cache_is_removed_after_installation(
     assert home.is_dir()
 
 
-@pytest.mark.parametrize("by", ["installation", "close"])
+@pytest.mark.parametrize("by", ["installation", "start"])
 def test_cache_of_killed_server_is_removed(
     by: str, isolated: LocalExecutor, home: Path, root: Path, index: Index
 ) -> None:
-    """What a crash left is removed by the next installation, or the end of a server."""
+    """What a crash left is removed by the next installation, or the start of a server."""
     abandoned = root / ".packages" / "abandoned"
     abandoned.mkdir(parents=True)
     (abandoned / "worker.whl").touch()
-    if by == "close":
-        isolated.close()
+    if by == "start":
+        isolated._runner, isolated._checked_at = None, -math.inf
+        assert isolated.why_unavailable() == ""
     else:
         install(isolated, "nowhere")
     assert not abandoned.exists()

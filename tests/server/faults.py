@@ -266,6 +266,11 @@ def count_figures_at_each_scrape(patch: Patch) -> None:
     patch.setattr(figures, "MAX_AGE_S", 0.0)
 
 
+@fault("tests/server/test_metrics.py::test_page_and_metrics_count_together")
+def count_figures_for_each_reader(patch: Patch) -> None:
+    patch.setattr(figures, "MAX_AGE_S", 0.0)
+
+
 @fault("tests/server/test_metrics.py::test_figures_are_counted_in_a_thread")
 def count_figures_in_event_loop(patch: Patch) -> None:
     async def run_sync(function: Callable[[], object], **_: object) -> object:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from tests.server import asgi
 from tests.server.asgi import LegacyClient
 from tests.server.client import call
+from tests.server.page.browser import Browser
 from tests.service.test_membership import Hosts
 from tests.service.test_membership import hosts as hosts
 from waggle_fsstore import EnvironmentService
@@ -221,6 +222,22 @@ def test_figures_are_counted_in_a_thread(root: Path, monkeypatch: pytest.MonkeyP
         asyncio.run(_text(app))
     assert len(threads) == 1
     assert threads[0] is not threading.current_thread()
+
+
+def test_page_and_metrics_count_together(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view of the page and a scrape within fifteen seconds list the store once."""
+    counted: list[Survey] = []
+    real = Survey._count
+
+    def count(self: Survey) -> object:
+        counted.append(self)
+        return real(self)
+
+    monkeypatch.setattr(Survey, "_count", count)
+    with _serving(root) as (_, app):
+        asyncio.run(_text(app))
+        assert "Capacity" in Browser(app).open().text
+    assert len(counted) == 1
 
 
 def test_environments_of_other_hosts_are_those_of_the_store(hosts: Hosts) -> None:

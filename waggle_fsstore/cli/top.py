@@ -19,7 +19,7 @@ from waggle_fsstore.cli.relative_time import short_duration, until_expiry
 from waggle_fsstore.cli.store_option import StoreLocation
 from waggle_fsstore.cli.table import STATUS, table_lines
 from waggle_fsstore.domain.environment import Environment, Status
-from waggle_fsstore.domain.errors import HistoryPrunedError
+from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.repository import TransactionalRepository
 
@@ -90,13 +90,18 @@ class _LastChanges:
     def newest(self, count: int) -> list[Event]:
         """Return the newest changes, the last one first."""
         try:
-            found = self._store.history(after=self._cursor)
+            self._read(self._cursor)
         except HistoryPrunedError as error:
-            found = self._store.history(after=error.oldest - 1)
-        for event in found:
+            self._read(error.oldest - 1)
+        except HistoryLostError:  # An older state was put back, or no change has this number.
+            self._events.clear()
+            self._read(0)
+        return list(self._events)[: -count - 1 : -1]
+
+    def _read(self, after: int | str) -> None:
+        for event in self._store.history(after=after):
             self._events.append(event)
             self._cursor = event.cursor
-        return list(self._events)[: -count - 1 : -1]
 
 
 def _picture(store: TransactionalRepository, changes: _LastChanges) -> str:

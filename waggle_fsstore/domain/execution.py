@@ -3,7 +3,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: How many packages are installed at once.
+MAX_PACKAGES: Final = 50
 
 
 class Stop(StrEnum):

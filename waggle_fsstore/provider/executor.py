@@ -258,10 +258,6 @@ class LocalExecutor:
     def close(self) -> None:
         """Stop all programs, and start no more."""
         self._is_closed = True
-        try:
-            remove_abandoned(self._root)
-        except OSError as error:
-            _log.warning("cannot remove the downloads of a killed server: %s", error)
 
     @property
     def python(self) -> str:
@@ -311,6 +307,10 @@ class LocalExecutor:
 
     def _check(self) -> str:
         """Find a runner, and return why there is none, "" if there is."""
+        try:
+            remove_abandoned(self._root)
+        except OSError as error:
+            _log.warning("cannot remove the downloads of a killed server: %s", error)
         try:
             runner = self._find_runner()
             programs = runner.programs

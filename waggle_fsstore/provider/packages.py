@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Runtime
-from waggle_fsstore.domain.execution import Execution
+from waggle_fsstore.domain.execution import MAX_PACKAGES, Execution
 from waggle_fsstore.domain.workspace_file import SANDBOX_HOME
 from waggle_fsstore.provider.emptying import directories, remove_tree
 from waggle_fsstore.provider.index_settings import IndexSettings, npm_settings, pip_settings
@@ -30,7 +30,6 @@ from waggle_fsstore.provider.workspace_dirs import PACKAGES, make_dir
 
 _log: Final = logging.getLogger(__name__)
 
-MAX_PACKAGES: Final = 50
 MAX_NAME_LENGTH: Final = 200
 
 #: Where both programs find what was downloaded.

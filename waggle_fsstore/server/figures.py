@@ -2,6 +2,7 @@
 """The figures of a server that have to be counted: environments, files, and what is wrong."""
 
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,10 +53,7 @@ class Figures:
 
 
 class Survey:
-    """Counts the figures of a host, and remembers them for ``MAX_AGE_S``.
-
-    One thread at a time may ask.
-    """
+    """Counts the figures of a host, and remembers them for ``MAX_AGE_S``."""
 
     def __init__(
         self, host: ServiceHost, readiness: Readiness, clock: Callable[[], float] = monotonic
@@ -63,16 +61,19 @@ class Survey:
         self._host = host
         self._readiness = readiness
         self._clock = clock
+        # A thread that asks while another one counts gets the figures of that one.
+        self._lock = threading.Lock()
         self._counted_at = 0.0
         self._figures: Figures | None = None
 
     def figures(self) -> Figures:
         """Return the figures, which are at most ``MAX_AGE_S`` old."""
-        now = self._clock()
-        if self._figures is None or now - self._counted_at >= MAX_AGE_S:
-            self._figures = self._count()
-            self._counted_at = now
-        return self._figures
+        with self._lock:
+            now = self._clock()
+            if self._figures is None or now - self._counted_at >= MAX_AGE_S:
+                self._figures = self._count()
+                self._counted_at = now
+            return self._figures
 
     def _count(self) -> Figures:
         host, service = self._host, self._host.service

@@ -211,10 +211,11 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
     app = server.streamable_http_app(transport_security=unguarded)
     served: ASGIApp = (sessions := Sessions(app, server.session_manager.app))
     readiness = Readiness(host)
+    survey = Survey(host, readiness)
     metrics = Metrics(
         host.service,
         host.repository,
-        Survey(host, readiness),
+        survey,
         sessions,
         durations,
         settings.max_environments,
@@ -231,7 +232,7 @@ def application(host: ServiceHost, settings: Settings) -> ASGIApp:
         )
     # Around the authentication: a browser asks for permission without a token.
     served = _with_cors(served, settings) if settings.allowed_origins else served
-    source = ServerSource(host, Survey(host, readiness), settings.max_environments)
+    source = ServerSource(host, survey, settings.max_environments)
     served = with_page(served, source, authentication if settings.requires_token else None)
     return _without_final_slash(Guard(served, settings))
 

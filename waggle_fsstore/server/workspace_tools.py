@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from mcp.server.mcpserver.exceptions import ToolError
 
 from waggle_fsstore.domain.environment import Runtime
-from waggle_fsstore.domain.execution import Execution
+from waggle_fsstore.domain.execution import MAX_PACKAGES, Execution
 from waggle_fsstore.domain.workspace_file import MAX_FILE_BYTES
 from waggle_fsstore.server.arguments import Choice, Text, Texts, WholeNumber
 from waggle_fsstore.server.models import ExecutionResult, FileContent, FileInfo, FileList, Written
@@ -23,7 +23,6 @@ from waggle_fsstore.service.environments import EnvironmentService
 MAX_CODE_CHARACTERS: Final = 512_000
 
 _MAX_PATH_CHARACTERS: Final = 4_096
-_MAX_PACKAGES: Final = 50
 
 # How much of a file is returned at once, by default and at most, in bytes.
 _READ_BYTES: Final = 256 * 1024
@@ -113,7 +112,7 @@ class WorkspaceTools:
             Texts(
                 description="Names, such as 'requests' or 'requests>=2,<3' (pip), or 'left-pad' "
                 "or 'left-pad@1.3.0' (npm).",
-                max_count=_MAX_PACKAGES,
+                max_count=MAX_PACKAGES,
             ),
         ],
     ) -> ExecutionResult:

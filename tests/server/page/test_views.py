@@ -307,7 +307,7 @@ def test_health_reports_the_server(server: tuple[ServiceHost, ASGIApp]) -> None:
         "Server ready; leads",
         "Capacity 1 of 4 live",
         "Environments 1 running",
-        "Last fsck never run",
+        "Last fsck none is recorded",
         "KiB in 1 file",
         "the last change is 2",
         "Orphans 0",
@@ -321,7 +321,7 @@ def test_health_reports_the_server(server: tuple[ServiceHost, ASGIApp]) -> None:
 def test_health_has_the_result_of_the_last_fsck(store: FileStore, browser: Browser) -> None:
     """It is that of the command line, with its time; no view checks the store."""
     store.save_all([make_environment(id="good"), make_environment(id="bad")])
-    assert "Last fsck never run" in browser.open().text
+    assert "Last fsck none is recorded" in browser.open().text
     store.document_path("bad").write_text("{")
     run("--store", str(store.path), "fsck")
     page = browser.open()
@@ -338,7 +338,7 @@ def test_damaged_result_of_fsck_is_none(store: FileStore, browser: Browser) -> N
     store.create(make_environment(id="one"))
     for text in ("", "[]", '{"at": 1}', '{"at": "2026-01-01", "errors": "x"}'):
         (store.path / ".waggle/last-fsck").write_text(text)
-        assert "Last fsck never run" in browser.open().text
+        assert "Last fsck none is recorded" in browser.open().text
 
 
 def test_full_capacity_is_marked(server: tuple[ServiceHost, ASGIApp]) -> None:

@@ -10,7 +10,7 @@ import signal
 from contextlib import suppress
 from hashlib import blake2b
 
-from waggle_fsstore.provider.sandbox.limits import descendants
+from waggle_fsstore.provider.sandbox.limits import descendants, read_proc
 
 
 def name_for(root: str) -> str:
@@ -25,23 +25,18 @@ def end_leftovers(name: str) -> None:
     Their parent is the first process of the machine then. Where that is a server itself, as in a
     container, its own sandboxes cannot be told from those, and stay.
     """
-    if b"waggle" in _read("/proc/1/cmdline"):
+    if b"waggle" in read_proc("/proc/1/cmdline"):
         return
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        if _read(f"/proc/{pid}/cmdline").startswith(name.encode() + b"\0") and _parent(pid) == 1:
+        if (
+            read_proc(f"/proc/{pid}/cmdline").startswith(name.encode() + b"\0")
+            and _parent(pid) == 1
+        ):
             for one in list(descendants(pid)):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(one, signal.SIGKILL)
 
 
 def _parent(pid: int) -> int:
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[1]) if len(fields) > 1 else 0
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return b""

@@ -208,7 +208,7 @@ def descendants(process: int) -> Iterator[int]:
         except OSError:
             continue
         for thread in threads:
-            waiting += map(int, _read(f"/proc/{current}/task/{thread}/children").split())
+            waiting += map(int, read_proc(f"/proc/{current}/task/{thread}/children").split())
 
 
 def _open_files(pid: int) -> list[os.stat_result] | None:
@@ -264,7 +264,7 @@ def _pss(pid: int) -> int | None:
 
     It is unknown of a process that hides it, and of one whose first thread has ended.
     """
-    lines = _read(f"/proc/{pid}/smaps_rollup")
+    lines = read_proc(f"/proc/{pid}/smaps_rollup")
     return _sum_in(lines, b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:") if lines else None
 
 
@@ -321,10 +321,10 @@ def _sum_in(text: bytes, *fields: bytes) -> int:
 
 def _sum_of(path: str, *fields: bytes) -> int:
     """Return the sum of some lines of a file, in bytes."""
-    return _sum_in(_read(path), *fields)
+    return _sum_in(read_proc(path), *fields)
 
 
-def _read(path: str) -> bytes:
+def read_proc(path: str) -> bytes:
     """Return the contents of a file in ``/proc``, nothing of a process that has ended."""
     try:
         with open(path, "rb") as file:

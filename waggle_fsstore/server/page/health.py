@@ -33,7 +33,7 @@ class Row(NamedTuple):
 class Running:
     """What only a server knows.
 
-    - ``is_ready``, ``components``: as ``/readyz`` says.
+    - ``is_ready``, ``leads``, ``is_substitute``, ``can_execute``: see :class:`Figures`.
     - ``execution``: how programs are run, or why they are not.
     - ``own``: the number of live environments of this host, of which there may be ``capacity``.
     - ``orphans``, ``problems``: those of the last reconciliation.
@@ -100,7 +100,7 @@ def _of_environments(
 
 def _fsck(last: LastCheck | None, now: datetime) -> Row:
     if last is None:
-        return Row("Last fsck", "never run")
+        return Row("Last fsck", "none is recorded")
     when = f"{ago(last.at, now)} ago, {utc(last.at)}"
     found = f"{count(last.errors, 'error')}, {count(last.warnings, 'warning')}"
     found += f", {last.repaired} repaired" if last.repaired else ""

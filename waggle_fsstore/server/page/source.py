@@ -2,7 +2,6 @@
 """Where the page gets its facts: from a store alone, or from the server of one."""
 
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -101,8 +100,6 @@ class ServerSource(Source):
         self._host = host
         self._survey = survey
         self._capacity = capacity
-        # One thread at a time may ask for a survey.
-        self._lock = threading.Lock()
 
     @property
     def is_ending(self) -> bool:
@@ -134,8 +131,7 @@ class ServerSource(Source):
 
     def _running(self) -> Running:
         service = self._host.service
-        with self._lock:
-            figures = self._survey.figures()
+        figures = self._survey.figures()
         reason = service.workspaces.why_no_execution()
         return Running(
             is_ready=figures.is_ready,
@@ -151,5 +147,4 @@ class ServerSource(Source):
         )
 
     def _info(self) -> Any:
-        with self._lock:
-            return self._survey.figures().info
+        return self._survey.figures().info
