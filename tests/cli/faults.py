@@ -213,3 +213,8 @@ def leave_other_screen_open(patch: Patch) -> None:
 @fault("tests/cli/test_top.py::test_top_fits_any_screen")
 def draw_beyond_the_screen(patch: Patch) -> None:
     patch.setattr(table, "_fit", lambda _, widths, __: list(widths))
+
+
+@fault("tests/cli/test_top.py::test_top_begins_again_after_an_older_state_was_put_back")
+def end_with_the_state_that_is_gone(patch: Patch) -> None:
+    patch.setattr(top, "HistoryLostError", ZeroDivisionError)

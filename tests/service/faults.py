@@ -856,7 +856,7 @@ _WORK = "tests/service/test_workspaces.py"
 
 @fault(f"{_WORK}::test_running_program_is_in_use")
 def let_running_program_expire(patch: Patch) -> None:
-    patch.setattr(workspaces, "_TOUCH_INTERVAL_S", 10_000.0)
+    patch.setattr(workspaces, "_USE_INTERVAL_S", 10_000.0)
 
 
 @fault(f"{_WORK}::test_history_sums_up_executions")

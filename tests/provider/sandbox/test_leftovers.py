@@ -42,7 +42,9 @@ def is_running(pid: int) -> bool:
     return bool(Path(f"/proc/{pid}/cmdline").read_bytes()) if _parent(pid) else False
 
 
-def test_leftovers_of_same_workspaces_are_ended(tmp_path: Path) -> None:
+def test_leftovers_of_same_workspaces_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Processes of the same directory of workspaces end, and those of another one do not."""
     name, other = name_for(str(tmp_path)), name_for(str(tmp_path / "other"))
     left, elsewhere = orphan(name), orphan(other)
@@ -51,11 +53,19 @@ def test_leftovers_of_same_workspaces_are_ended(tmp_path: Path) -> None:
         os.kill(elsewhere, 9)
         pytest.skip("the first process does not adopt orphans here")
     own = subprocess.Popen([name, "1000"], executable="/bin/sleep")
+    until(lambda: is_running(own.pid))  # It has its name a moment after it has started.
+    killed: list[int] = []
+    kill = os.kill
+
+    def recorded(pid: int, number: int) -> None:
+        killed.append(pid)  # A killed process still runs for a moment.
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", recorded)
     try:
         end_leftovers(name)
+        assert killed == [left]  # Neither that of a server that runs, nor one elsewhere.
         until(lambda: not is_running(left))
-        assert own.poll() is None  # That of a server that runs.
-        assert is_running(elsewhere)
     finally:
         own.kill()
         own.wait()

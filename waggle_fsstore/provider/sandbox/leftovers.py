@@ -28,10 +28,8 @@ def end_leftovers(name: str) -> None:
     if b"waggle" in read_proc("/proc/1/cmdline"):
         return
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        if (
-            read_proc(f"/proc/{pid}/cmdline").startswith(name.encode() + b"\0")
-            and _parent(pid) == 1
-        ):
+        command = read_proc(f"/proc/{pid}/cmdline")
+        if command.startswith(name.encode() + b"\0") and _parent(pid) == 1:
             for one in list(descendants(pid)):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(one, signal.SIGKILL)
