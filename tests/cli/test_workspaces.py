@@ -191,7 +191,7 @@ def test_exec_ends_when_environment_is_removed(name: str, duration: str) -> None
 
 
 @needs_isolation
-def test_exec_ends_when_nobody_reads(name: str) -> None:
+def test_exec_ends_when_its_reader_is_gone(name: str) -> None:
     """A program whose reader is gone ends as it would in a shell."""
     with forked("exec", name, "--", "yes") as program:
         assert program.read_line() == b"y\n"
@@ -469,7 +469,7 @@ def test_shell_has_size_of_terminal(shell: Forked, terminal: Terminal) -> None:
 
 @needs_isolation
 def test_shell_restores_terminal(name: str, terminal: Terminal) -> None:
-    """Whatever ends the shell, the terminal has the settings from before; in it, they are raw."""
+    """At any end of the shell, the terminal gets back its settings; in it, they are raw."""
     before = terminal.settings
 
     def ended(end: Callable[[Forked], object]) -> int:

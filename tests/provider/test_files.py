@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access to files keeps to the workspace, whatever the programs in it do at the same time."""
+"""Access to files keeps to the workspace while the programs in it change paths."""
 
 import ctypes
 import errno
@@ -493,7 +493,7 @@ def test_long_directory_is_refused(files: WorkspaceFiles, monkeypatch: pytest.Mo
 
 
 def test_write_ignores_umask(files: WorkspaceFiles, home: Path) -> None:
-    """What a write makes has the usual modes, whatever the umask of the server."""
+    """What a write makes has the usual modes, under any umask of the server."""
     with umask(0o077):
         files.write(SHELL, "dir/file", b"")
     assert mode_of(home / "dir") == 0o755
@@ -535,7 +535,7 @@ def test_new_files_belong_to_owner(root: Path, home: Path, monkeypatch: pytest.M
 
 
 def test_write_beyond_limit_of_workspace_is_refused(root: Path, home: Path) -> None:
-    """A workspace takes no more than its limit, whatever else is in it, and can be emptied."""
+    """A workspace takes no more than its limit, with all that is in it, and can be emptied."""
     files = WorkspaceFiles(root, max_bytes=100_000)
     (home / "old").write_bytes(b"1" * 60_000)
     with pytest.raises(WorkspacePathError, match="may take 100000 bytes"):

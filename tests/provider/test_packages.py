@@ -323,7 +323,7 @@ def test_password_of_index_is_visible_nowhere(
 def test_password_is_not_in_result(
     where: str, tmp_path: Path, settings: pytest.MonkeyPatch
 ) -> None:
-    """Whatever an installer says, the result has no password or token of the operator."""
+    """No output of an installer gives the result a password or token of the operator."""
     (tmp_path / "npmrc").write_text("//index/:_authToken = ${TOKEN}\n")
     settings.setenv("TOKEN", PASSWORD)
     settings.setenv("PIP_INDEX_URL", f"https://bee:{PASSWORD}@index/simple")

@@ -29,9 +29,9 @@ from tests.server import processes, test_workspace_tools
 from waggle_fsstore import config, wiring
 from waggle_fsstore.config import Settings
 from waggle_fsstore.domain.access_token import AccessToken, ClusterToken
-from waggle_fsstore.domain.durations import Durations
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import HostUnreachableError
+from waggle_fsstore.domain.histogram import Histogram
 from waggle_fsstore.server import (
     arguments,
     auth,
@@ -286,7 +286,7 @@ def count_environments_of_all_hosts_as_own(patch: Patch) -> None:
 
 @fault("tests/server/test_metrics.py::test_servers_of_one_process_count_separately")
 def share_durations_of_calls(patch: Patch) -> None:
-    shared: dict[tuple[str, ...], Durations] = {}
+    shared: dict[tuple[str, ...], Histogram] = {}
     patch.setattr(CallDurations, "__init__", lambda self: setattr(self, "found", shared))
 
 
@@ -322,7 +322,7 @@ def raise_errors_of_figures(patch: Patch) -> None:
 
 @fault("tests/server/test_metrics.py::test_metrics_say_what_was_done")
 def measure_no_saves(patch: Patch) -> None:
-    patch.setattr(Durations, "add", nothing)
+    patch.setattr(Histogram, "add", nothing)
 
 
 @fault("tests/server/test_metrics.py::test_metrics_are_those_of_the_table")
@@ -855,7 +855,7 @@ def repeat_forwarded_call(patch: Patch) -> None:
     async def call(self: Forwarder, *arguments: Any) -> Any:
         try:
             return await real(self, *arguments)
-        except Exception:  # noqa: BLE001  # Whatever it is.
+        except Exception:  # noqa: BLE001  # Any kind of error.
             return await real(self, *arguments)
 
     patch.setattr(Forwarder, "_call", call)
@@ -1170,7 +1170,7 @@ _LABELS = "tests/server/test_labels.py"
 
 
 @fault(f"{_LABELS}::test_list_has_only_those_with_labels")
-def list_environments_whatever_their_labels(patch: Patch) -> None:
+def list_environments_with_any_labels(patch: Patch) -> None:
     patch.setattr(Environment, "has_labels", lambda *_: True)
 
 

@@ -234,7 +234,7 @@ def test_refusal_reads_no_body(app: ASGIApp) -> None:
 
 
 def test_endless_body_is_refused(tmp_path: Path) -> None:
-    """A body whose size nobody declared gets 401 at once, or 413 beyond 4 MiB with a token."""
+    """A body of undeclared size gets 401 at once, or 413 beyond 4 MiB with a token."""
     head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     with HttpServer(tmp_path / "store", WAGGLE_AUTH_TOKEN=TOKEN) as server:
@@ -330,7 +330,7 @@ def test_failures_are_limited(settings: Settings) -> None:
 
 
 def test_header_does_not_change_the_address(tmp_path: Path) -> None:
-    """The limit is that of a connection's address, whatever a header says it is."""
+    """The limit is that of a connection's address, and not of one that a header names."""
     with HttpServer(tmp_path / "store", WAGGLE_AUTH_TOKEN=TOKEN) as server:
         statuses = [
             server.get("/mcp", **{"X-Forwarded-For": f"192.0.2.{number}"})[0]

@@ -369,7 +369,7 @@ def test_other_host_names_the_caller(
 def test_cluster_token_names_any_actor(
     first: Site, shell: str, header: str | None, actor: str
 ) -> None:
-    """It is shortened and printable, whatever the header has."""
+    """It is shortened and printable for any header."""
     actors: list[str] = []
     during(first.executor, lambda: actors.append(current_author().actor))
     call = asking("execute", environment_id=shell, code="1")
@@ -654,7 +654,7 @@ def test_cluster_token_alone_closes_open_address() -> None:
 
 
 def test_power_needs_token_of_callers() -> None:
-    """On the loopback interface the cluster token keeps nobody out, so it does not suffice."""
+    """On the loopback interface callers need no cluster token, so it does not suffice."""
     variables = {"WAGGLE_EXECUTION": "unisolated", "WAGGLE_CLUSTER_TOKEN": SECRET}
     settings = Settings.from_env({**variables, "WAGGLE_LISTEN_ADDR": "127.0.0.1:0"})
     with pytest.raises(SettingError, match=r"^WAGGLE_AUTH_TOKEN: "):
@@ -671,7 +671,7 @@ def test_bad_cluster_token_is_refused_unseen(text: str) -> None:
 
 
 def test_cluster_token_of_a_caller_is_refused() -> None:
-    """No caller may have it: whoever does can act in the name of any other one."""
+    """No caller may have it: with it, one can act in the name of any other."""
     variables = {"WAGGLE_AUTH_TOKEN": SECRET, "WAGGLE_CLUSTER_TOKEN": SECRET}
     with pytest.raises(SettingError, match=r"^WAGGLE_CLUSTER_TOKEN: is also the token") as caught:
         Settings.from_env(variables)

@@ -192,7 +192,7 @@ class WorkspaceFiles:
 
 
 def _hand_over(owner: int, group: int, descriptor: int, mode: int) -> None:
-    """Give what was made its mode, whatever the umask, and its owner, if that is another user."""
+    """Give what was made its mode, under any umask, and its owner, if that is another user."""
     os.fchmod(descriptor, mode)
     if owner != os.geteuid():
         os.fchown(descriptor, owner, group)

@@ -106,7 +106,7 @@ class Forwarder:
                 made = await self._call(ctx, f"{error.url}/mcp", headers, params)
             if not made.is_error:
                 result_type.model_validate(made.structured_content)
-        except Exception as failure:  # noqa: BLE001  # The SDK lets through whatever goes wrong.
+        except Exception as failure:  # noqa: BLE001  # The SDK lets through errors of many kinds.
             cause = _cause(failure)
             raise HostUnreachableError(environment_id, error.host, _reason(cause)) from cause
         if made.is_error and made.content == [TextContent(text=f"Unknown tool: {params.name}")]:

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from waggle_fsstore import __version__
-from waggle_fsstore.domain.durations import OF_A_CALL, Durations
+from waggle_fsstore.domain.histogram import OF_A_CALL, Histogram
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.server.figures import Figures, Survey
 from waggle_fsstore.server.sessions import Sessions
@@ -38,15 +38,15 @@ class CallDurations:
     """How long the calls of tools took, by tool and outcome."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, ...], Durations] = {}
+        self.found: dict[tuple[str, ...], Histogram] = {}
 
     def add(self, tool: str, outcome: str, seconds: float) -> None:
         """Count a call."""
         self._of(tool, outcome).add(seconds)
         self._of(tool, "failed")  # Begins with 0: Prometheus sees no increase to a first value.
 
-    def _of(self, tool: str, outcome: str) -> Durations:
-        return self.found.setdefault((tool, outcome), Durations(OF_A_CALL))
+    def _of(self, tool: str, outcome: str) -> Histogram:
+        return self.found.setdefault((tool, outcome), Histogram(OF_A_CALL))
 
 
 class Metrics(Collector):
@@ -109,12 +109,12 @@ class Metrics(Collector):
         yield _histogram(
             "waggle_store_save_duration_seconds",
             "Changes that this server has stored, with their wait for other writers.",
-            _durations(self._repository, "saves"),
+            _histogram_of(self._repository, "saves"),
         )
         yield _histogram(
             "waggle_store_sync_duration_seconds",
             "Calls of this server that sync a file, a directory or a file system.",
-            _durations(self._repository, "syncs"),
+            _histogram_of(self._repository, "syncs"),
         )
         yield from _of_info(figures.info)
 
@@ -267,21 +267,21 @@ def _counter(name: str, meaning: str, samples: _Samples, labels: tuple[str, ...]
     return family
 
 
-def _durations(repository: object, name: str) -> dict[tuple[str, ...], Durations]:
+def _histogram_of(repository: object, name: str) -> dict[tuple[str, ...], Histogram]:
     """Return what a store has measured; not every store has."""
-    found: Durations | None = getattr(repository, name, None)
+    found: Histogram | None = getattr(repository, name, None)
     return {} if found is None else {(): found}
 
 
 def _histogram(
     name: str,
     meaning: str,
-    found: Mapping[tuple[str, ...], Durations],
+    found: Mapping[tuple[str, ...], Histogram],
     labels: tuple[str, ...] = (),
 ) -> Metric:
     family = HistogramMetricFamily(name, meaning, labels=labels)
-    for values, durations in list(found.items()):
-        bounds = [*map(str, durations.bounds), "+Inf"]
-        buckets = list(zip(bounds, accumulate(durations.counts), strict=True))
-        family.add_metric(values, buckets, durations.seconds)
+    for values, histogram in list(found.items()):
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+        family.add_metric(values, buckets, histogram.seconds)
     return family

@@ -41,7 +41,7 @@ class Workspaces:
 
     ``executor`` and ``files`` are ``None`` where programs cannot be run, or files not be reached.
     ``touch`` records a use of a running environment, and returns that; ``record`` adds to what the
-    history will say of its use, whatever has become of it.
+    history will say of its use, also of one that is gone.
     """
 
     def __init__(

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from waggle_fsstore.domain.durations import Durations
     from waggle_fsstore.domain.event import Event
     from waggle_fsstore.domain.finding import Finding
+    from waggle_fsstore.domain.histogram import Histogram
     from waggle_fsstore.domain.repository import OnCorrupt
     from waggle_fsstore.store.maintenance.info import StoreInfo
     from waggle_fsstore.store.maintenance.last_check import LastCheck
@@ -346,12 +346,12 @@ class FileStore:
         return self._writer.findings
 
     @property
-    def saves(self) -> Durations:
+    def saves(self) -> Histogram:
         """How long the changes took that this object has made."""
         return self._writer.saves
 
     @property
-    def syncs(self) -> Durations:
+    def syncs(self) -> Histogram:
         """How long the syncs took that this object has made."""
         return self._disk.syncs
 

@@ -24,7 +24,7 @@ class FilesContract:
     def test_written_file_is_read(
         self, files: Files, environment: Environment, content: bytes
     ) -> None:
-        """A file has the bytes that were written, whatever they are."""
+        """A file has the bytes that were written, which may be any."""
         assert files.write(environment, "test", content) == len(content)
         assert files.read(environment, "test", offset=0, limit=_ALL) == (content, len(content))
 
@@ -93,7 +93,7 @@ class FilesContract:
     def test_path_out_of_workspace_is_refused(
         self, files: Files, environment: Environment, path: str
     ) -> None:
-        """No path leads out of the home directory and ``/tmp``, whatever is there."""
+        """No path leads out of the home directory and ``/tmp``, past anything that is there."""
         files.write(environment, "test/file", b"")
         _assert_refused(files, environment, path, "leads out of the workspace")
 

@@ -374,7 +374,7 @@ def _change_tasks(patch: Patch, mounts: Callable[[str], dict[str, str]]) -> None
 
 
 def _with(arguments: list[str], option: str, new: list[str], length: int) -> list[str]:
-    """Replace an option, which takes so many arguments with itself."""
+    """Replace an option and what follows it, ``length`` arguments in all."""
     at = arguments.index(option)
     return [*arguments[:at], *new, *arguments[at + length :]]
 

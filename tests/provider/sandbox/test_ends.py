@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing of a program is left, whatever ends: it, its environment, bubblewrap or the server."""
+"""Nothing of a program is left when it, its environment, bubblewrap or the server ends."""
 
 import multiprocessing
 import os
@@ -269,7 +269,7 @@ for name in "python", "python3", "pip", "node", "npm", "sh", "git", "bwrap", "se
 
 
 def test_planted_code_is_not_run_by_server(tmp_path: Path) -> None:
-    """Whatever a program leaves in its workspace, the server runs none of it."""
+    """The server runs nothing that a program leaves in its workspace."""
     ran = tmp_path / "ran"
     with batch.opened(tmp_path / "root") as place:
         place.provider.create(PYTHON)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs may not see or own, whatever the places of the store are."""
+"""What programs may not see or own, for any places of the store."""
 
 import os
 from pathlib import Path

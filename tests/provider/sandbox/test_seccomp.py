@@ -151,7 +151,7 @@ def test_numbers_are_those_of_the_headers(machine: str) -> None:
 
 @everywhere
 def test_denied_calls_fail(machine: str) -> None:
-    """Each system call of the tables fails with its error, whatever its arguments."""
+    """Each system call of the tables fails with its error, for any arguments."""
     column = list(ARCHITECTURES).index(machine)
     for (name, error), numbers in DENIED.items():
         number = numbers[column]

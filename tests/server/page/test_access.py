@@ -139,7 +139,7 @@ def test_login_ends_after_its_time(timed: ASGIApp, clock: Clock) -> None:
 
 
 def test_new_login_ends_the_old_one(timed: ASGIApp) -> None:
-    """A browser has one login at a time, and nobody can choose its id."""
+    """A browser has one login at a time, and the server alone chooses its id."""
     browser = Browser(timed, Cookie=f"{COOKIE}=chosen")
     _login(browser)
     old = browser.headers["Cookie"]

@@ -47,7 +47,7 @@ def _run(dialogue: Coroutine[Any, Any, None]) -> None:
 
 
 def test_events_arrive_as_they_happen(page: ASGIApp, store: FileStore) -> None:
-    """Each new event comes with its cursor, and is a line of JSON whatever it contains."""
+    """Each new event comes with its cursor, and is one line of JSON for any content."""
 
     async def dialogue() -> None:
         async with Viewer(page) as viewer:

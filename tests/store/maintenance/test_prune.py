@@ -145,7 +145,7 @@ def test_keep_days_removes_oldest(store: FileStore) -> None:
 
 @pytest.mark.parametrize("limit", [{"keep_days": 0}, {"keep_bytes": 0}])
 def test_changes_since_time_stay(store: FileStore, limit: dict[str, Any]) -> None:
-    """A segment with a change since a time stays, whatever the limits are."""
+    """A segment with a change since a time stays, under any limits."""
     before = names(store)
     age(store, before[2] - 1, timedelta(days=30))
     since = datetime.now(UTC) - timedelta(days=29)

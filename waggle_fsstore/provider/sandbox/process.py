@@ -102,7 +102,7 @@ class SandboxProcess:
         """Run it until its end, until ``timeout_s``, or until ``check`` returns a reason.
 
         Closes the descriptors that were ``opened`` for bubblewrap. Raises :class:`SetupError`.
-        Whatever happens, nothing of it runs afterwards.
+        Nothing of it runs afterwards, also if this raises.
         """
         init = -1
         with ExitStack() as closing:

@@ -54,7 +54,7 @@ NOT_PERMITTED: Final[Numbers] = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
-    # Files by handle, whatever directories are visible.
+    # Files by handle, also below directories that are not visible.
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262),

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.durations import OF_A_DISK, Durations
+from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
 from waggle_fsstore.store.fs.linux import can_syncfs, is_fine_time
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
@@ -84,7 +84,7 @@ class Disk:
         #: The devices whose file times have proven to be fine, see :func:`is_fine_time`.
         self.fine_devices: set[int] = set()
         #: How long the syncs took that succeeded.
-        self.syncs = Durations(OF_A_DISK)
+        self.syncs = Histogram(OF_A_DISK)
         self._probes_left = _MAX_PROBES
 
     def write_temp(

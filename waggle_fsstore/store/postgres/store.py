@@ -9,7 +9,6 @@ from typing import Any, Final, Self, TypeVar
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import Author
-from waggle_fsstore.domain.durations import Durations
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
@@ -22,6 +21,7 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.event import Event
 from waggle_fsstore.domain.finding import Finding
+from waggle_fsstore.domain.histogram import Histogram
 from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.maintenance.restore import Restored
@@ -91,7 +91,7 @@ class PostgresStore:
         return self._hosts
 
     @property
-    def saves(self) -> Durations:
+    def saves(self) -> Histogram:
         """How long the changes took that this object has made."""
         return self._writer.saves
 

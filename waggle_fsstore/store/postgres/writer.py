@@ -11,12 +11,12 @@ from psycopg import errors
 
 from waggle_fsstore.domain.audit import Author, current_author
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.durations import OF_A_DISK, Durations
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
 from waggle_fsstore.store.postgres import schema
 from waggle_fsstore.store.postgres.connections import Connections, Deadline, reason_of
 from waggle_fsstore.store.postgres.transaction import (
@@ -83,7 +83,7 @@ class Writer:
         self._durable = durable
         self._is_checked = False
         #: How long the changes took that were made, with the wait for other writers.
-        self.saves = Durations(OF_A_DISK)
+        self.saves = Histogram(OF_A_DISK)
         self.reset()
 
     def reset(self) -> None:

@@ -13,9 +13,9 @@ from typing import Final, TypeVar
 
 from waggle_fsstore.domain.audit import current_author
 from waggle_fsstore.domain.clock import monotonic
-from waggle_fsstore.domain.durations import OF_A_DISK, Durations
 from waggle_fsstore.domain.errors import OutcomeUnknownError, StoreError
 from waggle_fsstore.domain.finding import Finding
+from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, temp_path
 from waggle_fsstore.store.fs.lock import StoreLock
@@ -59,7 +59,7 @@ class Writer:
         self._reserve = Reserve(layout, disk)
         self._taken: list[Finding] = []
         #: How long the changes took that were made, with the wait for other writers.
-        self.saves = Durations(OF_A_DISK)
+        self.saves = Histogram(OF_A_DISK)
         self._session = WriterSession(layout, disk, self._lock, seen_store)
         self._checkpointer = Checkpointer(layout, disk, self._lock, self._session)
 

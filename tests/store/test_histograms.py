@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations: what a store measures of its changes and of its syncs."""
+"""Histograms: what a store measures of its changes and of its syncs."""
 
 import os
 from contextlib import suppress
@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from waggle_fsstore import EnvironmentAlreadyExistsError, FileStore
-from waggle_fsstore.domain.durations import Durations
+from waggle_fsstore.domain.histogram import Histogram
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.testing import make_environment
 
 
 def test_durations_fall_into_buckets() -> None:
     """A bound belongs to its bucket; the last bucket has none."""
-    durations = Durations((0.1, 1.0))
+    histogram = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 7.0):
-        durations.add(seconds)
-    assert durations.counts == [2, 1, 1]
-    assert durations.count == 4
-    assert durations.seconds == pytest.approx(7.65)
+        histogram.add(seconds)
+    assert histogram.counts == [2, 1, 1]
+    assert histogram.count == 4
+    assert histogram.seconds == pytest.approx(7.65)
 
 
 def test_changes_and_syncs_are_measured(tmp_path: Path) -> None:

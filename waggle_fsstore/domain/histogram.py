@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations: how long operations of one kind took, counted in a few buckets."""
+"""Histograms: how long operations of one kind took, counted in a few buckets."""
 
 from bisect import bisect_left
 from typing import Final
@@ -11,7 +11,7 @@ OF_A_DISK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0
 OF_A_CALL: Final = (0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
-class Durations:
+class Histogram:
     """The number of operations in each bucket, and the seconds that all of them took.
 
     A bucket has the durations up to its bound, and above that of the bucket before; the last one
