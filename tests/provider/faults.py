@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -393,14 +394,19 @@ def follow_links_to_files_of_workspace(patch: Patch) -> None:
     patch.setattr(files, "_FILE_FLAGS", os.O_NONBLOCK)
 
 
-@fault(f"{_FILES}::test_directory_exchanged_for_link_all_the_time_leads_nowhere")
-def resolve_path_before_opening(patch: Patch) -> None:
+@fault(f"{_FILES}::test_directory_swapped_for_link_leads_nowhere")
+def check_path_before_opening(patch: Patch) -> None:
     def read(self: WorkspaceFiles, environment: Environment, path: str, **_: int) -> FilePart:
-        home = os.path.realpath(os.path.join(self._root, environment.id, "home"))
-        real = os.path.realpath(os.path.join(home, path))
-        if not real.startswith(home):
-            raise WorkspacePathError(path, "leads out of the workspace")
-        content = Path(real).read_bytes()
+        home = os.path.join(self._root, environment.id, "home")
+        descriptor = os.open(home, os.O_RDONLY)
+        try:
+            first = os.fsencode(path.partition("/")[0])
+            status = os.stat(first, dir_fd=descriptor, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise WorkspacePathError(path, "leads out of the workspace")
+            content = Path(home, path).read_bytes()
+        finally:
+            os.close(descriptor)
         return FilePart(content, len(content))
 
     patch.setattr(WorkspaceFiles, "read", read)
