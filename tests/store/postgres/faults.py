@@ -86,6 +86,14 @@ def share_connections_with_child(patch: Patch) -> None:
     _patch(patch, "store", "PostgresStore.reset_after_fork", lambda _: None)
 
 
+@fault(f"{_TESTS}::test_store_closed_during_a_read_leaves_no_connection")
+def close_idle_connections_only(patch: Patch) -> None:
+    def close(self: Any) -> None:
+        self._close_idle()
+
+    _patch(patch, "connections", "Connections.close", close)
+
+
 @fault(f"{_TESTS}::test_manual_edit_is_change")
 def overlook_manual_edits(patch: Patch) -> None:
     def find(transaction: Any, environment_id: str, _: object) -> Any:

@@ -406,6 +406,25 @@ def test_child_leaves_connections_of_parent_alone(repository: PostgresStore) -> 
     assert repository.count() == 3
 
 
+def test_store_closed_during_a_read_leaves_no_connection(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is in use while the store is closed is closed when it is given back."""
+    repository.save(make_environment(id="a"))
+    used: list[Connection] = []
+    execute = Connection.execute
+
+    def closing(connection: Connection, *arguments: Any, **options: Any) -> Any:
+        used.append(connection)
+        repository.close()
+        return execute(connection, *arguments, **options)
+
+    monkeypatch.setattr(Connection, "execute", closing)
+    assert repository.find_by_id("a").id == "a"
+    assert used
+    assert all(connection.closed for connection in used)
+
+
 def test_thread_behind_full_group_is_served(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import environment
+from waggle_fsstore.domain.errors import StoreGoneError
 from waggle_fsstore.store import file_store
 from waggle_fsstore.store.fs import disk, safe_read
 from waggle_fsstore.store.journal import changes, live_segment, segments, state
@@ -363,6 +364,20 @@ def begin_era_with_each_segment(patch: Patch) -> None:
 
 
 SEEN_STORE = "tests/store/read/test_seen_store.py"
+
+
+@fault(f"{SEEN_STORE}::test_store_made_during_a_look_is_not_gone")
+def remember_store_that_another_thread_makes_meanwhile(patch: Patch) -> None:
+    def check(self: seen_store.SeenStore) -> bool:
+        marker = self._layout.marker
+        if not os.path.exists(marker):
+            if self._seen == marker:
+                raise StoreGoneError(self._layout.root)
+            return False
+        self._seen = marker
+        return True
+
+    patch.setattr(seen_store.SeenStore, "check", check)
 
 
 @fault(f"{SEEN_STORE}::test_gone_store_is_an_error_until_it_is_back")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store that was there and is gone is an error; nothing is made in its place."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,3 +265,21 @@ def test_server_lock_makes_nothing_where_a_store_was(store: FileStore, is_held: 
     store.path.with_name("away").rename(store.path)
     assert lock.try_acquire()
     lock.release()
+
+
+def test_store_made_during_a_look_is_not_gone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that has found no store is not deceived by another one that makes it meanwhile."""
+    with FileStore(root) as store:
+        real = os.stat
+
+        def look(path: Any, **options: Any) -> os.stat_result:
+            try:
+                return real(path, **options)
+            except FileNotFoundError:
+                if path == os.fspath(root / "waggle.json"):
+                    monkeypatch.undo()
+                    store.save(make_environment(id="a"))
+                raise
+
+        monkeypatch.setattr(os, "stat", look)
+        assert [one.id for one in store.find_all()] == ["a"]

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -158,6 +158,7 @@ class Connections:
         self.timeout = timeout
         self._url = url
         self.location = location_of(url)
+        self._is_closed = False
         self.reset()
 
     def reset(self) -> None:
@@ -214,9 +215,9 @@ class Connections:
             pause = min(pause * 2, 0.25)
 
     def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close the idle connections now, and those in use as soon as they are given back."""
+        self._is_closed = True
+        self._close_idle()
 
     def unavailable(self, reason: str) -> StoreUnavailableError:
         """Return the error of a server that cannot do its work."""
@@ -263,8 +264,15 @@ class Connections:
     def _give_back(self, connection: Connection) -> None:
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             self._idle.append(connection)
+            if self._is_closed:
+                self._close_idle()
         else:
             connection.close()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):  # Another thread may close the last one.
+            while True:
+                self._idle.pop().close()
 
 
 def is_transient(error: psycopg.Error) -> bool:

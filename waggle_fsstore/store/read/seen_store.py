@@ -22,11 +22,12 @@ class SeenStore:
 
     def check(self) -> bool:
         """Return whether the store is there. Raises :class:`StoreGoneError` if it was before."""
+        seen = self._seen  # First: another thread may make the store between a look and this.
         for path in (self._layout.marker, self._layout.environments):
             try:
                 os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
-                if path == self._seen:
+                if path == seen:
                     raise StoreGoneError(self._layout.root) from None
             else:
                 self._seen = path
