@@ -25,9 +25,9 @@ TEXTS = ["a", "x" * 200, "\U0001f41d" * 200, "two\nlines", " "]
 
 @pytest.fixture(autouse=True)
 def _fresh_default() -> Iterator[None]:
-    module._default_actor.cache_clear()
+    module._default_author.cache_clear()
     yield
-    module._default_actor.cache_clear()
+    module._default_author.cache_clear()
 
 
 def system(monkeypatch: pytest.MonkeyPatch, user: str | None, host: str) -> None:
@@ -87,9 +87,9 @@ def test_user_lookup_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
     system(monkeypatch, "maja", "hive")
     with audit(actor="other"):
         current_author()
-    assert module._default_actor.cache_info().misses == 0
+    assert module._default_author.cache_info().misses == 0
     assert [current_author().actor for _ in range(3)] == ["maja@hive"] * 3
-    assert module._default_actor.cache_info().misses == 1
+    assert module._default_author.cache_info().misses == 1
 
 
 def test_block_sets_author_until_it_ends() -> None:
@@ -106,7 +106,7 @@ def test_block_sets_author_until_it_ends() -> None:
 def test_nested_block_inherits_missing_fields() -> None:
     """A field that a block leaves out comes from the outer block; an empty reason is a value."""
     with audit(reason="outermost"):
-        assert current_author() == (module._default_actor(), "outermost")
+        assert current_author() == (module._default_author().actor, "outermost")
         with audit(actor="a"):
             assert current_author() == ("a", "outermost")
             with audit(reason=""):

@@ -11,7 +11,7 @@ from waggle_fsstore import FileStore
 def lock_held(store: FileStore) -> Iterator[None]:
     """As a change does that takes its time."""
     lock = store._writer._lock
-    lock._acquire(lock._timeout)
+    lock._acquire(lock.timeout)
     try:
         yield
     finally:

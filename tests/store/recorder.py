@@ -3,6 +3,7 @@
 
 import gc
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ class Call(NamedTuple):
 
 
 Spoil = Callable[[int, Call, Callable[[], Any]], Any]
+
+_TEMP = re.compile(r"[0-9a-f]{10}-[0-9]+\.tmp")
 
 
 class RecordingOs:
@@ -87,7 +90,7 @@ def _files(name: str, arguments: tuple[Any, ...]) -> tuple[str, ...]:
 
 def _plain(path: str) -> str:
     name = os.path.basename(path)
-    return "TEMP" if name.endswith(".tmp") and len(name) == 20 else name
+    return "TEMP" if _TEMP.fullmatch(name) else name
 
 
 def record(monkeypatch: pytest.MonkeyPatch, spoil: Spoil | None = None) -> RecordingOs:

@@ -78,13 +78,16 @@ _blocks: Final[ContextVar[tuple[audit, ...]]] = ContextVar("waggle_fsstore.audit
 
 def current_author() -> Author:
     """Return the author of a change that the running code makes now."""
+    blocks = _blocks.get()
+    if not blocks:
+        return _default_author()
     actor = reason = None
-    for block in _blocks.get():
+    for block in blocks:
         if block._actor is not None:
             actor = block._actor
         if block._reason is not None:
             reason = block._reason
-    return Author(_default_actor() if actor is None else actor, reason or "")
+    return Author(_default_author().actor if actor is None else actor, reason or "")
 
 
 def as_reason(text: str) -> str:
@@ -113,9 +116,9 @@ def _text(name: str, value: object, max_characters: int) -> str:
 
 
 @cache
-def _default_actor() -> str:
+def _default_author() -> Author:
     actor = f"{_user()}@{host_name()}".encode(errors="replace").decode()
-    return actor[:_MAX_ACTOR_CHARACTERS]
+    return Author(actor[:_MAX_ACTOR_CHARACTERS], "")
 
 
 def _user() -> str:

@@ -115,7 +115,7 @@ def delete_lock_file_on_release(patch: Patch) -> None:
 @fault("tests/store/fs/test_lock.py::test_interrupt_at_any_instruction_frees_lock")
 def keep_lock_after_interrupt(patch: Patch) -> None:
     def run(self: lock.StoreLock, work: Callable[[], object], **_: object) -> object:
-        self._acquire(self._timeout)
+        self._acquire(self.timeout)
         try:
             return work()
         finally:

@@ -159,7 +159,7 @@ def test_removed_lock_file_is_noticed(root: Path) -> None:
     with held_by_another_process(root):
         impatient = FileStore(root, durable=False, lock_timeout=0)
         for other in (store, impatient):
-            other._writer._lock._timeout = 0
+            other._writer._lock.timeout = 0
             with pytest.raises(LockTimeoutError):
                 other.save(make_environment())
 

@@ -30,7 +30,7 @@ def test_record_round_trips(tmp_path: Path) -> None:
     assert record.read() is None
     assert read_state(str(path)) is None
     for written in (SMALL, State("-", 0, 2**53, 2**31, 2**53, 2**53)):
-        record.write(written)
+        record.write(*written)
         assert record.read() == read_state(str(path)) == written
         assert path.stat().st_size == 384
         assert path.read_text().count("\n") == 1
@@ -39,7 +39,7 @@ def test_record_round_trips(tmp_path: Path) -> None:
 def test_every_flipped_byte_invalidates_the_record(tmp_path: Path) -> None:
     """A record with one wrong byte is ignored."""
     path = tmp_path / "state"
-    StateRecord(str(path)).write(SMALL)
+    StateRecord(str(path)).write(*SMALL)
     good = path.read_bytes().rstrip()
     for position in range(len(good)):
         bad = bytearray(good)
@@ -75,7 +75,7 @@ def test_record_of_another_boot_is_ignored(
     record = StateRecord(str(store.path / ".waggle" / "state"))
     now = record.read()
     assert now is not None
-    record.write(now._replace(committed=1, published=1))  # As a power cut may leave it.
+    record.write(*now._replace(committed=1, published=1))  # As a power cut may leave it.
     monkeypatch.setattr(state, "boot_id", lambda: "another-boot")
     assert save(FileStore(store.path, durable=False), "b") == 4
 
@@ -90,7 +90,7 @@ def test_record_of_another_mount_is_ignored(
     now = record.read()
     assert now is not None
     store.close()
-    record.write(now._replace(committed=1, published=1))
+    record.write(*now._replace(committed=1, published=1))
     mount = linux.mount_id(str(store.path))
     monkeypatch.setattr(state, "mount_id", lambda _: mount + 1)
     assert save(FileStore(store.path, durable=False), "b") == 4

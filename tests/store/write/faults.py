@@ -432,12 +432,12 @@ def repeat_failed_sync_of_earlier_files(patch: Patch) -> None:
 
 @fault("tests/store/write/test_session.py::test_failed_sync_of_suspect_copy_is_repeated")
 def treat_suspect_as_synced(patch: Patch) -> None:
-    real = state.State.__new__
+    real = state.StateRecord.write
 
-    def new(cls: Any, mounted_id: str, durable: int, *rest: int) -> Any:
-        return real(cls, mounted_id, min(durable, state.SUSPECT), *rest)
+    def write(record: state.StateRecord, mounted_id: str, durable: int, *rest: int) -> None:
+        real(record, mounted_id, min(durable, state.SUSPECT), *rest)
 
-    patch.setattr(state.State, "__new__", new)
+    patch.setattr(state.StateRecord, "write", write)
 
 
 @fault("tests/store/write/test_writer.py::test_calls_leave_no_reference_cycle")

@@ -251,7 +251,7 @@ def test_rewriting_after_failed_sync_keeps_manual_edit(root: Path) -> None:
     record = state.read_state(str(state_of(root)))
     assert record is not None
     file = state.StateRecord(str(state_of(root)))
-    file.write(record._replace(durable=state.SUSPECT))
+    file.write(*record._replace(durable=state.SUSPECT))
     file.close()
     store.save(make_environment(id="d", name="d1"))
     store.close()

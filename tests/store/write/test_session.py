@@ -44,7 +44,7 @@ def recorded(layout: Layout) -> State:
 
 def record(layout: Layout, state: State) -> None:
     file = StateRecord(layout.state)
-    file.write(state)
+    file.write(*state)
     file.close()
 
 

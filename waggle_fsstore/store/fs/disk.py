@@ -14,7 +14,7 @@ import sys
 import warnings
 from contextlib import suppress
 from types import BuiltinFunctionType
-from typing import Final, NamedTuple
+from typing import Final
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
@@ -27,12 +27,14 @@ FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
 
 _TEMP_SUFFIX: Final = ".tmp"
+_SEPARATOR: Final = os.sep
 
 # Windows lacks them.
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _WRITE: Final = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _BINARY
+_NEW: Final = os.O_CREAT | os.O_EXCL
 _READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY
 
 _HAS_PWRITE: Final = hasattr(os, "pwrite")
@@ -62,18 +64,6 @@ NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SYNCFS_THRESHOLD_FILES: Final = 64
 
 
-class Owner(NamedTuple):
-    """The user and the group that own a file, by number."""
-
-    user: int
-    group: int
-
-
-def owner_of(status: os.stat_result) -> Owner:
-    """Return who owns a file with a status."""
-    return Owner(status.st_uid, status.st_gid)
-
-
 class Disk:
     """Changes files. ``durable=False`` skips every sync, for tests that want speed."""
 
@@ -93,15 +83,15 @@ class Disk:
         data: bytes,
         mode: int = FILE_MODE,
         *,
-        owner: Owner | None = None,
+        directory: os.stat_result | None = None,
         sync: bool = True,
     ) -> os.stat_result:
         """Write a new file, and sync it unless the journal keeps its contents.
 
-        Returns its status after the write. Root gives it to ``owner``, by default the owner of
-        its directory. No file is left when this raises an ``OSError``.
+        Returns its status after the write. Root gives it to the owner of a ``directory`` with
+        this status, by default of its own. No file is left when this raises an ``OSError``.
         """
-        descriptor = _open(path, os.O_CREAT | os.O_EXCL)
+        descriptor = _open(path, _NEW)
         try:
             try:
                 if mode != FILE_MODE and hasattr(os, "fchmod"):
@@ -113,7 +103,7 @@ class Disk:
                 status = os.fstat(descriptor)
                 if self._probes_left:
                     self._probe(status)
-                _make_private(descriptor, path, status, mode, owner)
+                _make_private(descriptor, path, status, mode, directory)
                 if sync:
                     self.sync(descriptor)
             finally:
@@ -297,7 +287,8 @@ class Disk:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        _inherit_owner(path, path, os.lstat(path))
+        if os.lstat(path).st_uid == 0:
+            _inherit_owner(path, path)
         self.sync_dir(os.path.dirname(path))
 
     def clear_temp_files(self, directory: str) -> None:
@@ -336,22 +327,20 @@ def mode_of(path: str) -> int:
 
 def temp_path(directory: str) -> str:
     """Return an unused path that :meth:`Disk.clear_temp_files` recognises."""
-    return f"{directory}{os.sep}{_temp_names.next()}{_TEMP_SUFFIX}"
+    names = _temp_names
+    return f"{directory}{_SEPARATOR}{names.process}{next(names.numbers)}{_TEMP_SUFFIX}"
 
 
 class _TempNames:
-    """Names that no other process gives: numbers after something random of this process."""
+    """Names that no other process gives: numbers after the random name of this process."""
 
     def __init__(self) -> None:
         self.reset_after_fork()
         register_at_fork(self)
 
-    def next(self) -> str:
-        return f"{self._process}{next(self._numbers):06x}"
-
     def reset_after_fork(self) -> None:
-        self._process = os.urandom(5).hex()
-        self._numbers = itertools.count()
+        self.process = f"{os.urandom(5).hex()}-"
+        self.numbers = itertools.count()
 
 
 _temp_names: Final = _TempNames()
@@ -374,8 +363,9 @@ def write(descriptor: int, data: bytes, offset: int = 0) -> None:
 
     One system call may write less, on a full disk or at a limit.
     """
+    size = len(data)
     written = _pwrite(descriptor, data, offset)
-    while written < len(data):
+    while written < size:
         step = _pwrite(descriptor, data[written:], offset + written)
         if step == 0:
             raise OSError(errno.EIO, "nothing could be written")
@@ -403,12 +393,17 @@ def _open(path: str, flags: int) -> int:
 
 
 def _make_private(
-    descriptor: int, path: str, status: os.stat_result, mode: int, owner: Owner | None = None
+    descriptor: int,
+    path: str,
+    status: os.stat_result,
+    mode: int,
+    directory: os.stat_result | None = None,
 ) -> None:
     """Set the mode and the owner of a new file where the system has set others."""
     if status.st_mode & mode != mode and hasattr(os, "fchmod"):
         _set_mode(descriptor, mode)  # The umask may have taken our own rights.
-    _inherit_owner(descriptor, path, status, owner)
+    if status.st_uid == 0:
+        _inherit_owner(descriptor, path, directory)
 
 
 def _refuse_another_file(descriptor: int, path: str) -> None:
@@ -478,16 +473,12 @@ def _set_mode(file: str | int, mode: int) -> bool:
     return True
 
 
-def _inherit_owner(
-    file: str | int, path: str, status: os.stat_result, owner: Owner | None = None
-) -> None:
-    """Give what root has made to an owner, by default that of its directory, where root may.
+def _inherit_owner(file: str | int, path: str, directory: os.stat_result | None = None) -> None:
+    """Give what root has made to the owner of a directory, by default its own, where root may.
 
     Otherwise one ``sudo`` of an operator leaves a file that the service may not read.
     """
-    if status.st_uid != 0:
-        return
-    owner = owner or owner_of(os.stat(os.path.dirname(path)))
-    if owner.user != 0:
+    directory = directory or os.stat(os.path.dirname(path))
+    if directory.st_uid != 0:
         with suppress(OSError):
-            os.chown(file, owner.user, owner.group)
+            os.chown(file, directory.st_uid, directory.st_gid)

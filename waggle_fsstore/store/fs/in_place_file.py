@@ -81,7 +81,7 @@ class InPlaceFile:
         """Write over the start of the file, without a sync."""
         self.modified = 0
         try:
-            write(self.open()[0], data)
+            write(self._descriptor or self.open()[0], data)
         except OSError as error:
             name_file(error, self.path)
             raise

@@ -66,41 +66,25 @@ class StoreLock:
         if not 0 <= timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout: {timeout!r} is not a number of seconds")
         self._file = InPlaceFile(path, create=make_dir is not None)
-        self._timeout = timeout
+        #: How many seconds to wait for another holder.
+        self.timeout = timeout
         self._make_dir = make_dir
         #: Called whenever a thread has released the lock.
         self.on_release: Callable[[], object] = lambda: None
         self._reset_threads()
         self._locked = False
         self._trying = False
-        self._generation = 0
-        self._closed = False
+        #: A number that changes when the lock file is reopened: cached state is invalid then.
+        self.generation = 0
+        #: Whether the lock was closed, and cannot be taken any more.
+        self.closed = False
         #: The time of modification of the file by which this object knows its own description,
         #: see _describe_holder(); 0 for none.
         self._described = 0
-        self._was_held_here = False
+        #: Whether this object was the holder before too, and described itself within a second.
+        self.was_held_here = False
         self._has_change_times: bool | None = None
         register_at_fork(self)
-
-    @property
-    def generation(self) -> int:
-        """A number that changes when the lock file is reopened: cached state is invalid then."""
-        return self._generation
-
-    @property
-    def closed(self) -> bool:
-        """Whether the lock was closed, and cannot be taken any more."""
-        return self._closed
-
-    @property
-    def was_held_here(self) -> bool:
-        """Whether this object was the holder before too, and described itself within a second."""
-        return self._was_held_here
-
-    @property
-    def timeout(self) -> float:
-        """How many seconds to wait for another holder."""
-        return self._timeout
 
     def run(self, work: Callable[[], _T], *, timeout: float | None = None) -> _T:
         """Return ``work()``, done while this thread of this process alone holds the lock.
@@ -114,7 +98,7 @@ class StoreLock:
         self._refuse_nesting()
 
         def locked() -> _T:
-            self._acquire(self._timeout if timeout is None else timeout)
+            self._acquire(self.timeout if timeout is None else timeout)
             return work()
 
         return run_with_cleanup(locked, self._release)
@@ -127,7 +111,7 @@ class StoreLock:
         self._refuse_nesting()
 
         def locked() -> bool:
-            if is_free := self._acquire(self._timeout, waits_for_threads=False):
+            if is_free := self._acquire(self.timeout, waits_for_threads=False):
                 work()
             return is_free
 
@@ -139,10 +123,8 @@ class StoreLock:
         Returns whether the lock is free. Its file is closed, by the holder if there is one.
         """
         self._refuse_nesting()
-        self._closed = True
-        return run_with_cleanup(
-            partial(self._threads.acquire, timeout=self._timeout), self._release
-        )
+        self.closed = True
+        return run_with_cleanup(partial(self._threads.acquire, timeout=self.timeout), self._release)
 
     def is_in_place(self) -> bool:
         """Return whether the lock is held, on the file that other processes see."""
@@ -153,17 +135,21 @@ class StoreLock:
             raise RuntimeError("this thread is in the middle of a change of the same store")
 
     def _acquire(self, timeout: float, *, waits_for_threads: bool = True) -> bool:
-        deadline = monotonic() + timeout
-        if not self._threads.acquire(timeout=timeout if waits_for_threads else 0):
-            if waits_for_threads:
+        deadline = None  # Looking at the clock takes time, and the lock is free most of the time.
+        if not self._threads.acquire(blocking=False):
+            if not waits_for_threads:
+                return False
+            deadline = monotonic() + timeout
+            if not self._threads.acquire(timeout=timeout):
                 raise self.timed_out(timeout)
-            return False
-        if self._closed:
+        if self.closed:
             raise StoreClosedError
         self._trying = True
         for _ in range(_MAX_REPLACEMENTS):
             descriptor = self._open()
-            self._wait(descriptor, deadline, timeout)
+            if not try_lock(descriptor):
+                deadline = deadline or monotonic() + timeout
+                self._wait(descriptor, deadline, timeout)
             self._locked = True
             if self._file.is_in_place():
                 if self._file.is_writable:
@@ -182,13 +168,13 @@ class StoreLock:
 
         Any other holder has written since, and changed the time of the file.
         """
-        self._was_held_here = bool(
+        self.was_held_here = bool(
             self._described
             and self._described == self._file.modified
             and 0 <= file_clock() - self._described < _MAX_HOLDER_AGE_NS
             and self._shows_changes()
         )
-        if not self._was_held_here:
+        if not self.was_held_here:
             self._file.overwrite(describe_holder())
 
     def _time_of_description(self) -> int:
@@ -211,11 +197,12 @@ class StoreLock:
         if not self._is_mine():
             return  # Also in a child that was forked in the meantime: its parent holds the lock.
         try:
-            if self._locked and not self._closed:
-                self._described = self._time_of_description()
+            if self._locked and not self.closed:
+                if not self.was_held_here:
+                    self._described = self._time_of_description()
                 unlock_descriptor(self._file.open()[0])
                 self._locked = False
-            elif self._trying or self._closed:
+            elif self._trying or self.closed:
                 # Not locked, unless an interrupt came before that was recorded.
                 self._release_file()
             self._trying = False
@@ -234,24 +221,27 @@ class StoreLock:
                 raise
             self._make_dir()
             descriptor, is_new = self._file.open()
-        self._generation += is_new
+        self.generation += is_new
         return descriptor
 
     def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
+        """Lock the file once the other process that holds it lets go."""
         pause = _MIN_PAUSE_S
-        while not lock_descriptor(descriptor, blocking=False):
-            if self._closed:
+        while True:
+            if self.closed:
                 raise StoreClosedError
             remaining = deadline - monotonic()
             if remaining <= 0:
                 raise self.timed_out(timeout)
             # Spread out, so that waiting processes do not wake in step.
             time.sleep(min(remaining, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # no secret
+            if try_lock(descriptor):
+                return
             pause = min(pause * 2, _MAX_PAUSE_S)
 
     def _release_file(self) -> None:
         """Close the file, which frees the lock with it."""
-        self._locked = self._was_held_here = False
+        self._locked = self.was_held_here = False
         self._described = 0
         self._has_change_times = None
         self._file.close()

@@ -25,7 +25,7 @@ _BLOCK_BYTES: Final = 4096
 class LiveSegment:
     """The live segment. ``first`` is its name, ``end`` where the next line goes (bytes)."""
 
-    __slots__ = ("_descriptor", "_disk", "_inode", "_layout", "_size", "end", "first")
+    __slots__ = ("_descriptor", "_disk", "_inode", "_layout", "_path", "_size", "end", "first")
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self._layout = layout
@@ -33,6 +33,7 @@ class LiveSegment:
         self._descriptor: int | None = None
         self._size = 0
         self._inode = 0
+        self._path = ""
         self.first = 0
         self.end = 0
 
@@ -42,8 +43,9 @@ class LiveSegment:
     def open(self, first: int, end: int) -> None:
         """Open a segment that is blank from ``end`` on."""
         # The old one is closed last: after an interrupt, there must still be an open one.
-        old, self._descriptor = self._descriptor, open_to_write(self._layout.segment(first))
-        self.first, self.end = first, end
+        path = self._layout.segment(first)
+        old, self._descriptor = self._descriptor, open_to_write(path)
+        self.first, self.end, self._path = first, end, path
         status = os.fstat(self._descriptor)
         self._size, self._inode = status.st_size, status.st_ino
         if old is not None:
@@ -84,7 +86,7 @@ class LiveSegment:
         try:
             write(self._file(), line, self.end)
         except OSError as error:
-            name_file(error, self._layout.segment(self.first))
+            name_file(error, self._path)
             raise
         self.sync()
         self.end += len(line)
@@ -94,7 +96,7 @@ class LiveSegment:
         try:
             self._disk.sync(self._file())
         except OSError as error:
-            name_file(error, self._layout.segment(self.first))
+            name_file(error, self._path)
             raise
 
     def rotate(
@@ -166,7 +168,7 @@ class LiveSegment:
     def _is_in_place(self) -> bool:
         """Return whether the open file is the one of this name, and has no other name."""
         try:
-            status = os.stat(self._layout.segment(self.first))
+            status = os.stat(self._path)
         except FileNotFoundError:
             return False
         return status.st_ino == self._inode and status.st_nlink == 1

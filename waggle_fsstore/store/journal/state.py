@@ -105,12 +105,26 @@ class StateRecord:
         """Return whether the open file is the one that readers see."""
         return self._file.is_in_place()
 
-    def write(self, state: State) -> None:
-        """Overwrite the record, without fsync."""
-        line = (
-            f"{_HEAD} {state.mounted_id} {state.durable} {state.segment} {state.offset} "
-            f"{state.committed} {state.published} {state.modified}"
-        ).encode()
+    def write(
+        self,
+        mounted_id: str,
+        durable: int,
+        segment: int,
+        offset: int,
+        committed: int,
+        published: int,
+        modified: int,
+    ) -> None:
+        """Overwrite the record with the members of a :class:`State`, without fsync."""
+        line = b"%b %d %d %d %d %d %d" % (
+            _head(mounted_id),
+            durable,
+            segment,
+            offset,
+            committed,
+            published,
+            modified,
+        )
         self._file.overwrite(b"%b %08x\n" % (line.ljust(_PADDED_BYTES), crc32(line)))
 
     def close(self) -> None:
@@ -250,6 +264,11 @@ def inode_of(mounted_id: str) -> str:
 def _without_mount(mounted_id: str) -> list[str]:
     parts = mounted_id.split(":")
     return parts[:1] + parts[2:]
+
+
+@lru_cache(maxsize=8)
+def _head(mounted_id: str) -> bytes:
+    return f"{_HEAD} {mounted_id}".encode()
 
 
 @lru_cache(maxsize=8)  # Readers meet the same few records again and again.

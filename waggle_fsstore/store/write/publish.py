@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, Owner, temp_path
+from waggle_fsstore.store.fs.disk import Disk, temp_path
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.read.documents import StoredDocument
 
@@ -40,15 +40,18 @@ class DocumentWrite:
         self.temp = ""
         self.written: os.stat_result | None = None
 
-    def write_temp(self, disk: Disk, layout: Layout, owner: Owner | None) -> None:
-        """Write the new contents to a temp file. A full disk surfaces here."""
+    def write_temp(self, disk: Disk, layout: Layout, directory: os.stat_result | None) -> None:
+        """Write the new contents to a temp file, with the owner of a directory of that status.
+
+        A full disk surfaces here.
+        """
         if self.quarantine:
             disk.make_dir(layout.lost_and_found)
         if self.after is not None:
             # Set first, so that the file is discarded even after an interrupt.
             self.temp = temp_path(layout.temporary)
             self.written = disk.write_temp(
-                self.temp, self.after.data, self.after.mode, owner=owner, sync=False
+                self.temp, self.after.data, self.after.mode, directory=directory, sync=False
             )
 
     def publish(self, disk: Disk, layout: Layout) -> None:

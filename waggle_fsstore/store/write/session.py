@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.fs.disk import Disk, Owner, owner_of
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, redo_range
@@ -61,8 +61,8 @@ class WriterSession:
         self.published = 0
         #: How often the store was initialized or recovered by this object.
         self.recoveries = 0
-        #: Who owns the documents' directory.
-        self.owner: Owner | None = None
+        #: The status of the documents' directory, as this change found it.
+        self.directory: os.stat_result | None = None
         #: Findings of recovery for the operator: failures, and repairs.
         self.findings: list[Finding] = []
         self._layout = layout
@@ -142,15 +142,13 @@ class WriterSession:
         else:
             durable = UNSYNCED_SUSPECT if self._is_suspect else UNSYNCED
         self._record.write(
-            State(
-                self._mounted_id,
-                durable,
-                self.segment.first,
-                self.segment.end if offset is None else offset,
-                self.committed,
-                self.published,
-                self._modified,
-            )
+            self._mounted_id,
+            durable,
+            self.segment.first,
+            self.segment.end if offset is None else offset,
+            self.committed,
+            self.published,
+            self._modified,
         )
 
     def make_room(self, first: int, size: int) -> bool:
@@ -233,7 +231,7 @@ class WriterSession:
             status = os.stat(self._layout.environments)
         except FileNotFoundError:
             return None
-        self.owner = owner_of(status)
+        self.directory = status
         return self._lock.generation, status.st_dev, status.st_ino
 
     def _initialize(self) -> None:
@@ -270,7 +268,7 @@ class WriterSession:
         self._is_suspect = self._has_failed_to_sync = True
         state = self._record.read()
         if state is not None:
-            self._record.write(state._replace(durable=UNSYNCED_SUSPECT))
+            self._record.write(*state._replace(durable=UNSYNCED_SUSPECT))
 
     def _is_ours(self, state: State | None) -> TypeGuard[State]:
         """Return whether a state describes this store, as it is mounted now."""

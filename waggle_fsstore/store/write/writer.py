@@ -190,7 +190,7 @@ class Writer:
         self._reserve.want(max(sizes, default=0))
         try:
             for write_in_progress in writes:
-                write_in_progress.write_temp(disk, layout, session.owner)
+                write_in_progress.write_temp(disk, layout, session.directory)
             write_in_progress = None
             self._check_lock()
             if session.make_room(batch.first, len(line)):
