@@ -3,6 +3,7 @@
 
 import errno
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.locks import lock_held
 from tests.store.recorder import Call, record
 from waggle_fsstore import (
     ConflictError,
@@ -53,7 +55,7 @@ def waiting(
         holder: Future[object] = pool.submit(lambda: store._writer.run(work))
         assert inside.wait(PATIENCE)
         futures = [pool.submit(call) for call in calls]
-        while len(store._writer._queue._waiting) < 1 + len(calls):
+        while len(store._writer._queue._waiting) < len(calls):
             pass
         done.set()
         yield [*futures, holder]
@@ -190,7 +192,10 @@ def test_committed_call_is_never_run_again(
     monkeypatch.setattr(CommitQueue, "_remove", remove)
     before = store.find_by_id("a").ssh_port
     slow = threading.Thread(target=store.save, args=[make_environment(id="b", ssh_port=1)])
-    slow.start()
+    with lock_held(store):  # Else it would lead at once, and never wait.
+        slow.start()
+        while not store._writer._queue._waiting:
+            os.sched_yield()
     assert arrived.wait(PATIENCE)
     store.update("a", count_up)
     go.set()

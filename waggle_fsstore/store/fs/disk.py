@@ -89,7 +89,8 @@ class Disk:
         """Write a new file, and sync it unless the journal keeps its contents.
 
         Returns its status after the write. Root gives it to the owner of a ``directory`` with
-        this status, by default of its own. No file is left when this raises an ``OSError``.
+        this status, by default of the one that it is in. No file is left when this raises an
+        ``OSError``.
         """
         descriptor = _open(path, _NEW)
         try:

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from operator import index
 from stat import S_IMODE
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
@@ -44,6 +44,7 @@ class StoredDocument:
         "mode",
         "path",
         "revision",
+        "signature",
         "status",
     )
 
@@ -53,6 +54,8 @@ class StoredDocument:
         self.path = path
         self.data = data
         self.mode = mode
+        #: That of its file just after it was saved here; ``None`` if it was not, or proves nothing.
+        self.signature: Signature | None = None
         self.checksum = fields.get("checksum")
         self.is_intact = codec.is_intact(data)
         self._environment: Environment | None = None
@@ -76,6 +79,7 @@ class StoredDocument:
         stored.path = path
         stored.data = data
         stored.mode = mode
+        stored.signature = None
         stored.id = fields["id"]
         stored.revision = fields["revision"]
         stored.checksum = fields["checksum"]
@@ -97,17 +101,6 @@ class StoredDocument:
         return self._environment
 
 
-class _Saved(NamedTuple):
-    """A document that was saved here, and the signature of its file just after that."""
-
-    document: StoredDocument
-    signature: Signature
-
-    @property
-    def environment(self) -> Environment:
-        return self.document.environment
-
-
 class Documents(DocumentCache):
     """The documents of one store. Takes no lock: a document is always replaced as a whole."""
 
@@ -115,9 +108,9 @@ class Documents(DocumentCache):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
-        #: By file name, the documents that were saved here or found twice, and ``None`` for
-        #: those found once.
-        self._known: dict[str, CachedDocument | _Saved | None] = {}
+        #: By path, the documents that were saved here or found twice, and ``None`` for those
+        #: found once.
+        self._known: dict[str, CachedDocument | StoredDocument | None] = {}
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id; opens its file only if that may have changed.
@@ -129,17 +122,17 @@ class Documents(DocumentCache):
         name = document_name(environment_id)
         path = f"{self._layout.environments}{os.sep}{name}"
         try:
-            known = self._known.get(name) or self.cached(name)
+            known = self._known.get(path) or self.cached(name)
             if known is not None and known.signature == signature_of(os.lstat(path)):
                 return known.environment.copy_unchecked()
-            if name not in self._known:
+            if path not in self._known:
                 # Keeping a document takes a fifth as long again as reading it.
                 environment = self.named(name)
-                self._remember(name, None)
+                self._remember(path, None)
                 return environment
             known, is_cached = self.read(name, file_clock(), is_watched=False)
             if is_cached and not known.has_other_links:
-                self._remember(name, known)
+                self._remember(path, known)
         except FileNotFoundError:
             raise EnvironmentNotFoundError(environment_id) from None
         return known.environment.copy_unchecked()
@@ -149,24 +142,25 @@ class Documents(DocumentCache):
 
         ``written`` is the status of its file before the rename; see :func:`saved_signature`.
         """
-        name = os.path.basename(document.path)
-        signature = None
+        path = document.path
         if len(document.data) <= MAX_CACHED_BYTES:
-            with suppress(OSError):  # It is gone already.
-                signature = saved_signature(written, document.path)
-        if signature is not None:
-            self._remember(name, _Saved(document, signature))
+            try:
+                document.signature = saved_signature(written, path, self._layout.environments)
+            except OSError:
+                document.signature = None  # It is gone already.
+        if document.signature is not None:
+            self._remember(path, document)
         else:
-            self._known.pop(name, None)
+            self.forget(path)
 
     def forget(self, path: str) -> None:
         """Release the memory of a document that was removed."""
-        self._known.pop(os.path.basename(path), None)
+        self._known.pop(path, None)
 
-    def _remember(self, name: str, document: CachedDocument | _Saved | None) -> None:
+    def _remember(self, path: str, document: CachedDocument | StoredDocument | None) -> None:
         if len(self._known) >= _MAX_KNOWN_DOCUMENTS:
             self._known = {}
-        self._known[name] = document
+        self._known[path] = document
 
     def named(self, name: str) -> Environment:
         """Return the environment with a file name. Raises ``BadFile``."""
@@ -183,10 +177,10 @@ class Documents(DocumentCache):
     def at(self, name: str) -> StoredDocument | None:
         """Return the document with a file name, ``None`` if there is none. Raises ``BadFile``."""
         path = f"{self._layout.environments}{os.sep}{name}"
-        known = self._known.get(name)
+        known = self._known.get(path)
         try:
-            if isinstance(known, _Saved) and known.signature == signature_of(os.lstat(path)):
-                return known.document
+            if type(known) is StoredDocument and known.signature == signature_of(os.lstat(path)):
+                return known
             data, status = read_with_status(path, codec.MAX_DOCUMENT_BYTES)
             stored = StoredDocument(path, data, S_IMODE(status.st_mode))
         except FileNotFoundError:

@@ -57,7 +57,7 @@ def _is_past(status: os.stat_result, now: int) -> bool:
     return changed < now - _SETTLING_TIME_NS and changed % _SECOND_NS != 0
 
 
-def saved_signature(written: os.stat_result, path: str) -> Signature | None:
+def saved_signature(written: os.stat_result, path: str, directory: str) -> Signature | None:
     """Return the signature of a file that this process has just written and renamed to a path.
 
     ``written`` is its status after the last write, on a device whose times are fine: each change
@@ -65,18 +65,10 @@ def saved_signature(written: os.stat_result, path: str) -> Signature | None:
     have changed the file before this look. Raises ``OSError`` if it is gone.
     """
     status = os.lstat(path)
-    is_ours = _identity(status) == _identity(written) and status.st_nlink == 1
-    return (
-        signature_of(status)
-        if is_ours and has_change_times(status, os.path.dirname(path))
-        else None
-    )
-
-
-#: The part of a status that a rename keeps.
-_identity: Final[Callable[[os.stat_result], tuple[int, ...]]] = attrgetter(
-    "st_ino", "st_size", "st_mtime_ns", "st_mode", "st_dev"
-)
+    signature = signature_of(status)
+    # The rename has changed nothing but the ctime.
+    is_ours = signature[1:] == signature_of(written)[1:] and status.st_nlink == 1
+    return signature if is_ours and has_change_times(status, directory) else None
 
 
 def unchanged(directory: str, signatures: Mapping[str, Signature]) -> set[str]:

@@ -3,7 +3,7 @@
 
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from waggle_fsstore.domain.audit import Author
 from waggle_fsstore.domain.environment import Environment, Status
@@ -21,17 +21,7 @@ from waggle_fsstore.store.write.publish import DocumentWrite
 # Larger batches gain nothing, and each caller waits for all of the batch.
 _FULL_BYTES: Final = 1 << 18
 
-
 _ENDING: Final = frozenset({Status.DESTROYING, Status.DESTROYED, Status.ERROR})
-
-
-class _Outcome(NamedTuple):
-    """A document before the batch, and after the changes that are in the batch so far."""
-
-    path: str
-    before: StoredDocument | None
-    now: StoredDocument | None
-    quarantine: str = ""
 
 
 class WriteBatch:
@@ -44,7 +34,8 @@ class WriteBatch:
         self._size = 0
         self._documents = documents
         self._changes: list[dict[str, Any]] = []
-        self._outcomes: dict[str, _Outcome] = {}
+        #: By id: the document before the batch, and after the changes that are in it so far.
+        self._writes: dict[str, DocumentWrite] = {}
 
     def __bool__(self) -> bool:
         return bool(self._changes)
@@ -52,7 +43,7 @@ class WriteBatch:
     @property
     def frees_room(self) -> bool:
         """Whether it only deletes and ends environments: what a full disk must not prevent."""
-        left = (outcome.now for outcome in self._outcomes.values())
+        left = (write.after for write in self._writes.values())
         return all(document is None or document.status in _ENDING for document in left)
 
     @property
@@ -67,37 +58,37 @@ class WriteBatch:
     def writes(self) -> list[DocumentWrite]:
         """Return the write or removal of each document that differs after the batch."""
         return [
-            DocumentWrite(outcome.path, outcome.before, outcome.now, outcome.quarantine)
-            for outcome in self._outcomes.values()
-            if outcome.before or outcome.now or outcome.quarantine
+            write
+            for write in self._writes.values()
+            if write.before or write.after or write.quarantine
         ]
 
-    def savepoint(self) -> tuple[int, int, dict[str, _Outcome]]:
+    def savepoint(self) -> tuple[int, int, dict[str, DocumentWrite]]:
         """Return what :meth:`rollback_to` needs to undo what is added after this call."""
-        return len(self._changes), self.last, self._outcomes.copy()
+        return len(self._changes), self.last, self._writes.copy()
 
-    def rollback_to(self, savepoint: tuple[int, int, dict[str, _Outcome]]) -> None:
+    def rollback_to(self, savepoint: tuple[int, int, dict[str, DocumentWrite]]) -> None:
         """Discard what was added since a savepoint; its numbers are free again."""
-        count, self.last, self._outcomes = savepoint
+        count, self.last, self._writes = savepoint
         del self._changes[count:]
 
     def stored(self, environment_id: str) -> StoredDocument | None:
         """Return the document of an id after the changes so far. Raises ``BadFile``."""
-        outcome = self._outcomes.get(environment_id)
-        return outcome.now if outcome else self._documents.stored(environment_id)
+        write = self._writes.get(environment_id)
+        return write.after if write else self._documents.stored(environment_id)
 
     def count_live(self) -> int:
         """Return how many environments are live after the changes so far."""
         live = self._documents.live()
-        replaced = sum(document_name(one) in live for one in self._outcomes)
-        now = sum(bool(one.now and one.now.status.is_live) for one in self._outcomes.values())
+        replaced = sum(document_name(one) in live for one in self._writes)
+        now = sum(bool(one.after and one.after.status.is_live) for one in self._writes.values())
         return len(live) - replaced + now
 
     def find_key_of(self, new: Environment) -> str | None:
         """Return the id of the environment with the same idempotency key after the changes."""
-        now = (one.now.environment for one in self._outcomes.values() if one.now)
+        now = (one.after.environment for one in self._writes.values() if one.after)
         # None of those on disk that have changed since: their present versions come first.
-        stored = (one for one in self._documents.with_key_of(new) if one.id not in self._outcomes)
+        stored = (one for one in self._documents.with_key_of(new) if one.id not in self._writes)
         found = next((one for one in chain(now, stored) if one.has_key_of(new)), None)
         return found.id if found else None
 
@@ -138,9 +129,9 @@ class WriteBatch:
         before: StoredDocument | None,
     ) -> None:
         """Set the new version of a document; the caller replaces version ``before``."""
-        outcome = self._outcomes.get(environment_id)
-        before = outcome.before if outcome else before
-        self._outcomes[environment_id] = _Outcome(path, before, now)
+        write = self._writes.get(environment_id)
+        before = write.before if write else before
+        self._writes[environment_id] = DocumentWrite(path, before, now)
         if now:
             self._size += len(now.data)
             self.is_full = self._size > _FULL_BYTES
@@ -149,7 +140,7 @@ class WriteBatch:
         self, path: str, environment_id: str, target: str, now: StoredDocument | None
     ) -> None:
         """Plan the move of a corrupt document to lost+found, and set its new version."""
-        self._outcomes[environment_id] = _Outcome(path, None, now, target)
+        self._writes[environment_id] = DocumentWrite(path, None, now, target)
         self.is_full = True  # The id can be stored again only once the old file is moved.
 
     def next(self, replaced: int) -> int:

@@ -27,6 +27,18 @@ _MAX_SLEEP_S: Final = 0.05
 class Call:
     """The work of one caller, and its result."""
 
+    __slots__ = (
+        "_asleep",
+        "_author",
+        "_work",
+        "claim",
+        "error",
+        "group",
+        "has_led",
+        "solo",
+        "value",
+    )
+
     def __init__(self, work: Callable[[Transaction], Any], author: Author, *, solo: bool) -> None:
         self.group: Group | None = None
         self.error: Exception | None = None
@@ -82,8 +94,12 @@ class Call:
 class Group:
     """The calls that share one line of the journal, and are committed or fail together."""
 
+    __slots__ = ("batch", "calls", "failure", "is_divisible", "is_done")
+
     def __init__(self, leader: Call) -> None:
         self.calls = [leader]
+        #: Their changes; ``None`` before the first of them runs.
+        self.batch: WriteBatch | None = None
         self.is_done = False
         self.failure: Exception | None = None
         #: Whether another call of the group may be to blame: it failed at one document, or the
@@ -92,6 +108,7 @@ class Group:
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""
+        self.batch = batch
         leader = self.calls[0]
         leader.run(self, batch)
         for call in waiting[:]:
@@ -100,6 +117,11 @@ class Group:
             if not call.solo and call is not leader and call.claim.acquire(blocking=False):
                 self.calls.append(call)
                 call.run(self, batch)
+
+    def may_spend_reserve(self) -> bool:
+        """Return whether a full disk may be helped with room that is kept for such changes."""
+        is_alone = self.batch is None or (self.batch.frees_room and len(self.calls) == 1)
+        return is_alone and not self.is_done
 
     def fail(self, error: Exception) -> None:
         """End all calls with an error, or let each run solo if only one of them is at fault.
@@ -134,6 +156,8 @@ class CommitQueue:
         changes durable and visible. Raises :class:`LockTimeoutError` and
         :class:`StoreClosedError`; :meth:`Call.result` raises the errors of call and commit.
         """
+        if self._lead_if_free(call, commit) and call.is_done():
+            return
 
         def wait() -> None:
             self._waiting.append(call)
@@ -150,7 +174,7 @@ class CommitQueue:
         """Lead, or sleep until another thread has committed the call or released the lock."""
         deadline = monotonic() + self._lock.timeout
         try:
-            while not self._lock.run_if_free(partial(self._lead, call, commit)):
+            while not self._lead_if_free(call, commit):
                 remaining = deadline - monotonic()
                 if remaining <= 0:
                     raise self._lock.timed_out(self._lock.timeout)
@@ -161,6 +185,10 @@ class CommitQueue:
             # A leader that has claimed the call is committing it right now.
             if call.claim.acquire(blocking=False):
                 raise
+
+    def _lead_if_free(self, call: Call, commit: Commit) -> bool:
+        """Lead unless another thread holds the lock; return whether that was so."""
+        return self._lock.run_if_free(partial(self._lead, call, commit))
 
     def _lead(self, call: Call, commit: Commit) -> None:
         """Commit the leader's own call and waiting ones, under the store lock."""

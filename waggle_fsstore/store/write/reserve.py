@@ -55,11 +55,12 @@ class Reserve:
                 had = had or sizes_of(self._path)[1]
                 if not self._spend():
                     raise
-        with suppress(OSError):  # No change fails for want of a reserve.
-            if had:
-                self._take_back(had)
-            elif not self._is_filled:
-                self._fill()
+        if had or not self._is_filled:
+            with suppress(OSError):  # No change fails for want of a reserve.
+                if had:
+                    self._take_back(had)
+                else:
+                    self._fill()
         return result
 
     def want(self, document_bytes: int) -> None:

@@ -146,28 +146,21 @@ class Writer:
 
     def _commit(self, group: Group, waiting: list[Call]) -> None:
         """Commit the changes of a group of calls. Runs under the store lock."""
-        batch: WriteBatch | None = None
-
-        def commit() -> None:
-            nonlocal batch
-            batch = None
-            self._catch_up()
-            self._checkpointer.write_if_synced()
-            batch = WriteBatch(self._layout, self._documents, self._session.committed)
-            group.run_calls(batch, waiting)
-            if batch:
-                self._write(batch, group)
-            else:
-                group.is_done = True
-
-        def may_spend() -> bool:
-            is_alone = batch is None or (batch.frees_room and len(group.calls) == 1)
-            return is_alone and not group.is_done
-
         try:
-            self._reserve.run(commit, may_spend)
+            self._reserve.run(partial(self._try_to_commit, group, waiting), group.may_spend_reserve)
         finally:
             self._close_if_late()
+
+    def _try_to_commit(self, group: Group, waiting: list[Call]) -> None:
+        group.batch = None
+        self._catch_up()
+        self._checkpointer.write_if_synced()
+        batch = WriteBatch(self._layout, self._documents, self._session.committed)
+        group.run_calls(batch, waiting)
+        if batch:
+            self._write(batch, group)
+        else:
+            group.is_done = True
 
     def _catch_up(self) -> None:
         if not self._session.is_current:
