@@ -529,12 +529,17 @@ def open_each_document_that_was_saved(patch: Patch) -> None:
     f"{CACHE}/test_saved.py::test_manual_edit_before_the_first_look_is_found[in place-by signature]"
 )
 def trust_whatever_has_the_name(patch: Patch) -> None:
-    patch.setattr(stat_signature, "_identity", lambda _: ())
+    real = stat_signature.saved_signature
+    patch.setattr(
+        documents,
+        "saved_signature",
+        lambda _, path, directory: real(os.lstat(path), path, directory),
+    )
 
 
 @fault(f"{CACHE}/test_saved.py::test_document_linked_during_its_save_is_opened[by signature]")
 def remember_saved_documents_with_two_names(patch: Patch) -> None:
-    patch.setattr(documents, "saved_signature", lambda _, path: signature_of(os.lstat(path)))
+    patch.setattr(documents, "saved_signature", lambda _, path, __: signature_of(os.lstat(path)))
 
 
 @fault(
