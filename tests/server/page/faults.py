@@ -2,7 +2,7 @@
 """Planted faults of the page: each breaks one of its promises."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tests.planted import Patch, fault
 from tests.server.page import viewer
 from waggle_fsstore.domain.access_token import AccessToken
-from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.event import Event, EventFilter
 from waggle_fsstore.server.auth import Authentication, Failures, caller_scope
 from waggle_fsstore.server.page import (
     access,
@@ -83,48 +83,66 @@ def forget_the_last_fsck(patch: Patch) -> None:
 
 
 @fault(f"{_TRAIL}test_oldest_match_is_found_in_little_memory")
-def search_the_history_in_one_window(patch: Patch) -> None:
+def hold_the_whole_history(patch: Patch) -> None:
+    real = trail._window
+
+    def window(
+        store: Any, wanted: EventFilter, begin: int, end: int
+    ) -> tuple[int, Iterator[Event]]:
+        begin, events = real(store, trail.ALL, begin, end)
+        return begin, filter(wanted.matches, list(events))
+
+    patch.setattr(trail, "_window", window)
     patch.setattr(trail, "_FIRST_WINDOW", 1 << 40)
 
 
 @fault(f"{_TRAIL}test_recreated_environment_has_no_version_before")
 def compare_across_a_deletion(patch: Patch) -> None:
-    real = trail._examine
+    real = trail._newest
 
-    def examine(events: Any, wanted: Any, found: list[Any], *rest: Any) -> None:
-        kept = list(events)
-        real(iter(kept), wanted, found, *rest)
+    def newest(*arguments: Any) -> tuple[int, list[trail.Entry]]:
+        begin, found = real(*arguments)
         for entry in found:
-            earlier = [it for it in kept if it.seq < entry.event.seq]
-            entry.before = entry.before or next(
-                (
-                    it.environment
-                    for it in reversed(earlier)
-                    if it.environment_id == entry.event.environment_id
-                ),
-                None,
-            )
+            entry.is_compared = False
+        return begin, found
 
-    patch.setattr(trail, "_examine", examine)
+    patch.setattr(trail, "_newest", newest)
 
 
 @fault(f"{_TRAIL}test_filter_by_time_includes_its_ends")
 def leave_out_the_ends_of_a_time(patch: Patch) -> None:
-    real = trail.Filter.matches
+    real = EventFilter.accepts
 
-    def matches(self: trail.Filter, event: Event) -> bool:
-        return real(self, event) and event.at not in (self.since, self.until)
+    def accepts(self: EventFilter, environment_id: str, actor: str, kind: str, at: Any) -> bool:
+        is_accepted = real(self, environment_id, actor, kind, at)
+        return is_accepted and at not in (self.since, self.until)
 
-    patch.setattr(trail.Filter, "matches", matches)
+    patch.setattr(EventFilter, "accepts", accepts)
 
 
 @fault(f"{_TRAIL}test_maker_is_the_actor_of_the_creation")
 def take_the_last_actor_for_the_maker(patch: Patch) -> None:
-    def read(self: Makers) -> None:
+    real = Makers._add
+
+    def add(self: Makers, events: Any, last: Any) -> None:
+        real(self, events, last)
         for event in self._store.history():
             self._makers[event.environment_id] = event.actor
 
-    patch.setattr(Makers, "_read", read)
+    patch.setattr(Makers, "_add", add)
+
+
+@fault(f"{_TRAIL}test_makers_of_a_long_history_are_read_by_a_thread")
+def let_a_view_wait_for_a_long_history(patch: Patch) -> None:
+    def catch_up(self: Makers) -> None:
+        self._add(*self._read(trail.latest(self._store)))
+
+    patch.setattr(Makers, "_catch_up", catch_up)
+
+
+@fault(f"{_TRAIL}test_makers_begin_again_in_another_history")
+def keep_makers_of_another_history(patch: Patch) -> None:
+    patch.setattr(Makers, "_forget", lambda _: None)
 
 
 # Access

@@ -10,6 +10,7 @@ from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes
 from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.selection import of_id
 from waggle_fsstore.store.journal.state import State
 
 _DELETED: Final = str(EventKind.DELETED)
@@ -78,7 +79,9 @@ def version(layout: Layout, environment_id: str, revision: int) -> Environment |
 
     Raises :class:`UnsupportedFormatError` for one that a newer program stored.
     """
-    for change in changes(layout, Cursor(revision - 1), Cursor(revision), only=environment_id):
+    for change in changes(
+        layout, Cursor(revision - 1), Cursor(revision), only=of_id(environment_id)
+    ):
         if change["kind"] != _DELETED:
             return codec.environment_of(dict(change["document"]), layout.document(environment_id))
     return None
