@@ -39,6 +39,7 @@ from waggle_fsstore.server import (
     connections,
     figures,
     forwarding,
+    history,
     hosts,
     http,
     lifecycle,
@@ -205,6 +206,16 @@ def allow_web_pages_of_any_origin(patch: Patch) -> None:
         return CORSMiddleware(app, **{**options, "allow_origins": ["*"]})
 
     patch.setattr(http, "CORSMiddleware", middleware)
+
+
+@fault("tests/server/test_history.py::test_growth_is_that_of_a_day")
+def count_growth_from_the_start(patch: Patch) -> None:
+    patch.setattr(history, "_DAY_S", float("inf"))
+
+
+@fault("tests/server/test_history.py::test_growth_is_measured_in_little_memory")
+def keep_the_size_of_each_probe(patch: Patch) -> None:
+    patch.setattr(history, "_HOUR_S", 0.0)
 
 
 @fault("tests/server/test_http.py::test_final_slash_makes_no_difference[/mcp/-405]")
