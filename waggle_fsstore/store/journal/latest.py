@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.progress import report
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.journal import segments
@@ -52,8 +53,10 @@ class LatestChanges:
         if state is not None and state == self._state:
             return
         end = Cursor(state.committed) if state else None
+        begin, total = self._last, end and end.seq - self._last
         for change in changes(self._layout, Cursor(self._last), end):
             self._last = change["seq"]
+            report(self._last - begin, total, "changes")
             is_deleted = change["kind"] == _DELETED
             checksum = None if is_deleted else change["document"]["checksum"]
             latest = LatestChange(change["id"], change["seq"], checksum, is_deleted)
