@@ -124,10 +124,9 @@ def leave_out_the_ends_of_a_time(patch: Patch) -> None:
 def take_the_last_actor_for_the_maker(patch: Patch) -> None:
     real = Makers._add
 
-    def add(self: Makers, events: Any, last: Any) -> None:
-        real(self, events, last)
-        for event in self._store.history():
-            self._makers[event.environment_id] = event.actor
+    def add(self: Makers, event: Event) -> None:
+        real(self, event)
+        self._makers[event.environment_id] = event.actor
 
     patch.setattr(Makers, "_add", add)
 
@@ -135,9 +134,35 @@ def take_the_last_actor_for_the_maker(patch: Patch) -> None:
 @fault(f"{_TRAIL}test_makers_of_a_long_history_are_read_by_a_thread")
 def let_a_view_wait_for_a_long_history(patch: Patch) -> None:
     def catch_up(self: Makers) -> None:
-        self._add(*self._read(trail.latest(self._store)))
+        self._read(trail.latest(self._store))
 
     patch.setattr(Makers, "_catch_up", catch_up)
+
+
+@fault("tests/server/page/test_axe.py::test_no_view_breaks_a_rule[1280-False]")
+def fade_the_text_beside_a_value(patch: Patch) -> None:
+    real = templates.static_file
+
+    def static_file(name: str) -> bytes:
+        return real(name).replace(b"--quiet: #5c5a54", b"--quiet: #c8c6c0")
+
+    patch.setattr(application, "static_file", static_file)
+
+
+@fault("tests/server/page/test_axe.py::test_no_view_breaks_a_rule[360-True]")
+def leave_the_list_of_kinds_without_a_label(patch: Patch) -> None:
+    environment = templates.TEMPLATES.overlay(autoescape=True)
+    loader: Any = environment.loader
+    source = loader.get_source(environment, "events.html")[0]
+    found = source.replace("<label>Kind ", "<p>Kind ").replace("</select></label>", "</select></p>")
+    assert found != source
+    template = environment.from_string(found)
+    real = templates.TEMPLATES.get_template
+    patch.setattr(
+        templates.TEMPLATES,
+        "get_template",
+        lambda name, *rest: template if name == "events.html" else real(name, *rest),
+    )
 
 
 @fault(f"{_TRAIL}test_makers_begin_again_in_another_history")

@@ -225,7 +225,6 @@ def test_makers_of_a_long_history_are_read_by_a_thread(
 ) -> None:
     """A view does not wait for it; the next one has them all, and what is new."""
     monkeypatch.setattr(makers, "_AT_ONCE", 10)
-    monkeypatch.setattr(makers, "_WINDOW", 7)
     found = Makers(store)
     store.save_all([make_environment(id=f"env-{number}") for number in range(30)])
     assert found.by_id() == {}

@@ -2,7 +2,6 @@
 """The makers of environments: who created each one, as the history says."""
 
 import threading
-from collections.abc import Iterable
 from typing import Final
 
 from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError, WaggleError
@@ -13,10 +12,7 @@ from waggle_fsstore.server.page.trail import latest, newest, select
 # A view waits for this number of new changes to be read. More of them are read by a thread.
 _AT_ONCE: Final = 1_000
 
-# The thread remembers how far it has come after this number of changes.
-_WINDOW: Final = 5_000
-
-# How far before the end of a window its last change is looked for: numbers may be skipped.
+# How far before the last change the thread looks for its event: numbers may be skipped.
 _MAX_SKIPPED: Final = 50
 
 _WANTED: Final = EventFilter(kinds=frozenset(EventKind) - {EventKind.UPDATED})
@@ -58,21 +54,28 @@ class Makers:
         last = latest(self._store)
         if self._seq and last - self._seq <= _AT_ONCE:
             try:
-                self._add(*self._read(last))
+                self._read(last)
             except (HistoryPrunedError, HistoryLostError):
                 self._forget()
         if not self._seq and last <= _AT_ONCE:
-            self._add(*self._read(last))
+            self._read(last)
         self._is_behind = last - self._seq > _AT_ONCE
+
+    def _read(self, last: int) -> None:
+        for event in self._store.history(after=self._cursor, until=last):
+            self._add(event)
+            self._cursor, self._seq = event.cursor, event.seq
 
     def _read_all(self) -> None:
         try:
-            end, last = self._seq, latest(self._store)
-            while end < last:
-                end = min(end + _WINDOW, last)
-                found = self._read(end)
+            last = latest(self._store)
+            for event in select(self._store, _WANTED, after=self._cursor, until=last):
                 with self._lock:
-                    self._add(*found)
+                    self._add(event)
+            end = newest(self._store, max(self._seq, last - _MAX_SKIPPED), last)
+            with self._lock:
+                if end is not None:
+                    self._cursor, self._seq = end.cursor, end.seq
         except (HistoryPrunedError, HistoryLostError):
             with self._lock:
                 self._forget()
@@ -82,19 +85,11 @@ class Makers:
             with self._lock:
                 self._thread, self._is_behind = None, False
 
-    def _read(self, end: int) -> tuple[list[Event], Event | None]:
-        """Return the wanted events up to a number, and the last one, wanted or not."""
-        events = list(select(self._store, _WANTED, after=self._cursor, until=end))
-        return events, newest(self._store, max(self._seq, end - _MAX_SKIPPED), end)
-
-    def _add(self, events: Iterable[Event], last: Event | None) -> None:
-        for event in events:
-            if event.kind is EventKind.DELETED:
-                self._makers.pop(event.environment_id, None)
-            elif event.previous_status is None:
-                self._makers[event.environment_id] = event.actor
-        if last is not None:
-            self._cursor, self._seq = last.cursor, last.seq
+    def _add(self, event: Event) -> None:
+        if event.kind is EventKind.DELETED:
+            self._makers.pop(event.environment_id, None)
+        elif event.previous_status is None:
+            self._makers[event.environment_id] = event.actor
 
     def _forget(self) -> None:
         self._makers.clear()
