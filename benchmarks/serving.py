@@ -105,6 +105,7 @@ def _rows(directory: Path) -> Iterator[_Row]:
     with _server(full) as url:
         yield from asyncio.run(_reads(f"{url}/mcp"))
         yield _health(url)
+        yield _metrics(url)
     with _server(empty) as url:
         yield _rate(url)
         yield _sessions(url)
@@ -207,19 +208,7 @@ async def _timed(call: Callable[[], Awaitable[object]]) -> list[float]:
 def _health(url: str) -> _Row:
     """Measure ``/healthz`` on an idle server, and while clients create and destroy."""
     idle = [_get(f"{url}/healthz") for _ in range(_CALLS)]
-    # In a process apart: its threads would otherwise delay the measuring itself.
-    spawn = multiprocessing.get_context("spawn")
-    ready, counts = spawn.Event(), spawn.Queue()
-    generator = spawn.Process(target=_generate, args=(url, ready, counts))
-    generator.start()
-    ready.wait()
-    busy = []
-    deadline = time.monotonic() + _LOAD_DURATION_S
-    while time.monotonic() < deadline:
-        busy.append(_get(f"{url}/healthz"))
-        time.sleep(0.01)
-    done = counts.get()
-    generator.join()
+    busy, done = _during_load(url, lambda: _get(f"{url}/healthz"), pause_s=0.01)
     late = sorted(busy)[int(0.99 * len(busy))]
     load_of = f"{done:,} creates and destroys of {_CLIENTS} clients in {_LOAD_DURATION_S:g} s"
     return (
@@ -228,6 +217,41 @@ def _health(url: str) -> _Row:
         f"idle: {_times(idle)}; ratio {statistics.median(busy) / statistics.median(idle):.2f}",
         "99 % within 100 ms",
     )
+
+
+def _metrics(url: str) -> _Row:
+    """Measure ``/metrics`` while clients create and destroy, and the memory that it tells."""
+    before = _resident_mb(url)
+    busy, done = _during_load(url, lambda: _get(f"{url}/metrics"), pause_s=0.1)
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:  # noqa: S310  # our own
+        text = answer.read().decode()
+    told = float(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)[0]) / 2**20
+    return (
+        f"/metrics during {done:,} creates and destroys of {_CLIENTS} clients",
+        _times(busy),
+        f"memory of the server: {before:.0f} MB before, {told:.0f} MB after, as /metrics tells",
+        "100 ms median",
+    )
+
+
+def _during_load(
+    url: str, measure: Callable[[], float], *, pause_s: float
+) -> tuple[list[float], int]:
+    """Measure again and again during the load, and return how often clients created, too."""
+    # In a process apart: its threads would otherwise delay the measuring itself.
+    spawn = multiprocessing.get_context("spawn")
+    ready, counts = spawn.Event(), spawn.Queue()
+    generator = spawn.Process(target=_generate, args=(url, ready, counts))
+    generator.start()
+    ready.wait()
+    found = []
+    deadline = time.monotonic() + _LOAD_DURATION_S
+    while time.monotonic() < deadline:
+        found.append(measure())
+        time.sleep(pause_s)
+    done: int = counts.get()
+    generator.join()
+    return found, done
 
 
 def _generate(url: str, ready: Any, counts: Any) -> None:

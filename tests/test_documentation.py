@@ -214,25 +214,55 @@ def test_operator_commands_are_valid() -> None:
         assert (done.exit_code, done.stderr) == (0, ""), command
 
 
-def test_restore_drill_succeeds(tmp_path: Path) -> None:
-    """The drill of the runbook takes a backup of a store, restores it, and finds it whole."""
-    if shutil.which("sha256sum") is None:
-        pytest.skip("sha256sum is not installed")
-    [drill] = [text for text in _blocks("operating.md", "sh") if "mktemp" in text]
+def _drill(tmp_path: Path, mark: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the drill of the runbook that has a mark, with a store of 19 environments."""
+    [drill] = [text for text in _blocks("operating.md", "sh") if "mktemp" in text and mark in text]
     with FileStore(tmp_path / "store", durable=False) as store:
         store.save_all([make_environment() for _ in range(20)])
         store.delete(store.find_all()[0].id)
-    done = subprocess.run(
+    return subprocess.run(
         ["sh", "-e", "-c", drill],
         env={
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "WAGGLE_STORE_PATH": str(tmp_path / "store"),
             "TMPDIR": str(tmp_path),
+            **variables,
         },
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_restore_drill_succeeds(tmp_path: Path) -> None:
+    """The drill of the runbook takes a backup of a store, restores it, and finds it whole."""
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed")
+    done = _drill(tmp_path, "sha256sum")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "the backup is whole"
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_downgrade_drill_succeeds(tmp_path: Path) -> None:
+    """Another program reads and changes a copy of the store: here it is of the same version."""
+    program = Path(sys.executable).with_name("waggle-fsstore")
+    done = _drill(tmp_path, "OLDER", OLDER=str(program))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "the way back is open"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["exit 65", 'rm "$2"/environments/*', 'echo "{" > "$2"/environments/new.json']
+)
+def test_downgrade_drill_fails_with_a_program_that_cannot_go_back(
+    tmp_path: Path, fault: str
+) -> None:
+    """An older program that refuses, loses or damages documents does not pass."""
+    program = tmp_path / "older"
+    program.write_text(f"#!/bin/sh\n{fault}\n")
+    program.chmod(0o755)
+    done = _drill(tmp_path, "OLDER", OLDER=str(program))
+    assert done.returncode != 0
+    assert "the way back is open" not in done.stdout

@@ -196,7 +196,8 @@ def test_progress_bar_is_removed(store: FileStore) -> None:
     store.save(environment("a"))
     (store.path / "environments" / "notes.txt").touch()
     written = _on_a_terminal("fsck")
-    assert "checking \x1b[" in written
+    assert "checking documents" in written
+    assert "1/1" in written
     assert f"\x1b[2Kwarning: {store.path}/environments/notes.txt: " in written
     assert written.endswith("\x1b[2K0 errors; 1 warning\n")
 

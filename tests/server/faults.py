@@ -39,6 +39,7 @@ from waggle_fsstore.server import (
     connections,
     figures,
     forwarding,
+    history,
     hosts,
     http,
     lifecycle,
@@ -69,6 +70,7 @@ from waggle_fsstore.service.cancellation import Cancellation
 from waggle_fsstore.service.environments import EnvironmentService
 from waggle_fsstore.service.membership import SharedMembership
 from waggle_fsstore.service.workspaces import Workspaces
+from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.wiring import open_repository, open_service, server_lock
@@ -205,6 +207,36 @@ def allow_web_pages_of_any_origin(patch: Patch) -> None:
         return CORSMiddleware(app, **{**options, "allow_origins": ["*"]})
 
     patch.setattr(http, "CORSMiddleware", middleware)
+
+
+@fault("tests/server/test_history.py::test_growth_is_that_of_a_day")
+def count_growth_from_the_start(patch: Patch) -> None:
+    patch.setattr(history, "_DAY_S", float("inf"))
+
+
+@fault("tests/server/test_history.py::test_history_of_two_days_is_kept")
+def remove_history_that_undelete_needs(patch: Patch) -> None:
+    real = FileStore.prune_history
+
+    def prune_history(self: FileStore, **options: Any) -> Any:
+        return real(self, **{**options, "keep_since": None})
+
+    patch.setattr(FileStore, "prune_history", prune_history)
+
+
+@fault("tests/server/test_history.py::test_history_of_two_days_is_kept")
+def keep_all_history(patch: Patch) -> None:
+    real = FileStore.prune_history
+
+    def prune_history(self: FileStore, **options: Any) -> Any:
+        return real(self, **{**options, "keep_days": None})
+
+    patch.setattr(FileStore, "prune_history", prune_history)
+
+
+@fault("tests/server/test_history.py::test_growth_is_measured_in_little_memory")
+def keep_the_size_of_each_probe(patch: Patch) -> None:
+    patch.setattr(history, "_HOUR_S", 0.0)
 
 
 @fault("tests/server/test_http.py::test_final_slash_makes_no_difference[/mcp/-405]")

@@ -144,11 +144,24 @@ def test_healthy_server_is_ready(http_server: HttpServer) -> None:
     assert status == 200
     report = json.loads(text)
     assert report.pop("execution")
+    assert report.pop("history").keys() == {"bytes", "growth_bytes"}
     assert report == {
         "status": "ready",
         "components": {"store": "ok", "provider": "ok", "leader": "ok"},
         "counts": {"findings": 0, "unreadable": 0, "orphans": 0, "problems": 0},
     }
+
+
+def test_probe_tells_size_and_growth_of_the_history(root: Path) -> None:
+    """Growth is counted from the first answer; a store in memory has no such figure."""
+    with _hosted(root) as (host, app):
+        before = _get(app, "/readyz")[1]["history"]
+        assert before == {"bytes": FileStore(root).history_size(), "growth_bytes": 0}
+        host.repository.save_all([make_environment(provider=None) for _ in range(500)])
+        after = _get(app, "/readyz")[1]["history"]
+        assert after["growth_bytes"] == after["bytes"] - before["bytes"] > 100_000
+    with _hosted(Path("memory:")) as (_, app):
+        assert _get(app, "/readyz")[1]["history"] is None
 
 
 def _file_in_place_of_tmp(root: Path) -> None:

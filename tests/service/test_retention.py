@@ -25,7 +25,10 @@ class FakeHistory:
         self.calls.append((retention, keep_since))
         if self.failures:
             raise self.failures.pop()
-        return {"bytes": 1_000 + 100 * len(self.calls)}
+        return {"bytes": self.size()}
+
+    def size(self) -> int:
+        return 1_000 + 100 * len(self.calls)
 
 
 class Clock:

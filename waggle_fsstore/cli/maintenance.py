@@ -19,7 +19,7 @@ from waggle_fsstore.cli.environment_ids import full_id
 from waggle_fsstore.cli.exit_codes import EXPECTED, ExitCode, FsckBit
 from waggle_fsstore.cli.help_texts import HELP
 from waggle_fsstore.cli.parse import number, parse_size, whole_number
-from waggle_fsstore.cli.progress import spinner, with_progress
+from waggle_fsstore.cli.progress import progress_bar, with_progress
 from waggle_fsstore.cli.store_option import (
     PersistentStore,
     StoreLocation,
@@ -105,7 +105,11 @@ def snapshot(location: StoreLocation, dest: str, json: bool) -> None:
     """Copy all environments, as of one moment, to a new store."""
     _require_path(dest)
     broken: list[Exception] = []
-    with require_persistent(location.open_to_read()) as store, spinner("copying"), usage_errors():
+    with (
+        require_persistent(location.open_to_read()) as store,
+        progress_bar("copying"),
+        usage_errors(),
+    ):
         made = store.snapshot(dest, on_corrupt=broken.append)
     count = _plural(made.count, "environment")
     _write(made, f"{made.path}: {count} as of change {made.seq}", json=json)
@@ -150,7 +154,7 @@ def restore(
                 output.write_lines([str(stored.revision)])
         else:
             _require_path(source)
-            with spinner("restoring"):
+            with progress_bar("restoring"):
                 restored = store.restore(source)
             numbers = _fields(restored).items()
             _write(restored, ", ".join(f"{number} {name}" for name, number in numbers), json=json)
@@ -170,7 +174,7 @@ def copy(source: str, target: str, json: bool, force: bool) -> None:
         require_persistent(StoreLocation(target).open()) as new,
     ):
         refuse_beside_server(new, force=force)
-        with spinner("copying"):
+        with progress_bar("copying"):
             copied = copy_store(old, new)
         done = f"{_plural(copied.changes, 'change')} copied"
         now = f"{_plural(copied.documents, 'environment')} on both sides"
@@ -196,7 +200,11 @@ def history_prune(
     if keep_days is None and keep_bytes is None and not gzip:
         raise click.BadParameter("give at least one of --keep-days, --keep-bytes and --gzip")
     size = None if keep_bytes is None else parse_size(keep_bytes)
-    with require_persistent(location.open_to_read()) as store, spinner("pruning"), usage_errors():
+    with (
+        require_persistent(location.open_to_read()) as store,
+        progress_bar("pruning"),
+        usage_errors(),
+    ):
         if isinstance(store, FileStore):
             pruned = store.prune_history(keep_days=keep_days, keep_bytes=size, compress=gzip)
             files = f"{_plural(pruned.segments_removed, 'file')} removed"

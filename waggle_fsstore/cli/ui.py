@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb ``ui``: the page of a store without a server."""
 
+import gc
+
 import click
 
 from waggle_fsstore.cli import output
@@ -26,5 +28,6 @@ def ui(location: StoreLocation, port: int) -> None:
         from waggle_fsstore.server import log
         from waggle_fsstore.server.page.alone import serve_page
     log.configure(settings.log_level, settings.log_format)
+    gc.freeze()  # As in serve: the collector would visit all modules during a view.
     with require_persistent(location.open_to_read(recovers=False)) as store:
         serve_page(store, settings, port, lambda url: output.write_lines([url]))

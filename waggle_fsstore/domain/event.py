@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import HistoryPrunedError
@@ -58,6 +58,38 @@ class Event:
         if self.environment is None:
             return self
         return replace(self, environment=self.environment.copy())
+
+
+class EventFilter(NamedTuple):
+    """Which events are wanted; a field that is empty excludes none.
+
+    ``actor`` is a part of the name, in upper or lower case. ``since`` and ``until`` are in UTC,
+    and an event at that very time is wanted.
+    """
+
+    environments: frozenset[str] = frozenset()
+    actor: str = ""
+    kinds: frozenset[EventKind] = frozenset()
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def matches(self, event: Event) -> bool:
+        """Return whether an event is wanted."""
+        return self.accepts(event.environment_id, event.actor, event.kind, event.at)
+
+    def accepts(self, environment_id: str, actor: str, kind: str, at: datetime) -> bool:
+        """Return whether an event with these values is wanted."""
+        return (
+            (not self.environments or environment_id in self.environments)
+            and self.accepts_actor(actor)
+            and (not self.kinds or kind in self.kinds)
+            and (self.since is None or at >= self.since)
+            and (self.until is None or at <= self.until)
+        )
+
+    def accepts_actor(self, actor: str) -> bool:
+        """Return whether an event of an actor may be wanted."""
+        return self.actor.casefold() in actor.casefold()
 
 
 def cursor_of(seq: int, token: str) -> str:

@@ -13,6 +13,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
     WaggleError,
 )
+from waggle_fsstore.server.history import Growth, history_of
 from waggle_fsstore.server.lifecycle import ServiceHost
 from waggle_fsstore.store.file_store import FileStore
 from waggle_fsstore.store.memory_store import MemoryStore
@@ -59,6 +60,8 @@ class Readiness:
 
     def __init__(self, host: ServiceHost) -> None:
         self._host = host
+        history = history_of(host.repository)
+        self._growth = None if history is None else Growth(history)
         self._logged: dict[str, list[str]] = {}
 
     def report(self) -> tuple[bool, dict[str, Any]]:
@@ -66,7 +69,7 @@ class Readiness:
 
         ``components`` decide. ``execution`` says how programs are run, or why they cannot be.
         ``counts`` are for the operator: the server works in spite of damaged documents, orphans
-        and other findings.
+        and other findings. ``history`` is its size and growth, ``None`` where that is not known.
         """
         reconciliation = self._host.reaper.reconciliation
         orphans = len(reconciliation.orphans) if reconciliation else 0
@@ -89,6 +92,7 @@ class Readiness:
                 "orphans": orphans + self._host.service.leftovers.orphans,
                 "problems": len(reconciliation.problems) if reconciliation else 0,
             },
+            "history": self._history(),
         }
 
     def _leader_code(self) -> str:
@@ -99,6 +103,15 @@ class Readiness:
     def _check_store(self) -> None:
         if not isinstance(self._host.repository, MemoryStore):
             cast("_Persistent", self._host.repository).check_writable(timeout=_LOCK_TIMEOUT_S)
+
+    def _history(self) -> dict[str, int] | None:
+        if self._growth is None:
+            return None
+        try:
+            size, growth = self._growth.measure()
+        except (WaggleError, OSError):
+            return None  # The code of the store says why.
+        return {"bytes": size, "growth_bytes": growth}
 
     def _findings(self) -> list[str]:
         if not isinstance(self._host.repository, FileStore):

@@ -27,10 +27,14 @@ _log: Final = logging.getLogger(__name__)
 class History(Protocol):
     """The history of a store, as its owner or another operator limits it."""
 
+    def size(self) -> int:
+        """Return the size that the history has now, in bytes."""
+        ...
+
     def limit(self, retention: Retention, keep_since: datetime | None) -> dict[str, object]:
         """Limit and compress the history, where this program may; return facts for the log.
 
-        Changes since ``keep_since`` stay. One fact is ``bytes``, the size that the history has now.
+        Changes since ``keep_since`` stay. One fact is ``bytes``, its size now.
         """
         ...
 

@@ -22,6 +22,7 @@ from waggle_fsstore.domain.errors import (
 from waggle_fsstore.domain.validation import check_id
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.journal.selection import of_filter, of_id
 from waggle_fsstore.store.read.documents import Documents, StoredDocument
 from waggle_fsstore.store.read.history import History
 from waggle_fsstore.store.read.seen_store import SeenStore
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from waggle_fsstore.domain.event import Event
+    from waggle_fsstore.domain.event import Event, EventFilter
     from waggle_fsstore.domain.finding import Finding
     from waggle_fsstore.domain.histogram import Histogram
     from waggle_fsstore.domain.repository import OnCorrupt
@@ -173,7 +174,18 @@ class FileStore:
         Raises :class:`JournalDamagedError` when it reaches a damaged line.
         """
         self._begin_reading()
-        return self._history.events(environment_id, after, until)
+        only = None if environment_id is None else of_id(environment_id)
+        return self._history.events(only, after, until)
+
+    def select_events(
+        self, wanted: EventFilter, *, after: int | str = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """Return those events of :meth:`history` that pass a filter, without decoding the others.
+
+        Raises what that raises.
+        """
+        self._begin_reading()
+        return self._history.events(of_filter(wanted), after, until)
 
     def watch(
         self, *, after: int | str | None = None, timeout: float | None = None

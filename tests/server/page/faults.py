@@ -2,7 +2,7 @@
 """Planted faults of the page: each breaks one of its promises."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tests.planted import Patch, fault
 from tests.server.page import viewer
 from waggle_fsstore.domain.access_token import AccessToken
-from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.event import Event, EventFilter
 from waggle_fsstore.server.auth import Authentication, Failures, caller_scope
 from waggle_fsstore.server.page import (
     access,
@@ -83,48 +83,91 @@ def forget_the_last_fsck(patch: Patch) -> None:
 
 
 @fault(f"{_TRAIL}test_oldest_match_is_found_in_little_memory")
-def search_the_history_in_one_window(patch: Patch) -> None:
+def hold_the_whole_history(patch: Patch) -> None:
+    real = trail._window
+
+    def window(
+        store: Any, wanted: EventFilter, begin: int, end: int
+    ) -> tuple[int, Iterator[Event]]:
+        begin, events = real(store, trail.ALL, begin, end)
+        return begin, filter(wanted.matches, list(events))
+
+    patch.setattr(trail, "_window", window)
     patch.setattr(trail, "_FIRST_WINDOW", 1 << 40)
 
 
 @fault(f"{_TRAIL}test_recreated_environment_has_no_version_before")
 def compare_across_a_deletion(patch: Patch) -> None:
-    real = trail._examine
+    real = trail._newest
 
-    def examine(events: Any, wanted: Any, found: list[Any], *rest: Any) -> None:
-        kept = list(events)
-        real(iter(kept), wanted, found, *rest)
+    def newest(*arguments: Any) -> tuple[int, list[trail.Entry]]:
+        begin, found = real(*arguments)
         for entry in found:
-            earlier = [it for it in kept if it.seq < entry.event.seq]
-            entry.before = entry.before or next(
-                (
-                    it.environment
-                    for it in reversed(earlier)
-                    if it.environment_id == entry.event.environment_id
-                ),
-                None,
-            )
+            entry.is_compared = False
+        return begin, found
 
-    patch.setattr(trail, "_examine", examine)
+    patch.setattr(trail, "_newest", newest)
 
 
 @fault(f"{_TRAIL}test_filter_by_time_includes_its_ends")
 def leave_out_the_ends_of_a_time(patch: Patch) -> None:
-    real = trail.Filter.matches
+    real = EventFilter.accepts
 
-    def matches(self: trail.Filter, event: Event) -> bool:
-        return real(self, event) and event.at not in (self.since, self.until)
+    def accepts(self: EventFilter, environment_id: str, actor: str, kind: str, at: Any) -> bool:
+        is_accepted = real(self, environment_id, actor, kind, at)
+        return is_accepted and at not in (self.since, self.until)
 
-    patch.setattr(trail.Filter, "matches", matches)
+    patch.setattr(EventFilter, "accepts", accepts)
 
 
 @fault(f"{_TRAIL}test_maker_is_the_actor_of_the_creation")
 def take_the_last_actor_for_the_maker(patch: Patch) -> None:
-    def read(self: Makers) -> None:
-        for event in self._store.history():
-            self._makers[event.environment_id] = event.actor
+    real = Makers._add
 
-    patch.setattr(Makers, "_read", read)
+    def add(self: Makers, event: Event) -> None:
+        real(self, event)
+        self._makers[event.environment_id] = event.actor
+
+    patch.setattr(Makers, "_add", add)
+
+
+@fault(f"{_TRAIL}test_makers_of_a_long_history_are_read_by_a_thread")
+def let_a_view_wait_for_a_long_history(patch: Patch) -> None:
+    def catch_up(self: Makers) -> None:
+        self._read(trail.latest(self._store))
+
+    patch.setattr(Makers, "_catch_up", catch_up)
+
+
+@fault("tests/server/page/test_axe.py::test_no_view_breaks_a_rule[1280-False]")
+def fade_the_text_beside_a_value(patch: Patch) -> None:
+    real = templates.static_file
+
+    def static_file(name: str) -> bytes:
+        return real(name).replace(b"--quiet: #5c5a54", b"--quiet: #c8c6c0")
+
+    patch.setattr(application, "static_file", static_file)
+
+
+@fault("tests/server/page/test_axe.py::test_no_view_breaks_a_rule[360-True]")
+def leave_the_list_of_kinds_without_a_label(patch: Patch) -> None:
+    environment = templates.TEMPLATES.overlay(autoescape=True)
+    loader: Any = environment.loader
+    source = loader.get_source(environment, "events.html")[0]
+    found = source.replace("<label>Kind ", "<p>Kind ").replace("</select></label>", "</select></p>")
+    assert found != source
+    template = environment.from_string(found)
+    real = templates.TEMPLATES.get_template
+    patch.setattr(
+        templates.TEMPLATES,
+        "get_template",
+        lambda name, *rest: template if name == "events.html" else real(name, *rest),
+    )
+
+
+@fault(f"{_TRAIL}test_makers_begin_again_in_another_history")
+def keep_makers_of_another_history(patch: Patch) -> None:
+    patch.setattr(Makers, "_forget", lambda _: None)
 
 
 # Access

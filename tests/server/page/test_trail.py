@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit trail: filters, pages, versions before, and how little of the history is in memory."""
 
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,12 @@ import pytest
 
 from waggle_fsstore import FileStore, MemoryStore, audit
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import HistoryLostError
+from waggle_fsstore.domain.errors import HistoryLostError, StoreClosedError
+from waggle_fsstore.domain.event import EventFilter, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
-from waggle_fsstore.server.page import trail
+from waggle_fsstore.server.page import makers, trail
 from waggle_fsstore.server.page.makers import Makers
-from waggle_fsstore.server.page.trail import Filter, search
+from waggle_fsstore.server.page.trail import search
 from waggle_fsstore.testing import make_environment
 
 
@@ -42,19 +44,22 @@ def _seqs(page: trail.Page) -> list[int]:
 @pytest.mark.parametrize(
     ("wanted", "seqs"),
     [
-        (Filter(), [6, 5, 4, 3, 2, 1]),
-        (Filter(environment="two"), [5, 2]),
-        (Filter(environment="tw"), []),
-        (Filter(actor="OTTO"), [6, 5, 4, 3]),
-        (Filter(actor="mcp:"), [2, 1]),
-        (Filter(kind="deleted"), [5]),
-        (Filter(environment="one", actor="otto", kind="updated"), [6, 4, 3]),
-        (Filter(since=datetime(2100, 1, 1, tzinfo=UTC)), []),
-        (Filter(until=datetime(2100, 1, 1, tzinfo=UTC)), [6, 5, 4, 3, 2, 1]),
+        (EventFilter(), [6, 5, 4, 3, 2, 1]),
+        (EventFilter(frozenset({"two"})), [5, 2]),
+        (EventFilter(frozenset({"tw"})), []),
+        (EventFilter(actor="OTTO"), [6, 5, 4, 3]),
+        (EventFilter(actor="mcp:"), [2, 1]),
+        (EventFilter(kinds=frozenset({EventKind.DELETED})), [5]),
+        (
+            EventFilter(frozenset({"one"}), actor="otto", kinds=frozenset({EventKind.UPDATED})),
+            [6, 4, 3],
+        ),
+        (EventFilter(since=datetime(2100, 1, 1, tzinfo=UTC)), []),
+        (EventFilter(until=datetime(2100, 1, 1, tzinfo=UTC)), [6, 5, 4, 3, 2, 1]),
     ],
 )
 def test_filter_finds_matching_events(
-    store: TransactionalRepository, wanted: Filter, seqs: list[int]
+    store: TransactionalRepository, wanted: EventFilter, seqs: list[int]
 ) -> None:
     """All parts of a filter have to match; the newest event comes first."""
     assert _seqs(search(store, wanted)) == seqs
@@ -63,8 +68,8 @@ def test_filter_finds_matching_events(
 def test_filter_by_time_includes_its_ends(store: TransactionalRepository) -> None:
     """An event at the very time is found."""
     at = {event.seq: event.at for event in store.history()}
-    assert {2, 4} <= set(_seqs(search(store, Filter(since=at[2], until=at[4]))))
-    late = Filter(since=at[2] + timedelta(days=1))
+    assert {2, 4} <= set(_seqs(search(store, EventFilter(since=at[2], until=at[4]))))
+    late = EventFilter(since=at[2] + timedelta(days=1))
     assert _seqs(search(store, late)) == []
 
 
@@ -137,10 +142,10 @@ def test_event_is_found_by_its_number(store: TransactionalRepository) -> None:
 
 def test_search_ends_after_a_number_of_changes(store: TransactionalRepository) -> None:
     """Where nothing matches for long, the page says how far the search has come."""
-    page = search(store, Filter(kind="external"), max_searched=1)
+    page = search(store, EventFilter(kinds=frozenset({EventKind.EXTERNAL})), max_searched=1)
     assert page.entries == []
     assert page.before is None  # Six changes are one window.
-    page = search(store, Filter(kind="external"), max_searched=0)
+    page = search(store, EventFilter(kinds=frozenset({EventKind.EXTERNAL})), max_searched=0)
     assert (page.before, page.is_full) == (7, False)
 
 
@@ -154,11 +159,11 @@ def test_oldest_match_is_found_in_little_memory(
         with audit(actor="first"):
             store.create(make_environment(id="one"))
         for _ in range(2):
-            for _ in range(30):
+            for _ in range(60):
                 store.save_all([make_environment() for _ in range(20)])
             tracemalloc.start()
             try:
-                page = search(store, Filter(actor="first"))
+                page = search(store, EventFilter(actor="first"))
                 peaks.append(tracemalloc.get_traced_memory()[1])
             finally:
                 tracemalloc.stop()
@@ -208,17 +213,58 @@ def test_skipped_number_hides_no_event(
 
 def test_maker_is_the_actor_of_the_creation(store: TransactionalRepository) -> None:
     """Later changes are by others; what is deleted is forgotten."""
-    makers = Makers(store)
-    assert makers.by_id() == {"one": "maja mcp:claude"}
+    found = Makers(store)
+    assert found.by_id() == {"one": "maja mcp:claude"}
     with audit(actor="willi"):
         store.create(make_environment(id="two"))
-    assert makers.by_id() == {"one": "maja mcp:claude", "two": "willi"}
+    assert found.by_id() == {"one": "maja mcp:claude", "two": "willi"}
 
 
-def test_makers_continue_after_their_time(store: TransactionalRepository) -> None:
-    """A long history is read in several turns, each of which begins where the last one ended."""
-    times = iter(range(10**6))
-    makers = Makers(store, lambda: next(times) * 10.0)
-    store.save_all([make_environment(id=f"env-{number}") for number in range(1_500)])
-    assert 0 < len(makers.by_id()) < 1_501
-    assert len(makers.by_id()) == 1_501
+def test_makers_of_a_long_history_are_read_by_a_thread(
+    store: TransactionalRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view does not wait for it; the next one has them all, and what is new."""
+    monkeypatch.setattr(makers, "_AT_ONCE", 10)
+    found = Makers(store)
+    store.save_all([make_environment(id=f"env-{number}") for number in range(30)])
+    assert found.by_id() == {}
+    thread = found.read_on()
+    assert thread is not None
+    thread.join()
+    assert len(found.by_id()) == 31
+    store.create(make_environment(id="new"))
+    assert len(found.by_id()) == 32
+    assert found.read_on() is None
+
+
+def test_makers_begin_again_in_another_history(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an older state was put back, only what that has was made by anyone."""
+    with FileStore(root, durable=False) as store:
+        store.create(make_environment(id="kept"))
+        shutil.copytree(root, tmp_path / "older")
+        store.create(make_environment(id="lost"))
+        found = Makers(store)
+        assert found.by_id().keys() == {"kept", "lost"}
+    shutil.rmtree(root)
+    shutil.move(tmp_path / "older", root)
+    with FileStore(root, durable=False) as store:
+        store.create(make_environment(id="other"))
+        monkeypatch.setattr(found, "_store", store)
+        assert found.by_id().keys() == {"kept", "other"}
+
+
+def test_thread_of_makers_ends_with_the_store(
+    store: TransactionalRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves the error to the next view."""
+    monkeypatch.setattr(makers, "_AT_ONCE", 1)
+    found = Makers(store)
+    assert found.by_id() == {}
+    store.close()
+    thread = found.read_on()
+    assert thread is not None
+    thread.join()
+    with pytest.raises(StoreClosedError):
+        found.by_id()

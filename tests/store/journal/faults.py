@@ -3,7 +3,15 @@
 
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.fs import disk
-from waggle_fsstore.store.journal import changes, lines, live_segment, segments, state
+from waggle_fsstore.store.journal import (
+    changes,
+    lines,
+    live_segment,
+    segments,
+    selection,
+    state,
+)
+from waggle_fsstore.store.journal.selection import Selection
 from waggle_fsstore.store.write import session
 
 
@@ -15,14 +23,39 @@ def begin_reading_too_late(patch: Patch) -> None:
 
 @fault("tests/store/journal/test_lines.py::test_scan_for_an_id_finds_its_lines_and_all_damage")
 def ignore_damage_in_scan_for_an_id(patch: Patch) -> None:
-    def scan_matching(data: bytes, start: int, needle: bytes) -> list[lines.Line]:
+    def scan_matching(data: bytes, start: int, only: Selection) -> list[lines.Line]:
         good = [
             lines.Line(*span, lines.decode(data[span[0] : span[1] - 1]) or {})
             for span in lines.split(data, start)
         ]
-        return [line for line in good if needle in data[line.start : line.end]]
+        return [line for line in good if only.may_be_in(data[line.start : line.end])]
 
     patch.setattr(lines, "_scan_matching", scan_matching)
+
+
+@fault("tests/store/journal/test_selection.py::test_selection_is_that_of_parsed_changes")
+def look_only_at_first_change_of_a_line(patch: Patch) -> None:
+    patch.setattr(selection, "_BETWEEN_CHANGES", b"\0")
+
+
+@fault("tests/store/journal/test_selection.py::test_selection_is_that_of_parsed_changes")
+def compare_escaped_actors_as_they_are(patch: Patch) -> None:
+    real = selection._Glance._may_be_actor
+
+    def may_be_actor(self: selection._Glance, text: bytes) -> bool:
+        return real(self, text) and b"\\" not in text
+
+    patch.setattr(selection._Glance, "_may_be_actor", may_be_actor)
+
+
+@fault("tests/store/journal/test_selection.py::test_line_in_another_form_is_looked_at")
+def pass_over_lines_in_another_form(patch: Patch) -> None:
+    real = selection._Glance.may_be_in
+
+    def may_be_in(self: selection._Glance, line: bytes) -> bool:
+        return real(self, line) and self._match(line) is not None
+
+    patch.setattr(selection._Glance, "may_be_in", may_be_in)
 
 
 @fault("tests/store/journal/test_state.py::test_record_of_another_boot_is_ignored")

@@ -17,6 +17,7 @@ from waggle_fsstore.store.journal.changes import (
     redo_range,
 )
 from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.selection import of_id
 from waggle_fsstore.store.journal.state import checkpoint_identity, last_modified
 
 #: The end of each change in the journal below.
@@ -38,7 +39,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def seqs(layout: Layout, *cursors: Cursor, only: str | None = None, strict: bool = True) -> object:
-    return [change["seq"] for change in changes(layout, *cursors, only=only, strict=strict)]
+    selection = None if only is None else of_id(only)
+    return [change["seq"] for change in changes(layout, *cursors, only=selection, strict=strict)]
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waggle_fsstore.store.journal import lines
+from waggle_fsstore.store.journal.selection import of_id
 
 # The number of changes of a line and its size; or a checkpoint, or blanks.
 SHAPES = st.lists(
@@ -72,7 +73,7 @@ def test_scan_for_an_id_finds_its_lines_and_all_damage(kinds: list[str]) -> None
     data = b"".join(texts[kind] for kind in kinds)
     for end in (len(data), len(data) - 3):
         good, bad = lines.scan(data[:end])
-        some, as_bad = lines.scan(data[:end], needle=lines.id_needle("mine"))
+        some, as_bad = lines.scan(data[:end], only=of_id("mine"))
         assert as_bad == bad
         mine = [one for one in good if one.changes[0]["id"] == "mine"]
         assert [one for one in some if one.changes[0]["id"] == "mine"] == mine

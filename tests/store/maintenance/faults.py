@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.planted import Patch, fault, nothing
+from waggle_fsstore.domain import progress
 from waggle_fsstore.store.format import canonical_json, codec, layout
 from waggle_fsstore.store.fs import disk, lost_and_found
 from waggle_fsstore.store.journal import (
@@ -19,6 +20,24 @@ from waggle_fsstore.store.maintenance import copy, fsck, info, prune, restore, s
 from waggle_fsstore.store.write import (
     writer,
 )
+
+
+@fault("tests/store/maintenance/test_progress.py::test_copy_counts_changes")
+def count_changes_by_their_numbers(patch: Patch) -> None:
+    def report(done: int, _: int | None, what: str) -> None:
+        progress.report(done, 1_000, what)
+
+    patch.setattr(copy, "report", report)
+
+
+@fault("tests/store/maintenance/test_progress.py::test_restore_counts_what_it_reads_and_compares")
+def report_progress_only_before_an_item(patch: Patch) -> None:
+    def tracked(items: Any, what: str) -> Any:
+        for done, item in enumerate(items):
+            progress.report(done, len(items), what)
+            yield item
+
+    patch.setattr(restore, "tracked", tracked)
 
 
 @fault("tests/store/maintenance/fsck/test_documents.py::test_concurrent_changes_are_no_findings")

@@ -33,6 +33,16 @@ def count_changes_without_lock(patch: Patch) -> None:
     _replace(patch, "_LOCK", "FOR NO KEY UPDATE", "")
 
 
+@fault(f"{_TESTS}::test_selected_events_are_those_that_pass_the_filter")
+def fold_case_as_the_database_does(patch: Patch) -> None:
+    _patch(
+        patch,
+        "history",
+        "_conditions",
+        lambda wanted: [("strpos(lower(actor), %s) > 0", wanted.actor.casefold())],
+    )
+
+
 @fault(f"{_TESTS}::test_lost_changes_are_never_skipped")
 def use_lost_numbers_again(patch: Patch) -> None:
     _patch(patch, "transaction", "ERA_GAP", 0)

@@ -28,10 +28,12 @@ from waggle_fsstore import (
     SettingError,
     StoreUnavailableError,
     UnsupportedFormatError,
+    audit,
     open_repository,
 )
+from waggle_fsstore.domain.event import EventFilter, EventKind
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.postgres import schema
+from waggle_fsstore.store.postgres import history, schema
 from waggle_fsstore.store.postgres import writer as writer_module
 from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
@@ -484,3 +486,39 @@ def test_changes_of_database_are_measured(open_store: Open) -> None:
     with pytest.raises(EnvironmentAlreadyExistsError):
         store.create(environment)
     assert store.saves.count == 1
+
+
+def test_selected_events_are_those_that_pass_the_filter(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A selection has the same events as a filter of the whole history, over several pages."""
+    monkeypatch.setattr(history, "_READ", history._READ.replace("LIMIT 200", "LIMIT 3"))
+    monkeypatch.setattr(history, "PAGE_ROWS", 3)
+    for actor in (
+        "maja",
+        "MAJA I",
+        "Stra\N{LATIN SMALL LETTER SHARP S}e",
+        "\N{KELVIN SIGN}im",
+        "%_",
+    ):
+        with audit(actor=actor):
+            repository.create(make_environment(id=actor))
+            repository.update(actor, lambda it: it.labels.update(team="red"))
+            repository.save(make_environment(id="one"))
+    repository.delete("one")
+    events = list(repository.history())
+    for wanted in (
+        EventFilter(),
+        EventFilter(actor="aja i"),
+        EventFilter(actor="STRASSE"),
+        EventFilter(actor="kim"),
+        EventFilter(actor="%"),
+        EventFilter(frozenset({"one", "\0"}), kinds=frozenset({EventKind.UPDATED})),
+        EventFilter(since=events[3].at, until=events[9].at),
+    ):
+        found = list(repository.select_events(wanted))
+        assert found == list(filter(wanted.matches, events)) != []
+        some = list(repository.select_events(wanted, after=events[3].cursor, until=12))
+        assert some == [one for one in found if 4 < one.seq <= 12]
+    assert list(repository.select_events(EventFilter(frozenset({"\0"})))) == []
+    assert list(repository.select_events(EventFilter(actor="a\0"))) == []

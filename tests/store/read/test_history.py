@@ -15,6 +15,7 @@ from waggle_fsstore import (
     JournalDamagedError,
     audit,
 )
+from waggle_fsstore.domain.event import EventFilter
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.journal import segments
@@ -244,3 +245,44 @@ def test_empty_range_reads_no_damaged_line(store: FileStore) -> None:
     assert list(store.history(after=1, until=1)) == []
     with pytest.raises(JournalDamagedError):
         list(store.history())
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_selected_events_are_those_that_pass_the_filter(
+    store: FileStore, is_compressed: bool
+) -> None:
+    """A selection has the same events as a filter of the whole history, in the same order."""
+    for number in range(40):
+        with audit(actor=f"act\\or {number % 3}"):
+            store.save(make_environment(id=f"env-{number % 7}", extra=PADDED))
+            store.save_all([make_environment(id="a"), make_environment(id="b")])
+    store.document_path("a").write_text('{"id": "a", "name": "by hand", "runtime": "shell"}')
+    store.update("a", lambda it: it.labels.update(team="red"))
+    store.delete("b")
+    if is_compressed:
+        with FileStore(store.path) as durable:  # The other one makes no checkpoint.
+            assert durable.prune_history(compress=True).segments_compressed > 1
+    events = list(store.history())
+    for wanted in (
+        EventFilter(),
+        EventFilter(frozenset({"a"})),
+        EventFilter(frozenset({"a", "env-3"}), kinds=frozenset({EventKind.UPDATED})),
+        EventFilter(actor="ACT\\OR 1", since=events[20].at, until=events[90].at),
+        EventFilter(kinds=frozenset({EventKind.EXTERNAL, EventKind.DELETED})),
+    ):
+        found = list(store.select_events(wanted))
+        assert found == list(filter(wanted.matches, events)) != []
+        assert [one.cursor for one in store.select_events(wanted, after=30, until=60)] == [
+            one.cursor for one in found if 30 < one.seq <= 60
+        ]
+
+
+def test_selection_reports_damage_in_other_lines(store: FileStore) -> None:
+    """A damaged line may have had a selected event."""
+    for number in range(3):
+        store.save(make_environment(id=f"env-{number}"))
+    [path] = segment_paths(store)
+    path.write_bytes(path.read_bytes().replace(b"env-1", b"env-x"))
+    events = store.select_events(EventFilter(frozenset({"env-2"})))
+    with pytest.raises(JournalDamagedError):
+        list(events)

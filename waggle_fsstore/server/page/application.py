@@ -24,7 +24,7 @@ from waggle_fsstore.server.page.access import (
 from waggle_fsstore.server.page.logins import LIFETIME_S, Logins
 from waggle_fsstore.server.page.source import Source
 from waggle_fsstore.server.page.stream import EventStream, Feed
-from waggle_fsstore.server.page.templates import STATIC_FILES, render, static_file
+from waggle_fsstore.server.page.templates import STATIC_FILES, compile_all, render, static_file
 from waggle_fsstore.server.page.views import Views
 
 #: The paths that are the page's.
@@ -63,6 +63,7 @@ def with_page(
 
 def page_of(source: Source, authentication: Authentication | None, logins: Logins) -> ASGIApp:
     """Return the page alone."""
+    compile_all()
     views = Views(source, has_logins=authentication is not None)
     forms = _Forms(authentication, logins)
     feed = Feed(source)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from waggle_fsstore.domain.event import EventKind
-from waggle_fsstore.server.page.trail import Filter
+from waggle_fsstore.domain.event import EventFilter, EventKind
 
 _MAX_DIGITS: Final = 18
 _KINDS: Final = ("", *(kind.value for kind in EventKind))
@@ -16,7 +15,7 @@ class InvalidQueryError(ValueError):
     """A parameter has a value that means nothing."""
 
 
-def trail_in(query: Mapping[str, str]) -> tuple[Filter, int | None]:
+def trail_in(query: Mapping[str, str]) -> tuple[EventFilter, int | None]:
     """Return the filter in a query, and the change before which to begin.
 
     Raises :class:`InvalidQueryError`.
@@ -24,10 +23,11 @@ def trail_in(query: Mapping[str, str]) -> tuple[Filter, int | None]:
     kind = query.get("kind", "")
     if kind not in _KINDS:
         raise InvalidQueryError(f"kind: must be one of {', '.join(_KINDS[1:])}")
-    wanted = Filter(
-        environment=query.get("environment", ""),
+    environment = query.get("environment", "")
+    wanted = EventFilter(
+        environments=frozenset({environment} - {""}),
         actor=query.get("actor", "").strip(),
-        kind=kind,
+        kinds=frozenset({EventKind(kind)} if kind else ()),
         since=_moment_in(query, "since"),
         until=_moment_in(query, "until"),
     )

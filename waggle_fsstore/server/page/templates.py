@@ -36,6 +36,12 @@ def static_url(name: str) -> str:
     return f"static/{name}?v={sha256(static_file(name)).hexdigest()[:12]}"
 
 
+def compile_all() -> None:
+    """Compile all templates now, so that the first view does not wait for it."""
+    for name in TEMPLATES.list_templates():
+        TEMPLATES.get_template(name)
+
+
 def render(name: str, **values: object) -> str:
     """Return the page that a template makes of some values."""
     return TEMPLATES.get_template(name).render(**values)

@@ -4,12 +4,11 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError
-from waggle_fsstore.domain.event import Event, EventKind
+from waggle_fsstore.domain.event import Event, EventFilter, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.server.page.difference import Difference, difference
 
@@ -20,36 +19,15 @@ PAGE_SIZE: Final = 50
 MAX_SEARCHED: Final = 200_000
 
 # The history is read oldest first. So a search reads it in windows, of which each is before the
-# last one and twice as long, up to a length whose versions take a few megabytes.
-_FIRST_WINDOW: Final = 500
+# last one and longer, up to a length whose versions take a few megabytes.
+_FIRST_WINDOW: Final = 100
 _MAX_WINDOW: Final = 5_000
 
 # How far before the page a search looks for the versions that its events replaced.
 _MAX_LOOKBACK: Final = 5_000
 
-
-class Filter(NamedTuple):
-    """Which events to show; a field that is empty excludes none."""
-
-    environment: str = ""
-    actor: str = ""
-    kind: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def matches(self, event: Event) -> bool:
-        """Return whether an event is to be shown. Actors match by a part of their name."""
-        return (
-            self.environment in ("", event.environment_id)
-            and self.actor.casefold() in event.actor.casefold()
-            and self.kind in ("", event.kind.value)
-            and (self.since is None or event.at >= self.since)
-            and (self.until is None or event.at <= self.until)
-        )
-
-
 #: The filter that excludes nothing.
-ALL: Final = Filter()
+ALL: Final = EventFilter()
 
 
 @dataclass(slots=True)
@@ -87,7 +65,7 @@ class Page:
 
 def search(
     store: TransactionalRepository,
-    wanted: Filter = ALL,
+    wanted: EventFilter = ALL,
     *,
     before: int | None = None,
     size: int = PAGE_SIZE,
@@ -109,10 +87,14 @@ def search(
         elif searched >= max_searched:
             page.before, page.is_full = end + 1, False
             break
-        begin, events = _window(store, wanted, max(0, end - width), end)
-        _examine(events, wanted, page.entries, missing, size + 1)
+        begin, room = max(0, end - width), size + 1 - len(page.entries)
+        matches: list[Entry] = []
+        if room > 0:
+            begin, matches = _newest(store, wanted, begin, end, room)
+        _compare(store, matches, missing, begin, end)
+        page.entries += matches
         searched += end - begin
-        end, width = begin, min(2 * width, _MAX_WINDOW)
+        end, width = begin, min(4 * width, _MAX_WINDOW)
     if len(page.entries) > size:
         page.before, page.is_full = page.entries[size - 1].event.seq, True
         del page.entries[size:]
@@ -147,45 +129,76 @@ def latest(store: TransactionalRepository) -> int:
     return last[0].seq if last else 0
 
 
+def newest(store: TransactionalRepository, begin: int, end: int) -> Event | None:
+    """Return the last event of a part of the history, ``None`` if it has none.
+
+    Raises what reading the history raises.
+    """
+    last = deque(_window(store, ALL, begin, end)[1], maxlen=1)
+    return last[0] if last else None
+
+
+def select(
+    store: TransactionalRepository, wanted: EventFilter, *, after: int | str, until: int | None
+) -> Iterator[Event]:
+    """Return the events of a part of the history that pass a filter, oldest first.
+
+    Raises what reading the history raises.
+    """
+    if hasattr(store, "select_events"):
+        found: Iterator[Event] = store.select_events(wanted, after=after, until=until)
+        return found
+    return filter(wanted.matches, store.history(after=after, until=until))
+
+
 def _window(
-    store: TransactionalRepository, wanted: Filter, begin: int, end: int
+    store: TransactionalRepository, wanted: EventFilter, begin: int, end: int
 ) -> tuple[int, Iterator[Event]]:
     """Return the events of a window, and where it begins: at 0 if nothing is kept before it."""
-    only = wanted.environment or None
     try:
-        return begin, store.history(only, after=begin, until=end)
+        return begin, select(store, wanted, after=begin, until=end)
     except HistoryPrunedError:
-        return 0, store.history(only, until=end)
+        return 0, select(store, wanted, after=0, until=end)
     except HistoryLostError:  # A database has no position at a number that was skipped.
-        return 0, store.history(only, until=end)
+        return 0, select(store, wanted, after=0, until=end)
     except ValueError:  # An older state was put back, which ends before this window.
         return begin, iter(())
 
 
-def _examine(
-    events: Iterator[Event],
-    wanted: Filter,
-    found: list[Entry],
+def _newest(
+    store: TransactionalRepository, wanted: EventFilter, begin: int, end: int, size: int
+) -> tuple[int, list[Entry]]:
+    """Return where a window begins, and its last matches, the newest one first."""
+    begin, events = _window(store, wanted, begin, end)
+    last = deque(events, maxlen=size)
+    found = [Entry(event, is_compared=event.previous_status is None) for event in reversed(last)]
+    return begin, found
+
+
+def _compare(
+    store: TransactionalRepository,
+    matches: list[Entry],
     missing: dict[str, list[Entry]],
-    size: int,
+    begin: int,
+    end: int,
 ) -> None:
-    """Add the last matches of a window to ``found``, up to a size, the newest one first.
+    """Find the versions that events replaced, as far as a window has them.
 
     ``missing`` has the entries, by environment, whose version before is still to be found.
     """
+    replacing = {entry.event.seq: entry for entry in matches if not entry.is_compared}
+    ids = missing.keys() | {entry.event.environment_id for entry in replacing.values()}
+    if not ids:
+        return
     versions: dict[str, Environment | None] = {}
-    matches: deque[Entry] = deque(maxlen=max(0, size - len(found)))
-    for event in events:
-        if wanted.matches(event):
-            replaces = event.previous_status is not None
-            before = versions.get(event.environment_id) if replaces else None
-            known = not replaces or event.environment_id in versions
-            matches.append(Entry(event, before, known))
+    for event in _window(store, EventFilter(frozenset(ids)), begin, end)[1]:
+        entry = replacing.get(event.seq)
+        if entry is not None and event.environment_id in versions:
+            entry.before, entry.is_compared = versions[event.environment_id], True
         versions[event.environment_id] = event.environment
     for environment_id in missing.keys() & versions.keys():
         for entry in missing.pop(environment_id):
             entry.before, entry.is_compared = versions[environment_id], True
-    for entry in reversed(matches):
-        found.append(entry)
+    for entry in replacing.values():
         if not entry.is_compared and entry.event.kind is not EventKind.DELETED:
             missing.setdefault(entry.event.environment_id, []).append(entry)

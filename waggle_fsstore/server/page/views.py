@@ -22,7 +22,7 @@ from waggle_fsstore.server.page.source import Source
 from waggle_fsstore.server.page.templates import render
 
 #: The number of environments on a page.
-ENVIRONMENTS_PAGE_SIZE: Final = 200
+ENVIRONMENTS_PAGE_SIZE: Final = 100
 
 # The number of events on the first page.
 _NEWEST: Final = 10
@@ -98,7 +98,9 @@ class Views:
             message = "The store cannot be read now; the log says why."
             status, template, values = 503, "error.html", {"message": message}
         values = {"now": self._source.now(), "has_logins": self._has_logins, **values}
-        return HTMLResponse(render(template, **values), status_code=status)
+        response = HTMLResponse(render(template, **values), status_code=status)
+        self._source.makers.read_on()  # Now, so that it does not delay this view.
+        return response
 
     def _overview(self, query: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         source = self._source
@@ -135,13 +137,14 @@ class Views:
 
     def _environment(self, query: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         wanted, before = trail_in({**query, "environment": query.get("id", "")})
-        if not wanted.environment:
+        environment_id = query.get("id", "")
+        if not environment_id:
             raise InvalidQueryError("id: the id of an environment is missing")
         cursor = self._source.latest()
         page = trail.search(self._source.store, wanted, before=before)
         found, problem = None, ""
         try:
-            found = self._source.find(wanted.environment)
+            found = self._source.find(environment_id)
         except EnvironmentNotFoundError:
             if not page.entries and page.is_full and before is None:
                 raise NotFoundError(
@@ -150,7 +153,7 @@ class Views:
         except (WaggleError, OSError) as error:
             problem = self._source.describe(error)
         return "environment.html", {
-            "id": wanted.environment,
+            "id": environment_id,
             "row": None if found is None else self._rows([found])[0],
             "problem": problem,
             "document": document(found),
@@ -168,9 +171,9 @@ class Views:
             "kinds": [kind.value for kind in EventKind],
             "page": page,
             "parameters": {
-                "environment": wanted.environment,
+                "environment": query.get("environment", ""),
                 "actor": wanted.actor,
-                "kind": wanted.kind,
+                "kind": query.get("kind", ""),
                 "since": _as_input(wanted.since),
                 "until": _as_input(wanted.until),
             },

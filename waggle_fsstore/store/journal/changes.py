@@ -9,6 +9,7 @@ from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.lines import Cursor, Line
 from waggle_fsstore.store.journal.segments import Segment
+from waggle_fsstore.store.journal.selection import Selection
 from waggle_fsstore.store.journal.state import is_copy, is_valid
 
 
@@ -62,10 +63,10 @@ def changes(
     start: Cursor = BEGINNING,
     end: Cursor | None = None,
     *,
-    only: str | None = None,
+    only: Selection | None = None,
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the changes with ``start.seq`` < seq <= ``end.seq``, in order; ``only`` one id's.
+    """Yield the changes with ``start.seq`` < seq <= ``end.seq``, in order; ``only`` selected ones.
 
     Where the cursors have offsets, nothing before that of ``start`` or behind that of ``end``
     is read. A second copy of a change is left out. One segment is in memory at a time.
@@ -82,22 +83,21 @@ def entries(
     start: Cursor = BEGINNING,
     end: Cursor | None = None,
     *,
-    only: str | None = None,
+    only: Selection | None = None,
     strict: bool = False,
 ) -> Iterator[tuple[dict[str, Any], Segment, Line]]:
     """Yield what :func:`changes` yields, each with its segment and its line."""
     if end is not None and end.seq <= start.seq:
         return
     last = start.seq
-    needle = b"" if only is None else lines.id_needle(only)
-    for segment in _segments(layout, start, end, needle, strict=strict):
+    for segment in _segments(layout, start, end, only, strict=strict):
         for line in segment.undamaged() if strict else segment.good:
             if end is not None and line.changes and line.changes[0]["seq"] > end.seq:
                 return  # Behind it may be a line that a writer is just adding.
             for change in line.changes:
                 if last < change["seq"] and (end is None or change["seq"] <= end.seq):
                     last = change["seq"]
-                    if only is None or change["id"] == only:
+                    if only is None or only.matches(change):
                         yield change, segment, line
             if end is not None and last >= end.seq:
                 return  # Damage after the last change is none of this caller's.
@@ -109,7 +109,7 @@ def last_of_each(changes: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def _segments(
-    layout: Layout, start: Cursor, end: Cursor | None, needle: bytes, *, strict: bool
+    layout: Layout, start: Cursor, end: Cursor | None, only: Selection | None, *, strict: bool
 ) -> Iterator[Segment]:
     """Yield the segments with changes between two cursors, read as far as they are needed."""
     names = segments.list_segments(layout)
@@ -129,7 +129,7 @@ def _segments(
                 start.offset if name == start.segment else 0,
                 stop=end.offset if end is not None and name == end.segment else 0,
                 after=start.seq,
-                needle=needle,
+                only=only,
             )
         except FileNotFoundError:
             if strict and has_begun:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.domain.finding import Finding, Severity
+from waggle_fsstore.domain.progress import tracked
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
@@ -45,7 +46,8 @@ def find_damage(layout: Layout) -> Iterator[Damage]:
         remedy = "restore it; otherwise the next change begins a new segment without it"
         yield Damage(Finding(Severity.ERROR, path, "is missing, with the last changes", remedy))
     previous = None
-    for first, successor in segments.with_successors(names):
+    pairs = list(segments.with_successors(names))
+    for first, successor in tracked(pairs, "files of the journal"):
         yield from _segment_damage(layout, first, previous, successor, state)
         previous = first
 

@@ -5,11 +5,13 @@ from typing import Final, NamedTuple
 
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.event import EventKind
+from waggle_fsstore.domain.progress import report
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import changes
 from waggle_fsstore.store.journal.lines import Cursor
+from waggle_fsstore.store.journal.selection import of_id
 from waggle_fsstore.store.journal.state import State
 
 _DELETED: Final = str(EventKind.DELETED)
@@ -51,8 +53,10 @@ class LatestChanges:
         if state is not None and state == self._state:
             return
         end = Cursor(state.committed) if state else None
+        begin, total = self._last, end and end.seq - self._last
         for change in changes(self._layout, Cursor(self._last), end):
             self._last = change["seq"]
+            report(self._last - begin, total, "changes")
             is_deleted = change["kind"] == _DELETED
             checksum = None if is_deleted else change["document"]["checksum"]
             latest = LatestChange(change["id"], change["seq"], checksum, is_deleted)
@@ -78,7 +82,9 @@ def version(layout: Layout, environment_id: str, revision: int) -> Environment |
 
     Raises :class:`UnsupportedFormatError` for one that a newer program stored.
     """
-    for change in changes(layout, Cursor(revision - 1), Cursor(revision), only=environment_id):
+    for change in changes(
+        layout, Cursor(revision - 1), Cursor(revision), only=of_id(environment_id)
+    ):
         if change["kind"] != _DELETED:
             return codec.environment_of(dict(change["document"]), layout.document(environment_id))
     return None

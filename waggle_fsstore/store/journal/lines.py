@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from waggle_fsstore.store.format.canonical_json import compact, parse
+from waggle_fsstore.store.journal.selection import Selection
 
 _HEAD: Final = b'{"crc":"%08x",'
 #: The size of a line up to the end of its checksum.
@@ -104,11 +105,6 @@ def crc_of(line: bytes) -> str:
     return line[_CRC_OFFSET : _CRC_OFFSET + CRC_DIGITS].decode(errors="replace")
 
 
-def id_needle(environment_id: str) -> bytes:
-    """Return bytes that are in each line with a change of this environment."""
-    return compact({"id": environment_id})[1:-1]
-
-
 def decode(data: bytes) -> dict[str, Any] | None:
     """Return the content of a line given without its newline; ``None`` for a bad line."""
     rest = data[HEAD_BYTES:]
@@ -145,12 +141,14 @@ def split(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def scan(data: bytes, start: int = 0, needle: bytes = b"") -> tuple[list[Line], list[BadLine]]:
+def scan(
+    data: bytes, start: int = 0, only: Selection | None = None
+) -> tuple[list[Line], list[BadLine]]:
     """Return the good lines from offset ``start`` on, and the bad bytes between or after them.
 
-    If no line is bad, good lines without the bytes ``needle`` are left out.
+    If no line is bad, good lines that have no selected change are left out.
     """
-    matching = _scan_matching(data, start, needle) if needle else None
+    matching = _scan_matching(data, start, only) if only else None
     if matching is not None:
         return matching, []
     good: list[Line] = []
@@ -191,8 +189,8 @@ def start_after(data: bytes, seq: int) -> int:
     return low
 
 
-def _scan_matching(data: bytes, start: int, needle: bytes) -> list[Line] | None:
-    """Return the lines that contain ``needle``; ``None`` if any line needs a closer look."""
+def _scan_matching(data: bytes, start: int, only: Selection) -> list[Line] | None:
+    """Return the lines that may be selected; ``None`` if any line needs a closer look."""
     matching: list[Line] = []
     *complete, rest = data[start:].split(b"\n")
     if rest and not rest.isspace():
@@ -200,7 +198,7 @@ def _scan_matching(data: bytes, start: int, needle: bytes) -> list[Line] | None:
     for line in complete:
         tail = line[HEAD_BYTES:]
         if line[:HEAD_BYTES] == _HEAD % crc32(tail):
-            if needle in tail:
+            if only.may_be_in(line):
                 content = decode(line)
                 if content is None:
                     return None

@@ -11,6 +11,7 @@ from waggle_fsstore.domain.errors import JournalDamagedError
 from waggle_fsstore.store.format.layout import COMPRESSED_SUFFIX, SEGMENT_SUFFIX, Layout, first_of
 from waggle_fsstore.store.journal import lines
 from waggle_fsstore.store.journal.lines import BadLine, Line
+from waggle_fsstore.store.journal.selection import Selection
 
 #: More than the first line of a segment has.
 HEADER_BYTES: Final = 512
@@ -243,12 +244,12 @@ def read_segment(
     *,
     stop: int = 0,
     after: int = 0,
-    needle: bytes = b"",
+    only: Selection | None = None,
 ) -> Segment:
     """Return the valid part of a segment, with the lines from offset ``start`` on.
 
     With ``stop``, bytes from that offset on are not read; with ``after`` but no ``start``,
-    lines before the first change after that number may be left out; for ``needle`` see
+    lines before the first change after that number may be left out; for ``only`` see
     :func:`lines.scan`. If a line is bad, all three are ignored, and the whole segment is read.
     """
     size = _valid_size(layout, first, successor)
@@ -256,14 +257,14 @@ def read_segment(
     if size is None or size <= start + len(data):
         valid = data if size is None else data[: max(size - start, 0)]
         begin = lines.start_after(valid, after) if after and not start else 0
-        good, bad = lines.scan(valid, begin, needle)
+        good, bad = lines.scan(valid, begin, only)
         if not bad:
             good = [line.shifted(start) for line in good] if start else good
             path = path_of(layout, first)
             return Segment(first, path, start, valid, good, [], size is not None)
     # Only the whole segment shows which lines are damaged, and their numbers.
     data = load(layout, first)
-    good, bad = lines.scan(data[:size], start, needle)
+    good, bad = lines.scan(data[:size], start, only)
     if size is not None and size > len(data):
         bad.append(BadLine(len(data), size))
     return Segment(first, path_of(layout, first), 0, data[:size], good, bad, size is not None)

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 from waggle_fsstore.domain.errors import HistoryPrunedError, StoreError
+from waggle_fsstore.domain.progress import report
 from waggle_fsstore.store.format.canonical_json import compact
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
@@ -82,9 +83,13 @@ def copy(source: CopyableStore, target: CopyableStore) -> Copied:
                 f"{target!r} is neither empty nor an earlier copy of {source!r}, whose change "
                 f"{last} is another one: name an empty target"
             )
+        missing = source.last_change() - last
+        report(0, missing, "changes")
         for batch in _batches(source.export_changes(last)):
             target.import_changes(batch)
             copied += len(batch)
+            report(batch[-1]["seq"] - last, missing, "changes")
+        report(0, None, "and comparing documents")
         found, expected = _digest(target.export_documents()), _digest(source.export_documents())
         if found == expected and target.last_change() == source.last_change():
             return Copied(copied, found[0], f"{found[1]:064x}")

@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.finding import Finding, Severity
+from waggle_fsstore.domain.progress import tracked
 from waggle_fsstore.store.format.layout import SUFFIX, Layout, environment_id_of
 from waggle_fsstore.store.fs import lost_and_found
 from waggle_fsstore.store.fs.disk import Disk
@@ -64,7 +65,7 @@ def check(layout: Layout, view: View, writer: Writer) -> Iterator[Finding]:
         problem = "the documents are older than the journal, and could not be brought up to it"
         remedy = "open the store where the program can write to it"
         yield Finding(Severity.WARNING, Path(layout.state), problem, remedy)
-    for name in examiner.names():
+    for name in tracked(examiner.names(), "documents"):
         problem_found = examiner.examine(name)
         if problem_found is None:
             continue
@@ -95,7 +96,7 @@ def repair(layout: Layout, disk: Disk, writer: Writer) -> Iterator[Finding]:
         yield replace(record, remedy="written again", is_repaired=True)
     yield from _other_files(layout)
     examiner = _Examiner(layout)
-    for name in examiner.names():
+    for name in tracked(examiner.names(), "documents"):
         problem = examiner.examine(name)
         if problem is not None and problem.repair is not None:
             yield from _repair_document(examiner, writer, disk, name, problem)
@@ -144,12 +145,11 @@ class _Examiner:
         #: Whether the journal cannot be read, so that the documents cannot be compared with it.
         self.journal_unreadable = error is not None
 
-    def names(self) -> Iterator[str]:
-        """Yield the file names of the documents that exist, or should exist."""
+    def names(self) -> list[str]:
+        """Return the file names of the documents that exist, or should exist."""
         present = sorted(self._documents.names())
-        yield from present
         seen = set(present)
-        yield from (name for name in self._latest.present() if name not in seen)
+        return present + [name for name in self._latest.present() if name not in seen]
 
     def id_of(self, name: str) -> str | None:
         """Return the id of a file name; ``None`` if the name holds a hash that is unknown."""

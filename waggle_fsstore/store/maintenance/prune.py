@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
+from waggle_fsstore.domain.progress import tracked
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.safe_read import is_regular
@@ -58,7 +59,7 @@ def prune(
     writer.checkpoint()
     removable = _removable(layout, live)
     removed: list[int] = []
-    for first, _ in removable:
+    for first, _ in tracked(removable, "files"):
         made_by = _made_by(layout, first, now)
         is_old = horizon is not None and made_by < horizon
         # Summed up each time: another process may prune as well.
@@ -70,7 +71,7 @@ def prune(
         removed += [] if freed is None else [freed]
     compressed: list[int] = []
     if compress:
-        for first, successor in removable:
+        for first, successor in tracked(removable, "files to compress"):
             saved = _compress(layout, disk, writer, first, successor)
             compressed += [] if saved is None else [saved]
     oldest = min(segments.list_segments(layout), default=0)

@@ -15,6 +15,7 @@ from waggle_fsstore.domain.errors import (
     EnvironmentNotFoundError,
     HistoryPrunedError,
 )
+from waggle_fsstore.domain.progress import tracked
 from waggle_fsstore.store.format.layout import Layout, environment_id_of
 from waggle_fsstore.store.fs.safe_read import is_regular, read_regular
 from waggle_fsstore.store.journal import latest, segments
@@ -76,7 +77,7 @@ def _restore(tx: Transaction, layout: Layout, wanted: dict[str, StoredDocument])
     documents = Documents(layout)
     created = updated = deleted = unchanged = 0
     present = {_id_at(documents, name) for name in documents.names()}
-    for environment_id in sorted(present | wanted.keys()):
+    for environment_id in tracked(sorted(present | wanted.keys()), "documents"):
         new = wanted.get(environment_id)
         try:
             stored = tx.get_or_none(environment_id)
@@ -123,7 +124,7 @@ def read_snapshot(source: Layout) -> dict[str, StoredDocument]:
     documents = Documents(source)
     sums = _read_sums(source.root)
     by_id: dict[str, StoredDocument] = {}
-    for name in sorted(documents.names()):
+    for name in tracked(sorted(documents.names()), "files of the snapshot"):
         stored = documents.at(name)
         if stored is None:
             continue

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from waggle_fsstore.domain.progress import report, tracked
 from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.store.format.canonical_json import canonical
 from waggle_fsstore.store.format.layout import Layout, document_name
@@ -95,7 +96,7 @@ class _Copy:
         for name in list(self.sums):
             self._drop(name)
         self._bad.clear()
-        for name in sorted(self._documents.names()):
+        for name in tracked(sorted(self._documents.names()), "documents"):
             stored = read_or_error(partial(self._documents.at, name))
             if isinstance(stored, BadFile):
                 self._bad[name] = stored
@@ -104,7 +105,7 @@ class _Copy:
 
     def put_all(self, documents: dict[str, tuple[bytes, int]], seq: int) -> int:
         """Copy documents, given as bytes and revision by file name, as of change ``seq``."""
-        for name, (data, revision) in documents.items():
+        for name, (data, revision) in tracked(documents.items(), "documents"):
             self._put(name, data, revision)
         return seq
 
@@ -129,6 +130,7 @@ class _Copy:
         disk, dest = self._disk, self._dest
         environments = os.path.join(dest, os.path.basename(self._layout.environments))
         marker = os.path.join(dest, os.path.basename(self._layout.marker))
+        report(0, None, "and syncing")
         disk.write_temp(marker, initialize.MARKER)
         self._sync()
         disk.sync_dir(self.documents_dir)

@@ -17,6 +17,7 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.event import (
     Event,
+    EventFilter,
     EventKind,
     check_range,
     check_timeout,
@@ -65,6 +66,10 @@ class _Position(NamedTuple):
     token: str
 
 
+#: Conditions in SQL, each with the value of its only parameter.
+_Conditions = list[tuple[str, Any]]
+
+
 class _State(NamedTuple):
     last: int = 0
     oldest: int = 1
@@ -85,7 +90,14 @@ class History:
         if environment_id is not None and not is_id(environment_id):
             return iter(())
         end = last if until is None else min(until, last)
-        return self._pages(position, end, environment_id)
+        selected = [] if environment_id is None else [("id = %s", environment_id)]
+        return self._pages(position, end, selected)
+
+    def select(self, wanted: EventFilter, after: int | str, until: int | None) -> Iterator[Event]:
+        """Return the events that pass a filter, without fetching most of the others."""
+        position, last = self._start(after, until)
+        end = last if until is None else min(until, last)
+        return filter(wanted.matches, self._pages(position, end, _conditions(wanted)))
 
     def watch(
         self, after: int | str | None, timeout: float | None, check: Callable[[], None]
@@ -106,7 +118,7 @@ class History:
             while True:
                 check()
                 if not unread:
-                    unread.extend(self._page(position, None, None))
+                    unread.extend(self._page(position, None, []))
                 if unread:
                     event = unread.popleft()
                     position = _position(event)
@@ -137,7 +149,7 @@ class History:
             raise HistoryLostError(seq)
         return _Position(seq, state.token), state.last
 
-    def _pages(self, position: _Position, end: int, only: str | None) -> Iterator[Event]:
+    def _pages(self, position: _Position, end: int, only: _Conditions) -> Iterator[Event]:
         while position.seq < end:
             page = self._page(position, end, only)
             for event in page:
@@ -146,12 +158,11 @@ class History:
             if len(page) < PAGE_ROWS:
                 return
 
-    def _page(self, position: _Position, end: int | None, only: str | None) -> list[Event]:
+    def _page(self, position: _Position, end: int | None, only: _Conditions) -> list[Event]:
         """Return the next events. Raises where they would not continue a position."""
-        selection = "true" if only is None else "id = %s"
-        parameters: tuple[Any, ...] = (position.seq, position.seq, 2**62 if end is None else end)
-        if only is not None:
-            parameters += (only,)
+        selection = " AND ".join(["true", *(condition for condition, _ in only)])
+        last = 2**62 if end is None else end
+        parameters = (position.seq, position.seq, last, *(value for _, value in only))
         rows = self._connections.read(_READ.replace("<only>", selection), parameters)
         state = _state_of(rows)
         if position.seq > state.last or state.last < (end or 0):
@@ -166,6 +177,27 @@ class History:
     def _state(self, seq: int | None) -> _State:
         """Return the numbers of the history, and the token of a change, by default the last."""
         return _state_of(self._connections.read(_STATE, (seq,)))
+
+
+def _conditions(wanted: EventFilter) -> _Conditions:
+    """Return conditions that each event that passes a filter meets, and few others do.
+
+    The database folds no case as Python does. So it compares ASCII only, and other actors pass.
+    """
+    found: _Conditions = []
+    if wanted.environments:
+        found.append(("id = ANY(%s)", list(filter(is_id, wanted.environments))))
+    if wanted.kinds:
+        found.append(("kind = ANY(%s)", [kind.value for kind in wanted.kinds]))
+    if wanted.since is not None:
+        found.append(("at >= %s", wanted.since))
+    if wanted.until is not None:
+        found.append(("at <= %s", wanted.until))
+    if wanted.actor:
+        part = wanted.actor.casefold().replace("\0", "")
+        is_other = "octet_length(actor) > char_length(actor)"
+        found.append((f'({is_other} OR strpos(lower(actor COLLATE "C"), %s) > 0)', part))
+    return found
 
 
 def _state_of(rows: list[tuple[Any, ...]]) -> _State:

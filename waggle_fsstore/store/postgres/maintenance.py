@@ -18,6 +18,7 @@ from waggle_fsstore.domain.errors import (
     UnsupportedFormatError,
 )
 from waggle_fsstore.domain.finding import Finding, Severity
+from waggle_fsstore.domain.progress import tracked
 from waggle_fsstore.domain.repository import OnCorrupt
 from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
@@ -170,7 +171,7 @@ class Maintenance:
 
         def work(tx: Transaction, author: Author) -> Restored:
             created = updated = deleted = unchanged = 0
-            for environment_id in sorted(tx.load_all() | wanted.keys()):
+            for environment_id in tracked(sorted(tx.load_all() | wanted.keys()), "documents"):
                 new = wanted.get(environment_id)
                 is_there, old = _find_or_delete(tx, environment_id, author)
                 if new is None:

@@ -19,7 +19,7 @@ from waggle_fsstore.domain.errors import (
     StoreClosedError,
     UnsupportedFormatError,
 )
-from waggle_fsstore.domain.event import Event
+from waggle_fsstore.domain.event import Event, EventFilter
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.domain.histogram import Histogram
 from waggle_fsstore.domain.repository import OnCorrupt
@@ -237,6 +237,16 @@ class PostgresStore:
         """See :meth:`TransactionalRepository.history`."""
         self._check_open()
         return self._history.events(environment_id, after, until)
+
+    def select_events(
+        self, wanted: EventFilter, *, after: int | str = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """Return those events of :meth:`history` that pass a filter, as the database selects them.
+
+        Raises what that raises.
+        """
+        self._check_open()
+        return self._history.select(wanted, after, until)
 
     def watch(
         self, *, after: int | str | None = None, timeout: float | None = None

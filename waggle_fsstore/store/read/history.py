@@ -17,13 +17,13 @@ from waggle_fsstore.domain.event import (
     cursor_of,
     parse_after,
 )
-from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.journal import segments
 from waggle_fsstore.store.journal.changes import entries
 from waggle_fsstore.store.journal.lines import NO_ERA, Cursor
 from waggle_fsstore.store.journal.segments import Anchor
+from waggle_fsstore.store.journal.selection import NOTHING, Selection
 from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.read.view import View
 
@@ -57,17 +57,17 @@ class History:
         self._last_read = Anchor()
 
     def events(
-        self, environment_id: str | None, after: int | str, until: int | None
+        self, only: Selection | None, after: int | str, until: int | None
     ) -> Iterator[Event]:
-        """See :meth:`TransactionalRepository.history`."""
+        """See :meth:`TransactionalRepository.history`; ``only`` the selected ones."""
         state = self._view.state()
         start = self._start(after, until, state.published)
-        if environment_id is not None and not is_id(environment_id):
+        if only is NOTHING:
             return iter(())
         end = state.published_cursor
         if until is not None and until < end.seq:
             end = end._replace(seq=until)
-        return (event for event, _ in self._read(start, end, environment_id))
+        return (event for event, _ in self._read(start, end, only))
 
     def watch(
         self, after: int | str | None, timeout: float | None, check: Callable[[], None]
@@ -142,7 +142,7 @@ class History:
         return _Position(anchor, era, is_beginning=seq == 0)
 
     def _read(
-        self, position: _Position, end: Cursor, only: str | None
+        self, position: _Position, end: Cursor, only: Selection | None
     ) -> Iterator[tuple[Event, _Position]]:
         """Yield the events from a position to the end, each with its own position."""
         anchor, era, is_beginning = position
