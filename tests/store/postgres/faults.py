@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from tests.planted import Patch, fault
@@ -79,6 +80,32 @@ def lead_only_first_group(patch: Patch) -> None:
             ticket.done.set()
 
     patch.setattr(writer.Writer, "_lead", lead)
+
+
+@fault(f"{_TESTS}::test_time_of_a_call_is_a_setting")
+def open_with_the_usual_time(patch: Patch) -> None:
+    patch.setattr("waggle_fsstore.config.database_timeout", lambda: timedelta(seconds=15))
+
+
+_EACH_ITS_TIME = f"{_TESTS}::test_each_thread_has_its_own_time"
+
+
+@fault(_EACH_ITS_TIME)
+def give_up_all_of_a_group_at_once(patch: Patch) -> None:
+    _patch(patch, "writer", "_is_late", lambda *_: False)
+
+
+@fault(_EACH_ITS_TIME)
+def give_each_group_the_time_of_a_call(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres.connections import Deadline
+    from waggle_fsstore.store.postgres.writer import Writer
+
+    commit = Writer._commit
+
+    def begin_again(writer: Any, group: Any, _: object) -> None:
+        commit(writer, group, Deadline(writer._connections.timeout))
+
+    patch.setattr(Writer, "_commit", begin_again)
 
 
 @fault(f"{_TESTS}::test_child_leaves_connections_of_parent_alone")

@@ -36,6 +36,7 @@ from waggle_fsstore.store.postgres import writer as writer_module
 from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
 from waggle_fsstore.store.postgres.store import PostgresStore
+from waggle_fsstore.store.postgres.transaction import Transaction
 from waggle_fsstore.testing import make_environment
 
 Open = Callable[[], PostgresStore]
@@ -345,6 +346,38 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
         assert store.count() == 1
 
 
+def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for another one first ends no later, and is not given up early."""
+    outcomes: list[type[Exception] | None] = [None] * 3
+    is_back = threading.Event()
+    begin = Transaction.begin
+
+    def beginning(transaction: Transaction, *arguments: Any) -> None:
+        if not is_back.is_set():
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        begin(transaction, *arguments)
+
+    with PostgresStore(server.url, durable=False, timeout=2) as store:
+        store.save(make_environment(id="a"))
+        monkeypatch.setattr(Transaction, "begin", beginning)
+
+        def save(number: int) -> None:
+            try:
+                store.save(make_environment(id=f"e{number}"))
+            except StoreUnavailableError as error:
+                outcomes[number] = type(error)
+
+        threads = [threading.Thread(target=save, args=[number]) for number in range(3)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.7)
+        threads[0].join()
+        threads[1].join()  # It had 0.7 s more than the first, which it waited for.
+        is_back.set()
+        threads[2].join()
+    assert outcomes == [StoreUnavailableError, StoreUnavailableError, None]
+
+
 def test_secrets_are_never_shown() -> None:
     """No password, user or option of the URL is in a message, a traceback or a representation."""
     url = "postgresql://maja:hunter2@/hive?host=/nowhere&connect_timeout=1"
@@ -368,6 +401,22 @@ def test_url_opens_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
         assert isinstance(store, PostgresStore)
         assert store.find_all() == []
         store.close()
+
+
+def test_time_of_a_call_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failover that takes longer than the default can be waited for."""
+    monkeypatch.setenv("WAGGLE_STORE_TIMEOUT", "45s")
+    store = open_repository("postgresql://127.0.0.1:1/db")
+    assert isinstance(store, PostgresStore)
+    assert store._connections.timeout == 45
+    monkeypatch.delenv("WAGGLE_STORE_TIMEOUT")
+    store = open_repository("postgresql://127.0.0.1:1/db")
+    assert isinstance(store, PostgresStore)
+    assert store._connections.timeout == 15
+    for bad in ("45", "0s", "-1s", "11m"):
+        monkeypatch.setenv("WAGGLE_STORE_TIMEOUT", bad)
+        with pytest.raises(SettingError, match="WAGGLE_STORE_TIMEOUT"):
+            open_repository("postgresql://127.0.0.1:1/db")
 
 
 def test_bad_url_names_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +482,7 @@ def test_thread_behind_full_group_is_served(
     with PostgresStore(server.url, durable=False, timeout=1) as store:
         store.save(make_environment(id="a"))
         writer = store._writer
-        other = writer_module._Ticket(lambda *_: "other", set())
+        other = writer_module._Ticket(lambda *_: "other", set(), Deadline(30))
         writer._queue.append(other)
         assert store.save(make_environment(id="a")) == 2
         assert other.result == "other"

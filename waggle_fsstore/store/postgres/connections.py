@@ -18,6 +18,9 @@ from waggle_fsstore.domain.errors import StoreUnavailableError
 _READERS: Final = 4
 _CONNECT_TIMEOUT_S: Final = 2
 
+#: The longest pause before a repetition, and so how long before its deadline a call may end.
+MAX_PAUSE_S: Final = 0.25
+
 # After how many executions a statement is prepared.
 _PREPARE_AFTER: Final = 2
 
@@ -212,7 +215,7 @@ class Connections:
                 if deadline.left <= pause:
                     raise self.unavailable(reason_of(answer)) from None
             threading.Event().wait(pause)
-            pause = min(pause * 2, 0.25)
+            pause = min(pause * 2, MAX_PAUSE_S)
 
     def close(self) -> None:
         """Close the idle connections now, and those in use as soon as they are given back."""
@@ -244,7 +247,9 @@ class Connections:
         }
         given.update(conninfo.conninfo_to_dict(self._url))
         seconds = int(given.get("connect_timeout", _CONNECT_TIMEOUT_S))
-        given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left))))
+        # It is that of each host. One of less than 2 s counts as 2 s.
+        hosts = str(given.get("host") or given.get("hostaddr") or "").count(",") + 1
+        given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left / hosts))))
         given["client_encoding"] = "utf8"
         connection = Connection.connect(
             conninfo.make_conninfo(**given), autocommit=True, prepare_threshold=None

@@ -18,7 +18,12 @@ from waggle_fsstore.domain.errors import (
 )
 from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
 from waggle_fsstore.store.postgres import schema
-from waggle_fsstore.store.postgres.connections import Connections, Deadline, reason_of
+from waggle_fsstore.store.postgres.connections import (
+    MAX_PAUSE_S,
+    Connections,
+    Deadline,
+    reason_of,
+)
 from waggle_fsstore.store.postgres.transaction import (
     CommitInDoubtError,
     OldFormatError,
@@ -50,9 +55,12 @@ _T = TypeVar("_T")
 class _Ticket(Generic[_T]):
     """What one thread wants done, and what came of it."""
 
-    def __init__(self, work: Callable[[Transaction, Author], _T], ids: set[str]) -> None:
+    def __init__(
+        self, work: Callable[[Transaction, Author], _T], ids: set[str], deadline: Deadline
+    ) -> None:
         self.work = work
         self.ids = ids
+        self.deadline = deadline
         self.author = current_author()
         self.done = threading.Event()
         self.result: _T | None = None
@@ -104,10 +112,10 @@ class Writer:
         reads the documents with ``ids`` only.
         """
         begun = monotonic()
-        ticket = _Ticket(work, ids)
+        timeout = self._connections.timeout
+        ticket = _Ticket(work, ids, Deadline(timeout))
         if not alone:
             self._queue.append(ticket)
-        timeout = self._connections.timeout
         if self._lock.acquire(timeout=timeout):
             try:
                 if alone:
@@ -146,22 +154,28 @@ class Writer:
         return True
 
     def _lead(self, group: list[_Ticket[Any]]) -> None:
-        """Give every ticket its outcome."""
+        """Give every ticket its outcome, or put it back where it has time left."""
+        deadline = min((ticket.deadline for ticket in group), key=lambda one: one.at)
         error: BaseException = OutcomeUnknownError(self._connections.location)
+        ended = group
         try:
-            self._commit(group)
+            self._commit(group, deadline)
         except Exception as failure:  # noqa: BLE001  # Raised in each thread of the group.
             error = failure
+            if _is_late(failure, deadline):  # It changed nothing.
+                ends = deadline.at + MAX_PAUSE_S
+                ended = [ticket for ticket in group if ticket.deadline.at <= ends]
+                rest = [ticket for ticket in group if ticket.deadline.at > ends]
+                self._queue.extendleft(reversed(rest))
         else:
             return
         finally:
-            for ticket in group:
+            for ticket in ended:
                 if not ticket.done.is_set():
                     ticket.error = error
                     ticket.done.set()
 
-    def _commit(self, group: list[_Ticket[Any]]) -> None:
-        deadline = Deadline(self._connections.timeout)
+    def _commit(self, group: list[_Ticket[Any]], deadline: Deadline) -> None:
         try:
             self._check(deadline)
             for _ in range(_MAX_PREPARATIONS):
@@ -283,3 +297,10 @@ class Writer:
             if is_found:
                 raise self._connections.unavailable(problem)
         self._is_checked = True
+
+
+def _is_late(failure: Exception, deadline: Deadline) -> bool:
+    """Return whether work failed because the time was over, and not because it was refused."""
+    return isinstance(failure, LockTimeoutError) or (
+        isinstance(failure, StoreUnavailableError) and deadline.left <= MAX_PAUSE_S
+    )
