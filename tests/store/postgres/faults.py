@@ -24,6 +24,14 @@ def take_lost_commit_for_made(patch: Patch) -> None:
     _patch(patch, "writer", "Writer._happened", lambda *_: True)
 
 
+@fault(f"{_TESTS}::test_lost_commit_that_cannot_be_found_is_unknown")
+def take_pruned_change_for_one_not_made(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import writer
+
+    statement = writer._OP_OF.replace(b"SELECT oldest,", b"SELECT 0 * oldest,")
+    patch.setattr(writer, "_OP_OF", statement)
+
+
 @fault(f"{_TESTS}::test_commit_waits_for_flush_whatever_database_says")
 def obey_database_that_waits_for_no_flush(patch: Patch) -> None:
     _replace(patch, "_CONFIGURE", "IN ('off', 'local')", "IN ('')")

@@ -37,6 +37,7 @@ from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.store.postgres.transaction import Transaction
+from waggle_fsstore.store.postgres.writer import Writer
 from waggle_fsstore.testing import make_environment
 
 Open = Callable[[], PostgresStore]
@@ -92,6 +93,33 @@ def test_lost_commit_without_server_is_unknown(
         Cut(monkeypatch, arrives=True, then_unreachable=True)
         with pytest.raises(OutcomeUnknownError):
             store.save(make_environment(id="a"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM waggle.change; UPDATE waggle.store SET oldest = last + 1",
+        "UPDATE waggle.store SET format = format + 1",
+        "UPDATE waggle.store SET format = 1",
+    ],
+    ids=["pruned", "upgraded", "put back"],
+)
+def test_lost_commit_that_cannot_be_found_is_unknown(
+    repository: PostgresStore, server: Server, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """Where the history no longer says whether a change happened, it is not made again."""
+    repository.save(make_environment(id="a"))
+    Cut(monkeypatch, arrives=True, then_unreachable=False)
+    happened = Writer._happened
+
+    def look_later(writer: Writer, transaction: Transaction) -> bool:
+        server.execute(statement)
+        return happened(writer, transaction)
+
+    monkeypatch.setattr(Writer, "_happened", look_later)
+    with pytest.raises(OutcomeUnknownError):
+        repository.save(make_environment(id="a"))
+    assert server.ask("SELECT last FROM waggle.store") == 2
 
 
 def test_ended_session_is_replaced(repository: PostgresStore, server: Server) -> None:

@@ -14,6 +14,7 @@ from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
+    StoreError,
     StoreUnavailableError,
 )
 from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
@@ -38,7 +39,9 @@ _MAX_PREPARATIONS: Final = 8
 #: The part of the time of a call in which it may wait for the lock of the store.
 _LOCK_SHARE: Final = 0.8
 
-_OP_OF: Final = b"SELECT op FROM waggle.change WHERE seq = %s"
+_OP_OF: Final = b"""
+SELECT oldest, (SELECT op FROM waggle.change WHERE seq = %s) FROM waggle.store
+"""
 # Its own COMMIT proves that all changes before it are on the standbys too.
 _TOUCH: Final = b"UPDATE waggle.store SET last = last"
 
@@ -231,17 +234,19 @@ class Writer:
             with self._connections.writer(deadline) as connection:
                 looking = Transaction(connection)
                 looking.begin(deadline.left * _LOCK_SHARE, self._connections.timeout, set())
-                row = connection.execute(_OP_OF, [transaction.first]).fetchone()
+                oldest, op = connection.execute(_OP_OF, [transaction.first]).fetchall()[0]
+                if op is None and transaction.first < oldest:
+                    raise errors.NoData("the history was pruned beyond the change")
                 connection.execute(_TOUCH)
                 connection.warnings.clear()
                 connection.execute(b"COMMIT")
                 if connection.warnings:
                     raise errors.OperationalError("no standby has confirmed the change")
-                return row is not None and row[0] == transaction.op
+                return bool(op == transaction.op)
 
         try:
             return self._connections.retry(deadline, look)
-        except (psycopg.Error, StoreUnavailableError) as error:
+        except (psycopg.Error, StoreError, OldFormatError) as error:
             raise OutcomeUnknownError(self._connections.location) from error
 
     def _found(self, deadline: Deadline) -> None:
