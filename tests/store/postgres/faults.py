@@ -217,6 +217,27 @@ def close_what_is_left_open_once(patch: Patch) -> None:
     _patch(patch, "connections", "_MAX_BLOCKS", 1)
 
 
+@fault(f"{_ERRORS}::test_session_that_was_idle_too_long_is_replaced")
+def give_up_idle_sessions(patch: Patch) -> None:
+    from psycopg import errors
+
+    from waggle_fsstore.store.postgres import connections
+
+    kept = tuple(one for one in connections.RETRIED if one is not errors.IdleSessionTimeout)
+    patch.setattr(connections, "RETRIED", kept)
+
+
+@fault(f"{_ERRORS}::test_defaults_of_role_stop_no_writer")
+def obey_defaults_of_the_role(patch: Patch) -> None:
+    for module in ("connections", "writer"):
+        _patch(patch, module, "writing", lambda connection: connection.transaction())
+
+
+@fault(f"{_ERRORS}::test_lost_machine_is_noticed")
+def wait_for_lost_machine(patch: Patch) -> None:
+    _patch(patch, "connections", "_NETWORK", {})
+
+
 _HOSTS = "tests/store/postgres/test_hosts.py"
 _UPGRADE = "tests/store/postgres/test_upgrade.py"
 

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,15 @@ _CONNECT_TIMEOUT_S: Final = 2
 
 #: The longest pause before a repetition, and so how long before its deadline a call may end.
 MAX_PAUSE_S: Final = 0.25
+
+# A machine that is lost closes no connection. Without these, a call would wait for it until its
+# deadline, and fail although another server has taken over.
+_NETWORK: Final = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "5000",
+}
 
 # After how many executions a statement is prepared.
 _PREPARE_AFTER: Final = 2
@@ -37,10 +46,12 @@ RETRIED: Final = (
     errors.TooManyConnections,
     errors.ReadOnlySqlTransaction,
     errors.IdleInTransactionSessionTimeout,
+    errors.IdleSessionTimeout,
 )
 
 #: What to do about an error, by its code: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _ADVICE: Final = {
+    "25P04": "raise the transaction_timeout of this role",
     "25006": "name the primary, or all hosts",
     "28000": "check the user, and the rules in pg_hba.conf",
     "28P01": "check the user and the password",
@@ -107,7 +118,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 except psycopg.Error as error:
                     first = error
         except psycopg.Error as error:
-            raise first or error from None
+            # The end of a pipeline that was left at the deadline hides why it was left.
+            cause = error.__context__
+            raise first or (cause if isinstance(cause, psycopg.Error) else error) from None
         if first is not None:
             raise first
 
@@ -180,17 +193,19 @@ class Connections:
         finally:
             self._give_back(connection)
 
-    def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def read(
+        self, statement: str, parameters: tuple[Any, ...] = (), *, writes: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, which sees one state; [] without tables.
 
-        Retries while the server cannot be reached, up to the deadline. Raises
-        :class:`StoreUnavailableError`.
+        ``writes`` is for a change that may happen twice. Retries while the server cannot be
+        reached, up to the deadline. Raises :class:`StoreUnavailableError`.
         """
         deadline = Deadline(self.timeout)
         if not self._readers.acquire(timeout=self.timeout):
             raise self.unavailable("all connections for reading are in use")
         try:
-            return self.retry(deadline, lambda: self._read(deadline, statement, parameters))
+            return self.retry(deadline, lambda: self._read(deadline, statement, parameters, writes))
         except (errors.UndefinedTable, errors.InvalidSchemaName):
             return []
         except psycopg.Error as error:
@@ -227,9 +242,12 @@ class Connections:
         return StoreUnavailableError(self.location, reason)
 
     def _read(
-        self, deadline: Deadline, statement: str, parameters: tuple[Any, ...]
+        self, deadline: Deadline, statement: str, parameters: tuple[Any, ...], writes: bool
     ) -> list[tuple[Any, ...]]:
-        with self.writer(deadline) as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self.writer(deadline))
+            if writes:
+                stack.enter_context(writing(connection))
             return connection.execute(statement.encode(), parameters).fetchall()
 
     def _take(self, deadline: Deadline) -> Connection:
@@ -244,6 +262,7 @@ class Connections:
         given: dict[str, Any] = {
             "target_session_attrs": "primary",
             "application_name": "waggle-fsstore",
+            **_NETWORK,
         }
         given.update(conninfo.conninfo_to_dict(self._url))
         seconds = int(given.get("connect_timeout", _CONNECT_TIMEOUT_S))
@@ -278,6 +297,14 @@ class Connections:
         with suppress(IndexError):  # Another thread may close the last one.
             while True:
                 self._idle.pop().close()
+
+
+@contextmanager
+def writing(connection: Connection) -> Iterator[None]:
+    """Begin a transaction like that of a change, whatever the defaults of the role are."""
+    with connection.transaction():
+        connection.execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        yield
 
 
 def is_transient(error: psycopg.Error) -> bool:

@@ -24,6 +24,7 @@ from waggle_fsstore.store.postgres.connections import (
     Connections,
     Deadline,
     reason_of,
+    writing,
 )
 from waggle_fsstore.store.postgres.transaction import (
     CommitInDoubtError,
@@ -251,7 +252,7 @@ class Writer:
 
     def _found(self, deadline: Deadline) -> None:
         """Make the tables, unless another process has. Raises psycopg's error without rights."""
-        with self._connections.writer(deadline) as connection, connection.transaction():
+        with self._connections.writer(deadline) as connection, writing(connection):
             connection.execute(schema.LOCK_FOUNDING.encode())
             row = connection.execute(schema.EXISTS.encode()).fetchone()
             if row is None or not row[0]:
@@ -260,7 +261,7 @@ class Writer:
     def _upgrade(self, deadline: Deadline) -> None:
         """Give the tables today's format, unless another process has."""
         try:
-            with self._connections.writer(deadline) as connection, connection.transaction():
+            with self._connections.writer(deadline) as connection, writing(connection):
                 connection.execute(schema.LOCK_FOUNDING.encode())
                 row = connection.execute(schema.LOCK_STORE.encode()).fetchone()
                 found = row[0] if row else schema.FORMAT
