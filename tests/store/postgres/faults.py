@@ -217,6 +217,11 @@ def close_what_is_left_open_once(patch: Patch) -> None:
     _patch(patch, "connections", "_MAX_BLOCKS", 1)
 
 
+@fault(f"{_ERRORS}::test_refused_transaction_is_repeated")
+def give_up_where_pooler_lost_the_server(patch: Patch) -> None:
+    _patch(patch, "connections", "_CONNECTION_CLASS", "\0")
+
+
 @fault(f"{_ERRORS}::test_session_that_was_idle_too_long_is_replaced")
 def give_up_idle_sessions(patch: Patch) -> None:
     from psycopg import errors

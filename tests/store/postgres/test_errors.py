@@ -53,11 +53,15 @@ def failing(server: Server, code: str, times: int = 1 << 30) -> Iterator[None]:
         server.execute("DROP TRIGGER fail ON waggle.change", "DROP SEQUENCE waggle.failures")
 
 
-@pytest.mark.parametrize("code", ["40P01", "40001"], ids=["deadlock", "serialization failure"])
+@pytest.mark.parametrize(
+    "code",
+    ["40P01", "40001", "08P01"],
+    ids=["deadlock", "serialization failure", "server lost by a pooler"],
+)
 def test_refused_transaction_is_repeated(
     repository: PostgresStore, server: Server, code: str
 ) -> None:
-    """A deadlock or a serialization failure costs time, and the change is made once."""
+    """What another attempt can mend costs time, and the change is made once."""
     repository.save(make_environment(id="a"))
     with failing(server, code, times=3):
         assert repository.save(make_environment(id="b")) == 2

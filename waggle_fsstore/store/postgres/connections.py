@@ -49,6 +49,9 @@ RETRIED: Final = (
     errors.IdleSessionTimeout,
 )
 
+#: The class of codes with which a pooler says that it has lost the server.
+_CONNECTION_CLASS: Final = "08"
+
 #: What to do about an error, by its code: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _ADVICE: Final = {
     "25P04": "raise the transaction_timeout of this role",
@@ -59,7 +62,7 @@ _ADVICE: Final = {
     "42501": "grant this role the rights of a writer, as `waggle-fsstore schema` does",
     "53100": "free space on the server",
     "53300": "allow more connections, or put a pooler between",
-    "57014": "raise the statement_timeout of this role",
+    "57014": "raise the statement_timeout of this role, unless an operator cancelled it",
     "57P03": "wait until the server has started",
 }
 
@@ -310,9 +313,8 @@ def writing(connection: Connection) -> Iterator[None]:
 def is_transient(error: psycopg.Error) -> bool:
     """Return whether a repetition can succeed: no server, or one that ended the session."""
     # What a server answers has a code; a connection that is lost or refused has none.
-    return isinstance(error, RETRIED) or (
-        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-    )
+    is_lost = error.sqlstate is None or error.sqlstate.startswith(_CONNECTION_CLASS)
+    return isinstance(error, RETRIED) or (isinstance(error, psycopg.OperationalError) and is_lost)
 
 
 def reason_of(error: psycopg.Error) -> str:
