@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from tests.planted import Patch, fault
+from waggle_fsstore import OutcomeUnknownError
 
 _TESTS = "tests/store/postgres/test_store.py"
 _CONTRACT = "tests/store/postgres/test_contracts.py::TestPostgresStore"
@@ -75,6 +76,24 @@ def commit_for_each_thread(patch: Patch) -> None:
     _patch(patch, "writer", "_MAX_GROUP", 1)
 
 
+@fault(f"{_TESTS}::test_threads_that_save_again_share_transactions")
+def commit_for_every_two_threads(patch: Patch) -> None:
+    _patch(patch, "writer", "_MAX_GROUP", 2)
+
+
+@fault(f"{_TESTS}::test_interrupted_thread_leaves_others_to_work")
+def stop_where_leader_is_interrupted(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres.writer import Writer
+
+    leave = Writer._leave
+
+    def leave_if_done(writer: Any, ticket: Any) -> None:
+        if not isinstance(ticket.error, OutcomeUnknownError):
+            leave(writer, ticket)
+
+    patch.setattr(Writer, "_leave", leave_if_done)
+
+
 @fault(f"{_TESTS}::test_thread_behind_full_group_is_served")
 def lead_only_first_group(patch: Patch) -> None:
     from waggle_fsstore.store.postgres import writer
@@ -84,8 +103,7 @@ def lead_only_first_group(patch: Patch) -> None:
     def lead(self: Any, group: list[Any]) -> None:
         real(self, group)
         for ticket in self._queue:
-            ticket.error = TimeoutError()
-            ticket.done.set()
+            ticket.error, ticket.is_done = TimeoutError(), True
 
     patch.setattr(writer.Writer, "_lead", lead)
 

@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -377,6 +378,7 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
 def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for another one first ends no later, and is not given up early."""
     outcomes: list[type[Exception] | None] = [None] * 3
+    took = [0.0] * 3
     is_back = threading.Event()
     begin = Transaction.begin
 
@@ -390,10 +392,12 @@ def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.Monkey
         monkeypatch.setattr(Transaction, "begin", beginning)
 
         def save(number: int) -> None:
+            begun = time.monotonic()
             try:
                 store.save(make_environment(id=f"e{number}"))
             except StoreUnavailableError as error:
                 outcomes[number] = type(error)
+            took[number] = time.monotonic() - begun
 
         threads = [threading.Thread(target=save, args=[number]) for number in range(3)]
         for thread in threads:
@@ -404,6 +408,7 @@ def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.Monkey
         is_back.set()
         threads[2].join()
     assert outcomes == [StoreUnavailableError, StoreUnavailableError, None]
+    assert took[1] < 3
 
 
 def test_secrets_are_never_shown() -> None:
@@ -516,6 +521,23 @@ def test_thread_behind_full_group_is_served(
         assert other.result == "other"
 
 
+@contextmanager
+def leading(writer: Writer) -> Iterator[None]:
+    """Let another thread lead, with a transaction of its own, until the end of the block."""
+    leads, is_over = threading.Event(), threading.Event()
+
+    def work(*_: object) -> None:
+        leads.set()
+        assert is_over.wait(30)
+
+    thread = threading.Thread(target=lambda: writer.run(work, set(), alone=True))
+    thread.start()
+    assert leads.wait(30)
+    yield
+    is_over.set()
+    thread.join()
+
+
 def test_waiting_threads_share_transaction(
     repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,16 +563,70 @@ def test_waiting_threads_share_transaction(
 
     threads = [threading.Thread(target=save, args=[number]) for number in range(6)]
     writer = repository._writer
-    with writer._lock:
+    with leading(writer):
         for thread in threads:
             thread.start()
         while len(writer._queue) < len(threads):
             pass
     for thread in threads:
         thread.join()
-    assert len(commits) == 1
+    assert len(commits) == 2  # That of the first leader, and one for all others.
     assert sorted(one for one in outcomes if isinstance(one, int)) == [2, 3, 4, 5, 6]
     assert repository.count() == 6
+
+
+def test_threads_that_save_again_share_transactions(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread whose change is made waits for no other one before its next change."""
+    repository.save(make_environment(id="a"))
+    commits: list[None] = []
+    commit = Transaction.commit
+
+    def slow(transaction: Transaction) -> None:
+        commits.append(None)
+        time.sleep(0.02)
+        commit(transaction)
+
+    monkeypatch.setattr(Transaction, "commit", slow)
+
+    def save(number: int) -> None:
+        for _ in range(10):
+            repository.save(make_environment(id=f"e{number}"))
+
+    threads = [threading.Thread(target=save, args=[number]) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert repository.last_change() == 161
+    assert len(commits) < 50
+
+
+def test_interrupted_thread_leaves_others_to_work(server: Server) -> None:
+    """A thread that Ctrl-C interrupts while it leads hands over to the next one."""
+    outcomes: list[object] = []
+    with PostgresStore(server.url, durable=False, timeout=2) as store:
+        store.save(make_environment(id="a"))
+
+        def save() -> None:
+            try:
+                outcomes.append(store.save(make_environment(id="b")))
+            except LockTimeoutError as error:
+                outcomes.append(error)
+
+        thread = threading.Thread(target=save)
+
+        def work(*_: object) -> None:
+            thread.start()
+            while not store._writer._queue:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store._writer.run(work, set())
+        thread.join()
+    assert outcomes == [2]
 
 
 def test_changes_of_database_are_measured(open_store: Open) -> None:

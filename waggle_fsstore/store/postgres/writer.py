@@ -4,12 +4,14 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import psycopg
 from psycopg import errors
 
 from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
@@ -60,13 +62,24 @@ class _Ticket(Generic[_T]):
     """What one thread wants done, and what came of it."""
 
     def __init__(
-        self, work: Callable[[Transaction, Author], _T], ids: set[str], deadline: Deadline
+        self,
+        work: Callable[[Transaction, Author], _T],
+        ids: set[str],
+        deadline: Deadline,
+        *,
+        alone: bool = False,
     ) -> None:
         self.work = work
         self.ids = ids
         self.deadline = deadline
+        #: Whether its own thread has to do it, in a transaction without others.
+        self.alone = alone
         self.author = current_author()
-        self.done = threading.Event()
+        self.is_done = False
+        #: Whether its thread leads, or has left, after an interruption too.
+        self.leads = self.is_left = False
+        #: Set once it is done, or its thread leads.
+        self.woken = threading.Event()
         self.result: _T | None = None
         self.error: BaseException | None = None
 
@@ -88,7 +101,10 @@ class _Ticket(Generic[_T]):
 
 
 class Writer:
-    """Runs changes under the lock of the store; the first thread leads those that wait."""
+    """Runs changes under the lock of the store; one of the threads that wait leads them all.
+
+    A leader wakes the threads whose changes are made, and hands over to the first that waits.
+    """
 
     def __init__(self, connections: Connections, *, durable: bool) -> None:
         self._connections = connections
@@ -100,8 +116,9 @@ class Writer:
 
     def reset(self) -> None:
         """Begin with no thread waiting, as in a forked child."""
-        self._lock = threading.Lock()
+        self._state = threading.Condition(threading.Lock())
         self._queue: deque[_Ticket[Any]] = deque()
+        self._is_led = False
 
     def run(
         self,
@@ -116,46 +133,71 @@ class Writer:
         reads the documents with ``ids`` only.
         """
         begun = monotonic()
-        timeout = self._connections.timeout
-        ticket = _Ticket(work, ids, Deadline(timeout))
-        if not alone:
-            self._queue.append(ticket)
-        if self._lock.acquire(timeout=timeout):
-            try:
-                if alone:
-                    self._lead([ticket])
-                # A group may be full before it has this ticket.
-                while not ticket.done.is_set() and (group := self._next_group()):
-                    self._lead(group)
-            finally:
-                self._lock.release()
-        elif alone or self._withdraw(ticket):
-            raise LockTimeoutError(self._connections.location, None, timeout)
-        # Another thread leads it, in at most the time of a call and that of finding out.
-        if not ticket.done.wait(3 * timeout):
-            raise OutcomeUnknownError(self._connections.location)
+        ticket = _Ticket(work, ids, Deadline(self._connections.timeout), alone=alone)
+        run_with_cleanup(partial(self._take_part, ticket), partial(self._leave, ticket))
         if ticket.error is not None:
             raise ticket.error
         self.saves.add(monotonic() - begun)
         return ticket.result  # type: ignore[return-value]  # Set where there is no error.
 
     def close(self) -> None:
-        """Wait for the write in progress, if it ends in time."""
-        if self._lock.acquire(timeout=self._connections.timeout):
-            self._lock.release()
+        """Wait for the writes in progress, if they end in time."""
+        with self._state:
+            self._state.wait_for(lambda: not self._is_led, self._connections.timeout)
+
+    def _take_part(self, ticket: _Ticket[Any]) -> None:
+        """Return when the ticket has its outcome, from this thread or from another one."""
+        with self._state:
+            self._queue.append(ticket)
+            if not self._is_led:
+                self._is_led = True
+                self._appoint(ticket)
+        self._wait(ticket)
+        # A group may be full before it has this ticket.
+        while not ticket.is_done:
+            self._lead(self._next_group())
+
+    def _wait(self, ticket: _Ticket[Any]) -> None:
+        """Wait until the ticket is done, or its thread leads."""
+        location, timeout = self._connections.location, self._connections.timeout
+        if ticket.woken.wait(timeout):
+            return
+        with self._state:
+            if not ticket.leads and ticket in self._queue:
+                self._queue.remove(ticket)
+                raise LockTimeoutError(location, None, timeout)
+        # Another thread leads it, in at most the time of a call and that of finding out.
+        if not ticket.woken.wait(3 * timeout):
+            raise OutcomeUnknownError(location)
+
+    def _leave(self, ticket: _Ticket[Any]) -> None:
+        """Hand over to the first thread that waits, if this one leads."""
+        with self._state:
+            ticket.is_left = True
+            if ticket in self._queue:  # Its thread was interrupted.
+                self._queue.remove(ticket)
+            if not ticket.leads:
+                return
+            ticket.leads = False
+            if self._queue:
+                self._appoint(self._queue[0])
+            else:
+                self._is_led = False
+                self._state.notify_all()
+
+    def _appoint(self, ticket: _Ticket[Any]) -> None:
+        ticket.leads = True
+        ticket.woken.set()
 
     def _next_group(self) -> list[_Ticket[Any]]:
-        group: list[_Ticket[Any]] = []
-        while self._queue and len(group) < _MAX_GROUP:
-            group.append(self._queue.popleft())
+        """Take the next tickets; the first one is that of the thread that leads."""
+        with self._state:
+            group = [self._queue.popleft()]
+            while self._queue and len(group) < _MAX_GROUP:
+                if group[0].alone or self._queue[0].alone:
+                    break
+                group.append(self._queue.popleft())
         return group
-
-    def _withdraw(self, ticket: _Ticket[Any]) -> bool:
-        try:
-            self._queue.remove(ticket)
-        except ValueError:
-            return False
-        return True
 
     def _lead(self, group: list[_Ticket[Any]]) -> None:
         """Give every ticket its outcome, or put it back where it has time left."""
@@ -170,14 +212,16 @@ class Writer:
                 ends = deadline.at + MAX_PAUSE_S
                 ended = [ticket for ticket in group if ticket.deadline.at <= ends]
                 rest = [ticket for ticket in group if ticket.deadline.at > ends]
-                self._queue.extendleft(reversed(rest))
+                with self._state:
+                    self._queue.extendleft(one for one in reversed(rest) if not one.is_left)
         else:
             return
         finally:
             for ticket in ended:
-                if not ticket.done.is_set():
+                if not ticket.is_done:
                     ticket.error = error
-                    ticket.done.set()
+                    ticket.is_done = True
+                    ticket.woken.set()
 
     def _commit(self, group: list[_Ticket[Any]], deadline: Deadline) -> None:
         try:
@@ -193,7 +237,8 @@ class Writer:
         except psycopg.Error as error:
             raise self._connections.unavailable(reason_of(error)) from None
         for ticket in group:
-            ticket.done.set()
+            ticket.is_done = True
+            ticket.woken.set()
 
     def _attempt(self, group: list[_Ticket[Any]], deadline: Deadline) -> bool:
         """Run and commit a group; return whether it is committed.
