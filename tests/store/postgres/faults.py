@@ -202,6 +202,13 @@ def let_writer_rewrite_history(patch: Patch) -> None:
     patch.setattr(schema, "SCRIPT", script)
 
 
+@fault(f"{_MAINTENANCE}::test_server_says_how_old_the_history_is")
+def take_first_change_for_the_last(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import maintenance
+
+    _patch(patch, "maintenance", "_INFO", maintenance._INFO.replace("seq LIMIT", "seq DESC LIMIT"))
+
+
 _ERRORS = "tests/store/postgres/test_errors.py"
 
 
