@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import pytest
 
 from tests.isolation import why_not_isolated
 from waggle_fsstore import SettingError, Settings
+from waggle_fsstore.config import database_timeout
 from waggle_fsstore.domain import errors
 
 ROOT = Path(__file__).parent.parent
@@ -244,7 +245,7 @@ def test_variables_are_those_of_the_program() -> None:
     named = {
         name: re.findall(r"^\| `(WAGGLE_[A-Z_]+)`", tables[name], re.MULTILINE) for name in tables
     }
-    assert named["store"] == ["WAGGLE_STORE_PATH", "WAGGLE_DATA_DIR"]
+    assert named["store"] == ["WAGGLE_STORE_PATH", "WAGGLE_STORE_TIMEOUT", "WAGGLE_DATA_DIR"]
     read = set(re.findall(r'"(WAGGLE_[A-Z_]+)"', source))
     assert sorted(name for names in named.values() for name in names) == sorted(read)
 
@@ -253,11 +254,14 @@ def test_defaults_are_those_of_the_program() -> None:
     """The defaults of the table are those of the program; the error of a bad value names it."""
     row = r"^\| `(WAGGLE_[A-Z_]+)` \|.*\| (?:`(.*)`|none) \|$"
     rows = re.findall(row, CONFIGURATION, re.MULTILINE)
-    assert len(rows) == 30
+    assert len(rows) == 31
     for variable, default in rows:
-        assert Settings.from_env({variable: default}) == Settings.from_env({}), variable
+        read: Callable[[dict[str, str]], object] = Settings.from_env
+        if variable == "WAGGLE_STORE_TIMEOUT":
+            read = database_timeout
+        assert read({variable: default}) == read({}), variable
         with pytest.raises(SettingError, match=f"^{variable}: "):
-            Settings.from_env({variable: "/ ?"})
+            read({variable: "/ ?"})
 
 
 def test_tools_are_those_of_the_server(server_url: str) -> None:

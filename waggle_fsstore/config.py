@@ -13,6 +13,7 @@ import platformdirs
 from waggle_fsstore.domain.access_token import AccessToken, ClusterToken, parse_tokens
 from waggle_fsstore.domain.defaults import (
     DEFAULT_CAPACITY,
+    DEFAULT_DATABASE_TIMEOUT,
     DEFAULT_EXEC_TIMEOUT,
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_PORTS,
@@ -72,6 +73,19 @@ def store_location(environ: Mapping[str, str] | None = None) -> str:
     variables = os.environ if environ is None else environ
     location = variables.get("WAGGLE_STORE_PATH", "").strip()
     return location or os.path.join(data_dir(variables), "store")
+
+
+def database_timeout(environ: Mapping[str, str] | None = None) -> timedelta:
+    """Return ``WAGGLE_STORE_TIMEOUT``, how long a call to a store in a database may take.
+
+    Raises :class:`SettingError`.
+    """
+    variables = os.environ if environ is None else environ
+    text = variables.get("WAGGLE_STORE_TIMEOUT", "").strip()
+    try:
+        return _database_timeout(text) if text else DEFAULT_DATABASE_TIMEOUT
+    except ValueError as error:
+        raise SettingError("WAGGLE_STORE_TIMEOUT", str(error)) from None
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> str:
@@ -378,6 +392,13 @@ def _interval(text: str) -> timedelta:
     if not timedelta(milliseconds=10) <= interval <= timedelta(days=1):
         raise ValueError(f"{text!r:.100} is not a duration from 10ms to 24h, such as 30s or 5m")
     return interval
+
+
+def _database_timeout(text: str) -> timedelta:
+    timeout = parse_duration(text)
+    if not timedelta(seconds=1) <= timeout <= timedelta(minutes=10):
+        raise ValueError(f"{text!r:.100} is not a duration from 1s to 10m, such as 45s")
+    return timeout
 
 
 def _exec_timeout(text: str) -> timedelta:

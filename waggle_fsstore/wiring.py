@@ -46,6 +46,7 @@ def open_repository(
     :class:`PostgresStore`, which needs the extra ``postgres``. By default it is
     ``WAGGLE_STORE_PATH``, else ``store`` in ``WAGGLE_DATA_DIR``, else ``store`` in the
     system's directory for user data of ``waggle``. ``recovers`` is that of :class:`FileStore`.
+    ``WAGGLE_STORE_TIMEOUT`` bounds the calls to a database.
 
     Raises ``ValueError`` for any other location, and :class:`SettingError`, which names the
     variable, if the location comes from one.
@@ -54,6 +55,8 @@ def open_repository(
     if url is not None:
         try:
             return _open_database(url)
+        except SettingError:
+            raise
         except ValueError as error:
             if location is None:
                 raise SettingError("WAGGLE_STORE_PATH", str(error)) from None
@@ -331,7 +334,7 @@ def _open_database(url: str) -> TransactionalRepository:
         raise ValueError(
             "a store in PostgreSQL needs the extra: pip install '/path/to/clone[postgres]'"
         ) from None
-    return PostgresStore(url)
+    return PostgresStore(url, timeout=config.database_timeout().total_seconds())
 
 
 def _path_of(location: str | os.PathLike[str] | None) -> str | None:

@@ -27,3 +27,6 @@ DEFAULT_TRASH_MAX: Final = Size(10, is_percent=True)
 #: How long a program may run in an environment, by default and at most.
 DEFAULT_EXEC_TIMEOUT: Final = timedelta(seconds=30)
 MAX_EXEC_TIMEOUT: Final = timedelta(minutes=5)
+
+#: How long a call to a store in a database may take.
+DEFAULT_DATABASE_TIMEOUT: Final = timedelta(seconds=15)

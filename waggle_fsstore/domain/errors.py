@@ -395,7 +395,8 @@ class OutcomeUnknownError(StoreError):
         self.path = Path(path)
         super().__init__(
             f"{self.path}: the change failed and could not be rolled back; it may or may not "
-            "be visible after a restart: check the disk, then read the environment again"
+            "be visible after a restart: check the disk or the database server, then read the "
+            "environment again"
         )
 
 

@@ -87,7 +87,7 @@ class Node:
             return
         pid = self._process.pid
         os.kill(pid, signal.SIGSTOP)  # It would begin to recover.
-        for child in _children(pid):
+        for child in children(pid):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
@@ -156,7 +156,7 @@ class Cluster:
             settings["synchronous_standby_names"] = f"ANY 1 ({', '.join(_NAMES)})"
         self.nodes = [
             Node(name, port, directory, version, settings)
-            for name, port in zip(_NAMES[:nodes], _free_ports(nodes), strict=True)
+            for name, port in zip(_NAMES[:nodes], free_ports(nodes), strict=True)
         ]
         self.primary = self.nodes[0]
         hosts = ",".join("127.0.0.1" for _ in self.nodes)
@@ -239,7 +239,7 @@ def running_cluster(
         shutil.rmtree(directory)
 
 
-def _children(pid: int) -> Iterator[int]:
+def children(pid: int) -> Iterator[int]:
     """Yield the children of a process."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -249,7 +249,8 @@ def _children(pid: int) -> Iterator[int]:
                 yield int(entry.parent.name)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports that no program listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

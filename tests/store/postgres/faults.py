@@ -3,9 +3,11 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from tests.planted import Patch, fault
+from waggle_fsstore import OutcomeUnknownError
 
 _TESTS = "tests/store/postgres/test_store.py"
 _CONTRACT = "tests/store/postgres/test_contracts.py::TestPostgresStore"
@@ -21,6 +23,14 @@ def repeat_lost_commit_without_looking(patch: Patch) -> None:
 @fault(f"{_TESTS}::test_lost_commit_is_made_once")
 def take_lost_commit_for_made(patch: Patch) -> None:
     _patch(patch, "writer", "Writer._happened", lambda *_: True)
+
+
+@fault(f"{_TESTS}::test_lost_commit_that_cannot_be_found_is_unknown")
+def take_pruned_change_for_one_not_made(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import writer
+
+    statement = writer._OP_OF.replace(b"SELECT oldest,", b"SELECT 0 * oldest,")
+    patch.setattr(writer, "_OP_OF", statement)
 
 
 @fault(f"{_TESTS}::test_commit_waits_for_flush_whatever_database_says")
@@ -76,6 +86,24 @@ def commit_for_each_thread(patch: Patch) -> None:
     _patch(patch, "writer", "_MAX_GROUP", 1)
 
 
+@fault(f"{_TESTS}::test_threads_that_save_again_share_transactions")
+def commit_for_every_two_threads(patch: Patch) -> None:
+    _patch(patch, "writer", "_MAX_GROUP", 2)
+
+
+@fault(f"{_TESTS}::test_interrupted_thread_leaves_others_to_work")
+def stop_where_leader_is_interrupted(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres.writer import Writer
+
+    leave = Writer._leave
+
+    def leave_if_done(writer: Any, ticket: Any) -> None:
+        if not isinstance(ticket.error, OutcomeUnknownError):
+            leave(writer, ticket)
+
+    patch.setattr(Writer, "_leave", leave_if_done)
+
+
 @fault(f"{_TESTS}::test_thread_behind_full_group_is_served")
 def lead_only_first_group(patch: Patch) -> None:
     from waggle_fsstore.store.postgres import writer
@@ -85,10 +113,35 @@ def lead_only_first_group(patch: Patch) -> None:
     def lead(self: Any, group: list[Any]) -> None:
         real(self, group)
         for ticket in self._queue:
-            ticket.error = TimeoutError()
-            ticket.done.set()
+            ticket.error, ticket.is_done = TimeoutError(), True
 
     patch.setattr(writer.Writer, "_lead", lead)
+
+
+@fault(f"{_TESTS}::test_time_of_a_call_is_a_setting")
+def open_with_the_usual_time(patch: Patch) -> None:
+    patch.setattr("waggle_fsstore.config.database_timeout", lambda: timedelta(seconds=15))
+
+
+_EACH_ITS_TIME = f"{_TESTS}::test_each_thread_has_its_own_time"
+
+
+@fault(_EACH_ITS_TIME)
+def give_up_all_of_a_group_at_once(patch: Patch) -> None:
+    _patch(patch, "writer", "_is_late", lambda *_: False)
+
+
+@fault(_EACH_ITS_TIME)
+def give_each_group_the_time_of_a_call(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres.connections import Deadline
+    from waggle_fsstore.store.postgres.writer import Writer
+
+    commit = Writer._commit
+
+    def begin_again(writer: Any, group: Any, _: object) -> None:
+        commit(writer, group, Deadline(writer._connections.timeout))
+
+    patch.setattr(Writer, "_commit", begin_again)
 
 
 @fault(f"{_TESTS}::test_child_leaves_connections_of_parent_alone")
@@ -159,6 +212,13 @@ def let_writer_rewrite_history(patch: Patch) -> None:
     patch.setattr(schema, "SCRIPT", script)
 
 
+@fault(f"{_MAINTENANCE}::test_server_says_how_old_the_history_is")
+def take_first_change_for_the_last(patch: Patch) -> None:
+    from waggle_fsstore.store.postgres import maintenance
+
+    _patch(patch, "maintenance", "_INFO", maintenance._INFO.replace("seq LIMIT", "seq DESC LIMIT"))
+
+
 _ERRORS = "tests/store/postgres/test_errors.py"
 
 
@@ -190,6 +250,32 @@ def tell_who_connects(patch: Patch) -> None:
 @fault(f"{_ERRORS}::test_abandoned_generator_of_psycopg_is_ended")
 def close_what_is_left_open_once(patch: Patch) -> None:
     _patch(patch, "connections", "_MAX_BLOCKS", 1)
+
+
+@fault(f"{_ERRORS}::test_refused_transaction_is_repeated")
+def give_up_where_pooler_lost_the_server(patch: Patch) -> None:
+    _patch(patch, "connections", "_CONNECTION_CLASS", "\0")
+
+
+@fault(f"{_ERRORS}::test_session_that_was_idle_too_long_is_replaced")
+def give_up_idle_sessions(patch: Patch) -> None:
+    from psycopg import errors
+
+    from waggle_fsstore.store.postgres import connections
+
+    kept = tuple(one for one in connections.RETRIED if one is not errors.IdleSessionTimeout)
+    patch.setattr(connections, "RETRIED", kept)
+
+
+@fault(f"{_ERRORS}::test_defaults_of_role_stop_no_writer")
+def obey_defaults_of_the_role(patch: Patch) -> None:
+    for module in ("connections", "writer"):
+        _patch(patch, module, "writing", lambda connection: connection.transaction())
+
+
+@fault(f"{_ERRORS}::test_lost_machine_is_noticed")
+def wait_for_lost_machine(patch: Patch) -> None:
+    _patch(patch, "connections", "_NETWORK", {})
 
 
 _HOSTS = "tests/store/postgres/test_hosts.py"

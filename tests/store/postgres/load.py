@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 
-from waggle_fsstore import Event
+from waggle_fsstore import Event, StoreUnavailableError
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
 
@@ -13,11 +13,13 @@ from waggle_fsstore.testing import make_environment
 class Load:
     """Threads that count up an environment each, and one that watches."""
 
-    def __init__(self, url: str, writers: int) -> None:
+    def __init__(self, url: str, writers: int, *, timeout: float = 15) -> None:
         # Nodes that are killed, on a machine that stays up, need no fsync.
-        self.store = PostgresStore(url, durable=False)
+        self.store = PostgresStore(url, durable=False, timeout=timeout)
         self.acknowledged: list[tuple[int, str, int]] = []
         self.longest_s = 0.0
+        self.longest_gap_s = 0.0
+        self._acknowledged_at = time.monotonic()
         self.errors: list[Exception] = []
         self.seen: list[Event] = []
         self._is_over = threading.Event()
@@ -42,17 +44,25 @@ class Load:
             begun = time.monotonic()
             try:
                 revision = self.store.save(make_environment(id=name, name=f"{step}"))
-            except Exception as error:  # noqa: BLE001  # None may come; the test shows it.
+            except Exception as error:  # noqa: BLE001  # The test looks at it.
                 self.errors.append(error)
-                return
-            self.longest_s = max(self.longest_s, time.monotonic() - begun)
+                self._is_over.wait(0.1)
+                continue
+            now = time.monotonic()
+            self.longest_s = max(self.longest_s, now - begun)
+            self.longest_gap_s = max(self.longest_gap_s, now - self._acknowledged_at)
+            self._acknowledged_at = now
             self.acknowledged.append((revision, name, step))
 
     def _follow(self) -> None:
         while True:
             is_over = self._is_over.is_set() and not any(one.is_alive() for one in self._threads)
             cursor = self.seen[-1].cursor if self.seen else 0
-            found = list(self.store.watch(after=cursor, timeout=0.2))
+            try:
+                found = list(self.store.watch(after=cursor, timeout=0.2))
+            except StoreUnavailableError as error:
+                self.errors.append(error)
+                continue
             self.seen += found
             if is_over and not found:
                 return

@@ -4,8 +4,10 @@
 import inspect
 import socket
 import threading
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ import psycopg
 
 from tests.store.postgres.servers import Server
 from waggle_fsstore import StoreUnavailableError
-from waggle_fsstore.store.postgres import connections
+from waggle_fsstore.store.postgres import connections, schema
 from waggle_fsstore.store.postgres.connections import Deadline
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
@@ -51,11 +53,15 @@ def failing(server: Server, code: str, times: int = 1 << 30) -> Iterator[None]:
         server.execute("DROP TRIGGER fail ON waggle.change", "DROP SEQUENCE waggle.failures")
 
 
-@pytest.mark.parametrize("code", ["40P01", "40001"], ids=["deadlock", "serialization failure"])
+@pytest.mark.parametrize(
+    "code",
+    ["40P01", "40001", "08P01"],
+    ids=["deadlock", "serialization failure", "server lost by a pooler"],
+)
 def test_refused_transaction_is_repeated(
     repository: PostgresStore, server: Server, code: str
 ) -> None:
-    """A deadlock or a serialization failure costs time, and the change is made once."""
+    """What another attempt can mend costs time, and the change is made once."""
     repository.save(make_environment(id="a"))
     with failing(server, code, times=3):
         assert repository.save(make_environment(id="b")) == 2
@@ -190,6 +196,68 @@ def test_statement_timeout_of_role_is_told(server: Server, role: str) -> None:
         other.execute("LOCK TABLE waggle.document IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailableError, match="statement_timeout"):
             store.count()
+
+
+def test_session_that_was_idle_too_long_is_replaced(server: Server, role: str) -> None:
+    """A role whose idle sessions are ended can read and write after any pause."""
+    server.execute(f"ALTER ROLE {role} SET idle_session_timeout = '20ms'")
+    is_there = f"SELECT max(pid) FROM pg_stat_activity WHERE usename = '{role}'"  # noqa: S608
+    calls: list[Callable[[PostgresStore], object]] = [
+        PostgresStore.count,
+        lambda store: store.save(make_environment(id="a")),
+    ]
+    for call in calls:
+        with as_role(server, role) as store:
+            store.count()
+            while server.ask(is_there):
+                time.sleep(0.01)
+            call(store)
+
+
+def test_defaults_of_role_stop_no_writer(server: Server, role: str) -> None:
+    """Tables are made, and hosts are heard of, where transactions only read by default."""
+    server.execute(
+        "DROP SCHEMA waggle CASCADE",
+        f"ALTER ROLE {role} SET default_transaction_read_only = on",
+        f"ALTER ROLE {role} SET default_transaction_isolation = 'repeatable read'",
+    )
+    saved: list[object] = []
+
+    def save() -> None:
+        try:
+            saved.append(store.save(make_environment(id="a")))
+        except StoreUnavailableError as error:
+            saved.append(error)
+
+    thread = threading.Thread(target=save)
+    with psycopg.connect(server.url) as founder, as_role(server, role) as store:
+        founder.execute(schema.LOCK_FOUNDING.encode())
+        thread.start()
+        while not server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            time.sleep(0.01)
+        founder.execute(f"{schema.TABLES}; GRANT USAGE ON SCHEMA waggle TO {role}".encode())
+        founder.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA waggle TO {role}".encode())
+        founder.commit()
+        thread.join()
+        assert saved == [1]
+        store.hosts.register("1", "maja", "", "boot")
+        store.hosts.beat("1", "boot")
+
+
+def test_lost_machine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that vanishes closes no connection: the network says so, unless the URL sets more."""
+    given: list[Any] = []
+
+    def connect(text: str, **_: object) -> None:
+        given.append(psycopg.conninfo.conninfo_to_dict(text))
+        raise psycopg.OperationalError("connection refused")
+
+    monkeypatch.setattr(connections.Connection, "connect", connect)
+    for options in ("", "?tcp_user_timeout=9000"):
+        with PostgresStore(f"postgresql://127.0.0.1/db{options}", timeout=0.01) as store:
+            refused(store)
+    assert given[0]["keepalives_idle"] == "5"
+    assert [given[0]["tcp_user_timeout"], given[-1]["tcp_user_timeout"]] == ["5000", "9000"]
 
 
 def test_refused_tls_is_told() -> None:

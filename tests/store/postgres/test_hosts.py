@@ -101,9 +101,9 @@ def test_heartbeat_waits_for_no_flush(
     settings: list[object] = []
     read = Connections.read
 
-    def read_and_look(self: Connections, statement: str, given: tuple[Any, ...] = ()) -> Any:
+    def read_and_look(self: Connections, statement: str, *given: Any, **options: Any) -> Any:
         statement = statement.replace("name", "current_setting('synchronous_commit')")
-        settings.extend(read(self, statement, given))
+        settings.extend(read(self, statement, *given, **options))
         return settings
 
     monkeypatch.setattr(Connections, "read", read_and_look)

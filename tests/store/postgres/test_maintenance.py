@@ -21,6 +21,8 @@ from waggle_fsstore import (
     StoreUnavailableError,
     UnsupportedFormatError,
 )
+from waggle_fsstore.domain.retention import parse_retention
+from waggle_fsstore.server.history import history_of
 from waggle_fsstore.store.postgres import schema
 from waggle_fsstore.store.postgres.store import PostgresStore
 from waggle_fsstore.testing import make_environment
@@ -227,6 +229,19 @@ def test_old_history_is_pruned(two: PostgresStore, server: Server) -> None:
     for days in (-1, math.inf, math.nan):
         with pytest.raises(ValueError, match="keep_days"):
             two.prune_history(keep_days=days)
+
+
+def test_server_says_how_old_the_history_is(
+    two: PostgresStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server removes nothing in a database: it says since when there is a history, and why."""
+    history = history_of(two)
+    assert history is not None
+    facts = history.limit(parse_retention("1d"), None)
+    first = next(two.history())
+    assert (facts["oldest"], facts["since"]) == (1, str(first.at))
+    assert "the owner of the tables limits this history" in caplog.text
+    assert two.info().oldest_seq == 1
 
 
 def test_store_is_told_in_figures(two: PostgresStore) -> None:

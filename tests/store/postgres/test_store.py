@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ from waggle_fsstore.store.postgres import writer as writer_module
 from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
 from waggle_fsstore.store.postgres.store import PostgresStore
+from waggle_fsstore.store.postgres.transaction import Transaction
+from waggle_fsstore.store.postgres.writer import Writer
 from waggle_fsstore.testing import make_environment
 
 Open = Callable[[], PostgresStore]
@@ -93,6 +96,33 @@ def test_lost_commit_without_server_is_unknown(
         Cut(monkeypatch, arrives=True, then_unreachable=True)
         with pytest.raises(OutcomeUnknownError):
             store.save(make_environment(id="a"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM waggle.change; UPDATE waggle.store SET oldest = last + 1",
+        "UPDATE waggle.store SET format = format + 1",
+        "UPDATE waggle.store SET format = 1",
+    ],
+    ids=["pruned", "upgraded", "put back"],
+)
+def test_lost_commit_that_cannot_be_found_is_unknown(
+    repository: PostgresStore, server: Server, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """Where the history no longer says whether a change happened, it is not made again."""
+    repository.save(make_environment(id="a"))
+    Cut(monkeypatch, arrives=True, then_unreachable=False)
+    happened = Writer._happened
+
+    def look_later(writer: Writer, transaction: Transaction) -> bool:
+        server.execute(statement)
+        return happened(writer, transaction)
+
+    monkeypatch.setattr(Writer, "_happened", look_later)
+    with pytest.raises(OutcomeUnknownError):
+        repository.save(make_environment(id="a"))
+    assert server.ask("SELECT last FROM waggle.store") == 2
 
 
 def test_ended_session_is_replaced(repository: PostgresStore, server: Server) -> None:
@@ -347,6 +377,42 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
         assert store.count() == 1
 
 
+def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for another one first ends no later, and is not given up early."""
+    outcomes: list[type[Exception] | None] = [None] * 3
+    took = [0.0] * 3
+    is_back = threading.Event()
+    begin = Transaction.begin
+
+    def beginning(transaction: Transaction, *arguments: Any) -> None:
+        if not is_back.is_set():
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        begin(transaction, *arguments)
+
+    with PostgresStore(server.url, durable=False, timeout=2) as store:
+        store.save(make_environment(id="a"))
+        monkeypatch.setattr(Transaction, "begin", beginning)
+
+        def save(number: int) -> None:
+            begun = time.monotonic()
+            try:
+                store.save(make_environment(id=f"e{number}"))
+            except StoreUnavailableError as error:
+                outcomes[number] = type(error)
+            took[number] = time.monotonic() - begun
+
+        threads = [threading.Thread(target=save, args=[number]) for number in range(3)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.7)
+        threads[0].join()
+        threads[1].join()  # It had 0.7 s more than the first, which it waited for.
+        is_back.set()
+        threads[2].join()
+    assert outcomes == [StoreUnavailableError, StoreUnavailableError, None]
+    assert took[1] < 3
+
+
 def test_secrets_are_never_shown() -> None:
     """No password, user or option of the URL is in a message, a traceback or a representation."""
     url = "postgresql://maja:hunter2@/hive?host=/nowhere&connect_timeout=1"
@@ -370,6 +436,22 @@ def test_url_opens_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
         assert isinstance(store, PostgresStore)
         assert store.find_all() == []
         store.close()
+
+
+def test_time_of_a_call_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failover that takes longer than the default can be waited for."""
+    monkeypatch.setenv("WAGGLE_STORE_TIMEOUT", "45s")
+    store = open_repository("postgresql://127.0.0.1:1/db")
+    assert isinstance(store, PostgresStore)
+    assert store._connections.timeout == 45
+    monkeypatch.delenv("WAGGLE_STORE_TIMEOUT")
+    store = open_repository("postgresql://127.0.0.1:1/db")
+    assert isinstance(store, PostgresStore)
+    assert store._connections.timeout == 15
+    for bad in ("45", "0s", "-1s", "11m"):
+        monkeypatch.setenv("WAGGLE_STORE_TIMEOUT", bad)
+        with pytest.raises(SettingError, match="WAGGLE_STORE_TIMEOUT"):
+            open_repository("postgresql://127.0.0.1:1/db")
 
 
 def test_bad_url_names_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,10 +517,27 @@ def test_thread_behind_full_group_is_served(
     with PostgresStore(server.url, durable=False, timeout=1) as store:
         store.save(make_environment(id="a"))
         writer = store._writer
-        other = writer_module._Ticket(lambda *_: "other", set())
+        other = writer_module._Ticket(lambda *_: "other", set(), Deadline(30))
         writer._queue.append(other)
         assert store.save(make_environment(id="a")) == 2
         assert other.result == "other"
+
+
+@contextmanager
+def leading(writer: Writer) -> Iterator[None]:
+    """Let another thread lead, with a transaction of its own, until the end of the block."""
+    leads, is_over = threading.Event(), threading.Event()
+
+    def work(*_: object) -> None:
+        leads.set()
+        assert is_over.wait(30)
+
+    thread = threading.Thread(target=lambda: writer.run(work, set(), alone=True))
+    thread.start()
+    assert leads.wait(30)
+    yield
+    is_over.set()
+    thread.join()
 
 
 def test_waiting_threads_share_transaction(
@@ -466,16 +565,70 @@ def test_waiting_threads_share_transaction(
 
     threads = [threading.Thread(target=save, args=[number]) for number in range(6)]
     writer = repository._writer
-    with writer._lock:
+    with leading(writer):
         for thread in threads:
             thread.start()
         while len(writer._queue) < len(threads):
             pass
     for thread in threads:
         thread.join()
-    assert len(commits) == 1
+    assert len(commits) == 2  # That of the first leader, and one for all others.
     assert sorted(one for one in outcomes if isinstance(one, int)) == [2, 3, 4, 5, 6]
     assert repository.count() == 6
+
+
+def test_threads_that_save_again_share_transactions(
+    repository: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread whose change is made waits for no other one before its next change."""
+    repository.save(make_environment(id="a"))
+    commits: list[None] = []
+    commit = Transaction.commit
+
+    def slow(transaction: Transaction) -> None:
+        commits.append(None)
+        time.sleep(0.02)
+        commit(transaction)
+
+    monkeypatch.setattr(Transaction, "commit", slow)
+
+    def save(number: int) -> None:
+        for _ in range(10):
+            repository.save(make_environment(id=f"e{number}"))
+
+    threads = [threading.Thread(target=save, args=[number]) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert repository.last_change() == 161
+    assert len(commits) < 50
+
+
+def test_interrupted_thread_leaves_others_to_work(server: Server) -> None:
+    """A thread that Ctrl-C interrupts while it leads hands over to the next one."""
+    outcomes: list[object] = []
+    with PostgresStore(server.url, durable=False, timeout=2) as store:
+        store.save(make_environment(id="a"))
+
+        def save() -> None:
+            try:
+                outcomes.append(store.save(make_environment(id="b")))
+            except LockTimeoutError as error:
+                outcomes.append(error)
+
+        thread = threading.Thread(target=save)
+
+        def work(*_: object) -> None:
+            thread.start()
+            while not store._writer._queue:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store._writer.run(work, set())
+        thread.join()
+    assert outcomes == [2]
 
 
 def test_changes_of_database_are_measured(open_store: Open) -> None:

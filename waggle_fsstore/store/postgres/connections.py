@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -17,6 +18,18 @@ from waggle_fsstore.domain.errors import StoreUnavailableError
 
 _READERS: Final = 4
 _CONNECT_TIMEOUT_S: Final = 2
+
+#: The longest pause before a repetition, and so how long before its deadline a call may end.
+MAX_PAUSE_S: Final = 0.25
+
+# A machine that is lost closes no connection. Without these, a call would wait for it until its
+# deadline, and fail although another server has taken over.
+_NETWORK: Final = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "5000",
+}
 
 # After how many executions a statement is prepared.
 _PREPARE_AFTER: Final = 2
@@ -34,10 +47,15 @@ RETRIED: Final = (
     errors.TooManyConnections,
     errors.ReadOnlySqlTransaction,
     errors.IdleInTransactionSessionTimeout,
+    errors.IdleSessionTimeout,
 )
+
+#: The class of codes with which a pooler says that it has lost the server.
+_CONNECTION_CLASS: Final = "08"
 
 #: What to do about an error, by its code: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _ADVICE: Final = {
+    "25P04": "raise the transaction_timeout of this role",
     "25006": "name the primary, or all hosts",
     "28000": "check the user, and the rules in pg_hba.conf",
     "28P01": "check the user and the password",
@@ -45,7 +63,7 @@ _ADVICE: Final = {
     "42501": "grant this role the rights of a writer, as `waggle-fsstore schema` does",
     "53100": "free space on the server",
     "53300": "allow more connections, or put a pooler between",
-    "57014": "raise the statement_timeout of this role",
+    "57014": "raise the statement_timeout of this role, unless an operator cancelled it",
     "57P03": "wait until the server has started",
 }
 
@@ -104,7 +122,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 except psycopg.Error as error:
                     first = error
         except psycopg.Error as error:
-            raise first or error from None
+            # The end of a pipeline that was left at the deadline hides why it was left.
+            cause = error.__context__
+            raise first or (cause if isinstance(cause, psycopg.Error) else error) from None
         if first is not None:
             raise first
 
@@ -166,7 +186,10 @@ class Connections:
         # psycopg leaves a connection of another process open, and warns where one is dropped.
         self._of_parent = getattr(self, "_idle", [])
         self._idle: list[Connection] = []
-        self._readers = threading.BoundedSemaphore(_READERS)
+        # One item for each reader that may begin: faster than a semaphore, which is in Python.
+        self._readers: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_READERS):
+            self._readers.put(None)
 
     @contextmanager
     def writer(self, deadline: Deadline) -> Iterator[Connection]:
@@ -177,23 +200,27 @@ class Connections:
         finally:
             self._give_back(connection)
 
-    def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def read(
+        self, statement: str, parameters: tuple[Any, ...] = (), *, writes: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, which sees one state; [] without tables.
 
-        Retries while the server cannot be reached, up to the deadline. Raises
-        :class:`StoreUnavailableError`.
+        ``writes`` is for a change that may happen twice. Retries while the server cannot be
+        reached, up to the deadline. Raises :class:`StoreUnavailableError`.
         """
         deadline = Deadline(self.timeout)
-        if not self._readers.acquire(timeout=self.timeout):
-            raise self.unavailable("all connections for reading are in use")
         try:
-            return self.retry(deadline, lambda: self._read(deadline, statement, parameters))
+            self._readers.get(timeout=self.timeout)
+        except Empty:
+            raise self.unavailable("all connections for reading are in use") from None
+        try:
+            return self.retry(deadline, lambda: self._read(deadline, statement, parameters, writes))
         except (errors.UndefinedTable, errors.InvalidSchemaName):
             return []
         except psycopg.Error as error:
             raise self.unavailable(reason_of(error)) from None
         finally:
-            self._readers.release()
+            self._readers.put(None)
 
     def retry(self, deadline: Deadline, call: Callable[[], _T]) -> _T:
         """Return ``call()``; repeat it after a failure that has changed nothing.
@@ -212,7 +239,7 @@ class Connections:
                 if deadline.left <= pause:
                     raise self.unavailable(reason_of(answer)) from None
             threading.Event().wait(pause)
-            pause = min(pause * 2, 0.25)
+            pause = min(pause * 2, MAX_PAUSE_S)
 
     def close(self) -> None:
         """Close the idle connections now, and those in use as soon as they are given back."""
@@ -224,10 +251,16 @@ class Connections:
         return StoreUnavailableError(self.location, reason)
 
     def _read(
-        self, deadline: Deadline, statement: str, parameters: tuple[Any, ...]
+        self, deadline: Deadline, statement: str, parameters: tuple[Any, ...], writes: bool
     ) -> list[tuple[Any, ...]]:
-        with self.writer(deadline) as connection:
+        connection = self._take(deadline)
+        try:
+            if writes:
+                with writing(connection):
+                    return connection.execute(statement.encode(), parameters).fetchall()
             return connection.execute(statement.encode(), parameters).fetchall()
+        finally:
+            self._give_back(connection)
 
     def _take(self, deadline: Deadline) -> Connection:
         try:
@@ -241,10 +274,13 @@ class Connections:
         given: dict[str, Any] = {
             "target_session_attrs": "primary",
             "application_name": "waggle-fsstore",
+            **_NETWORK,
         }
         given.update(conninfo.conninfo_to_dict(self._url))
         seconds = int(given.get("connect_timeout", _CONNECT_TIMEOUT_S))
-        given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left))))
+        # It is that of each host. One of less than 2 s counts as 2 s.
+        hosts = str(given.get("host") or given.get("hostaddr") or "").count(",") + 1
+        given["connect_timeout"] = str(max(1, min(seconds, int(deadline.left / hosts))))
         given["client_encoding"] = "utf8"
         connection = Connection.connect(
             conninfo.make_conninfo(**given), autocommit=True, prepare_threshold=None
@@ -275,12 +311,19 @@ class Connections:
                 self._idle.pop().close()
 
 
+@contextmanager
+def writing(connection: Connection) -> Iterator[None]:
+    """Begin a transaction like that of a change, whatever the defaults of the role are."""
+    with connection.transaction():
+        connection.execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        yield
+
+
 def is_transient(error: psycopg.Error) -> bool:
     """Return whether a repetition can succeed: no server, or one that ended the session."""
     # What a server answers has a code; a connection that is lost or refused has none.
-    return isinstance(error, RETRIED) or (
-        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-    )
+    is_lost = error.sqlstate is None or error.sqlstate.startswith(_CONNECTION_CLASS)
+    return isinstance(error, RETRIED) or (isinstance(error, psycopg.OperationalError) and is_lost)
 
 
 def reason_of(error: psycopg.Error) -> str:

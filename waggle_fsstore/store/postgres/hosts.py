@@ -85,7 +85,7 @@ class HostTable:
 
     def beat(self, host_id: str, boot_id: str) -> None:
         """See :meth:`Hosts.beat`."""
-        if not self._connections.read(_BEAT, (host_id, boot_id)):
+        if not self._connections.read(_BEAT, (host_id, boot_id), writes=True):
             found = [one for one in self.find_all() if one.id == host_id]
             name = found[0].name if found else host_id
             is_removed = not found or found[0].removed_at is not None

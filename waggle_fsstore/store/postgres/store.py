@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.audit import Author
+from waggle_fsstore.domain.defaults import DEFAULT_DATABASE_TIMEOUT
 from waggle_fsstore.domain.environment import Environment
 from waggle_fsstore.domain.errors import (
     CapacityError,
@@ -69,7 +70,13 @@ class PostgresStore:
     took too long. ``durable=False`` accepts a server that could lose changes: for tests.
     """
 
-    def __init__(self, url: str, *, durable: bool = True, timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        durable: bool = True,
+        timeout: float = DEFAULT_DATABASE_TIMEOUT.total_seconds(),
+    ) -> None:
         self._url = url
         self._durable = durable
         self._connections = Connections(url, timeout)

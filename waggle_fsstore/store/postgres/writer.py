@@ -4,21 +4,30 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import psycopg
 from psycopg import errors
 
 from waggle_fsstore.domain.audit import Author, current_author
+from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
+    StoreError,
     StoreUnavailableError,
 )
 from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
 from waggle_fsstore.store.postgres import schema
-from waggle_fsstore.store.postgres.connections import Connections, Deadline, reason_of
+from waggle_fsstore.store.postgres.connections import (
+    MAX_PAUSE_S,
+    Connections,
+    Deadline,
+    reason_of,
+    writing,
+)
 from waggle_fsstore.store.postgres.transaction import (
     CommitInDoubtError,
     OldFormatError,
@@ -33,7 +42,9 @@ _MAX_PREPARATIONS: Final = 8
 #: The part of the time of a call in which it may wait for the lock of the store.
 _LOCK_SHARE: Final = 0.8
 
-_OP_OF: Final = b"SELECT op FROM waggle.change WHERE seq = %s"
+_OP_OF: Final = b"""
+SELECT oldest, (SELECT op FROM waggle.change WHERE seq = %s) FROM waggle.store
+"""
 # Its own COMMIT proves that all changes before it are on the standbys too.
 _TOUCH: Final = b"UPDATE waggle.store SET last = last"
 
@@ -50,11 +61,25 @@ _T = TypeVar("_T")
 class _Ticket(Generic[_T]):
     """What one thread wants done, and what came of it."""
 
-    def __init__(self, work: Callable[[Transaction, Author], _T], ids: set[str]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Transaction, Author], _T],
+        ids: set[str],
+        deadline: Deadline,
+        *,
+        alone: bool = False,
+    ) -> None:
         self.work = work
         self.ids = ids
+        self.deadline = deadline
+        #: Whether its own thread has to do it, in a transaction without others.
+        self.alone = alone
         self.author = current_author()
-        self.done = threading.Event()
+        self.is_done = False
+        #: Whether its thread leads, or has left, after an interruption too.
+        self.leads = self.is_left = False
+        #: Set once it is done, or its thread leads.
+        self.woken = threading.Event()
         self.result: _T | None = None
         self.error: BaseException | None = None
 
@@ -76,7 +101,10 @@ class _Ticket(Generic[_T]):
 
 
 class Writer:
-    """Runs changes under the lock of the store; the first thread leads those that wait."""
+    """Runs changes under the lock of the store; one of the threads that wait leads them all.
+
+    A leader wakes the threads whose changes are made, and hands over to the first that waits.
+    """
 
     def __init__(self, connections: Connections, *, durable: bool) -> None:
         self._connections = connections
@@ -88,8 +116,9 @@ class Writer:
 
     def reset(self) -> None:
         """Begin with no thread waiting, as in a forked child."""
-        self._lock = threading.Lock()
+        self._state = threading.Condition(threading.Lock())
         self._queue: deque[_Ticket[Any]] = deque()
+        self._is_led = False
 
     def run(
         self,
@@ -104,64 +133,97 @@ class Writer:
         reads the documents with ``ids`` only.
         """
         begun = monotonic()
-        ticket = _Ticket(work, ids)
-        if not alone:
-            self._queue.append(ticket)
-        timeout = self._connections.timeout
-        if self._lock.acquire(timeout=timeout):
-            try:
-                if alone:
-                    self._lead([ticket])
-                # A group may be full before it has this ticket.
-                while not ticket.done.is_set() and (group := self._next_group()):
-                    self._lead(group)
-            finally:
-                self._lock.release()
-        elif alone or self._withdraw(ticket):
-            raise LockTimeoutError(self._connections.location, None, timeout)
-        # Another thread leads it, in at most the time of a call and that of finding out.
-        if not ticket.done.wait(3 * timeout):
-            raise OutcomeUnknownError(self._connections.location)
+        ticket = _Ticket(work, ids, Deadline(self._connections.timeout), alone=alone)
+        run_with_cleanup(partial(self._take_part, ticket), partial(self._leave, ticket))
         if ticket.error is not None:
             raise ticket.error
         self.saves.add(monotonic() - begun)
         return ticket.result  # type: ignore[return-value]  # Set where there is no error.
 
     def close(self) -> None:
-        """Wait for the write in progress, if it ends in time."""
-        if self._lock.acquire(timeout=self._connections.timeout):
-            self._lock.release()
+        """Wait for the writes in progress, if they end in time."""
+        with self._state:
+            self._state.wait_for(lambda: not self._is_led, self._connections.timeout)
+
+    def _take_part(self, ticket: _Ticket[Any]) -> None:
+        """Return when the ticket has its outcome, from this thread or from another one."""
+        with self._state:
+            self._queue.append(ticket)
+            if not self._is_led:
+                self._is_led = True
+                self._appoint(ticket)
+        self._wait(ticket)
+        # A group may be full before it has this ticket.
+        while not ticket.is_done:
+            self._lead(self._next_group())
+
+    def _wait(self, ticket: _Ticket[Any]) -> None:
+        """Wait until the ticket is done, or its thread leads."""
+        location, timeout = self._connections.location, self._connections.timeout
+        if ticket.woken.wait(timeout):
+            return
+        with self._state:
+            if not ticket.leads and ticket in self._queue:
+                self._queue.remove(ticket)
+                raise LockTimeoutError(location, None, timeout)
+        # Another thread leads it, in at most the time of a call and that of finding out.
+        if not ticket.woken.wait(3 * timeout):
+            raise OutcomeUnknownError(location)
+
+    def _leave(self, ticket: _Ticket[Any]) -> None:
+        """Hand over to the first thread that waits, if this one leads."""
+        with self._state:
+            ticket.is_left = True
+            if ticket in self._queue:  # Its thread was interrupted.
+                self._queue.remove(ticket)
+            if not ticket.leads:
+                return
+            ticket.leads = False
+            if self._queue:
+                self._appoint(self._queue[0])
+            else:
+                self._is_led = False
+                self._state.notify_all()
+
+    def _appoint(self, ticket: _Ticket[Any]) -> None:
+        ticket.leads = True
+        ticket.woken.set()
 
     def _next_group(self) -> list[_Ticket[Any]]:
-        group: list[_Ticket[Any]] = []
-        while self._queue and len(group) < _MAX_GROUP:
-            group.append(self._queue.popleft())
+        """Take the next tickets; the first one is that of the thread that leads."""
+        with self._state:
+            group = [self._queue.popleft()]
+            while self._queue and len(group) < _MAX_GROUP:
+                if group[0].alone or self._queue[0].alone:
+                    break
+                group.append(self._queue.popleft())
         return group
 
-    def _withdraw(self, ticket: _Ticket[Any]) -> bool:
-        try:
-            self._queue.remove(ticket)
-        except ValueError:
-            return False
-        return True
-
     def _lead(self, group: list[_Ticket[Any]]) -> None:
-        """Give every ticket its outcome."""
+        """Give every ticket its outcome, or put it back where it has time left."""
+        deadline = min((ticket.deadline for ticket in group), key=lambda one: one.at)
         error: BaseException = OutcomeUnknownError(self._connections.location)
+        ended = group
         try:
-            self._commit(group)
+            self._commit(group, deadline)
         except Exception as failure:  # noqa: BLE001  # Raised in each thread of the group.
             error = failure
+            if _is_late(failure, deadline):  # It changed nothing.
+                ends = deadline.at + MAX_PAUSE_S
+                ended = [ticket for ticket in group if ticket.deadline.at <= ends]
+                rest = [ticket for ticket in group if ticket.deadline.at > ends]
+                with self._state:
+                    self._queue.extendleft(one for one in reversed(rest) if not one.is_left)
         else:
             return
         finally:
-            for ticket in group:
-                if not ticket.done.is_set():
+            for ticket in ended:
+                if not ticket.is_done:
                     ticket.error = error
-                    ticket.done.set()
+                    ticket.is_done = True
+                    ticket.woken.set()
 
-    def _commit(self, group: list[_Ticket[Any]]) -> None:
-        deadline = Deadline(self._connections.timeout)
+    def _commit(self, group: list[_Ticket[Any]], deadline: Deadline) -> None:
         try:
             self._check(deadline)
             for _ in range(_MAX_PREPARATIONS):
@@ -175,7 +237,8 @@ class Writer:
         except psycopg.Error as error:
             raise self._connections.unavailable(reason_of(error)) from None
         for ticket in group:
-            ticket.done.set()
+            ticket.is_done = True
+            ticket.woken.set()
 
     def _attempt(self, group: list[_Ticket[Any]], deadline: Deadline) -> bool:
         """Run and commit a group; return whether it is committed.
@@ -217,22 +280,24 @@ class Writer:
             with self._connections.writer(deadline) as connection:
                 looking = Transaction(connection)
                 looking.begin(deadline.left * _LOCK_SHARE, self._connections.timeout, set())
-                row = connection.execute(_OP_OF, [transaction.first]).fetchone()
+                oldest, op = connection.execute(_OP_OF, [transaction.first]).fetchall()[0]
+                if op is None and transaction.first < oldest:
+                    raise errors.NoData("the history was pruned beyond the change")
                 connection.execute(_TOUCH)
                 connection.warnings.clear()
                 connection.execute(b"COMMIT")
                 if connection.warnings:
                     raise errors.OperationalError("no standby has confirmed the change")
-                return row is not None and row[0] == transaction.op
+                return bool(op == transaction.op)
 
         try:
             return self._connections.retry(deadline, look)
-        except (psycopg.Error, StoreUnavailableError) as error:
+        except (psycopg.Error, StoreError, OldFormatError) as error:
             raise OutcomeUnknownError(self._connections.location) from error
 
     def _found(self, deadline: Deadline) -> None:
         """Make the tables, unless another process has. Raises psycopg's error without rights."""
-        with self._connections.writer(deadline) as connection, connection.transaction():
+        with self._connections.writer(deadline) as connection, writing(connection):
             connection.execute(schema.LOCK_FOUNDING.encode())
             row = connection.execute(schema.EXISTS.encode()).fetchone()
             if row is None or not row[0]:
@@ -241,7 +306,7 @@ class Writer:
     def _upgrade(self, deadline: Deadline) -> None:
         """Give the tables today's format, unless another process has."""
         try:
-            with self._connections.writer(deadline) as connection, connection.transaction():
+            with self._connections.writer(deadline) as connection, writing(connection):
                 connection.execute(schema.LOCK_FOUNDING.encode())
                 row = connection.execute(schema.LOCK_STORE.encode()).fetchone()
                 found = row[0] if row else schema.FORMAT
@@ -283,3 +348,10 @@ class Writer:
             if is_found:
                 raise self._connections.unavailable(problem)
         self._is_checked = True
+
+
+def _is_late(failure: Exception, deadline: Deadline) -> bool:
+    """Return whether work failed because the time was over, and not because it was refused."""
+    return isinstance(failure, LockTimeoutError) or (
+        isinstance(failure, StoreUnavailableError) and deadline.left <= MAX_PAUSE_S
+    )
