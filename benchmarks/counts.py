@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,7 @@ _TOLERANCE: Final = 1.03
 _TICK: Final = timedelta(milliseconds=1)
 
 _MAX_LOOKS: Final = 100
+_PAUSE_S: Final = 0.01
 
 _SYSTEM_CALLS: Final = "system calls"
 _INSTRUCTIONS: Final = "user instructions"
@@ -92,18 +95,17 @@ def measure(directory: Path) -> Counts:
     return counts
 
 
-def has_fine_times(directory: Path) -> bool:
-    """Return whether the file system of a directory gives each change a time of its own."""
-    return bool(_fine_devices(directory))
-
-
-def _fine_devices(directory: Path) -> set[int]:
-    for number in range(_MAX_LOOKS):
-        disk = Disk(durable=False)
-        disk.write_temp(str(directory / f"look-{number}"), b"x")
-        if disk.fine_devices:
-            return disk.fine_devices
-    return set()
+@cache
+def fine_devices(directory: Path) -> frozenset[int]:
+    """Return the device of a directory, if each change of a file there gets its own time."""
+    with tempfile.TemporaryDirectory(dir=directory) as looks:
+        for number in range(_MAX_LOOKS):
+            disk = Disk(durable=False)
+            disk.write_temp(os.path.join(looks, str(number)), b"x")
+            if disk.fine_devices:
+                return frozenset(disk.fine_devices)
+            time.sleep(_PAUSE_S)
+    return frozenset()
 
 
 def per_call(count: Callable[[list[str], Path], int], operation: str, directory: Path) -> float:
@@ -138,13 +140,11 @@ def instructions(command: list[str], directory: Path) -> int:
 
 def _run(command: list[str], directory: Path) -> str:
     """Return what a command reports, run with bytecode and a fixed order of hashes."""
-    with tempfile.TemporaryDirectory(dir=directory) as looks:
-        fine_devices = json.dumps(list(_fine_devices(Path(looks))))
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "0",
         "BENCH_DIRECTORY": str(directory),
-        "BENCH_FINE_DEVICES": fine_devices,
+        "BENCH_FINE_DEVICES": json.dumps(list(fine_devices(directory))),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(  # noqa: S603  # a measuring tool and this module

@@ -19,5 +19,5 @@ _CALLS_TO_READ: Final = 4
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_save_makes_few_system_calls(tmp_path: Path) -> None:
     """A hundred more saves make at most a hundred times the calls of one; a rotation included."""
-    limit = _MAX_CALLS_PER_SAVE + (0 if counts.has_fine_times(tmp_path) else _CALLS_TO_READ)
+    limit = _MAX_CALLS_PER_SAVE + (0 if counts.fine_devices(tmp_path) else _CALLS_TO_READ)
     assert 0 < counts.per_call(counts.system_calls, "save", tmp_path) <= limit

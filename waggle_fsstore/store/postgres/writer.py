@@ -150,8 +150,8 @@ class Writer:
         with self._state:
             self._queue.append(ticket)
             if not self._is_led:
+                self._appoint(ticket)  # First: after an interrupt, _leave() has to see it.
                 self._is_led = True
-                self._appoint(ticket)
         self._wait(ticket)
         # A group may be full before it has this ticket.
         while not ticket.is_done:
