@@ -13,7 +13,7 @@ from benchmarks import counts
 _MAX_CALLS_PER_SAVE: Final = 21
 
 # Where file times are not fine, the old version of the document is read.
-_CALLS_TO_READ: Final = 4
+_CALLS_TO_READ: Final = 2
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

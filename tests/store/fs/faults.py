@@ -133,6 +133,26 @@ def keep_description_of_other_holder(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "_describe_holder", describe_once)
 
 
+@fault("tests/store/fs/test_lock.py::test_description_of_other_holder_is_replaced_after_interrupt")
+def hold_lock_before_description(patch: Patch) -> None:
+    real = lock.StoreLock._describe_holder
+
+    def describe(self: lock.StoreLock) -> None:
+        self._locked = True
+        real(self)
+
+    patch.setattr(lock.StoreLock, "_describe_holder", describe)
+
+
+@fault("tests/store/fs/test_lock.py::test_description_with_fine_time_is_known_at_once")
+def wait_for_tick_after_each_description(patch: Patch) -> None:
+    patch.setattr(
+        lock.StoreLock,
+        "_time_of_description",
+        lambda self: self._file.modified if self._file.modified < linux.file_clock() else 0,
+    )
+
+
 @fault("tests/store/fs/test_lock.py::test_description_in_same_tick_is_replaced")
 def trust_description_in_same_tick(patch: Patch) -> None:
     patch.setattr(lock.StoreLock, "_time_of_description", lambda self: self._file.modified)

@@ -213,9 +213,11 @@ class Notes:
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.store = FileStore(root)
         self.clock_ahead_ns = 0
+        self.has_fine_times = False
         self.written = 0
         self._patch = patch
         patch.setattr(lock, "file_clock", self._clock)
+        patch.setattr(lock, "is_fine_time", lambda _: self.has_fine_times)
         patch.setattr(lock, "describe_holder", self._describe)
         patch.setattr(lock, "has_change_times", lambda _: True)
         self.save()
@@ -269,6 +271,25 @@ def test_description_of_other_holder_is_replaced(notes: Notes) -> None:
     assert notes.save() == f"own-{notes.written}"
 
 
+def test_description_of_other_holder_is_replaced_after_interrupt(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before a holder has described itself does not make another description its own."""
+    notes.clock_ahead_ns = 10_000_000
+    notes.save()
+    path = notes.store.path / ".waggle" / "lock"
+    path.write_bytes(b"\n2 2 other\n".ljust(400))
+
+    def interrupt() -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "describe_holder", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            notes.save()
+    assert notes.save() == f"own-{notes.written}"
+
+
 def test_description_in_same_tick_is_replaced(notes: Notes) -> None:
     """The times of the file do not tell two holders apart that wrote in the same tick."""
     notes.save()
@@ -277,6 +298,15 @@ def test_description_in_same_tick_is_replaced(notes: Notes) -> None:
     path.write_bytes(b"\n2 2 other\n".ljust(400))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert notes.save() == f"own-{notes.written}"
+
+
+def test_description_with_fine_time_is_known_at_once(notes: Notes) -> None:
+    """Where each change after a look has its own time, no tick has to pass."""
+    notes.has_fine_times = True
+    notes.save()
+    before = notes.written
+    notes.save()
+    assert notes.written == before
 
 
 def test_description_on_whole_second_is_replaced(notes: Notes) -> None:

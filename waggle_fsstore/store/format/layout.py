@@ -89,7 +89,7 @@ class Layout:
         return f"{self.journal}{os.sep}{first:016d}{SEGMENT_SUFFIX}"
 
 
-@lru_cache(maxsize=1 << 12)  # A save asks three times.
+@lru_cache(maxsize=1 << 12)
 def document_name(environment_id: str) -> str:
     """Return the file name of a valid id: at most 255 bytes of ASCII."""
     if _is_ordinary(environment_id):

@@ -27,7 +27,7 @@ from waggle_fsstore.domain.cleanup import run_with_cleanup
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.errors import LockHolder, LockTimeoutError, StoreClosedError
 from waggle_fsstore.store.fs.in_place_file import InPlaceFile
-from waggle_fsstore.store.fs.linux import file_clock, has_change_times
+from waggle_fsstore.store.fs.linux import file_clock, has_change_times, is_fine_time
 
 if sys.platform != "win32":
     import fcntl
@@ -150,10 +150,11 @@ class StoreLock:
             if not try_lock(descriptor):
                 deadline = deadline or monotonic() + timeout
                 self._wait(descriptor, deadline, timeout)
-            self._locked = True
             if self._file.is_in_place():
                 if self._file.is_writable:
                     self._describe_holder()
+                # Last: after an earlier interrupt, the time of another description is no proof.
+                self._locked = True
                 return True
             self._release_file()  # Else two processes would hold two locks.
         raise OSError(
@@ -171,7 +172,7 @@ class StoreLock:
         self.was_held_here = bool(
             self._described
             and self._described == self._file.modified
-            and 0 <= file_clock() - self._described < _MAX_HOLDER_AGE_NS
+            and abs(file_clock() - self._described) < _MAX_HOLDER_AGE_NS
             and self._shows_changes()
         )
         if not self.was_held_here:
@@ -180,11 +181,12 @@ class StoreLock:
     def _time_of_description(self) -> int:
         """Return the time by which to know the present description; 0 if that may be ambiguous.
 
-        File times tick every 1-10 ms: a later holder may write within the same tick. Some file
-        systems store whole seconds only.
+        File times tick every 1-10 ms: a later holder may write within the same tick, unless the
+        times are fine. Some file systems store whole seconds only.
         """
         time_ns = self._file.modified
-        return time_ns if time_ns % _SECOND_NS and time_ns < file_clock() else 0
+        is_unique = time_ns < file_clock() or is_fine_time(time_ns)
+        return time_ns if time_ns % _SECOND_NS and is_unique else 0
 
     def _shows_changes(self) -> bool:
         """Return whether each change of the open file sets its time, from the system's clock."""

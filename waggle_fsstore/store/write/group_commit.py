@@ -98,7 +98,7 @@ class Group:
 
     def __init__(self, leader: Call) -> None:
         self.calls = [leader]
-        #: Their changes; ``None`` before the first of them runs.
+        #: Their changes in the present attempt; ``None`` before the first of them runs.
         self.batch: WriteBatch | None = None
         self.is_done = False
         self.failure: Exception | None = None
@@ -108,7 +108,6 @@ class Group:
 
     def run_calls(self, batch: WriteBatch, waiting: list[Call]) -> None:
         """Run the leader's call, and then waiting ones until the batch is full."""
-        self.batch = batch
         leader = self.calls[0]
         leader.run(self, batch)
         for call in waiting[:]:
@@ -196,7 +195,7 @@ class CommitQueue:
             return  # By the previous holder, just before this thread took the lock.
         group = call.group = Group(call)
         call.has_led = True
-        # Other threads still see it waiting, until its own thread removes it.
+        # If it has waited, other threads see it in the list until its own thread removes it.
         call.claim.acquire(blocking=False)
         try:
             commit(group, self._waiting)

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import sys
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -136,7 +137,7 @@ class WriterSession:
         self.committed = committed or self.committed
         self.published = published or self.published
         if published or not self._modified:
-            self._modified = os.fstat(self.documents_directory()).st_mtime_ns
+            self._modified = self._last_modified()
         if self._disk.durable and self._is_synced:
             durable = SUSPECT if self._is_suspect else DURABLE
         else:
@@ -197,7 +198,12 @@ class WriterSession:
             pass
 
     def documents_directory(self) -> int:
-        """Return a descriptor of the documents' directory, opened before the first publish."""
+        """Return a descriptor of the documents' directory, opened before the first publish.
+
+        On Windows, where no directory can be opened, it is -1.
+        """
+        if sys.platform == "win32":  # pragma: no cover
+            return -1
         if self._documents_directory is None:
             self._documents_directory = os.open(self._layout.environments, os.O_RDONLY)
         return self._documents_directory
@@ -224,6 +230,11 @@ class WriterSession:
         descriptor, self._documents_directory = self._documents_directory, None
         if descriptor is not None:
             os.close(descriptor)
+
+    def _last_modified(self) -> int:
+        if sys.platform == "win32":  # pragma: no cover
+            return last_modified(self._layout)
+        return os.fstat(self.documents_directory()).st_mtime_ns
 
     def _current_directories(self) -> tuple[int, int, int] | None:
         """Return a value that changes if the lock file or the documents' directory is replaced."""

@@ -155,7 +155,7 @@ class Writer:
         group.batch = None
         self._catch_up()
         self._checkpointer.write_if_synced()
-        batch = WriteBatch(self._layout, self._documents, self._session.committed)
+        batch = group.batch = WriteBatch(self._layout, self._documents, self._session.committed)
         group.run_calls(batch, waiting)
         if batch:
             self._write(batch, group)
