@@ -5,17 +5,13 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
@@ -25,6 +21,7 @@ from typing import Any, Final, Self
 from mcp import Client
 
 from benchmarks import machine
+from benchmarks.servers import get, resident_mb, server
 from waggle_fsstore import (
     Capabilities,
     Environment,
@@ -49,9 +46,6 @@ _RATE_DURATION_S: Final = 5.0
 _SESSIONS: Final = 10_000
 
 _Row = tuple[str, str, str, str]
-
-#: The processes of the servers, by URL.
-_PIDS: Final[dict[str, int]] = {}
 
 
 class _NoProvider(Provider):
@@ -102,11 +96,11 @@ def _rows(directory: Path) -> Iterator[_Row]:
     full, empty = directory / "full", directory / "empty"
     _fill(full)
     yield _starts(full, empty)
-    with _server(full) as url:
+    with server(full) as url:
         yield from asyncio.run(_reads(f"{url}/mcp"))
         yield _health(url)
         yield _metrics(url)
-    with _server(empty) as url:
+    with server(empty) as url:
         yield _rate(url)
         yield _sessions(url)
 
@@ -165,8 +159,8 @@ def _starts(full: Path, empty: Path) -> _Row:
     for _ in range(_STARTS):
         for path, samples in times.items():
             began = time.perf_counter()
-            with _server(path) as url:
-                _get(f"{url}/readyz")
+            with server(path) as url:
+                get(f"{url}/readyz")
                 samples.append(time.perf_counter() - began)
     ratio = statistics.median(times[full]) / statistics.median(times[empty])
     return (
@@ -207,8 +201,8 @@ async def _timed(call: Callable[[], Awaitable[object]]) -> list[float]:
 
 def _health(url: str) -> _Row:
     """Measure ``/healthz`` on an idle server, and while clients create and destroy."""
-    idle = [_get(f"{url}/healthz") for _ in range(_CALLS)]
-    busy, done = _during_load(url, lambda: _get(f"{url}/healthz"), pause_s=0.01)
+    idle = [get(f"{url}/healthz") for _ in range(_CALLS)]
+    busy, done = _during_load(url, lambda: get(f"{url}/healthz"), pause_s=0.01)
     late = sorted(busy)[int(0.99 * len(busy))]
     load_of = f"{done:,} creates and destroys of {_CLIENTS} clients in {_LOAD_DURATION_S:g} s"
     return (
@@ -221,8 +215,8 @@ def _health(url: str) -> _Row:
 
 def _metrics(url: str) -> _Row:
     """Measure ``/metrics`` while clients create and destroy, and the memory that it tells."""
-    before = _resident_mb(url)
-    busy, done = _during_load(url, lambda: _get(f"{url}/metrics"), pause_s=0.1)
+    before = resident_mb(url)
+    busy, done = _during_load(url, lambda: get(f"{url}/metrics"), pause_s=0.1)
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:  # noqa: S310  # our own
         text = answer.read().decode()
     told = float(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)[0]) / 2**20
@@ -340,11 +334,11 @@ def _per_second(call: Callable[[], object]) -> float:
 def _sessions(url: str) -> _Row:
     """Measure what sessions cost that their clients do not end."""
     client = _PlainClient(url).begin()
-    before = _resident_mb(url)
+    before = resident_mb(url)
     for _ in range(_SESSIONS):
         client.begin()
-    grown = _resident_mb(url) - before
-    ready = _get(f"{url}/readyz")
+    grown = resident_mb(url) - before
+    ready = get(f"{url}/readyz")
     return (
         f"memory of {_SESSIONS:,} abandoned sessions",
         f"{grown:.1f} MB",
@@ -353,53 +347,12 @@ def _sessions(url: str) -> _Row:
     )
 
 
-def _resident_mb(url: str) -> float:
-    """Return the resident memory of the server, which is a child of this process."""
-    status = Path(f"/proc/{_PIDS[url]}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
-
-
 async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     if result.is_error or result.structured_content is None:
         raise RuntimeError(f"{tool}: {result.content}")
     answer: dict[str, Any] = result.structured_content
     return answer
-
-
-def _get(url: str) -> float:
-    began = time.perf_counter()
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own server
-        answer.read()
-    return time.perf_counter() - began
-
-
-@contextmanager
-def _server(path: Path) -> Iterator[str]:
-    """Run a server over a store, and yield its URL."""
-    settings = {
-        "WAGGLE_STORE_PATH": str(path),
-        "WAGGLE_LISTEN_ADDR": "127.0.0.1:0",
-        "WAGGLE_MAX_ENVIRONMENTS": str(10 * _ENVIRONMENTS),
-    }
-    command = [sys.executable, "-m", "waggle_fsstore", "serve"]
-    with subprocess.Popen(  # noqa: S603  # our own server
-        command, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            for line in process.stderr or ():
-                found = re.search(r"serving on (http://[\d.:]+)/mcp", line)
-                if found:
-                    break
-            else:
-                raise RuntimeError(f"the server did not start: exit code {process.wait()}")
-            _PIDS[found[1]] = process.pid
-            # Otherwise a server that logs would fill the pipe, and drop entries.
-            threading.Thread(target=process.communicate, daemon=True).start()
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def _times(samples: list[float]) -> str:

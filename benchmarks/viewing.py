@@ -5,22 +5,16 @@ Each figure is beside its peer of the same run: a view beside ``/healthz`` and o
 """
 
 import argparse
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from benchmarks import machine
+from benchmarks.servers import get, server
 from waggle_fsstore import Environment, FileStore, Runtime, Status, audit
 
 _ENVIRONMENTS: Final = 1_000
@@ -77,13 +71,13 @@ def _views(path: Path, verb: str) -> Iterator[_Row]:
     first, later, beside = [], [], []
     path_of_health = "/healthz" if verb == "serve" else "/favicon.ico"
     for _ in range(_STARTS):
-        with _server(path, verb) as url:
-            _get(url + path_of_health)  # The server is warm, the page is not.
-            health = _get(url + path_of_health)
-            first.append(_get(f"{url}/"))
+        with server(path, verb) as url:
+            get(url + path_of_health)  # The server is warm, the page is not.
+            health = get(url + path_of_health)
+            first.append(get(f"{url}/"))
             beside.append(health + _find_all(path))
             time.sleep(1.0)  # The makers are read meanwhile.
-            later += [_get(f"{url}/") for _ in range(5)]
+            later += [get(f"{url}/") for _ in range(5)]
     peer = statistics.median(beside)
     text = f"{path_of_health} and one find_all: {_ms(beside)}"
     for name, samples in (("first", first), ("later", later)):
@@ -93,8 +87,8 @@ def _views(path: Path, verb: str) -> Iterator[_Row]:
 
 
 def _oldest(path: Path, verb: str, kind: str) -> _Row:
-    with _server(path, verb) as url:
-        samples = [_get(f"{url}/{_OLDEST}") for _ in range(_STARTS)]
+    with server(path, verb) as url:
+        samples = [get(f"{url}/{_OLDEST}") for _ in range(_STARTS)]
     name = f"filter for the oldest event, `{verb}`, {kind} segments"
     return name, _ms(samples), "", f"1 s for {_EVENTS:,}"
 
@@ -107,43 +101,6 @@ def _find_all(path: Path) -> float:
     if len(found) != _ENVIRONMENTS:
         raise RuntimeError(f"{len(found)} environments were found")
     return spent
-
-
-def _get(url: str) -> float:
-    began = time.perf_counter()
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own server
-        answer.read()
-    return time.perf_counter() - began
-
-
-@contextmanager
-def _server(path: Path, verb: str) -> Iterator[str]:
-    """Run the page of a store, and yield its URL."""
-    settings = {
-        "WAGGLE_STORE_PATH": str(path),
-        "WAGGLE_LISTEN_ADDR": "127.0.0.1:0",
-        "WAGGLE_MAX_ENVIRONMENTS": str(10 * _ENVIRONMENTS),
-    }
-    command = [sys.executable, "-m", "waggle_fsstore", verb]
-    with subprocess.Popen(  # noqa: S603  # our own server
-        command,
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                found = re.search(r"(http://[\d.:]+)/", line)
-                if found:
-                    break
-            else:
-                raise RuntimeError(f"the server did not start: exit code {process.wait()}")
-            threading.Thread(target=process.communicate, daemon=True).start()
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def _ms(samples: list[float]) -> str:

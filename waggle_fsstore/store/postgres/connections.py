@@ -313,7 +313,7 @@ class Connections:
 
 @contextmanager
 def writing(connection: Connection) -> Iterator[None]:
-    """Begin a transaction like that of a change, whatever the defaults of the role are."""
+    """Begin a transaction as a change needs it; the role may have other defaults."""
     with connection.transaction():
         connection.execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
         yield
