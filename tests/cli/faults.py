@@ -2,6 +2,7 @@
 """Planted faults of the command line."""
 
 import os
+import time
 from threading import Thread
 from typing import Any
 
@@ -149,6 +150,13 @@ def hold_output_back(patch: Patch) -> None:
 
 @fault(f"{_WORKSPACES}::test_exec_keeps_order_of_one_output")
 def copy_streams_of_one_file_apart(patch: Patch) -> None:
+    write = pass_through.write_all
+
+    def write_late(descriptor: int, data: bytes) -> None:
+        time.sleep(0.05)  # Else each line may be copied before the program writes the next one.
+        write(descriptor, data)
+
+    patch.setattr(pass_through, "write_all", write_late)
     patch.setattr(pass_through, "_are_same", lambda *_: False)
 
 

@@ -146,11 +146,11 @@ def hold_lock_before_description(patch: Patch) -> None:
 
 @fault("tests/store/fs/test_lock.py::test_description_with_fine_time_is_known_at_once")
 def wait_for_tick_after_each_description(patch: Patch) -> None:
-    patch.setattr(
-        lock.StoreLock,
-        "_time_of_description",
-        lambda self: self._file.modified if self._file.modified < linux.file_clock() else 0,
-    )
+    def time_of_description(self: lock.StoreLock) -> int:
+        clock: int = vars(lock)["file_clock"]()  # As the test sets it.
+        return self._file.modified if self._file.modified < clock else 0
+
+    patch.setattr(lock.StoreLock, "_time_of_description", time_of_description)
 
 
 @fault("tests/store/fs/test_lock.py::test_description_in_same_tick_is_replaced")

@@ -32,9 +32,10 @@ from waggle_fsstore import (
     audit,
     open_repository,
 )
+from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.event import EventFilter, EventKind
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.postgres import history, schema
+from waggle_fsstore.store.postgres import connections, history, schema
 from waggle_fsstore.store.postgres import writer as writer_module
 from waggle_fsstore.store.postgres.connections import Connection, Deadline
 from waggle_fsstore.store.postgres.schema import ERA_GAP
@@ -379,38 +380,46 @@ def test_stopped_server_ends_no_call_late(server: Server) -> None:
 
 def test_each_thread_has_its_own_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for another one first ends no later, and is not given up early."""
-    outcomes: list[type[Exception] | None] = [None] * 3
-    took = [0.0] * 3
-    is_back = threading.Event()
+    now = begun = monotonic()
+    outcomes: dict[int, type[Exception] | None] = {}
+    leads, all_wait = threading.Event(), threading.Event()
     begin = Transaction.begin
 
     def beginning(transaction: Transaction, *arguments: Any) -> None:
-        if not is_back.is_set():
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
-        begin(transaction, *arguments)
+        nonlocal now
+        leads.set()
+        assert all_wait.wait(_PATIENCE_S)
+        if now >= begun + 2.65:  # The time of the second thread ended before this attempt.
+            begin(transaction, *arguments)
+            return
+        now += 0.1
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     with PostgresStore(server.url, durable=False, timeout=2) as store:
         store.save(make_environment(id="a"))
+        monkeypatch.setattr(connections, "monotonic", lambda: now)
+        for module in (connections, writer_module):
+            monkeypatch.setattr(module, "MAX_PAUSE_S", 0.001)
         monkeypatch.setattr(Transaction, "begin", beginning)
 
         def save(number: int) -> None:
-            begun = time.monotonic()
+            outcomes[number] = None
             try:
                 store.save(make_environment(id=f"e{number}"))
             except StoreUnavailableError as error:
                 outcomes[number] = type(error)
-            took[number] = time.monotonic() - begun
 
         threads = [threading.Thread(target=save, args=[number]) for number in range(3)]
-        for thread in threads:
+        for number, thread in enumerate(threads):
             thread.start()
-            time.sleep(0.7)
-        threads[0].join()
-        threads[1].join()  # It had 0.7 s more than the first, which it waited for.
-        is_back.set()
-        threads[2].join()
-    assert outcomes == [StoreUnavailableError, StoreUnavailableError, None]
-    assert took[1] < 3
+            assert leads.wait(_PATIENCE_S)
+            while len(store._writer._queue) < number:
+                time.sleep(0.001)
+            now += 0.7
+        all_wait.set()
+        for thread in threads:
+            thread.join()
+    assert outcomes == {0: StoreUnavailableError, 1: StoreUnavailableError, 2: None}
 
 
 def test_secrets_are_never_shown() -> None:
