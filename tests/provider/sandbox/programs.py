@@ -199,14 +199,14 @@ os._exit(0)
 _MEMORY: Final = [
     Program(
         "memory-of-one",
-        "x = bytearray(3 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(1)",
+        "x = bytearray(3 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(2)",
         "stopped: memory",
         limits=_LIMITS._replace(memory_bytes=512 * MIB),
         needs_full=True,
     ),
     Program(
         "memory-at-once",
-        "x = b'x' * (200 << 20)\ntime.sleep(1)",
+        "x = b'x' * (200 << 20)\ntime.sleep(2)",
         "stopped: memory",
     ),
     Program(
@@ -215,7 +215,7 @@ _MEMORY: Final = [
 for _ in range(3):
     if os.fork() == 0: break
 x = b"x" * (40 << 20)
-time.sleep(1)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
@@ -227,9 +227,9 @@ for _ in range(4):
         os.setsid()
         if os.fork() == 0:
             x = b"x" * (40 << 20)
-            time.sleep(1)
+            time.sleep(2)
         os._exit(0)
-time.sleep(1)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
@@ -239,15 +239,15 @@ time.sleep(1)
 def work():
     if os.fork() == 0:
         x = b"x" * (150 << 20)
-    time.sleep(1)
+    time.sleep(2)
 threading.Thread(target=work).start()
-time.sleep(1)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
     Program(
         "memory-shared",
-        "x = mmap.mmap(-1, 200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(1)",
+        "x = mmap.mmap(-1, 200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(2)",
         "stopped: memory",
     ),
     Program(
@@ -264,7 +264,7 @@ for _ in range(5): os.wait()
     ),
     Program(
         "memory-of-undumpable",
-        "libc.prctl(4, 0)\nx = b'x' * (200 << 20)\ntime.sleep(1)",
+        "libc.prctl(4, 0)\nx = b'x' * (200 << 20)\ntime.sleep(2)",
         "stopped: memory",
     ),
     Program(
@@ -279,7 +279,7 @@ for _ in range(5): os.wait()
 def work():
     time.sleep(0.2)
     x = b"x" * (200 << 20)
-    time.sleep(0.3)
+    time.sleep(2)
     os._exit(0)
 threading.Thread(target=work).start()
 libc.syscall(60 if os.uname().machine == "x86_64" else 93, 0)
@@ -295,7 +295,7 @@ address = libc.mmap(ctypes.c_long(0), ctypes.c_size_t(size), 3, 0x21, -1, ctypes
 for offset in range(0, size, 4 * MIB):
     ctypes.memset(address + offset, 1, 4 * MIB)
     libc.madvise(ctypes.c_long(address + offset), ctypes.c_size_t(4 * MIB), 4)
-time.sleep(0.3)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
@@ -308,9 +308,9 @@ address = libc.mmap(ctypes.c_long(0), ctypes.c_size_t(size), 3, 0x21, -1, ctypes
 for offset in range(0, size, 4 * MIB):
     ctypes.memset(address + offset, 1, 4 * MIB)
     if os.fork():  # The child has the pages too, but has not touched them.
-        time.sleep(0 if offset else 0.8)
+        time.sleep(0 if offset else 2)
         os._exit(0)
-time.sleep(1)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
@@ -322,7 +322,7 @@ address = libc.mmap(ctypes.c_long(0), ctypes.c_size_t(size), 1, 0x4022, -1, ctyp
 libc.madvise(ctypes.c_long(address), ctypes.c_size_t(size), 15)
 for offset in range(0, size, step):
     ctypes.c_char.from_address(address + offset).value
-time.sleep(0.3)
+time.sleep(2)
 """,
         "stopped: memory",
     ),
