@@ -124,8 +124,11 @@ def test_failed_check_is_repeated_after_a_minute(
     ("text", "explanation"),
     [
         ("bwrap: Creating new namespace failed: No space left", "user namespaces are disabled"),
+        ("bwrap: Creating new namespace failed: Operation not permitted", "as another user"),
         ("bwrap: No permissions to creating new namespace, likely", "not permitted"),
         ("bwrap: Can't mount proc on /newroot/proc: Operation", "/proc is masked"),
+        ("bwrap: pivot_root: Operation not permitted", "pivot_root is not permitted"),
+        ("bwrap: Failed to make / slave: Permission denied", "mounts are not permitted"),
         ("bwrap: setting up uid map: Permission denied", "AppArmor"),
         ("bwrap: loopback: Failed RTM_NEWADDR: Operation", "AppArmor"),
         ("bwrap: something else /with/a/path", "the log says why"),

@@ -352,9 +352,15 @@ def _stopped_early(stopped: Stop) -> Execution:
 
 # What bubblewrap writes, and what that means for an operator.
 _EXPLANATIONS: Final = (
+    (
+        "Creating new namespace failed: Operation not permitted",
+        "root may not make namespaces, as in a container: run the server as another user",
+    ),
     ("Creating new namespace failed", "user namespaces are disabled (user.max_user_namespaces)"),
     ("No permissions to creat", "user namespaces are not permitted: seccomp of a container?"),
     ("Can't mount proc", "/proc is masked, as in a container: it needs an unmasked /proc"),
+    ("pivot_root: Operation not permitted", "pivot_root is not permitted: seccomp of a container?"),
+    ("Failed to make / slave", "mounts are not permitted: AppArmor of a container?"),
     ("setting up uid map", "AppArmor restricts user namespaces: install the package bubblewrap"),
     ("RTM_NEWADDR", "AppArmor restricts user namespaces: install the package bubblewrap"),
     ("Permission denied", "the user of programs may not read an interpreter or the workspaces"),

@@ -310,6 +310,11 @@ def leave_program_after_failure(patch: Patch) -> None:
     patch.setattr(SandboxProcess, "_end", lambda self, _: setattr(self._process, "returncode", 0))
 
 
+@fault(f"{_ENDS}::test_program_leaves_no_zombie_to_first_process")
+def leave_zombies_to_first_process(patch: Patch) -> None:
+    patch.setattr(process, "_reap", nothing)
+
+
 @fault(f"{_ENDS}::test_destroyed_environment_stops_its_program")
 def overlook_removal_while_program_runs(patch: Patch) -> None:
     patch.setattr(executor, "_identity", lambda _: (0, 0))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing of a program is left when it, its environment, bubblewrap or the server ends."""
 
+import ctypes
 import multiprocessing
 import os
 import select
@@ -44,6 +45,9 @@ sleep 1000
 """
 )
 _WAIT_S = 20.0
+
+# linux/prctl.h: this process becomes the parent of those below it that lose theirs.
+_CHILD_SUBREAPER = 36
 _AT_ONCE = 5
 _GONE_S = 1.0
 
@@ -102,6 +106,18 @@ def test_destroyed_environment_stops_its_program(place: Place) -> None:
         assert is_released(reading)
     place.provider.wait_until_emptied()
     assert batch.left_in(place.provider.root) == []
+
+
+def test_program_leaves_no_zombie_to_first_process(place: Place) -> None:
+    """A server that is the first process of a container has no child left of a program."""
+    before = children()
+    adopt = ctypes.CDLL(None).prctl
+    assert adopt(_CHILD_SUBREAPER, 1) == 0
+    try:
+        assert place.execute(SHELL, "exit 3", Runtime.SHELL).exit_code == 3
+        assert children() == before
+    finally:
+        adopt(_CHILD_SUBREAPER, 0)
 
 
 def test_closed_executor_stops_its_program(place: Place) -> None:

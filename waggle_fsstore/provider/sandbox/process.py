@@ -205,6 +205,8 @@ class SandboxProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if init >= 0:
+            _reap(init)
 
 
 def standard_streams(stdio: Stdio) -> tuple[int, int, int]:
@@ -214,6 +216,16 @@ def standard_streams(stdio: Stdio) -> tuple[int, int, int]:
         subprocess.PIPE if stdio.stdout is None else stdio.stdout,
         subprocess.PIPE if stdio.stderr is None else stdio.stderr,
     )
+
+
+def _reap(init: int) -> None:
+    """Take the exit code of the first process of a sandbox, if that has become a child of this one.
+
+    Bubblewrap leaves it to the first process of the machine. In a container that may be this
+    process, and each program would leave a zombie.
+    """
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, init, os.WEXITED | os.WNOHANG)
 
 
 def _subdue(process_id: int) -> None:
