@@ -164,7 +164,7 @@ def _postgres() -> str:
         rows.append((*row, rate_text(one[name]["FileStore"])))
     header = ("a second", "one node", "of bare", "three nodes", "of bare", "files")
     about = kept["machine"]
-    where = f"{about['processor']}, {about['file system'].partition(',')[0]}, {about['date']}:"
+    where = f"{about['processor']}, {about['file system'].partition(' ')[0]}, {about['date']}:"
     return f"{_filled(where)}\n\n{table(header, rows)}"
 
 
