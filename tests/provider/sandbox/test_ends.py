@@ -109,12 +109,16 @@ def test_destroyed_environment_stops_its_program(place: Place) -> None:
 
 
 def test_program_leaves_no_zombie_to_first_process(place: Place) -> None:
-    """A server that is the first process of a container has no child left of a program."""
+    """A server that is the first process of a container has no child left of a program.
+
+    Now and then, bubblewrap takes the last exit code itself.
+    """
     before = children()
     adopt = ctypes.CDLL(None).prctl
     assert adopt(_CHILD_SUBREAPER, 1) == 0
     try:
-        assert place.execute(SHELL, "exit 3", Runtime.SHELL).exit_code == 3
+        for _ in range(20):
+            assert place.execute(SHELL, "exit 3", Runtime.SHELL).exit_code == 3
         assert children() == before
     finally:
         adopt(_CHILD_SUBREAPER, 0)
