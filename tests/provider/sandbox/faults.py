@@ -310,7 +310,7 @@ def leave_program_after_failure(patch: Patch) -> None:
     patch.setattr(SandboxProcess, "_end", lambda self, _: setattr(self._process, "returncode", 0))
 
 
-@fault(f"{_ENDS}::test_program_leaves_no_zombie_to_first_process")
+@fault(f"{_ENDS}::test_process_that_became_child_is_reaped")
 def leave_zombies_to_first_process(patch: Patch) -> None:
     patch.setattr(process, "_reap", nothing)
 

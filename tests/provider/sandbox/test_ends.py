@@ -23,7 +23,7 @@ from tests.provider.sandbox.batch import Place, environment, is_released
 from tests.provider.sandbox.programs import ALIVE
 from waggle_fsstore import ProviderError, Runtime, WorkspaceGoneError
 from waggle_fsstore.domain.execution import Execution, Stop
-from waggle_fsstore.provider.sandbox import bubblewrap, output
+from waggle_fsstore.provider.sandbox import bubblewrap, output, process
 from waggle_fsstore.provider.sandbox.limits import MemoryWatch
 from waggle_fsstore.provider.sandbox.slots import Slots
 
@@ -122,6 +122,20 @@ def test_program_leaves_no_zombie_to_first_process(place: Place) -> None:
         assert children() == before
     finally:
         adopt(_CHILD_SUBREAPER, 0)
+
+
+def test_process_that_became_child_is_reaped() -> None:
+    """The exit code of an ended child is taken, once; another process is left alone."""
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    ended = os.pidfd_open(child)
+    try:
+        assert select.select([ended], [], [], _WAIT_S)[0]
+        process._reap(ended)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+        process._reap(ended)
+    finally:
+        os.close(ended)
 
 
 def test_closed_executor_stops_its_program(place: Place) -> None:
