@@ -546,10 +546,18 @@ def test_agent_goes_on_after_failures(
     monkeypatch.setattr("waggle_fsstore.service.host_agent.HEARTBEAT", timedelta(seconds=0.01))
     first, other = hosts.service("a"), hosts.service("b")
     made = first.create("shell")
-    hosts.table.error = LockTimeoutError("/s", None, 1.0)
+    real, failures = first.membership.beat, threading.Semaphore(0)
+
+    def beat() -> None:
+        if Status.RUNNING in [one.status for one in hosts.world.store.find_all()]:  # Not asked yet.
+            failures.release()
+            raise LockTimeoutError("/s", None, 1.0)
+        real()
+
+    monkeypatch.setattr(first.membership, "beat", beat)
     with HostAgent(first, hosts.watched, lambda _: None):
-        time.sleep(0.1)
-        hosts.table.error = None
+        for _ in range(2):
+            assert failures.acquire(timeout=WAIT_S)
         assert other.destroy(made.id)
     assert sum("does not see what the others ask" in text for text in caplog.messages) == 1
 
