@@ -31,7 +31,8 @@ MODERN = "2026-07-28"
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(MemoryStore(), tmp_path / "workspaces")
     yield world
-    assert IN_PROGRESS.wait_until_empty(fakes.TIMEOUT_S)
+    # A call may wait at a gate for as long.
+    assert IN_PROGRESS.wait_until_empty(2 * fakes.TIMEOUT_S)
     world.close()
 
 
