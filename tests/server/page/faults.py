@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.planted import Patch, fault
+from tests.planted import Patch, fault, nothing
 from tests.server.page import viewer
 from waggle_fsstore.domain.access_token import AccessToken
 from waggle_fsstore.domain.event import Event, EventFilter
@@ -163,6 +163,11 @@ def leave_the_list_of_kinds_without_a_label(patch: Patch) -> None:
         "get_template",
         lambda name, *rest: template if name == "events.html" else real(name, *rest),
     )
+
+
+@fault(f"{_TRAIL}test_unreadable_history_of_makers_is_logged_once[FileStore]")
+def hide_unreadable_history_of_makers(patch: Patch) -> None:
+    patch.setattr(Makers, "_report", nothing)
 
 
 @fault(f"{_TRAIL}test_makers_begin_again_in_another_history")

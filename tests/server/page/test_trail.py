@@ -11,7 +11,11 @@ import pytest
 
 from waggle_fsstore import FileStore, MemoryStore, audit
 from waggle_fsstore.domain.environment import Status
-from waggle_fsstore.domain.errors import HistoryLostError, StoreClosedError
+from waggle_fsstore.domain.errors import (
+    HistoryLostError,
+    JournalDamagedError,
+    StoreClosedError,
+)
 from waggle_fsstore.domain.event import EventFilter, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.server.page import makers, trail
@@ -253,6 +257,30 @@ def test_makers_begin_again_in_another_history(
         store.create(make_environment(id="other"))
         monkeypatch.setattr(found, "_store", store)
         assert found.by_id().keys() == {"kept", "other"}
+
+
+def test_unreadable_history_of_makers_is_logged_once(
+    store: TransactionalRepository,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The page works without the makers, and the log says why they are missing."""
+    monkeypatch.setattr(makers, "_AT_ONCE", 0)
+
+    def fail(*_: object, **__: object) -> Iterator[object]:
+        raise JournalDamagedError("/store/journal/1.jsonl", 7)
+
+    store.create(make_environment(id="a"))
+    found = Makers(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(makers, "select", fail)
+        for _ in range(2):
+            assert found.by_id() == {}
+            thread = found.read_on()
+            assert thread is not None
+            thread.join()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "/store/journal/1.jsonl" in caplog.messages[0]
 
 
 def test_thread_of_makers_ends_with_the_store(

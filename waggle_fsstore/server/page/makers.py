@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The makers of environments: who created each one, as the history says."""
 
+import logging
 import threading
 from typing import Final
 
-from waggle_fsstore.domain.errors import HistoryLostError, HistoryPrunedError, WaggleError
+from waggle_fsstore.domain.errors import (
+    HistoryLostError,
+    HistoryPrunedError,
+    StoreClosedError,
+    WaggleError,
+)
 from waggle_fsstore.domain.event import Event, EventFilter, EventKind
 from waggle_fsstore.domain.repository import TransactionalRepository
 from waggle_fsstore.server.page.trail import latest, newest, select
@@ -14,6 +20,8 @@ _AT_ONCE: Final = 1_000
 
 # How far before the last change the thread looks for its event: numbers may be skipped.
 _MAX_SKIPPED: Final = 50
+
+_log: Final = logging.getLogger(__name__)
 
 _WANTED: Final = EventFilter(kinds=frozenset(EventKind) - {EventKind.UPDATED})
 
@@ -30,6 +38,7 @@ class Makers:
         self._seq = 0
         self._is_behind = False
         self._thread: threading.Thread | None = None
+        self._reported = ""
 
     def by_id(self) -> dict[str, str]:
         """Return the actor that created each environment, as far as that is known.
@@ -79,8 +88,10 @@ class Makers:
         except (HistoryPrunedError, HistoryLostError):
             with self._lock:
                 self._forget()
-        except (WaggleError, OSError):
-            pass  # The next view says so, and begins here again.
+        except StoreClosedError:
+            pass  # The server ends.
+        except (WaggleError, OSError) as error:
+            self._report(error)  # After the next view, a thread tries again.
         finally:
             with self._lock:
                 self._thread, self._is_behind = None, False
@@ -90,6 +101,12 @@ class Makers:
             self._makers.pop(event.environment_id, None)
         elif event.previous_status is None:
             self._makers[event.environment_id] = event.actor
+
+    def _report(self, error: Exception) -> None:
+        """Log why the page does not say who made what, once for each reason."""
+        if str(error) != self._reported:
+            self._reported = str(error)
+            _log.warning("the page does not know who created environments: %s", error)
 
     def _forget(self) -> None:
         self._makers.clear()
