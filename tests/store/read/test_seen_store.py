@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from waggle_fsstore import (
     StoreGoneError,
 )
 from waggle_fsstore.store.fs import lock
+from waggle_fsstore.store.read import stat_signature
 from waggle_fsstore.store.read.view import View
 from waggle_fsstore.store.server_lock import ServerLock
 from waggle_fsstore.testing import make_environment
@@ -117,6 +119,22 @@ def test_gone_store_is_an_error_until_it_is_back(
     for name, call in CALLS.items():
         if name not in ("find_by_id of another", "restore"):
             call(store)
+
+
+@pytest.mark.usefixtures("trusted_change_times")
+def test_count_of_unchanged_directory_needs_no_marker(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is as it was when it was listed shows that its documents are there."""
+    monkeypatch.setattr(stat_signature, "_SETTLING_TIME_NS", 0)
+    store.save(make_environment(id="a"))
+    time.sleep(0.05)  # Longer than a tick of the file clock.
+    assert store.count() == 1
+    (store.path / "waggle.json").unlink()
+    assert store.count() == 1
+    (store.path / "environments" / "b.json").write_text("{}")
+    with pytest.raises(StoreGoneError):
+        store.count()
 
 
 def test_opening_begins_a_store_where_none_was_seen(root: Path) -> None:
