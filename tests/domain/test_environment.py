@@ -356,6 +356,8 @@ _ODD_VALUES: dict[str, list[Any]] = {
         {},
         {"\u00e9": "x"},
         {"a": "\ud800"},
+        {"\ud800": "x"},
+        {_Text("a"): "b"},
         {"a": 1},
         {1: "a"},
         {"a": _Text("b")},

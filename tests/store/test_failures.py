@@ -162,7 +162,7 @@ def test_interrupted_change_is_done_or_undone(change: str, after: bool) -> None:
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that writes one byte a call still gets the whole document."""
     real = os.pwrite
-    monkeypatch.setattr(disk, "_pwrite", lambda fd, data, offset: real(fd, bytes(data)[:1], offset))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, bytes(data)[:1], offset))
     store = FileStore(tmp_path / "store")
     store.save(OLD)
     assert store.find_by_id("a") == OLD
@@ -172,7 +172,7 @@ def test_write_without_progress_raises(tmp_path: Path, monkeypatch: pytest.Monke
     """A system that writes nothing and reports nothing is an error, not an endless loop."""
     store = FileStore(tmp_path / "store")
     store.save(OLD)
-    monkeypatch.setattr(disk, "_pwrite", lambda *_: 0)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
     with pytest.raises(OSError, match="nothing could be written"):
         store.save(NEW)
     monkeypatch.undo()

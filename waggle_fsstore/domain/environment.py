@@ -239,6 +239,9 @@ class Environment:
         """
         return (
             (
+                type(self.id),
+                type(self.name),
+                type(self.status_reason),
                 type(self.runtime),
                 type(self.status),
                 type(self.ssh_port),
@@ -252,15 +255,11 @@ class Environment:
             and type(self.capabilities) in _CAPABILITIES_OR_NONE
             and type(self.owner) in _OWNER_OR_NONE
             and type(self.idempotency) in _IDEMPOTENCY_OR_NONE
-            and are_ascii(
-                self.id,
-                self.name,
-                self.status_reason,
-                "" if self.provider is None else self.provider,
-                "" if self.host_id is None else self.host_id,
-                *self.labels,
-                *self.labels.values(),
-            )
+            and type(self.provider) in _TEXT_OR_NONE
+            and type(self.host_id) in _TEXT_OR_NONE
+            # Of strings alone, or None: a subclass could write something else here.
+            and f"{self.id}{self.name}{self.status_reason}{self.provider}{self.host_id}".isascii()
+            and are_ascii(self.labels)
             and 0 < len(self.id) <= MAX_ID_BYTES
             and "\0" not in self.id
             and 0 <= self.ssh_port <= MAX_PORT
@@ -337,7 +336,20 @@ class Environment:
 _FIELDS: Final = tuple(f.name for f in fields(Environment))
 
 #: The exact types of some fields in what the constructor returns.
-_NORMAL_TYPES: Final = (Runtime, Status, int, datetime, datetime, timedelta, bool, int)
+_NORMAL_TYPES: Final = (
+    str,
+    str,
+    str,
+    Runtime,
+    Status,
+    int,
+    datetime,
+    datetime,
+    timedelta,
+    bool,
+    int,
+)
+_TEXT_OR_NONE: Final = (str, type(None))
 _CAPABILITIES_OR_NONE: Final = (Capabilities, type(None))
 _OWNER_OR_NONE: Final = (Owner, type(None))
 _IDEMPOTENCY_OR_NONE: Final = (Idempotency, type(None))

@@ -80,9 +80,17 @@ def text(field: str, value: object) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
-def are_ascii(*values: Any) -> bool:
-    """Return whether all values are strings, of no subclass, and ASCII: as :func:`text` returns."""
-    return set(map(type, values)) == {str} and "".join(values).isascii()
+def are_ascii(members: dict[str, str]) -> bool:
+    """Return whether all keys and values are ASCII strings of no subclass, as :func:`text` returns.
+
+    A loop: for a few members, ``map`` and ``join`` take twice as long.
+    """
+    for key, value in members.items():
+        if type(key) is not str or type(value) is not str:
+            return False
+        if not key.isascii() or not value.isascii():
+            return False
+    return True
 
 
 def title(field: str, value: object) -> str:

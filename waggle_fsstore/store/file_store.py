@@ -125,7 +125,8 @@ class FileStore:
 
     def find_by_id(self, environment_id: str) -> Environment:
         """See :meth:`TransactionalRepository.find_by_id`."""
-        self._begin_look()
+        if self._closed or not self._exists:
+            self._begin_reading()  # Otherwise, what is found shows that the store is there.
         try:
             return self._view.find(environment_id)
         except (EnvironmentNotFoundError, NotADirectoryError):
@@ -162,7 +163,8 @@ class FileStore:
 
     def count(self) -> int:
         """See :meth:`TransactionalRepository.count`. Opens no document."""
-        self._begin_look()
+        if self._closed or not self._exists:
+            self._begin_reading()  # Otherwise, what is found shows that the store is there.
         known = self._view.known_count()
         return self._scan(self._view.count) if known is None else known
 
@@ -205,14 +207,6 @@ class FileStore:
         if not self._exists:
             self._detect()
         self._seen_store.check()
-
-    def _begin_look(self) -> None:
-        """As :meth:`_begin_reading`, but a store that was seen may be gone.
-
-        A document that is found, and a directory that is as it was, show that it is there.
-        """
-        if self._closed or not self._exists:
-            self._begin_reading()
 
     def _scan(self, scan: Callable[[], _T]) -> _T:
         """Return what a scan finds. Where it looked at nothing, that is not what is stored."""

@@ -66,7 +66,7 @@ def leak_temp_files(patch: Patch) -> None:
 
 @fault("tests/store/test_failures.py::test_short_writes_are_continued")
 def treat_short_write_as_complete(patch: Patch) -> None:
-    patch.setattr(disk, "write", lambda fd, data, offset=0: disk._pwrite(fd, data, offset))
+    patch.setattr(disk, "write", lambda fd, data, offset=0: os.pwrite(fd, data, offset))
 
 
 @fault("tests/store/test_file_store.py::test_corrupt_document_harms_no_other")

@@ -533,13 +533,13 @@ def trust_whatever_has_the_name(patch: Patch) -> None:
     patch.setattr(
         documents,
         "saved_signature",
-        lambda _, path, directory: real(os.lstat(path), path, directory),
+        lambda _, path: real(os.lstat(path), path),
     )
 
 
 @fault(f"{CACHE}/test_saved.py::test_document_linked_during_its_save_is_opened[by signature]")
 def remember_saved_documents_with_two_names(patch: Patch) -> None:
-    patch.setattr(documents, "saved_signature", lambda _, path, __: signature_of(os.lstat(path)))
+    patch.setattr(documents, "saved_signature", lambda _, path: signature_of(os.lstat(path)))
 
 
 @fault(

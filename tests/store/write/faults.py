@@ -378,20 +378,8 @@ def sleep_until_woken(patch: Patch) -> None:
 
 @fault("tests/store/write/test_writer.py::test_committed_call_is_never_run_again")
 def run_waiting_calls_twice(patch: Patch) -> None:
-    class Claim:
-        def acquire(self, **_: object) -> bool:
-            return True
-
-        def release(self) -> None:
-            pass
-
-    real = group_commit.Call.__init__
-
-    def init(self: group_commit.Call, *given: Any, **options: Any) -> None:
-        real(self, *given, **options)
-        self.claim = Claim()  # type: ignore[assignment]
-
-    patch.setattr(group_commit.Call, "__init__", init)
+    patch.setattr(group_commit.Call, "claim", lambda _: True)
+    patch.setattr(group_commit.Call, "unclaim", nothing)
 
 
 @fault("tests/store/write/test_session.py::test_state_record_has_time_of_last_change")

@@ -19,7 +19,7 @@ from typing import Final
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
-from waggle_fsstore.store.fs.linux import can_syncfs, is_fine_time
+from waggle_fsstore.store.fs.linux import can_syncfs, has_change_times, is_fine_time
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
 
@@ -71,7 +71,8 @@ class Disk:
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
-        #: The devices whose file times have proven to be fine, see :func:`is_fine_time`.
+        #: The devices whose file times have proven to be fine, and show each change of a file:
+        #: see :func:`is_fine_time` and :func:`has_change_times`.
         self.fine_devices: set[int] = set()
         #: How long the syncs took that succeeded.
         self.syncs = Histogram(OF_A_DISK)
@@ -103,7 +104,7 @@ class Disk:
                 write(descriptor, data)
                 status = os.fstat(descriptor)
                 if self._probes_left:
-                    self._probe(status)
+                    self._probe(path, status)
                 _make_private(descriptor, path, status, mode, directory)
                 if sync:
                     self.sync(descriptor)
@@ -115,9 +116,9 @@ class Disk:
             raise
         return status
 
-    def _probe(self, status: os.stat_result) -> None:
+    def _probe(self, path: str, status: os.stat_result) -> None:
         """Learn whether file times are fine from a file that was looked at and then changed."""
-        if is_fine_time(status.st_ctime_ns):
+        if is_fine_time(status.st_ctime_ns) and has_change_times(path):
             self.fine_devices.add(status.st_dev)
         is_proven = status.st_dev in self.fine_devices
         self._probes_left = 0 if is_proven else self._probes_left - 1
@@ -364,26 +365,24 @@ def write(descriptor: int, data: bytes, offset: int = 0) -> None:
 
     One system call may write less, on a full disk or at a limit.
     """
-    size = len(data)
-    written = _pwrite(descriptor, data, offset)
-    while written < size:
-        step = _pwrite(descriptor, data[written:], offset + written)
-        if step == 0:
+    while True:
+        if _HAS_PWRITE:
+            written = os.pwrite(descriptor, data, offset)
+        else:  # pragma: no cover
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            written = os.write(descriptor, data)
+        if written == len(data):
+            break
+        if written == 0:
             raise OSError(errno.EIO, "nothing could be written")
-        written += step
+        data = data[written:]
+        offset += written
 
 
 def name_file(error: OSError, path: str) -> None:
     """Add the file name to the error of a call that was given only a descriptor."""
     if error.filename is None:
         error.filename = path
-
-
-def _pwrite(descriptor: int, data: bytes, offset: int) -> int:
-    if _HAS_PWRITE:
-        return os.pwrite(descriptor, data, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover
-    return os.write(descriptor, data)  # pragma: no cover
 
 
 def _open(path: str, flags: int) -> int:

@@ -20,6 +20,7 @@ from waggle_fsstore.store.format.canonical_json import compact, parse
 from waggle_fsstore.store.journal.selection import Selection
 
 _HEAD: Final = b'{"crc":"%08x",'
+_LINE: Final = _HEAD + b"%b\n"
 #: The size of a line up to the end of its checksum.
 HEAD_BYTES: Final = len(_HEAD % 0)
 _CRC_OFFSET: Final = len(b'{"crc":"')
@@ -81,7 +82,7 @@ class BadLine(NamedTuple):
 def encode(kind: str, value: Any) -> bytes:
     """Return a line with one member."""
     rest = compact({kind: value})[1:]
-    return b"%b%b\n" % (_HEAD % crc32(rest), rest)
+    return _LINE % (crc32(rest), rest)
 
 
 def checkpoint(cursor: Cursor, identity: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from operator import index
 from stat import S_IMODE
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from waggle_fsstore.domain.environment import Environment, Status
 from waggle_fsstore.domain.errors import EnvironmentNotFoundError
@@ -22,7 +22,6 @@ from waggle_fsstore.store.fs.safe_read import (
 )
 from waggle_fsstore.store.read.document_cache import (
     MAX_CACHED_BYTES,
-    CachedDocument,
     DocumentCache,
     misplaced,
 )
@@ -101,6 +100,15 @@ class StoredDocument:
         return self._environment
 
 
+class FoundDocument(NamedTuple):
+    """A good document that was found twice, and the signature of its file when it was read."""
+
+    path: str
+    environment: Environment
+    #: ``None`` if the file had changed so recently that a signature proves nothing.
+    signature: Signature | None
+
+
 class Documents(DocumentCache):
     """The documents of one store. Takes no lock: a document is always replaced as a whole."""
 
@@ -108,59 +116,69 @@ class Documents(DocumentCache):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
-        #: By path, the documents that were saved here or found twice, and ``None`` for those
-        #: found once.
-        self._known: dict[str, CachedDocument | StoredDocument | None] = {}
+        #: By id, the documents that were saved here or found twice, and ``None`` for those found
+        #: once.
+        self._known: dict[str, FoundDocument | StoredDocument | None] = {}
 
     def find(self, environment_id: str) -> Environment:
         """Return the environment with an id; opens its file only if that may have changed.
 
         Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
         """
+        known = self._known.get(environment_id) if type(environment_id) is str else None
+        try:
+            if known is not None and known.signature == signature_of(os.lstat(known.path)):
+                return known.environment.copy_unchecked()
+            return self._find_file(environment_id)
+        except FileNotFoundError:
+            raise EnvironmentNotFoundError(environment_id) from None
+
+    def _find_file(self, environment_id: str) -> Environment:
+        """As :meth:`find`, for a document that this object did not keep, or that may have changed.
+
+        Raises ``FileNotFoundError`` if there is no file.
+        """
         if not is_id(environment_id):
             raise EnvironmentNotFoundError(environment_id)
         name = document_name(environment_id)
         path = f"{self._layout.environments}{os.sep}{name}"
-        try:
-            known = self._known.get(path) or self.cached(name)
-            if known is not None and known.signature == signature_of(os.lstat(path)):
-                return known.environment.copy_unchecked()
-            if path not in self._known:
-                # Keeping a document takes a fifth as long again as reading it.
-                environment = self.named(name)
-                self._remember(path, None)
-                return environment
-            known, is_cached = self.read(name, file_clock(), is_watched=False)
-            if is_cached and not known.has_other_links:
-                self._remember(path, known)
-        except FileNotFoundError:
-            raise EnvironmentNotFoundError(environment_id) from None
-        return known.environment.copy_unchecked()
+        listed = self.cached(name)
+        if listed is not None and listed.signature == signature_of(os.lstat(path)):
+            return listed.environment.copy_unchecked()
+        if environment_id not in self._known:
+            # Keeping a document takes a fifth as long again as reading it.
+            environment = self.named(name)
+            self._remember(environment_id, None)
+            return environment
+        read, is_cached = self.read(name, file_clock(), is_watched=False)
+        if is_cached and not read.has_other_links:
+            found = FoundDocument(path, read.environment, read.signature)
+            self._remember(environment_id, found)
+        return read.environment.copy_unchecked()
 
     def remember_saved(self, document: StoredDocument, written: os.stat_result) -> None:
         """Keep a document that was just published, if any change of it by others will show.
 
         ``written`` is the status of its file before the rename; see :func:`saved_signature`.
         """
-        path = document.path
         if len(document.data) <= MAX_CACHED_BYTES:
             try:
-                document.signature = saved_signature(written, path, self._layout.environments)
+                document.signature = saved_signature(written, document.path)
             except OSError:
                 document.signature = None  # It is gone already.
         if document.signature is not None:
-            self._remember(path, document)
+            self._remember(document.id, document)
         else:
-            self.forget(path)
+            self.forget(document.id)
 
-    def forget(self, path: str) -> None:
+    def forget(self, environment_id: str) -> None:
         """Release the memory of a document that was removed."""
-        self._known.pop(path, None)
+        self._known.pop(environment_id, None)
 
-    def _remember(self, path: str, document: CachedDocument | StoredDocument | None) -> None:
+    def _remember(self, environment_id: str, found: FoundDocument | StoredDocument | None) -> None:
         if len(self._known) >= _MAX_KNOWN_DOCUMENTS:
             self._known = {}
-        self._known[path] = document
+        self._known[environment_id] = found
 
     def named(self, name: str) -> Environment:
         """Return the environment with a file name. Raises ``BadFile``."""
@@ -172,15 +190,19 @@ class Documents(DocumentCache):
 
     def stored(self, environment_id: str) -> StoredDocument | None:
         """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""
+        known = self._known.get(environment_id) if type(environment_id) is str else None
+        if type(known) is StoredDocument:
+            try:
+                if known.signature == signature_of(os.lstat(known.path)):
+                    return known
+            except FileNotFoundError:
+                return None
         return self.at(document_name(environment_id)) if is_id(environment_id) else None
 
     def at(self, name: str) -> StoredDocument | None:
         """Return the document with a file name, ``None`` if there is none. Raises ``BadFile``."""
         path = f"{self._layout.environments}{os.sep}{name}"
-        known = self._known.get(path)
         try:
-            if type(known) is StoredDocument and known.signature == signature_of(os.lstat(path)):
-                return known
             data, status = read_with_status(path, codec.MAX_DOCUMENT_BYTES)
             stored = StoredDocument(path, data, S_IMODE(status.st_mode))
         except FileNotFoundError:

@@ -57,18 +57,18 @@ def _is_past(status: os.stat_result, now: int) -> bool:
     return changed < now - _SETTLING_TIME_NS and changed % _SECOND_NS != 0
 
 
-def saved_signature(written: os.stat_result, path: str, directory: str) -> Signature | None:
+def saved_signature(written: os.stat_result, path: str) -> Signature | None:
     """Return the signature of a file that this process has just written and renamed to a path.
 
-    ``written`` is its status after the last write, on a device whose times are fine: each change
-    after a look gets another ctime, so nothing has to settle. ``None`` if another program may
-    have changed the file before this look. Raises ``OSError`` if it is gone.
+    ``written`` is its status after the last write, on one of :attr:`Disk.fine_devices`: each
+    change after a look gets another ctime, so nothing has to settle. ``None`` if another program
+    may have changed the file before this look. Raises ``OSError`` if it is gone.
     """
     status = os.lstat(path)
     signature = signature_of(status)
     # The rename has changed nothing but the ctime.
     is_ours = signature[1:] == signature_of(written)[1:] and status.st_nlink == 1
-    return signature if is_ours and has_change_times(status, directory) else None
+    return signature if is_ours else None
 
 
 def unchanged(directory: str, signatures: Mapping[str, Signature]) -> set[str]:

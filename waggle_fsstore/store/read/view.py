@@ -89,7 +89,8 @@ class View:
 
         Raises :class:`EnvironmentNotFoundError` and ``BadFile``.
         """
-        return (self._pending_overlay() or self._documents).find(environment_id)
+        overlay = self._pending_overlay() if self._uses_overlay else None
+        return (overlay or self._documents).find(environment_id)
 
     def stored(self, environment_id: str) -> StoredDocument:
         """Return the document of an id. Raises as :meth:`find` does."""

@@ -31,6 +31,8 @@ class WriteBatch:
         self.layout = layout
         self.last = last
         self.is_full = False
+        #: The size of the largest document in it, in bytes.
+        self.largest = 0
         self._size = 0
         self._documents = documents
         self._changes: list[dict[str, Any]] = []
@@ -131,16 +133,20 @@ class WriteBatch:
         """Set the new version of a document; the caller replaces version ``before``."""
         write = self._writes.get(environment_id)
         before = write.before if write else before
-        self._writes[environment_id] = DocumentWrite(path, before, now)
+        self._writes[environment_id] = DocumentWrite(environment_id, path, before, now)
         if now:
-            self._size += len(now.data)
+            size = len(now.data)
+            if size > self.largest:
+                self.largest = size
+            self._size += size
             self.is_full = self._size > _FULL_BYTES
 
     def quarantine(
         self, path: str, environment_id: str, target: str, now: StoredDocument | None
     ) -> None:
         """Plan the move of a corrupt document to lost+found, and set its new version."""
-        self._writes[environment_id] = DocumentWrite(path, None, now, target)
+        self.put_result(path, environment_id, now, None)
+        self._writes[environment_id].quarantine = target
         self.is_full = True  # The id can be stored again only once the old file is moved.
 
     def next(self, replaced: int) -> int:

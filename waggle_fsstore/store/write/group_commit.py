@@ -30,8 +30,8 @@ class Call:
     __slots__ = (
         "_asleep",
         "_author",
+        "_claim",
         "_work",
-        "claim",
         "error",
         "group",
         "has_led",
@@ -47,12 +47,26 @@ class Call:
         self.solo = solo
         #: Whether its own thread committed the group.
         self.has_led = False
-        #: Acquired once: by a leader that runs the call, or by the caller that gives up.
-        self.claim = threading.Lock()
         self._work = work
         self._author = author
+        #: Acquired once: by a leader that runs the call, or by the caller that gives up. A call
+        #: that has not waited has none, because no other thread can see it.
+        self._claim: threading.Lock | None = None
+
+    def prepare_to_wait(self) -> None:
+        """Make the locks by which other threads claim it and wake its own one."""
+        self._claim = threading.Lock()
         self._asleep = threading.Lock()
         self._asleep.acquire()
+
+    def claim(self) -> bool:
+        """Return whether this thread may run it or give it up: no other one has claimed it."""
+        return self._claim is None or self._claim.acquire(blocking=False)
+
+    def unclaim(self) -> None:
+        """Let it be claimed again."""
+        if self._claim is not None:
+            self._claim.release()
 
     def is_done(self) -> bool:
         """Return whether it was committed or has failed, and will not run again."""
@@ -113,7 +127,7 @@ class Group:
         for call in waiting[:]:
             if batch.is_full or leader.solo:
                 break
-            if not call.solo and call is not leader and call.claim.acquire(blocking=False):
+            if not call.solo and call is not leader and call.claim():
                 self.calls.append(call)
                 call.run(self, batch)
 
@@ -159,6 +173,7 @@ class CommitQueue:
             return
 
         def wait() -> None:
+            call.prepare_to_wait()
             self._waiting.append(call)
             while not call.is_done():
                 self._take_turn(call, commit)
@@ -182,12 +197,12 @@ class CommitQueue:
                     return
         except LockTimeoutError:
             # A leader that has claimed the call is committing it right now.
-            if call.claim.acquire(blocking=False):
+            if call.claim():
                 raise
 
     def _lead_if_free(self, call: Call, commit: Commit) -> bool:
         """Lead unless another thread holds the lock; return whether that was so."""
-        return self._lock.run_if_free(partial(self._lead, call, commit))
+        return self._lock.run_if_free(lambda: self._lead(call, commit))
 
     def _lead(self, call: Call, commit: Commit) -> None:
         """Commit the leader's own call and waiting ones, under the store lock."""
@@ -196,7 +211,7 @@ class CommitQueue:
         group = call.group = Group(call)
         call.has_led = True
         # If it has waited, other threads see it in the list until its own thread removes it.
-        call.claim.acquire(blocking=False)
+        call.claim()
         try:
             commit(group, self._waiting)
         except Exception as error:
@@ -206,7 +221,7 @@ class CommitQueue:
         finally:
             if not group.is_done:
                 for claimed in group.calls:
-                    claimed.claim.release()
+                    claimed.unclaim()
             for served in group.calls[1:]:
                 served.wake()
             group.calls.clear()  # A reference cycle: each call refers to the group.

@@ -16,26 +16,27 @@ from waggle_fsstore.store.read.documents import StoredDocument
 
 
 class DocumentWrite:
-    """The write or removal of one document, at ``path``.
+    """The write or removal of the document of one ``id``, at ``path``.
 
     ``before`` is its old version, ``None`` if there is none or if the file is corrupt, in which
     case the file is moved to the path ``quarantine``. ``after`` is its new version, ``None`` if
     it is deleted.
     """
 
-    __slots__ = ("after", "before", "path", "quarantine", "temp", "written")
+    __slots__ = ("after", "before", "id", "path", "quarantine", "temp", "written")
 
     def __init__(
         self,
+        environment_id: str,
         path: str,
         before: StoredDocument | None,
         after: StoredDocument | None,
-        quarantine: str = "",
     ) -> None:
+        self.id = environment_id
         self.path = path
         self.before = before
         self.after = after
-        self.quarantine = quarantine
+        self.quarantine = ""
         #: The path of the temp file, once there may be one, and its status after the write.
         self.temp = ""
         self.written: os.stat_result | None = None

@@ -147,7 +147,7 @@ class Writer:
     def _commit(self, group: Group, waiting: list[Call]) -> None:
         """Commit the changes of a group of calls. Runs under the store lock."""
         try:
-            self._reserve.run(partial(self._try_to_commit, group, waiting), group.may_spend_reserve)
+            self._reserve.run(lambda: self._try_to_commit(group, waiting), group.may_spend_reserve)
         finally:
             self._close_if_late()
 
@@ -179,8 +179,7 @@ class Writer:
         attempted: list[DocumentWrite] = []
         start = None
         write_in_progress: DocumentWrite | None = None
-        sizes = (len(write.after.data) for write in writes if write.after)
-        self._reserve.want(max(sizes, default=0))
+        self._reserve.want(batch.largest)
         try:
             for write_in_progress in writes:
                 write_in_progress.write_temp(disk, layout, session.directory)
@@ -222,7 +221,7 @@ class Writer:
             if document and status and status.st_dev in self._disk.fine_devices:
                 self._documents.remember_saved(document, status)
             else:
-                self._documents.forget(write.path)
+                self._documents.forget(write.id)
 
     def _check_lock(self) -> None:
         if not self._lock.is_in_place():
