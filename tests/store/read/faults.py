@@ -98,7 +98,7 @@ def skip_complete_checks(patch: Patch) -> None:
 
 @fault("tests/store/read/test_inotify.py::test_replaced_parent_directory_is_detected")
 def skip_check_of_watched_directory(patch: Patch) -> None:
-    patch.setattr(inotify.DirectoryWatcher, "is_in_place", lambda _: True)
+    patch.setattr(inotify.DirectoryWatcher, "watches", lambda *_: True)
 
 
 @fault(f"{CACHE}/test_change_detector.py::test_recreated_directory_with_same_inode_is_detected")
@@ -591,6 +591,21 @@ def forget_what_a_count_was_told(patch: Patch) -> None:
         return counted
 
     patch.setattr(document_cache.DocumentCache, "count", count)
+
+
+@fault(f"{_NOTICES}::test_batch_in_progress_is_counted_whole[0]")
+def count_while_a_change_is_published(patch: Patch) -> None:
+    patch.setattr(view.View, "_is_idle", lambda _: True)
+
+
+@fault(f"{_NOTICES}::test_batch_that_ends_during_a_count_is_counted_whole[0]")
+def count_what_has_changed_since(patch: Patch) -> None:
+    patch.setattr(change_detector.ChangeDetector, "has_news", lambda _: False)
+
+
+@fault("tests/store/read/test_inotify.py::test_events_that_wait_are_not_read")
+def read_events_that_wait(patch: Patch) -> None:
+    patch.setattr(inotify.DirectoryWatcher, "has_events", lambda self: bool(self._read()))
 
 
 @fault(f"{_NOTICES}::test_interrupted_count_leaves_nothing_out[0]")

@@ -92,9 +92,9 @@ def test_endless_events_are_reported_as_unknown(
     directory: Path, watcher: DirectoryWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that changes files faster than events are read cannot block a reader."""
-    monkeypatch.setattr(inotify, "_READ_BYTES", 64)
+    monkeypatch.setattr(inotify, "_READ_BYTES", 512)
     monkeypatch.setattr(inotify, "_MAX_READS", 3)
-    for number in range(10):
+    for number in range(100):
         os.utime(directory / "ab"[number % 2])
     answers = [watcher.changed() for _ in range(5)]
     assert answers[0] is None
@@ -106,7 +106,8 @@ def test_closed_watcher_reports_unknown(directory: Path) -> None:
     watcher = DirectoryWatcher(str(directory))
     watcher.close()
     assert watcher.changed() is None
-    assert not watcher.is_in_place()
+    assert watcher.has_events()
+    assert not watcher.watches(directory.stat())
     watcher.close()
 
 
@@ -115,14 +116,14 @@ def test_moved_directory_is_detected(directory: Path, watcher: DirectoryWatcher)
     moved = directory.with_name("moved")
     directory.rename(moved)
     assert watcher.changed() is None
-    assert not watcher.is_in_place()
+    assert not watcher.watches(None)
     directory.mkdir()
-    assert watcher.changed() is None
+    assert not watcher.watches(directory.stat())
     (moved / "a").write_text("x")
-    assert watcher.changed() is None
+    assert not watcher.watches(directory.stat())
     directory.rmdir()
     moved.rename(directory)
-    assert watcher.is_in_place()
+    assert watcher.watches(directory.stat())
 
 
 def test_replaced_parent_directory_is_detected(tmp_path: Path) -> None:
@@ -132,8 +133,18 @@ def test_replaced_parent_directory_is_detected(tmp_path: Path) -> None:
     watcher = DirectoryWatcher(str(above / "directory"))
     above.rename(tmp_path / "old")
     (above / "directory").mkdir(parents=True)
-    assert watcher.changed() is None
+    assert watcher.changed() == set()
+    assert not watcher.watches((above / "directory").stat())
     watcher.close()
+
+
+def test_events_that_wait_are_not_read(directory: Path, watcher: DirectoryWatcher) -> None:
+    """A look whether there are events leaves them to the next read."""
+    assert not watcher.has_events()
+    (directory / "a").write_text("y")
+    assert watcher.has_events()
+    assert watcher.changed() == {"a"}
+    assert not watcher.has_events()
 
 
 @pytest.mark.parametrize("trouble", ["nothing there", "a file", "too many", "not of this system"])

@@ -130,6 +130,14 @@ def inotify_add_watch(descriptor: int, path: str, mask: int) -> None:
     _checked(_function("inotify_add_watch"), descriptor, os.fsencode(path), mask)
 
 
+def bytes_to_read(descriptor: int) -> int:
+    """Return how many bytes wait to be read from a descriptor of inotify (FIONREAD)."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def _checked(call: Callable[..., int], *arguments: Any) -> int:
     import ctypes
 

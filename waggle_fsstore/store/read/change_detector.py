@@ -47,21 +47,28 @@ class ChangeDetector:
         """Return whether a watcher sees each change of a file with this status."""
         return has_change_times(status, self._directory)
 
-    def changed(self, documents: int, *, has_other_links: bool) -> set[str] | None:
+    def changed(
+        self, documents: int, directory: os.stat_result | None, *, has_other_links: bool
+    ) -> set[str] | None:
         """Return the names of the files that may have changed since the last call.
 
-        ``None`` means all of them. ``documents`` is how many there were at the last call;
-        ``has_other_links`` says whether any of them can be edited through another name.
+        ``None`` means all of them. ``documents`` is how many there were at the last call,
+        ``directory`` the status that the path of the directory has just had, ``None`` if there was
+        none; ``has_other_links`` says whether any document can be edited through another name.
         """
         if self._watcher is None:
             if self.is_worth(documents) and has_change_times_at(self._directory):
                 self._watcher = DirectoryWatcher.try_open(self._directory)
             names = None
         else:
-            names = self._watched(self._watcher, has_other_links=has_other_links)
+            names = self._watched(self._watcher, directory, has_other_links=has_other_links)
         if names is None:
             self._checked_at = monotonic()
         return names
+
+    def has_news(self) -> bool:
+        """Return whether files have changed since :meth:`changed`, or may have."""
+        return self._watcher is None or self._watcher.has_events()
 
     def stop(self) -> None:
         """Stop watching; the next :meth:`changed` starts again."""
@@ -69,9 +76,15 @@ class ChangeDetector:
         if watcher is not None:
             watcher.close()
 
-    def _watched(self, watcher: DirectoryWatcher, *, has_other_links: bool) -> set[str] | None:
+    def _watched(
+        self,
+        watcher: DirectoryWatcher,
+        directory: os.stat_result | None,
+        *,
+        has_other_links: bool,
+    ) -> set[str] | None:
         names = watcher.changed()
-        if not watcher.is_in_place():
+        if not watcher.watches(directory):
             self.stop()
             return None
         is_check_due = monotonic() > self._checked_at + _COMPLETE_CHECK_INTERVAL_S

@@ -8,6 +8,7 @@ why no change is overlooked.
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -110,10 +111,8 @@ class DocumentCache:
 
     def signature(self) -> Signature | None:
         """Return the signature that the directory has now; ``None`` if there is none."""
-        try:
-            return signature_of(os.stat(self._layout.environments))
-        except OSError:
-            return None
+        status = self._status()
+        return signature_of(status) if status is not None else None
 
     def listing(self) -> tuple[Signature | None, list[str]]:
         """Return :meth:`names`, after a signature of the directory that alters with them.
@@ -192,11 +191,14 @@ class DocumentCache:
         """Return whether :meth:`count` may use notifications where there are that many."""
         return self._detector.is_worth(documents)
 
-    def count(self, expected: int) -> tuple[Signature | None, int | None]:
+    def count(
+        self, expected: int, is_idle: Callable[[], bool] | None = None
+    ) -> tuple[Signature | None, int | None]:
         """Return how many documents there are, as notifications tell; ``None`` without them.
 
         Reads no document. ``expected`` says whether there are enough to be worth a watcher. The
-        signature is that of :meth:`listing`.
+        signature is that of :meth:`listing`. With ``is_idle``, there is no count unless that
+        returned true and no document had changed by then.
         """
         now = file_clock()
         with self._lock:
@@ -204,20 +206,24 @@ class DocumentCache:
             if before is None:
                 return None, None  # As in a refresh.
             try:
-                signature = self._settled_directory(now)
-                self._take_notices(before, expected)
+                status = self._status()
+                self._take_notices(before, expected, status)
+                is_certain = is_idle is None or (is_idle() and not self._detector.has_news())
                 self._contents = before
             except BaseException:
                 self._forget()
                 raise
-            return signature, None if self._present is None else len(self._present)
+            if status is None or self._present is None or not is_certain:
+                return None, None
+            signature = settled_directory(status, self._layout.environments, now)
+            return signature, len(self._present)
 
-    def _settled_directory(self, now: int) -> Signature | None:
+    def _status(self) -> os.stat_result | None:
+        """Return the status of the directory; ``None`` if there is none."""
         try:
-            status = os.stat(self._layout.environments)
-        except FileNotFoundError:
+            return os.stat(self._layout.environments)
+        except OSError:
             return None
-        return settled_directory(status, self._layout.environments, now)
 
     def _refresh(self) -> _Contents:
         """Return the documents as they are now."""
@@ -227,7 +233,7 @@ class DocumentCache:
                 # A signal handler interrupted a refresh, and must leave it the events.
                 return self._updated(_EMPTY, None, is_watched=False)
             try:
-                self._take_notices(before, len(before))
+                self._take_notices(before, len(before), self._status())
                 is_watched = self._detector.is_watching
                 self._contents = self._updated(before, self._stale, is_watched=is_watched)
                 self._stale = set()
@@ -236,11 +242,15 @@ class DocumentCache:
                 raise
             return self._contents
 
-    def _take_notices(self, contents: _Contents, documents: int) -> None:
+    def _take_notices(
+        self, contents: _Contents, documents: int, directory: os.stat_result | None
+    ) -> None:
         """Learn which names exist, and which documents have changed since they were read."""
         changed = None
         if not self._is_closed:
-            changed = self._detector.changed(documents, has_other_links=contents.has_other_links)
+            changed = self._detector.changed(
+                documents, directory, has_other_links=contents.has_other_links
+            )
         if changed is None:
             self._stale = None
             self._present = set(self.names()) if self._detector.is_watching else None

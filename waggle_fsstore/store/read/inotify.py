@@ -10,7 +10,7 @@ from contextlib import suppress
 from struct import Struct
 from typing import Final, Self
 
-from waggle_fsstore.store.fs.linux import inotify_add_watch, inotify_init
+from waggle_fsstore.store.fs.linux import bytes_to_read, inotify_add_watch, inotify_init
 
 # linux/inotify.h: modify, attrib, close_write, moved_from, moved_to, create, delete,
 # delete_self, move_self.
@@ -20,6 +20,7 @@ _WATCHED_EVENTS: Final = 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 |
 _WATCH_ENDED: Final = 0x8000
 
 _EVENT: Final = Struct("=iIII")
+_MAX_EVENT_BYTES: Final = _EVENT.size + 256
 _READ_BYTES: Final = 1 << 16
 
 # A process that changes files without pause must not keep a listing reading for ever.
@@ -31,7 +32,6 @@ class DirectoryWatcher:
 
     def __init__(self, directory: str) -> None:
         """Start to watch. Raises ``OSError`` at the user's limit, and where there is no inotify."""
-        self._path = directory
         self._watched_inode: tuple[int, int] | None = None
         self._descriptor = inotify_init()
         try:
@@ -66,8 +66,6 @@ class DirectoryWatcher:
         names: set[str] = set()
         for _ in range(_MAX_READS):
             data = self._read()
-            if not data:
-                break
             position = 0
             while position < len(data):
                 _, mask, _, length = _EVENT.unpack_from(data, position)
@@ -76,10 +74,14 @@ class DirectoryWatcher:
                     self._watched_inode = None
                 position += _EVENT.size + length
                 names.add(os.fsdecode(data[position - length : position].rstrip(b"\0")))
-        else:
-            return None
-        # An event without a name concerns the directory, or says that events were lost.
-        return None if "" in names or not self.is_in_place() else names
+            if len(data) + _MAX_EVENT_BYTES <= _READ_BYTES:  # One more would have had room.
+                # An event without a name concerns the directory, or says that events were lost.
+                return None if "" in names or self._watched_inode is None else names
+        return None
+
+    def has_events(self) -> bool:
+        """Return whether :meth:`changed` has something to read."""
+        return self._descriptor < 0 or bytes_to_read(self._descriptor) > 0
 
     def close(self) -> None:
         """Stop watching; :meth:`changed` returns ``None`` from now on. It may take 10 ms."""
@@ -88,12 +90,9 @@ class DirectoryWatcher:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def is_in_place(self) -> bool:
-        """Return whether the directory at the path is the one that is still being watched."""
-        try:
-            return _inode(os.stat(self._path)) == self._watched_inode
-        except OSError:
-            return False
+    def watches(self, directory: os.stat_result | None) -> bool:
+        """Return whether it is still watching the directory of this status."""
+        return directory is not None and _inode(directory) == self._watched_inode
 
     def _read(self) -> bytes:
         try:

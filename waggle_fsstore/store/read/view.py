@@ -116,20 +116,35 @@ class View:
         return [found[environment_id] for environment_id in sorted(found)], list(errors.values())
 
     def known_count(self) -> int | None:
-        """Return the last count, if it provably is the present one; looks at no name.
+        """Return the count, if it is certain without a listing; ``None`` if it is not.
 
-        It is if the directory has not changed since it was listed, and no change is committed
-        that is not published.
+        It is the last one if the directory has not changed since, and what notifications make of
+        that one if they tell all changes: both only while no change is committed that is not
+        published, so that no batch is counted in part.
         """
         listed_at, length = self._listed
         # The state first: a change that is committed after this look is a later one.
-        state = read_state(self._layout.state) if listed_at is not None else None
-        is_idle = state is not None and state.published == state.committed
-        return length if is_idle and listed_at == self._documents.signature() else None
+        if listed_at is not None and self._is_idle() and listed_at == self._documents.signature():
+            return length
+        if self._uses_overlay or not self._follows_names():
+            return None
+        signature, counted = self._documents.count(length, self._is_idle)
+        if counted is not None:
+            self._listed = signature, counted
+        return counted
+
+    def _is_idle(self) -> bool:
+        """Return whether all changes are published that are committed."""
+        state = read_state(self._layout.state)
+        return state is not None and state.published == state.committed
+
+    def _follows_names(self) -> bool:
+        """Return whether notifications may tell the names, which takes two listings to be worth."""
+        return self._listings > 1 and self._documents.can_follow(self._listed[1])
 
     def count(self) -> int:
         """Return how many file names belong to some id; opens no document."""
-        if self._listings > 1 and self._documents.can_follow(self._listed[1]):
+        if self._follows_names():
             count = partial(self._documents.count, self._listed[1])
             (signature, counted), overlay, _ = self.scan(count)
             if counted is not None and not overlay:

@@ -4,6 +4,7 @@
 import os
 import random
 import shutil
+import threading
 from contextlib import suppress
 
 import pytest
@@ -11,8 +12,12 @@ import pytest
 from tests.store.read.cache.listings import by_inotify, documents_dir, list_all, names_listed
 from tests.store.read.cache.test_count import EDITS
 from waggle_fsstore import CorruptDocumentError, FileStore
+from waggle_fsstore.store.format.layout import Layout
+from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.linux import file_clock
 from waggle_fsstore.store.read.document_cache import DocumentCache
+from waggle_fsstore.store.read.view import View
+from waggle_fsstore.store.write.publish import DocumentWrite
 from waggle_fsstore.testing import make_environment
 
 pytestmark = by_inotify
@@ -114,6 +119,58 @@ def test_count_and_listings_agree_after_any_changes(store: FileStore) -> None:
             assert store.count() == new.count()
         if chance.random() < 0.3:
             assert list_all(store) == list_all(new)
+
+
+class Batch:
+    """A batch of two new documents whose writer stops before the second one is in place."""
+
+    def __init__(self, store: FileStore, patch: pytest.MonkeyPatch) -> None:
+        stopped, go_on = threading.Event(), threading.Event()
+        self._go_on = go_on
+
+        class Stopping(DocumentWrite):
+            def publish(self, disk: Disk, layout: Layout) -> None:
+                if self.id == "y":
+                    stopped.set()
+                    assert go_on.wait(timeout=10)
+                super().publish(disk, layout)
+
+        patch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Stopping)
+        new = [make_environment(id=name) for name in "xy"]
+        self._thread = threading.Thread(target=lambda: store.save_all(new))
+        self._thread.start()
+        assert stopped.wait(timeout=10)
+
+    def finish(self) -> None:
+        self._go_on.set()
+        self._thread.join()
+
+
+def test_batch_in_progress_is_counted_whole(
+    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that is durable counts with all its documents, although one is not in place."""
+    monkeypatch.setattr("waggle_fsstore.store.read.view._PUBLISH_TIMEOUT_S", 0)
+    batch = Batch(store, monkeypatch)
+    assert counter.count() == 5
+    batch.finish()
+    assert counter.count() == 5
+
+
+def test_batch_that_ends_during_a_count_is_counted_whole(
+    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notifications of half a batch are not the count, even if it is published a moment later."""
+    batch = Batch(store, monkeypatch)
+    real = View._is_idle
+
+    def is_idle(self: View) -> bool:
+        batch.finish()
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "_is_idle", is_idle)
+        assert counter.count() == 5
 
 
 def test_interrupted_count_leaves_nothing_out(
