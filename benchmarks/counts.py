@@ -3,9 +3,7 @@
 
 ``python -m benchmarks.counts`` prints them, ``--check`` fails where one is above its limit in
 ``results/counts.json``, and ``--record`` makes what is measured the new limits. An operation is
-run 50 and 150 times in fresh processes; the difference leaves out the start of the process. A
-process learns from a few looks at its files whether file times are fine, and under these tools
-the looks may be too slow to tell: so each is told before what looks without them have shown.
+run 50 and 150 times in fresh processes; the difference leaves out the start of the process.
 """
 
 import argparse
@@ -20,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +25,6 @@ from benchmarks import documents
 from benchmarks.tables import table
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format import codec
-from waggle_fsstore.store.fs.disk import Disk
 
 _LIMITS: Final = Path(__file__).parent / "results" / "counts.json"
 _FEW_CALLS: Final = 50
@@ -39,8 +35,8 @@ _TOLERANCE: Final = 1.03
 
 _TICK: Final = timedelta(milliseconds=1)
 
-_MAX_LOOKS: Final = 100
-_PAUSE_S: Final = 0.01
+# Only then does the status of a file prove that it is unchanged.
+_SETTLING_TIME_S: Final = 2.5
 
 _SYSTEM_CALLS: Final = "system calls"
 _INSTRUCTIONS: Final = "user instructions"
@@ -58,6 +54,7 @@ def _save(store: FileStore, calls: int) -> None:
 def _find(store: FileStore, calls: int) -> None:
     environment = documents.make(0)
     store.save(environment)
+    time.sleep(_SETTLING_TIME_S)
     for _ in range(calls):
         store.find_by_id(environment.id)
 
@@ -93,19 +90,6 @@ def measure(directory: Path) -> Counts:
             counts[f"{operation}, {_SYSTEM_CALLS}"] = per_call(system_calls, operation, directory)
         counts[f"{operation}, {_INSTRUCTIONS}"] = per_call(instructions, operation, directory)
     return counts
-
-
-@cache
-def fine_devices(directory: Path) -> frozenset[int]:
-    """Return the device of a directory, if each change of a file there gets its own time."""
-    with tempfile.TemporaryDirectory(dir=directory) as looks:
-        for number in range(_MAX_LOOKS):
-            disk = Disk(durable=False)
-            disk.write_temp(os.path.join(looks, str(number)), b"x")
-            if disk.fine_devices:
-                return frozenset(disk.fine_devices)
-            time.sleep(_PAUSE_S)
-    return frozenset()
 
 
 def per_call(count: Callable[[list[str], Path], int], operation: str, directory: Path) -> float:
@@ -144,7 +128,6 @@ def _run(command: list[str], directory: Path) -> str:
         **os.environ,
         "PYTHONHASHSEED": "0",
         "BENCH_DIRECTORY": str(directory),
-        "BENCH_FINE_DEVICES": json.dumps(list(fine_devices(directory))),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(  # noqa: S603  # a measuring tool and this module
@@ -182,7 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tempfile.TemporaryDirectory(dir=os.environ["BENCH_DIRECTORY"]) as temporary,
             FileStore(Path(temporary) / "store") as store,
         ):
-            store._disk.fine_devices.update(json.loads(os.environ["BENCH_FINE_DEVICES"]))
             _OPERATIONS[operation](store, int(calls))
         return 0
     counts = measure(options.dir.resolve())

@@ -274,4 +274,4 @@ def test_rights_of_a_new_segment_are_synced_with_it(
         os.umask(before)
     names = recorder.names()
     segment = names.index(f"replace TEMP {FIRST_SEGMENT}")
-    assert names[segment - 2 : segment] == ["fchmod TEMP", "fdatasync TEMP"]
+    assert names[segment - 3 : segment] == ["fchmod TEMP", "pwrite TEMP", "fdatasync TEMP"]

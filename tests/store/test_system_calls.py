@@ -12,12 +12,8 @@ from benchmarks import counts
 # 20 of its own, and its share of a rotation.
 _MAX_CALLS_PER_SAVE: Final = 21
 
-# Where file times are not fine, the old version of the document is read.
-_CALLS_TO_READ: Final = 2
-
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_save_makes_few_system_calls(tmp_path: Path) -> None:
     """A hundred more saves make at most a hundred times the calls of one; a rotation included."""
-    limit = _MAX_CALLS_PER_SAVE + (0 if counts.fine_devices(tmp_path) else _CALLS_TO_READ)
-    assert 0 < counts.per_call(counts.system_calls, "save", tmp_path) <= limit
+    assert 0 < counts.per_call(counts.system_calls, "save", tmp_path) <= _MAX_CALLS_PER_SAVE

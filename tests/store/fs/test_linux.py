@@ -19,6 +19,7 @@ def test_python_without_ctypes_is_enough(
     """Without ctypes changes are made, synced one by one, and found by looking at the files."""
     monkeypatch.setitem(sys.modules, "ctypes", None)
     linux._function.cache_clear()
+    linux._statx_function.cache_clear()
     durable_store.save_all(make_environment(id=f"{number}") for number in range(120))
     durable_store.prune_history(keep_bytes=0)
     for expected in (120, 121):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted faults of the journal: each breaks one thing that it promises."""
 
+from typing import Any
+
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.store.fs import disk
 from waggle_fsstore.store.journal import (
@@ -123,7 +125,7 @@ def publish_before_the_fsync(patch: Patch) -> None:
 
     real = session.WriterSession.write_state
 
-    def write_state(self: session.WriterSession, **given: int) -> None:
+    def write_state(self: session.WriterSession, **given: Any) -> None:
         if "published" in given:
             self.segment.sync()
         real(self, **given)

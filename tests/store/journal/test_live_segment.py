@@ -2,7 +2,6 @@
 """The live segment: appending, and rotating to the next one."""
 
 import errno
-import os
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +86,10 @@ def test_rotation_on_a_full_disk_takes_the_least_space(layout: Layout, code: int
     """Where a full segment does not fit, one with room for the next line will do."""
 
     class Full(Disk):
-        def write_temp(self, path: str, data: bytes, *rest: Any, **options: Any) -> os.stat_result:
+        def write_temp(self, path: str, data: bytes, *rest: Any, **options: Any) -> None:
             if len(data) > 1000:
                 raise OSError(code, "full", path)
-            return super().write_temp(path, data, *rest, **options)
+            super().write_temp(path, data, *rest, **options)
 
     live = LiveSegment(layout, Full(durable=False))
     live.rotate(1, 0, reserve=len(change_line(1)))

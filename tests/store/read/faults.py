@@ -25,8 +25,7 @@ from waggle_fsstore.store.read import (
     stat_signature,
     view,
 )
-from waggle_fsstore.store.read.stat_signature import signature_of
-from waggle_fsstore.store.write import batch, initialize, writer
+from waggle_fsstore.store.write import batch, initialize
 
 CACHE = "tests/store/read/cache"
 
@@ -520,45 +519,49 @@ def remember_every_document(patch: Patch) -> None:
     patch.setattr(documents.Documents, "_remember", remember)
 
 
-@fault(f"{CACHE}/test_saved.py::test_saved_document_is_not_opened[by signature]")
-def open_each_document_that_was_saved(patch: Patch) -> None:
+_SAVED = f"{CACHE}/test_saved.py"
+
+
+@fault(f"{_SAVED}::test_saved_document_is_compared[by signature]")
+def decode_each_document_that_was_saved(patch: Patch) -> None:
     patch.setattr(documents.Documents, "remember_saved", nothing)
 
 
-@fault(
-    f"{CACHE}/test_saved.py::test_manual_edit_before_the_first_look_is_found[in place-by signature]"
-)
-def trust_whatever_has_the_name(patch: Patch) -> None:
-    real = stat_signature.saved_signature
-    patch.setattr(
-        documents,
-        "saved_signature",
-        lambda _, path: real(os.lstat(path), path),
-    )
+@fault(f"{_SAVED}::test_saved_document_is_not_opened_once_its_time_is_past[by signature]")
+def open_each_document_that_was_saved(patch: Patch) -> None:
+    patch.setattr(documents.Documents, "_signature", nothing)
 
 
-@fault(f"{CACHE}/test_saved.py::test_document_linked_during_its_save_is_opened[by signature]")
-def remember_saved_documents_with_two_names(patch: Patch) -> None:
-    patch.setattr(documents, "saved_signature", lambda _, path: signature_of(os.lstat(path)))
+@fault(f"{_SAVED}::test_manual_edit_right_after_a_save_is_found[in place-by signature]")
+def find_what_was_saved(patch: Patch) -> None:
+    real = documents.Documents._find_file
+
+    def find(self: documents.Documents, environment_id: str) -> Any:
+        known = self._known.get(environment_id)
+        return known.environment if known is not None else real(self, environment_id)
+
+    patch.setattr(documents.Documents, "_find_file", find)
 
 
-@fault(
-    f"{CACHE}/test_saved.py::test_saved_document_is_opened_where_times_are_not_fine[by signature]"
-)
-def remember_saved_documents_at_coarse_times(patch: Patch) -> None:
-    def remember(self: writer.Writer, writes: list[Any]) -> None:
-        for write in writes:
-            self._documents.remember_saved(write.after, write.written)
-
-    patch.setattr(writer.Writer, "_remember", remember)
+@fault(f"{_SAVED}::test_manual_edit_right_after_a_save_is_recorded[in_place-by signature]")
+def replace_what_was_saved(patch: Patch) -> None:
+    patch.setattr(documents, "has_still", lambda *_: True)
 
 
-@fault(f"{CACHE}/test_saved.py::test_large_saved_document_is_opened[by signature]")
+@fault(f"{_SAVED}::test_saved_document_with_two_names_is_opened[by signature]")
+def trust_status_of_saved_documents_with_two_names(patch: Patch) -> None:
+    def signature(self: documents.Documents, status: os.stat_result, now: int) -> Any:
+        return stat_signature.settled_signature(status, self._layout.environments, now)
+
+    patch.setattr(documents.Documents, "_signature", signature)
+
+
+@fault(f"{_SAVED}::test_large_saved_document_is_decoded[by signature]")
 def remember_saved_documents_of_any_size(patch: Patch) -> None:
     patch.setattr(documents, "MAX_CACHED_BYTES", 1 << 30)
 
 
-@fault(f"{CACHE}/test_saved.py::test_mode_of_saved_document_is_kept[by signature]")
+@fault(f"{_SAVED}::test_mode_of_saved_document_is_kept[by signature]")
 def forget_mode_of_saved_documents(patch: Patch) -> None:
     real = documents.StoredDocument.of
 

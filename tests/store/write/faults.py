@@ -2,6 +2,7 @@
 """Planted faults of writing: each breaks one thing that it promises."""
 
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -382,7 +383,28 @@ def run_waiting_calls_twice(patch: Patch) -> None:
     patch.setattr(group_commit.Call, "unclaim", nothing)
 
 
-@fault("tests/store/write/test_session.py::test_state_record_has_time_of_last_change")
+_LOOKS = "tests/store/write/test_looks.py"
+
+
+@fault(f"{_LOOKS}::test_change_looks_at_the_times_of_no_file_that_it_changes")
+def look_at_times_of_the_segment(patch: Patch) -> None:
+    patch.setattr(live_segment, "timeless_status", lambda path: os.stat(path))
+
+
+@fault(f"{_LOOKS}::test_change_looks_at_the_times_of_no_file_that_it_changes")
+def look_at_times_of_the_directory(patch: Patch) -> None:
+    patch.setattr(session.WriterSession, "_file_clock", lambda _: 0)
+
+
+@fault(f"{_LOOKS}::test_new_umask_is_noticed_within_a_second")
+def look_at_new_files_once(patch: Patch) -> None:
+    patch.setattr(disk.Disk, "look_again", nothing)
+
+
+_TIME_OF_CHANGE = "tests/store/write/test_session.py::test_state_record_has_time_of_last_change"
+
+
+@fault(f"{_TIME_OF_CHANGE}[True]")
 def keep_time_of_first_change(patch: Patch) -> None:
     real = session.WriterSession.write_state
 
@@ -391,6 +413,23 @@ def keep_time_of_first_change(patch: Patch) -> None:
         real(self, **given)
 
     patch.setattr(session.WriterSession, "write_state", write_state)
+
+
+@fault(f"{_TIME_OF_CHANGE}[True]")
+def record_time_without_a_change_of_documents(patch: Patch) -> None:
+    real = session.WriterSession.write_state
+
+    def write_state(self: session.WriterSession, *, committed: int = 0, **given: Any) -> None:
+        real(self, **{**given, "committed": committed, "changes_documents": committed > 0})
+
+    patch.setattr(session.WriterSession, "write_state", write_state)
+
+
+@fault(f"{_TIME_OF_CHANGE}[False]")
+def record_a_clock_that_sets_no_times(patch: Patch) -> None:
+    patch.setattr(
+        session.WriterSession, "_file_clock", lambda _: time.time_ns() + 1_000_000_000_000
+    )
 
 
 @fault("tests/store/write/test_session.py::test_interrupted_resume_keeps_suspicion")

@@ -23,6 +23,7 @@ from waggle_fsstore.store.journal.state import (
     read_state,
 )
 from waggle_fsstore.store.write import recovery, session
+from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.recovery import read_tail
 from waggle_fsstore.testing import make_environment
 
@@ -42,19 +43,39 @@ def recorded(layout: Layout) -> State:
     return state
 
 
+def add_and_remove(tx: Transaction) -> None:
+    """Make two changes that leave no document."""
+    tx.put(make_environment(id="x"), None)
+    tx.delete(tx.get("x"))
+
+
 def record(layout: Layout, state: State) -> None:
     file = StateRecord(layout.state)
     file.write(*state)
     file.close()
 
 
-def test_state_record_has_time_of_last_change(layout: Layout) -> None:
+@pytest.mark.parametrize("has_clock", [True, False])
+def test_state_record_has_time_of_last_change(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, has_clock: bool
+) -> None:
     """A copy from before the last change is older, and so is recognized if it is put back."""
+
+    def modified() -> int:
+        return os.stat(layout.environments).st_mtime_ns
+
+    if not has_clock:
+        monkeypatch.setattr(session, "has_change_times", lambda _: False)
     with FileStore(layout.root) as store:
         for name in "cde":
-            store.save(make_environment(id=name))
-            assert recorded(layout).modified == os.stat(layout.environments).st_mtime_ns
+            before = modified()
             time.sleep(0.02)  # Longer than a tick of the file clock.
+            store.save(make_environment(id=name))
+            assert before < recorded(layout).modified <= modified()
+        before = modified()
+        time.sleep(0.02)
+        store._writer.run(add_and_remove)
+        assert recorded(layout).modified <= modified() == before
 
 
 def test_copy_of_suspect_store_is_rewritten(layout: Layout, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 from waggle_fsstore.domain.at_fork import register_at_fork
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.domain.histogram import OF_A_DISK, Histogram
-from waggle_fsstore.store.fs.linux import can_syncfs, has_change_times, is_fine_time
+from waggle_fsstore.store.fs.linux import TimelessStatus, can_syncfs, timeless_status
 from waggle_fsstore.store.fs.linux import syncfs as _syncfs
 from waggle_fsstore.store.fs.windows import retry_on_sharing_violation
 
@@ -40,9 +40,6 @@ _READ: Final = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _BINARY
 _HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 _STANDARD_ERROR: Final = 2
-
-# A probe fails where the clock ticks between a change and the look at it: one in a hundred.
-_MAX_PROBES: Final = 8
 
 # man 2 stat: what st_blocks counts, whatever the blocks of the file system are.
 _UNIT_BYTES: Final = 512
@@ -67,16 +64,14 @@ SYNCFS_THRESHOLD_FILES: Final = 64
 class Disk:
     """Changes files. ``durable=False`` skips every sync, for tests that want speed."""
 
-    __slots__ = ("_probes_left", "durable", "fine_devices", "syncs")
+    __slots__ = ("_new_files", "durable", "syncs")
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
-        #: The devices whose file times have proven to be fine, and show each change of a file:
-        #: see :func:`is_fine_time` and :func:`has_change_times`.
-        self.fine_devices: set[int] = set()
         #: How long the syncs took that succeeded.
         self.syncs = Histogram(OF_A_DISK)
-        self._probes_left = _MAX_PROBES
+        #: The owner and the mode that the system gives to new documents; ``None`` if unknown.
+        self._new_files: tuple[int, int] | None = None
 
     def write_temp(
         self,
@@ -84,28 +79,27 @@ class Disk:
         data: bytes,
         mode: int = FILE_MODE,
         *,
-        directory: os.stat_result | None = None,
+        directory: TimelessStatus | None = None,
         sync: bool = True,
-    ) -> os.stat_result:
+    ) -> None:
         """Write a new file, and sync it unless the journal keeps its contents.
 
-        Returns its status after the write. Root gives it to the owner of a ``directory`` with
-        this status, by default of the one that it is in. No file is left when this raises an
-        ``OSError``.
+        Root gives it to the owner of a ``directory`` with this status, by default of the one that
+        it is in. ``directory`` says, too, that the system gives this file the owner and the mode of
+        the last one that was written with it, until :meth:`look_again`. No file is left when this
+        raises an ``OSError``.
         """
         descriptor = _open(path, _NEW)
         try:
             try:
-                if mode != FILE_MODE and hasattr(os, "fchmod"):
-                    _set_mode(descriptor, mode)
-                if self._probes_left:
-                    os.fstat(descriptor)  # The next change needs another time than this.
+                new = self._new_files if directory else None
+                if new is None:
+                    status = os.fstat(descriptor)
+                    new = status.st_uid, status.st_mode
+                    self._new_files = new if directory else None
+                _make_private(descriptor, path, new, mode, directory)
                 _allocate(descriptor, len(data))
                 write(descriptor, data)
-                status = os.fstat(descriptor)
-                if self._probes_left:
-                    self._probe(path, status)
-                _make_private(descriptor, path, status, mode, directory)
                 if sync:
                     self.sync(descriptor)
             finally:
@@ -114,14 +108,10 @@ class Disk:
             self.discard(path)
             name_file(error, path)
             raise
-        return status
 
-    def _probe(self, path: str, status: os.stat_result) -> None:
-        """Learn whether file times are fine from a file that was looked at and then changed."""
-        if is_fine_time(status.st_ctime_ns) and has_change_times(path):
-            self.fine_devices.add(status.st_dev)
-        is_proven = status.st_dev in self.fine_devices
-        self._probes_left = 0 if is_proven else self._probes_left - 1
+    def look_again(self) -> None:
+        """Look at the next new file: the process may have got another user or umask."""
+        self._new_files = None
 
     def write_atomic(
         self, path: str, data: bytes, temp_dir: str, *, mode: int = FILE_MODE, sync: bool = True
@@ -353,7 +343,8 @@ def open_to_write(path: str, flags: int = 0) -> int:
     descriptor = _open(path, flags)
     if flags & os.O_CREAT:
         try:
-            _make_private(descriptor, path, os.fstat(descriptor), FILE_MODE)
+            status = os.fstat(descriptor)
+            _make_private(descriptor, path, (status.st_uid, status.st_mode), FILE_MODE)
         except BaseException:
             os.close(descriptor)
             raise
@@ -395,14 +386,16 @@ def _open(path: str, flags: int) -> int:
 def _make_private(
     descriptor: int,
     path: str,
-    status: os.stat_result,
+    given: tuple[int, int],
     mode: int,
-    directory: os.stat_result | None = None,
+    directory: TimelessStatus | None = None,
 ) -> None:
-    """Set the mode and the owner of a new file where the system has set others."""
-    if status.st_mode & mode != mode and hasattr(os, "fchmod"):
-        _set_mode(descriptor, mode)  # The umask may have taken our own rights.
-    if status.st_uid == 0:
+    """Set the mode and the owner of a new file where the system has ``given`` others."""
+    owner, given_mode = given
+    # The umask may have taken our own rights.
+    if (mode != FILE_MODE or given_mode & FILE_MODE != FILE_MODE) and hasattr(os, "fchmod"):
+        _set_mode(descriptor, mode)
+    if owner == 0:
         _inherit_owner(descriptor, path, directory)
 
 
@@ -473,12 +466,12 @@ def _set_mode(file: str | int, mode: int) -> bool:
     return True
 
 
-def _inherit_owner(file: str | int, path: str, directory: os.stat_result | None = None) -> None:
+def _inherit_owner(file: str | int, path: str, directory: TimelessStatus | None = None) -> None:
     """Give what root has made to the owner of a directory, by default its own, where root may.
 
     Otherwise one ``sudo`` of an operator leaves a file that the service may not read.
     """
-    directory = directory or os.stat(os.path.dirname(path))
+    directory = directory or timeless_status(os.path.dirname(path))
     if directory.st_uid != 0:
         with suppress(OSError):
             os.chown(file, directory.st_uid, directory.st_gid)

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 # linux/stat.h, linux/fcntl.h
 _STATX_BYTES: Final = 256
+_STATX_TYPE_MODE_NLINK_UID_GID_INO: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_MNT_ID_UNIQUE: Final = 0x4000
 _AT_FDCWD: Final = -100
@@ -46,18 +47,71 @@ def birth_time(path: str) -> int:
     return int(seconds * 1_000_000_000 + nanoseconds) if mask & _STATX_BTIME else 0
 
 
+class TimelessStatus(NamedTuple):
+    """The status of a file without its times."""
+
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_mode: int
+    st_ino: int
+    #: The numbers of its device.
+    major: int
+    minor: int
+
+
+# struct statx: nlink to ino, and the device.
+_TIMELESS: Final = struct.Struct("=16xIIIH2xQ96xII").unpack_from
+
+
+def timeless_status(path: str) -> TimelessStatus:
+    """Return the status of a file without its times, which a look of ``os.stat`` changes.
+
+    Since Linux 6.13, a change of a file whose times were looked at gets a time that no earlier
+    change of any file has (multigrain timestamps), and all files that are changed after that
+    another one than before. Then each save writes the inodes of files that it did not write
+    otherwise. Follows symbolic links. Raises what ``os.stat`` raises.
+    """
+    try:
+        statx, make_buffer = _statx_function()
+    except OSError:
+        pass
+    else:
+        buffer = make_buffer()
+        name = path.encode() if path.isascii() else os.fsencode(path)
+        if statx(_AT_FDCWD, name, 0, _STATX_TYPE_MODE_NLINK_UID_GID_INO, buffer) == 0:
+            return tuple.__new__(TimelessStatus, _TIMELESS(buffer))
+    status = os.stat(path)
+    device = status.st_dev
+    return TimelessStatus(
+        status.st_nlink,
+        status.st_uid,
+        status.st_gid,
+        status.st_mode,
+        status.st_ino,
+        *((os.major(device), os.minor(device)) if hasattr(os, "major") else (0, device)),
+    )
+
+
 def _statx(path: str, wanted: int) -> tuple[int, bytes]:
     """Return the mask of what the system knows of a file, and its ``struct statx``."""
     try:
-        statx = _function("statx")
+        statx, make_buffer = _statx_function()
     except OSError:
         return 0, bytes(_STATX_BYTES)
-    import ctypes
-
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    buffer = make_buffer()
     if statx(_AT_FDCWD, os.fsencode(path), 0, wanted, buffer) != 0:
         return 0, bytes(_STATX_BYTES)
     return int.from_bytes(buffer.raw[:4], sys.byteorder), buffer.raw
+
+
+@cache
+def _statx_function() -> tuple[Any, Callable[[], Any]]:
+    """Return statx, and a function that makes buffers for it. Raises ``OSError`` without it."""
+    statx = _function("statx")
+    import ctypes
+
+    return statx, ctypes.c_char * _STATX_BYTES
 
 
 def filesystem_type(path: str) -> str:

@@ -80,6 +80,20 @@ def read_with_status(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     return read_regular(path, limit, size_of), taken[0]
 
 
+def has_still(path: str, data: bytes) -> bool:
+    """Return whether the file at a path can be read, and contains these very bytes."""
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError:
+        return False
+    try:
+        return read_at(descriptor, len(data) + 1, 0) == data
+    except OSError:  # It is a directory, for example.
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _read_unusual(descriptor: int, path: str, limit: int) -> bytes:
     """Read a file that is empty, too large, a device, or being written in place by an editor."""
     status = os.fstat(descriptor)

@@ -11,6 +11,7 @@ from typing import Final
 
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import NO_SPACE, Disk, name_file, open_to_write, write
+from waggle_fsstore.store.fs.linux import timeless_status
 from waggle_fsstore.store.fs.safe_read import read_at
 from waggle_fsstore.store.journal import lines, segments
 
@@ -168,7 +169,7 @@ class LiveSegment:
     def _is_in_place(self) -> bool:
         """Return whether the open file is the one of this name, and has no other name."""
         try:
-            status = os.stat(self._path)
+            status = timeless_status(self._path)
         except FileNotFoundError:
             return False
         return status.st_ino == self._inode and status.st_nlink == 1

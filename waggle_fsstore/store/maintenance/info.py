@@ -75,20 +75,9 @@ def describe(layout: Layout, view: View, documents: Documents, disk: Disk) -> St
         file_system=filesystem_type(layout.root),
         is_durable=durable,
         durability=durability(durable=durable),
-        memory=proof(
-            layout.environments,
-            is_watching=documents.is_watching,
-            has_fine_times=_device(layout.environments) in disk.fine_devices,
-        ),
+        memory=proof(layout.environments, is_watching=documents.is_watching),
         is_recovery_due=is_due,
     )
-
-
-def _device(path: str) -> int | None:
-    try:
-        return os.stat(path).st_dev
-    except FileNotFoundError:
-        return None
 
 
 def durability(*, durable: bool, platform: str = sys.platform) -> str:

@@ -13,8 +13,9 @@ from waggle_fsstore.domain.validation import is_id
 from waggle_fsstore.store.format import codec
 from waggle_fsstore.store.format.layout import Layout, document_name
 from waggle_fsstore.store.fs.disk import FILE_MODE
-from waggle_fsstore.store.fs.linux import file_clock
+from waggle_fsstore.store.fs.linux import file_clock, timeless_status
 from waggle_fsstore.store.fs.safe_read import (
+    has_still,
     modified_at,
     read_or_error,
     read_regular,
@@ -25,7 +26,11 @@ from waggle_fsstore.store.read.document_cache import (
     DocumentCache,
     misplaced,
 )
-from waggle_fsstore.store.read.stat_signature import Signature, saved_signature, signature_of
+from waggle_fsstore.store.read.stat_signature import (
+    Signature,
+    settled_signature,
+    signature_of,
+)
 
 # They take 2-4 kB each. Beyond this number, all are dropped: those in use are soon read again.
 _MAX_KNOWN_DOCUMENTS: Final = 4096
@@ -53,7 +58,7 @@ class StoredDocument:
         self.path = path
         self.data = data
         self.mode = mode
-        #: That of its file just after it was saved here; ``None`` if it was not, or proves nothing.
+        #: That of its file when it was last found; ``None`` if it was not, or proves nothing.
         self.signature: Signature | None = None
         self.checksum = fields.get("checksum")
         self.is_intact = codec.is_intact(data)
@@ -127,7 +132,11 @@ class Documents(DocumentCache):
         """
         known = self._known.get(environment_id) if type(environment_id) is str else None
         try:
-            if known is not None and known.signature == signature_of(os.lstat(known.path)):
+            if (
+                known is not None
+                and known.signature is not None
+                and known.signature == signature_of(os.lstat(known.path))
+            ):
                 return known.environment.copy_unchecked()
             return self._find_file(environment_id)
         except FileNotFoundError:
@@ -140,6 +149,13 @@ class Documents(DocumentCache):
         """
         if not is_id(environment_id):
             raise EnvironmentNotFoundError(environment_id)
+        known = self._known.get(environment_id)
+        if type(known) is StoredDocument:
+            now = file_clock()
+            data, status = read_with_status(known.path, codec.MAX_DOCUMENT_BYTES)
+            if data == known.data:
+                known.signature = self._signature(status, now)
+                return known.environment.copy_unchecked()
         name = document_name(environment_id)
         path = f"{self._layout.environments}{os.sep}{name}"
         listed = self.cached(name)
@@ -156,20 +172,18 @@ class Documents(DocumentCache):
             self._remember(environment_id, found)
         return read.environment.copy_unchecked()
 
-    def remember_saved(self, document: StoredDocument, written: os.stat_result) -> None:
-        """Keep a document that was just published, if any change of it by others will show.
-
-        ``written`` is the status of its file before the rename; see :func:`saved_signature`.
-        """
+    def remember_saved(self, document: StoredDocument) -> None:
+        """Keep a document that was just published: its file is compared with it at each use."""
         if len(document.data) <= MAX_CACHED_BYTES:
-            try:
-                document.signature = saved_signature(written, document.path)
-            except OSError:
-                document.signature = None  # It is gone already.
-        if document.signature is not None:
             self._remember(document.id, document)
         else:
             self.forget(document.id)
+
+    def _signature(self, status: os.stat_result, now: int) -> Signature | None:
+        """Return the signature of a file, if it proves that the file is unchanged from now on."""
+        # A change through another name would show; that it has one does not.
+        is_sole = status.st_nlink == 1
+        return settled_signature(status, self._layout.environments, now) if is_sole else None
 
     def forget(self, environment_id: str) -> None:
         """Release the memory of a document that was removed."""
@@ -191,12 +205,10 @@ class Documents(DocumentCache):
     def stored(self, environment_id: str) -> StoredDocument | None:
         """Return the document of an id, ``None`` if there is none. Raises ``BadFile``."""
         known = self._known.get(environment_id) if type(environment_id) is str else None
-        if type(known) is StoredDocument:
-            try:
-                if known.signature == signature_of(os.lstat(known.path)):
-                    return known
-            except FileNotFoundError:
-                return None
+        if type(known) is StoredDocument and has_still(known.path, known.data):
+            with suppress(FileNotFoundError):
+                known.mode = S_IMODE(timeless_status(known.path).st_mode)
+                return known
         return self.at(document_name(environment_id)) if is_id(environment_id) else None
 
     def at(self, name: str) -> StoredDocument | None:

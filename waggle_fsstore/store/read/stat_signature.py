@@ -57,20 +57,6 @@ def _is_past(status: os.stat_result, now: int) -> bool:
     return changed < now - _SETTLING_TIME_NS and changed % _SECOND_NS != 0
 
 
-def saved_signature(written: os.stat_result, path: str) -> Signature | None:
-    """Return the signature of a file that this process has just written and renamed to a path.
-
-    ``written`` is its status after the last write, on one of :attr:`Disk.fine_devices`: each
-    change after a look gets another ctime, so nothing has to settle. ``None`` if another program
-    may have changed the file before this look. Raises ``OSError`` if it is gone.
-    """
-    status = os.lstat(path)
-    signature = signature_of(status)
-    # The rename has changed nothing but the ctime.
-    is_ours = signature[1:] == signature_of(written)[1:] and status.st_nlink == 1
-    return signature if is_ours else None
-
-
 def unchanged(directory: str, signatures: Mapping[str, Signature]) -> set[str]:
     """Return the names of the files in a directory that still have their settled signatures."""
     if not signatures:
@@ -113,14 +99,12 @@ def _has_change_times(directory: str, device: int) -> bool:
     return os.stat(directory).st_dev == device and linux.has_change_times(directory)
 
 
-def proof(directory: str, *, is_watching: bool, has_fine_times: bool) -> str:
+def proof(directory: str, *, is_watching: bool) -> str:
     """Return, in a sentence, what shows that a document in memory is the one on disk."""
     if not has_change_times_at(directory):
         return "Each read opens its files: this file system does not show every change of a file."
-    saved = "at once" if has_fine_times else "after it is read again"
     watched = " Listings and counts follow inotify." if is_watching else ""
     return (
-        "A document is used from memory while the status of its file is the same: one that was "
-        "read, from two seconds after its last change on; one that was saved here, "
-        f"{saved}.{watched}"
+        "A document is used from memory while the status of its file is the same, from two seconds "
+        f"after its last change on; until then, while its bytes are the same.{watched}"
     )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from waggle_fsstore.domain.errors import CorruptDocumentError
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk, temp_path
+from waggle_fsstore.store.fs.linux import TimelessStatus
 from waggle_fsstore.store.fs.safe_read import read_regular
 from waggle_fsstore.store.read.documents import StoredDocument
 
@@ -23,7 +24,7 @@ class DocumentWrite:
     it is deleted.
     """
 
-    __slots__ = ("after", "before", "id", "path", "quarantine", "temp", "written")
+    __slots__ = ("after", "before", "id", "path", "quarantine", "temp")
 
     def __init__(
         self,
@@ -37,11 +38,10 @@ class DocumentWrite:
         self.before = before
         self.after = after
         self.quarantine = ""
-        #: The path of the temp file, once there may be one, and its status after the write.
+        #: The path of the temp file, once there may be one.
         self.temp = ""
-        self.written: os.stat_result | None = None
 
-    def write_temp(self, disk: Disk, layout: Layout, directory: os.stat_result | None) -> None:
+    def write_temp(self, disk: Disk, layout: Layout, directory: TimelessStatus | None) -> None:
         """Write the new contents to a temp file, with the owner of a directory of that status.
 
         A full disk surfaces here.
@@ -51,7 +51,7 @@ class DocumentWrite:
         if self.after is not None:
             # Set first, so that the file is discarded even after an interrupt.
             self.temp = temp_path(layout.temporary)
-            self.written = disk.write_temp(
+            disk.write_temp(
                 self.temp, self.after.data, self.after.mode, directory=directory, sync=False
             )
 

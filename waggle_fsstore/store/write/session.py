@@ -12,6 +12,12 @@ from typing import TypeGuard
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
+from waggle_fsstore.store.fs.linux import (
+    TimelessStatus,
+    file_clock,
+    has_change_times,
+    timeless_status,
+)
 from waggle_fsstore.store.fs.lock import StoreLock
 from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.changes import changes, redo_range
@@ -63,7 +69,7 @@ class WriterSession:
         #: How often the store was initialized or recovered by this object.
         self.recoveries = 0
         #: The status of the documents' directory, as this change found it.
-        self.directory: os.stat_result | None = None
+        self.directory: TimelessStatus | None = None
         #: Findings of recovery for the operator: failures, and repairs.
         self.findings: list[Finding] = []
         self._layout = layout
@@ -72,12 +78,17 @@ class WriterSession:
         self._seen_store = seen_store
         self._record = StateRecord(layout.state)
         self._phase = Phase.UNKNOWN
-        self._directories: tuple[int, int, int] | None = None
+        self._directories: tuple[int, ...] | None = None
         self._documents_directory: int | None = None
         self._mounted_id = ""
-        #: When the documents' directory was modified by the last change of this object; 0 if
-        #: unknown. A manual edit may be later: that the directory is no older is what counts.
+        #: A time that the last change of this object has set the documents' directory to, or an
+        #: earlier one; 0 if unknown. A manual edit may be later: that the directory is no older is
+        #: what counts.
         self._modified = 0
+        #: The clock of file times just before documents are changed; 0 while none are.
+        self._changing_since = 0
+        #: Whether that clock sets the times of the documents' directory; ``None`` if unknown.
+        self._is_file_clock: bool | None = None
         #: Whether the documents' directory had to be made: then no record of it is valid.
         self._is_rebuilt = False
         #: Whether all files of earlier writers are synced.
@@ -115,7 +126,7 @@ class WriterSession:
             if self.segment.tail_is_intact() and (is_unshared or self._record.is_in_place()):
                 return
             self._phase = Phase.OPENED
-        self._modified = 0
+        self._modified = self._changing_since = 0
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
@@ -131,12 +142,26 @@ class WriterSession:
         self._phase = Phase.CURRENT
 
     def write_state(
-        self, *, offset: int | None = None, committed: int = 0, published: int = 0
+        self,
+        *,
+        offset: int | None = None,
+        committed: int = 0,
+        published: int = 0,
+        changes_documents: bool = False,
     ) -> None:
-        """Write the state record; ``offset`` is where unpublished lines begin, else the end."""
+        """Write the state record; ``offset`` is where unpublished lines begin, else the end.
+
+        ``changes_documents`` says that until the next call, with ``published``, some are replaced
+        or removed.
+        """
         self.committed = committed or self.committed
         self.published = published or self.published
-        if published or not self._modified:
+        if changes_documents:
+            self._changing_since = self._file_clock()
+        elif published:
+            # Not by a look at the directory: timeless_status says what that would cost.
+            self._modified, self._changing_since = self._changing_since, 0
+        if not self._modified:
             self._modified = self._last_modified()
         if self._disk.durable and self._is_synced:
             durable = SUSPECT if self._is_suspect else DURABLE
@@ -236,14 +261,20 @@ class WriterSession:
             return last_modified(self._layout)
         return os.fstat(self.documents_directory()).st_mtime_ns
 
-    def _current_directories(self) -> tuple[int, int, int] | None:
+    def _file_clock(self) -> int:
+        """Return the clock that sets the times of the documents' directory; 0 without one."""
+        if self._is_file_clock is None:
+            self._is_file_clock = has_change_times(self._layout.environments)
+        return file_clock() if self._is_file_clock else 0
+
+    def _current_directories(self) -> tuple[int, ...] | None:
         """Return a value that changes if the lock file or the documents' directory is replaced."""
         try:
-            status = os.stat(self._layout.environments)
+            status = timeless_status(self._layout.environments)
         except FileNotFoundError:
             return None
         self.directory = status
-        return self._lock.generation, status.st_dev, status.st_ino
+        return self._lock.generation, status.major, status.minor, status.st_ino
 
     def _initialize(self) -> None:
         self.recoveries += 1
@@ -255,6 +286,7 @@ class WriterSession:
         self._seen_store.check()
         self._mounted_id = mounted_id(self._layout)
         self._directories = self._current_directories()
+        self._is_file_clock = None
         self.segment.close()
         self._close_documents_directory()
         self.documents_directory()

@@ -165,6 +165,8 @@ class Writer:
     def _catch_up(self) -> None:
         if not self._session.is_current:
             self._reserve.look_again()
+        if not self._lock.was_held_here:  # About once a second.
+            self._disk.look_again()
         self._session.catch_up()
 
     def _close_if_late(self) -> None:
@@ -190,7 +192,7 @@ class Writer:
                 self._reserve.look_again()
             start = session.segment.end
             session.segment.append(line)
-            session.write_state(offset=start, committed=batch.last)
+            session.write_state(offset=start, committed=batch.last, changes_documents=bool(writes))
             for write_in_progress in writes:
                 attempted.append(write_in_progress)
                 write_in_progress.publish(disk, layout)
@@ -217,9 +219,8 @@ class Writer:
     def _remember(self, writes: list[DocumentWrite]) -> None:
         """Keep in memory what was published, for the next change and for readers."""
         for write in writes:
-            document, status = write.after, write.written
-            if document and status and status.st_dev in self._disk.fine_devices:
-                self._documents.remember_saved(document, status)
+            if write.after:
+                self._documents.remember_saved(write.after)
             else:
                 self._documents.forget(write.id)
 

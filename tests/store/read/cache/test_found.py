@@ -88,12 +88,14 @@ def test_document_with_two_names_is_opened(
     path = store.document_path("b")
     os.link(path, store.path / "link")
     settle(store)
+    reader = FileStore(store.path, durable=False)
+    settle(reader)
     opened = opened_documents(monkeypatch)
     for _ in range(2):
-        find(store)
+        find(reader)
     assert opened == ["b.json", "b.json"]
     rewrite(store.path / "link", edited(path))
-    assert store.find_by_id("b").name == "after!"
+    assert reader.find_by_id("b").name == "after!"
 
 
 def test_number_of_remembered_documents_is_bounded(
