@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
+from tests.store.interrupts import interrupted
 from tests.store.locks import lock_held
 from tests.store.recorder import open_descriptors
 from waggle_fsstore import (
@@ -447,42 +446,6 @@ def test_write_in_signal_handler_is_refused(root: Path) -> None:
     with lock_held(store), pytest.raises(RuntimeError, match="in the middle of a change"):
         store.save(make_environment())
     store.save(make_environment())
-
-
-class Interrupt(BaseException):
-    """Stands for Ctrl-C."""
-
-
-def interrupted(
-    work: Callable[[], object],
-    files: tuple[str, ...],
-    number: int,
-    error: type[BaseException] = Interrupt,
-) -> bool:
-    """Run ``work``, raising before an instruction of these files; return whether that came out."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if not frame.f_code.co_filename.endswith(files):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            seen += 1
-            if seen == number:
-                raise error
-        return trace
-
-    old = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before tracing begins.
-    sys.settrace(trace)
-    try:
-        work()
-    except error:
-        return True
-    finally:
-        sys.settrace(old)
-    return False
 
 
 @pytest.mark.parametrize("change", ["save", "update", "delete"])

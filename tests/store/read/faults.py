@@ -561,6 +561,15 @@ def remember_saved_documents_of_any_size(patch: Patch) -> None:
     patch.setattr(documents, "MAX_CACHED_BYTES", 1 << 30)
 
 
+@fault(f"{_SAVED}::test_mode_is_that_of_the_look[by signature]")
+def change_mode_of_shared_document(patch: Patch) -> None:
+    def with_mode(self: documents.StoredDocument, mode: int) -> documents.StoredDocument:
+        self.mode = mode
+        return self
+
+    patch.setattr(documents.StoredDocument, "with_mode", with_mode)
+
+
 @fault(f"{_SAVED}::test_mode_of_saved_document_is_kept[by signature]")
 def forget_mode_of_saved_documents(patch: Patch) -> None:
     real = documents.StoredDocument.of
@@ -581,7 +590,15 @@ def list_at_each_count_after_a_change(patch: Patch) -> None:
 
 @fault(f"{_NOTICES}::test_manual_edit_is_counted[removed-0]")
 def count_names_that_are_gone(patch: Patch) -> None:
-    patch.setattr(os.path, "lexists", lambda _: True)
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        try:
+            return real(path)
+        except FileNotFoundError:
+            return real(os.path.dirname(path))
+
+    patch.setattr(os, "lstat", lstat)
 
 
 @fault(f"{_NOTICES}::test_counted_changes_are_read_by_the_next_listing[0]")
@@ -609,6 +626,46 @@ def count_what_has_changed_since(patch: Patch) -> None:
 @fault("tests/store/read/test_inotify.py::test_events_that_wait_are_not_read")
 def read_events_that_wait(patch: Patch) -> None:
     patch.setattr(inotify.DirectoryWatcher, "has_events", lambda self: bool(self._read()))
+
+
+@fault(
+    f"{CACHE}/test_change_detector.py::test_listing_in_signal_handler_sees_what_was_stored_before[0]"
+)
+def list_names_of_an_interrupted_listing(patch: Patch) -> None:
+    real = document_cache.DocumentCache._updated
+
+    def updated(
+        self: document_cache.DocumentCache, before: Any, changed: set[str] | None, **options: Any
+    ) -> Any:
+        known = self._present if before is document_cache._EMPTY else changed
+        return real(self, before, changed if known is None else known, **options)
+
+    patch.setattr(document_cache.DocumentCache, "_updated", updated)
+
+
+@fault(f"{_NOTICES}::test_interrupt_at_any_instruction_leaves_nothing_out[count-0]")
+def rely_on_an_interrupted_count(patch: Patch) -> None:
+    patch.setattr(document_cache.DocumentCache, "_forget", nothing)
+
+
+@fault(f"{_NOTICES}::test_name_that_cannot_be_looked_up_is_counted[0]")
+def take_a_failed_look_for_a_missing_file(patch: Patch) -> None:
+    real = document_cache.DocumentCache._take_notices
+
+    def take_notices(self: document_cache.DocumentCache, *given: Any) -> None:
+        failing = os.lstat
+
+        def lstat(path: str) -> os.stat_result:
+            try:
+                return failing(path)
+            except OSError:
+                raise FileNotFoundError from None
+
+        with Patch.context() as inner:
+            inner.setattr(os, "lstat", lstat)
+            real(self, *given)
+
+    patch.setattr(document_cache.DocumentCache, "_take_notices", take_notices)
 
 
 @fault(f"{_NOTICES}::test_interrupted_count_leaves_nothing_out[0]")

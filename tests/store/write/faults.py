@@ -9,7 +9,7 @@ from typing import Any
 from tests.planted import Patch, fault, nothing
 from waggle_fsstore.domain import audit
 from waggle_fsstore.store.format import layout
-from waggle_fsstore.store.fs import disk, safe_read
+from waggle_fsstore.store.fs import disk, linux, safe_read
 from waggle_fsstore.store.journal import (
     changes,
     damage,
@@ -393,7 +393,7 @@ def look_at_times_of_the_segment(patch: Patch) -> None:
 
 @fault(f"{_LOOKS}::test_change_looks_at_the_times_of_no_file_that_it_changes")
 def look_at_times_of_the_directory(patch: Patch) -> None:
-    patch.setattr(session.WriterSession, "_file_clock", lambda _: 0)
+    patch.setattr(session.WriterSession, "file_clock", lambda _: 0)
 
 
 @fault(f"{_LOOKS}::test_new_umask_is_noticed_within_a_second")
@@ -410,7 +410,7 @@ def keep_time_of_first_change(patch: Patch) -> None:
 
     def write_state(self: session.WriterSession, *, published: int = 0, **given: Any) -> None:
         self.published = published or self.published
-        real(self, **given)
+        real(self, **{**given, "changed_after": 0})
 
     patch.setattr(session.WriterSession, "write_state", write_state)
 
@@ -419,17 +419,22 @@ def keep_time_of_first_change(patch: Patch) -> None:
 def record_time_without_a_change_of_documents(patch: Patch) -> None:
     real = session.WriterSession.write_state
 
-    def write_state(self: session.WriterSession, *, committed: int = 0, **given: Any) -> None:
-        real(self, **{**given, "committed": committed, "changes_documents": committed > 0})
+    def write_state(self: session.WriterSession, **given: Any) -> None:
+        real(self, **{**given, "changed_after": given.get("published") and self.file_clock()})
 
     patch.setattr(session.WriterSession, "write_state", write_state)
 
 
 @fault(f"{_TIME_OF_CHANGE}[False]")
 def record_a_clock_that_sets_no_times(patch: Patch) -> None:
-    patch.setattr(
-        session.WriterSession, "_file_clock", lambda _: time.time_ns() + 1_000_000_000_000
-    )
+    patch.setattr(session.WriterSession, "file_clock", lambda _: time.time_ns() + 10**12)
+
+
+@fault(
+    "tests/store/write/test_session.py::test_state_record_has_whole_seconds_where_the_directory_has"
+)
+def record_fractions_of_seconds(patch: Patch) -> None:
+    patch.setattr(session.WriterSession, "file_clock", lambda _: linux.file_clock())
 
 
 @fault("tests/store/write/test_session.py::test_interrupted_resume_keeps_suspicion")

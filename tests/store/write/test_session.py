@@ -22,10 +22,12 @@ from waggle_fsstore.store.journal.state import (
     StateRecord,
     read_state,
 )
-from waggle_fsstore.store.write import recovery, session
+from waggle_fsstore.store.write import publish, recovery, session
 from waggle_fsstore.store.write.batch import Transaction
 from waggle_fsstore.store.write.recovery import read_tail
 from waggle_fsstore.testing import make_environment
+
+SECOND_NS = 1_000_000_000
 
 
 @pytest.fixture
@@ -35,6 +37,10 @@ def layout(tmp_path: Path) -> Layout:
     for name in "ab":
         store.save(make_environment(id=name, name=f"{name}1"))
     return Layout(str(store.path))
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def recorded(layout: Layout) -> State:
@@ -76,6 +82,24 @@ def test_state_record_has_time_of_last_change(
         time.sleep(0.02)
         store._writer.run(add_and_remove)
         assert recorded(layout).modified <= modified() == before
+        with monkeypatch.context() as patch:
+            patch.setattr(publish.DocumentWrite, "publish", fail)
+            with pytest.raises(OSError, match="Input/output"):
+                store.save(make_environment(id="a"))
+        assert recorded(layout).modified <= modified() == before
+
+
+def test_state_record_has_whole_seconds_where_the_directory_has(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On ext4 with small inodes, the clock would be later than the time that a change sets."""
+    real = session.WriterSession._last_modified
+    monkeypatch.setattr(
+        session.WriterSession, "_last_modified", lambda self: real(self) // SECOND_NS * SECOND_NS
+    )
+    with FileStore(layout.root) as store:
+        store.save(make_environment(id="c"))
+        assert recorded(layout).modified % SECOND_NS == 0
 
 
 def test_copy_of_suspect_store_is_rewritten(layout: Layout, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class State(NamedTuple):
     Change ``committed`` is the last one in the journal, ``published`` the last one whose
     documents are in place. The first line after ``published`` begins at ``offset`` (bytes) of
     ``segment``. ``durable`` is UNSYNCED, DURABLE, SUSPECT or UNSYNCED_SUSPECT. ``modified`` is
-    when the directory of documents had last been modified by then (ns).
+    when the directory of documents had last been modified by then, or up to one tick of the clock
+    earlier (ns).
     """
 
     mounted_id: str
@@ -211,7 +212,7 @@ def is_set_back(layout: Layout, modified: int) -> bool:
 def checkpoint_identity(layout: Layout, modified: int) -> dict[str, Any]:
     """Return the members of a checkpoint that say for which store it is valid.
 
-    ``modified`` is :func:`last_modified` before the documents were synced.
+    ``modified`` is :func:`last_modified` just before the documents were synced.
     """
     # In hex, because some readers of JSON round large numbers.
     return {"place": marker_id(layout), "store": store_id(layout), "modified": f"{modified:x}"}

@@ -202,10 +202,10 @@ class DocumentCache:
         """
         now = file_clock()
         with self._lock:
-            before, self._contents = self._contents, None
-            if before is None:
-                return None, None  # As in a refresh.
             try:
+                before, self._contents = self._contents, None
+                if before is None:
+                    return None, None  # As in a refresh.
                 status = self._status()
                 self._take_notices(before, expected, status)
                 is_certain = is_idle is None or (is_idle() and not self._detector.has_news())
@@ -228,11 +228,12 @@ class DocumentCache:
     def _refresh(self) -> _Contents:
         """Return the documents as they are now."""
         with self._lock:
-            before, self._contents = self._contents, None
-            if before is None:
-                # A signal handler interrupted a refresh, and must leave it the events.
-                return self._updated(_EMPTY, None, is_watched=False)
             try:
+                # At once: a signal handler may refresh it too.
+                before, self._contents = self._contents, None
+                if before is None:
+                    # It interrupted a refresh, and must leave it the events.
+                    return self._updated(_EMPTY, set(self.names()), is_watched=False)
                 self._take_notices(before, len(before), self._status())
                 is_watched = self._detector.is_watching
                 self._contents = self._updated(before, self._stale, is_watched=is_watched)
@@ -259,10 +260,15 @@ class DocumentCache:
             self._stale |= changed
         if self._present is not None:
             for name in changed:
-                if os.path.lexists(f"{self._layout.environments}{os.sep}{name}"):
-                    self._present.add(name)
-                else:
+                try:
+                    os.lstat(f"{self._layout.environments}{os.sep}{name}")
+                except FileNotFoundError:
                     self._present.discard(name)
+                except OSError:
+                    self._present = set(self.names())
+                    break
+                else:
+                    self._present.add(name)
 
     def _forget(self) -> None:
         """Begin again: events are lost, perhaps including the one that ends the watch."""

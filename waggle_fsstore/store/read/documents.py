@@ -3,6 +3,7 @@
 
 import os
 from contextlib import suppress
+from copy import copy
 from operator import index
 from stat import S_IMODE
 from typing import Any, Final, NamedTuple, Self
@@ -91,6 +92,14 @@ class StoredDocument:
         stored.is_intact = True
         stored._environment = None
         return stored
+
+    def with_mode(self, mode: int) -> Self:
+        """Return this document, or a copy, with the mode that its file has now."""
+        if mode == self.mode:
+            return self
+        changed = copy(self)
+        changed.mode = mode
+        return changed
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -207,8 +216,7 @@ class Documents(DocumentCache):
         known = self._known.get(environment_id) if type(environment_id) is str else None
         if type(known) is StoredDocument and has_still(known.path, known.data):
             with suppress(FileNotFoundError):
-                known.mode = S_IMODE(timeless_status(known.path).st_mode)
-                return known
+                return known.with_mode(S_IMODE(timeless_status(known.path).st_mode))
         return self.at(document_name(environment_id)) if is_id(environment_id) else None
 
     def at(self, name: str) -> StoredDocument | None:

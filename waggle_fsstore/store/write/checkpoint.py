@@ -9,7 +9,7 @@ from waggle_fsstore.domain.errors import LockTimeoutError, StoreClosedError, Sto
 from waggle_fsstore.store.format.layout import Layout
 from waggle_fsstore.store.fs.disk import Disk
 from waggle_fsstore.store.fs.lock import StoreLock
-from waggle_fsstore.store.journal.state import State, read_state
+from waggle_fsstore.store.journal.state import State, last_modified, read_state
 from waggle_fsstore.store.write.session import WriterSession
 from waggle_fsstore.store.write.sync import sync_redo_range
 
@@ -117,6 +117,9 @@ class Checkpointer:
             state = read_state(self._layout.state)
             try:
                 if state is not None:
+                    # As seen: the record has the clock before the change, which may be too early
+                    # to tell a copy that was made in the same tick.
+                    state = state._replace(modified=last_modified(self._layout))
                     directory = self._session.documents_directory()
                     sync_redo_range(self._layout, self._disk, state.published, directory, published)
             except OSError:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from waggle_fsstore.domain.finding import Finding
 from waggle_fsstore.store.format.layout import Layout
@@ -40,6 +40,8 @@ from waggle_fsstore.store.read.seen_store import SeenStore
 from waggle_fsstore.store.write import initialize
 from waggle_fsstore.store.write.recovery import read_tail, recover, replay
 from waggle_fsstore.store.write.sync import rewrite_files, sync_all
+
+_SECOND_NS: Final = 1_000_000_000
 
 
 class Phase(Enum):
@@ -85,10 +87,8 @@ class WriterSession:
         #: earlier one; 0 if unknown. A manual edit may be later: that the directory is no older is
         #: what counts.
         self._modified = 0
-        #: The clock of file times just before documents are changed; 0 while none are.
-        self._changing_since = 0
-        #: Whether that clock sets the times of the documents' directory; ``None`` if unknown.
-        self._is_file_clock: bool | None = None
+        #: Whether :meth:`file_clock` knows it; ``None`` before its first call.
+        self._has_file_clock: bool | None = None
         #: Whether the documents' directory had to be made: then no record of it is valid.
         self._is_rebuilt = False
         #: Whether all files of earlier writers are synced.
@@ -126,7 +126,7 @@ class WriterSession:
             if self.segment.tail_is_intact() and (is_unshared or self._record.is_in_place()):
                 return
             self._phase = Phase.OPENED
-        self._modified = self._changing_since = 0
+        self._modified = 0
         state = self._record.read()
         self._is_synced = state is not None and state.is_synced
         self._is_suspect |= state is not None and state.is_suspect
@@ -147,21 +147,19 @@ class WriterSession:
         offset: int | None = None,
         committed: int = 0,
         published: int = 0,
-        changes_documents: bool = False,
+        changed_after: int = 0,
     ) -> None:
         """Write the state record; ``offset`` is where unpublished lines begin, else the end.
 
-        ``changes_documents`` says that until the next call, with ``published``, some are replaced
-        or removed.
+        ``changed_after`` is the :meth:`file_clock` before documents were replaced or removed, if
+        any were. It takes the place of a look at the time of their directory, because of what such
+        a look costs: see :func:`timeless_status`.
         """
         self.committed = committed or self.committed
         self.published = published or self.published
-        if changes_documents:
-            self._changing_since = self._file_clock()
-        elif published:
-            # Not by a look at the directory: timeless_status says what that would cost.
-            self._modified, self._changing_since = self._changing_since, 0
-        if not self._modified:
+        if changed_after:
+            self._modified = changed_after
+        elif published or not self._modified:
             self._modified = self._last_modified()
         if self._disk.durable and self._is_synced:
             durable = SUSPECT if self._is_suspect else DURABLE
@@ -197,6 +195,7 @@ class WriterSession:
         line = lines.checkpoint(cursor, checkpoint_identity(self._layout, modified))
         self.make_room(self.committed + 1, len(line))
         self.segment.append(line)
+        self._modified = 0  # A look now and then tells more than the clock.
         self.write_state()
 
     def rewrite_all(self) -> None:
@@ -261,11 +260,17 @@ class WriterSession:
             return last_modified(self._layout)
         return os.fstat(self.documents_directory()).st_mtime_ns
 
-    def _file_clock(self) -> int:
-        """Return the clock that sets the times of the documents' directory; 0 without one."""
-        if self._is_file_clock is None:
-            self._is_file_clock = has_change_times(self._layout.environments)
-        return file_clock() if self._is_file_clock else 0
+    def file_clock(self) -> int:
+        """Return a time that a change from now on sets the documents' directory to, or a later one.
+
+        0 where that is unknown: other clocks may set its times, or they may have whole seconds.
+        """
+        if self._has_file_clock is None:
+            self._has_file_clock = (
+                has_change_times(self._layout.environments)
+                and self._last_modified() % _SECOND_NS != 0
+            )
+        return file_clock() if self._has_file_clock else 0
 
     def _current_directories(self) -> tuple[int, ...] | None:
         """Return a value that changes if the lock file or the documents' directory is replaced."""
@@ -286,7 +291,7 @@ class WriterSession:
         self._seen_store.check()
         self._mounted_id = mounted_id(self._layout)
         self._directories = self._current_directories()
-        self._is_file_clock = None
+        self._has_file_clock = None
         self.segment.close()
         self._close_documents_directory()
         self.documents_directory()

@@ -192,12 +192,13 @@ class Writer:
                 self._reserve.look_again()
             start = session.segment.end
             session.segment.append(line)
-            session.write_state(offset=start, committed=batch.last, changes_documents=bool(writes))
+            session.write_state(offset=start, committed=batch.last)
+            changed_after = session.file_clock() if writes else 0
             for write_in_progress in writes:
                 attempted.append(write_in_progress)
                 write_in_progress.publish(disk, layout)
             write_in_progress = None
-            session.write_state(published=batch.last)
+            session.write_state(published=batch.last, changed_after=changed_after)
             group.is_done = True
             self._checkpointer.published += len(writes)
             self._remember(writes)

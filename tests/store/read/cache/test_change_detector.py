@@ -25,6 +25,7 @@ from waggle_fsstore import FileStore
 from waggle_fsstore.domain.clock import monotonic
 from waggle_fsstore.store.fs import safe_read
 from waggle_fsstore.store.read import document_cache, inotify
+from waggle_fsstore.store.read.change_detector import ChangeDetector
 from waggle_fsstore.testing import make_environment
 
 pytestmark = pytest.mark.usefixtures("trusted_change_times")
@@ -133,6 +134,28 @@ def test_listing_in_signal_handler_takes_no_events(
         list_all(store)
     assert inside[1] == inside[2]
     assert [one.name for one in store.find_all()] == ["after!", "after!", "before"]
+
+
+@by_inotify
+def test_listing_in_signal_handler_sees_what_was_stored_before(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists the names itself: the one that it interrupts has not read the events yet."""
+    for _ in range(3):
+        list_all(store)
+        store.count()
+    FileStore(store.path, durable=False).save(make_environment(id="d"))
+    inside: list[Listing] = []
+    real = ChangeDetector.changed
+
+    def changed(self: ChangeDetector, *given: Any, **options: Any) -> set[str] | None:
+        inside.append(list_all(store))
+        return real(self, *given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChangeDetector, "changed", changed)
+        list_all(store)
+    assert inside == [list_uncached(store)]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EMFILE, "too many")])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The count after changes: notifications tell it from the last one, without a listing."""
 
+import errno
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.store.interrupts import interrupted
 from tests.store.read.cache.listings import by_inotify, documents_dir, list_all, names_listed
 from tests.store.read.cache.test_count import EDITS
 from waggle_fsstore import CorruptDocumentError, FileStore
@@ -173,20 +175,63 @@ def test_batch_that_ends_during_a_count_is_counted_whole(
         assert counter.count() == 5
 
 
+@pytest.mark.parametrize("read", ["count", "find_all"])
+def test_interrupt_at_any_instruction_leaves_nothing_out(store: FileStore, read: str) -> None:
+    """Ctrl-C between any two instructions of a count or a listing hides no later change."""
+    files = ("read/document_cache.py", "read/change_detector.py", "read/inotify.py")
+    other = FileStore(store.path, durable=False)
+    for _ in range(3):
+        store.count()
+    number = 0
+    is_interrupted = True
+    while is_interrupted:
+        number += 1
+        other.save(make_environment(id="a", name="old"))
+        is_interrupted = interrupted(getattr(store, read), files, number)
+        other.save(make_environment(id="a", name="new"))
+        if has_d := number % 2:
+            other.save(make_environment(id="d"))
+        else:
+            other.delete("d")
+        assert store.count() == 3 + has_d
+        found = store.find_all()
+        assert [one.id for one in found] == list("abcd")[: 3 + has_d]
+        assert found[0].name == "new"
+    assert number > 100
+
+
+def test_name_that_cannot_be_looked_up_is_counted(
+    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a missing file is none: where a look fails, the names are listed."""
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        if path.endswith("new.json"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    store.save(make_environment(id="new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        assert counter.count() == 4
+    assert counter.count() == 4
+
+
 def test_interrupted_count_leaves_nothing_out(
     counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Notifications that were read and not yet used are lost: names are listed again."""
-    real = os.path.lexists
+    real = os.lstat
 
-    def interrupt(path: str) -> bool:
+    def interrupt(path: str) -> os.stat_result:
         if path.endswith("new.json"):
             raise KeyboardInterrupt
         return real(path)
 
     store.save(make_environment(id="new"))
     with monkeypatch.context() as patch:
-        patch.setattr(os.path, "lexists", interrupt)
+        patch.setattr(os, "lstat", interrupt)
         with pytest.raises(KeyboardInterrupt):
             counter.count()
     assert counter.count() == 4

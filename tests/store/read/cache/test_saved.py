@@ -129,6 +129,17 @@ def test_large_saved_document_is_decoded(saver: FileStore, decoded: list[str]) -
     assert decoded == ["b.json", "b.json"]
 
 
+def test_mode_is_that_of_the_look(saver: FileStore) -> None:
+    """What one thread has looked up keeps its mode when another one sees a later mode."""
+    path = saver.document_path("b")
+    modes = (0o640, 0o600, 0o644)
+    seen = []
+    for mode in modes:
+        path.chmod(mode)
+        seen.append(saver._documents.stored("b"))
+    assert [one and one.mode for one in seen] == list(modes)
+
+
 @pytest.mark.usefixtures("trusted_change_times")
 def test_mode_of_saved_document_is_kept(saver: FileStore) -> None:
     """A mode that the operator has set stays, however often the document is saved."""
