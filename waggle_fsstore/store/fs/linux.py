@@ -212,5 +212,5 @@ def _function(name: str) -> Any:
         import ctypes  # Takes 2 ms, and few programs need it.
 
         return getattr(ctypes.CDLL(None, use_errno=True), name)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError):  # The last one on Windows.
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None

@@ -32,9 +32,10 @@ from waggle_fsstore.store.fs.linux import file_clock, has_change_times, is_fine_
 if sys.platform != "win32":
     import fcntl
 
-# Pauses while another process holds the lock: short at first, because most changes take well
-# under a millisecond, and never long, because a fixed 50 ms costs a third of the throughput.
-_MIN_PAUSE_S: Final = 0.0001
+# Pauses while another process holds the lock: at first about as long as a change takes, because
+# a waiting process that looks more often only takes time from the holder, and never long,
+# because a fixed 50 ms costs a third of the throughput.
+_MIN_PAUSE_S: Final = 0.0005
 _MAX_PAUSE_S: Final = 0.005
 
 # ``git clean`` may remove the lock file, or a move of the store replace it, but hardly ever twice.

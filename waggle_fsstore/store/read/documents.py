@@ -190,9 +190,9 @@ class Documents(DocumentCache):
 
     def _signature(self, status: os.stat_result, now: int) -> Signature | None:
         """Return the signature of a file, if it proves that the file is unchanged from now on."""
-        # A change through another name would show; that it has one does not.
-        is_sole = status.st_nlink == 1
-        return settled_signature(status, self._layout.environments, now) if is_sole else None
+        if status.st_nlink > 1:
+            return None  # A document with two names is read each time, as in a listing.
+        return settled_signature(status, self._layout.environments, now)
 
     def forget(self, environment_id: str) -> None:
         """Release the memory of a document that was removed."""
