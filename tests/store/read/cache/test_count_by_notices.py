@@ -6,7 +6,8 @@ import os
 import random
 import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -126,29 +127,38 @@ def test_count_and_listings_agree_after_any_changes(store: FileStore) -> None:
             assert list_all(store) == list_all(new)
 
 
-class Batch:
-    """A batch of two new documents whose writer stops before the second one is in place."""
+@contextmanager
+def batch_in_progress(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], None]]:
+    """Stop a batch of two new documents before the second one is in place.
 
-    def __init__(self, store: FileStore, patch: pytest.MonkeyPatch) -> None:
-        stopped, go_on = threading.Event(), threading.Event()
-        self._go_on = go_on
+    Yields a function that lets it end, which it does in any case.
+    """
+    stopped, go_on = threading.Event(), threading.Event()
 
-        class Stopping(DocumentWrite):
-            def publish(self, disk: Disk, layout: Layout) -> None:
-                if self.id == "y":
-                    stopped.set()
-                    assert go_on.wait(timeout=10)
-                super().publish(disk, layout)
+    class Stopping(DocumentWrite):
+        def publish(self, disk: Disk, layout: Layout) -> None:
+            if self.id == "y":
+                stopped.set()
+                go_on.wait(timeout=10)
+            super().publish(disk, layout)
 
+    new = [make_environment(id=name) for name in "xy"]
+    thread = threading.Thread(target=lambda: store.save_all(new))
+
+    def finish() -> None:
+        go_on.set()
+        thread.join()
+
+    with monkeypatch.context() as patch:
         patch.setattr("waggle_fsstore.store.write.batch.DocumentWrite", Stopping)
-        new = [make_environment(id=name) for name in "xy"]
-        self._thread = threading.Thread(target=lambda: store.save_all(new))
-        self._thread.start()
-        assert stopped.wait(timeout=10)
-
-    def finish(self) -> None:
-        self._go_on.set()
-        self._thread.join()
+        thread.start()
+        try:
+            assert stopped.wait(timeout=10)
+            yield finish
+        finally:
+            finish()
 
 
 def test_batch_in_progress_is_counted_whole(
@@ -156,9 +166,8 @@ def test_batch_in_progress_is_counted_whole(
 ) -> None:
     """A change that is durable counts with all its documents, although one is not in place."""
     monkeypatch.setattr("waggle_fsstore.store.read.view._PUBLISH_TIMEOUT_S", 0)
-    batch = Batch(store, monkeypatch)
-    assert counter.count() == 5
-    batch.finish()
+    with batch_in_progress(store, monkeypatch):
+        assert counter.count() == 5
     assert counter.count() == 5
 
 
@@ -166,14 +175,14 @@ def test_batch_that_ends_during_a_count_is_counted_whole(
     counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Notifications of half a batch are not the count, even if it is published a moment later."""
-    batch = Batch(store, monkeypatch)
     real = View._is_idle
 
-    def is_idle(self: View) -> bool:
-        batch.finish()
-        return real(self)
+    with batch_in_progress(store, monkeypatch) as finish, monkeypatch.context() as patch:
 
-    with monkeypatch.context() as patch:
+        def is_idle(self: View) -> bool:
+            finish()
+            return real(self)
+
         patch.setattr(View, "_is_idle", is_idle)
         assert counter.count() == 5
 
