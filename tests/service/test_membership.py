@@ -109,12 +109,16 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[object
     return thread, outcome
 
 
-def await_status(world: World, environment_id: str, status: Status) -> None:
+def await_destroying(world: World, environment_id: str) -> None:
+    """Wait until an environment is being destroyed, or is gone: that may take a moment only."""
     for _ in range(1_000):
-        if world.stored(environment_id).status is status:
+        try:
+            if world.stored(environment_id).status is Status.DESTROYING:
+                return
+        except EnvironmentNotFoundError:
             return
         time.sleep(0.01)
-    raise AssertionError(f"{environment_id} is not {status}")
+    raise AssertionError(f"{environment_id} is not being destroyed")
 
 
 @pytest.mark.parametrize("status", list(Status))
@@ -287,7 +291,7 @@ def test_removal_elsewhere_stops_creation(hosts: Hosts) -> None:
     (name,) = (one.id for one in other.find_all())
     with HostAgent(first, hosts.watched, lambda _: None):
         destroying, destroyed = in_thread(lambda: other.destroy(name))
-        await_status(hosts.world, name, Status.DESTROYING)
+        await_destroying(hosts.world, name)
         gate.open()
         creating.join(WAIT_S)
         destroying.join(WAIT_S)
@@ -354,7 +358,7 @@ def test_wait_for_host_ends_with_its_removal(hosts: Hosts) -> None:
     made = hosts.service("a").create("shell")
     other = hosts.service("b")
     thread, outcome = in_thread(lambda: other.destroy(made.id))
-    await_status(hosts.world, made.id, Status.DESTROYING)
+    await_destroying(hosts.world, made.id)
     hosts.table.remove("a")
     thread.join(WAIT_S)
     assert outcome == [True]
