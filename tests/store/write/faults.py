@@ -430,6 +430,14 @@ def record_a_clock_that_sets_no_times(patch: Patch) -> None:
     patch.setattr(session.WriterSession, "file_clock", lambda _: time.time_ns() + 10**12)
 
 
+_LOOK = "tests/store/write/test_session.py::test_checkpoint_has_the_time_of_the_directory"
+
+
+@fault(_LOOK)
+def checkpoint_the_clock(patch: Patch) -> None:
+    patch.setattr(checkpoint, "last_modified", lambda layout: state.last_modified(layout) - 1)
+
+
 @fault(
     "tests/store/write/test_session.py::test_state_record_has_whole_seconds_where_the_directory_has"
 )

@@ -12,7 +12,7 @@ import pytest
 from tests.store.originals import originals
 from waggle_fsstore import FileStore
 from waggle_fsstore.store.format.layout import Layout
-from waggle_fsstore.store.journal import segments
+from waggle_fsstore.store.journal import lines, segments
 from waggle_fsstore.store.journal.live_segment import LiveSegment
 from waggle_fsstore.store.journal.state import (
     DURABLE,
@@ -87,6 +87,17 @@ def test_state_record_has_time_of_last_change(
             with pytest.raises(OSError, match="Input/output"):
                 store.save(make_environment(id="a"))
         assert recorded(layout).modified <= modified() == before
+
+
+def test_checkpoint_has_the_time_of_the_directory(layout: Layout) -> None:
+    """A copy of the tick of the last change is recognized after it: it looks, as no change does."""
+    with FileStore(layout.root) as store:
+        store.save(make_environment(id="c"))
+    modified = os.stat(layout.environments).st_mtime_ns
+    assert recorded(layout).modified == modified
+    checkpoint = lines.last_checkpoint(Path(layout.segment(1)).read_bytes())
+    assert checkpoint is not None
+    assert int(checkpoint["modified"], 16) == modified
 
 
 def test_state_record_has_whole_seconds_where_the_directory_has(
