@@ -261,7 +261,7 @@ class WriterSession:
         return os.fstat(self.documents_directory()).st_mtime_ns
 
     def file_clock(self) -> int:
-        """Return a time that a change from now on sets the documents' directory to, or a later one.
+        """Return a time that no change of the documents' directory from now on can precede.
 
         0 where that is unknown: other clocks may set its times, or they may have whole seconds.
         """

@@ -212,20 +212,25 @@ def test_interrupt_at_any_instruction_leaves_nothing_out(store: FileStore, read:
     assert number > 100
 
 
-def test_name_that_cannot_be_looked_up_is_counted(
-    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only a missing file is none: where a look fails, the names are listed."""
+def fail_at_new(patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the look at the name of the environment "new" fail."""
     real = os.lstat
 
     def lstat(path: str) -> os.stat_result:
         if path.endswith("new.json"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise error
         return real(path)
 
+    patch.setattr(os, "lstat", lstat)
+
+
+def test_name_that_cannot_be_looked_up_is_counted(
+    counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a missing file is none: where a look fails, the names are listed."""
     store.save(make_environment(id="new"))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "lstat", lstat)
+        fail_at_new(patch, OSError(errno.EIO, os.strerror(errno.EIO)))
         assert counter.count() == 4
     assert counter.count() == 4
 
@@ -234,16 +239,9 @@ def test_interrupted_count_leaves_nothing_out(
     counter: FileStore, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Notifications that were read and not yet used are lost: names are listed again."""
-    real = os.lstat
-
-    def interrupt(path: str) -> os.stat_result:
-        if path.endswith("new.json"):
-            raise KeyboardInterrupt
-        return real(path)
-
     store.save(make_environment(id="new"))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "lstat", interrupt)
+        fail_at_new(patch, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             counter.count()
     assert counter.count() == 4
