@@ -65,12 +65,11 @@ _TIMELESS: Final = struct.Struct("=16xIIIH2xQ96xII").unpack_from
 
 
 def timeless_status(path: str) -> TimelessStatus:
-    """Return the status of a file without its times, which a look of ``os.stat`` changes.
+    """Return the status of a file without its times, because a look at these is costly.
 
-    Since Linux 6.13, a change of a file whose times were looked at gets a time that no earlier
-    change of any file has (multigrain timestamps), and all files that are changed after that
-    another one than before. Then each save writes the inodes of files that it did not write
-    otherwise. Follows symbolic links. Raises what ``os.stat`` raises.
+    Since Linux 6.13, the next change of a file whose times were looked at gets a new time, and so
+    do all files that are changed after it (multigrain timestamps). Then the inodes of more files
+    are written at each save. Follows symbolic links. Raises what ``os.stat`` raises.
     """
     try:
         statx, make_buffer = _statx_function()
